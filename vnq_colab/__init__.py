@@ -1,0 +1,59 @@
+"""Train, judge and export a forecaster for each stock of a market, in Colab or on a desktop.
+
+Names are resolved when they are first used, so that `import vnq_colab` costs nothing (PEP 562).
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "CleaningReport": "data.cleaning",
+    "Panel": "data.panel",
+    "RunConfig": "config",
+    "Splits": "data.splits",
+    "StockformerConfig": "config",
+    "TrainConfig": "config",
+    "VN102": "data.market",
+    "VN_RULES": "data.market",
+    "VnqError": "errors",
+    "Workspace": "layout",
+    "backtest": "evaluation.backtest",
+    "build_panel": "data.panel",
+    "describe_machine": "colab",
+    "export_bundle": "delivery.bundle",
+    "features_table": "data.features",
+    "forecast": "training.forecasting",
+    "judge": "evaluation.gates",
+    "latest_session": "training.session",
+    "load_bundle": "delivery.bundle",
+    "load_prepared": "data.prepared",
+    "load_prices": "data.prices",
+    "open_workspace": "colab",
+    "opponents": "models.baselines",
+    "plots": "evaluation.plots",
+    "prepare": "data.prepared",
+    "release_gpu": "colab",
+    "resume": "training.trainer",
+    "score": "evaluation.metrics",
+    "split_days": "data.splits",
+    "status": "training.session",
+    "synthetic_prices": "data.synthetic",
+    "train": "training.trainer",
+    "write_report": "evaluation.report",
+}
+
+__all__ = sorted(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = module if name == "plots" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,78 @@
+"""Time: what is due, how much is left, and where the seconds went."""
+
+import contextlib
+import datetime as dt
+import os
+import time
+from collections.abc import Iterator
+
+SECONDS_SPENT = ("training", "evaluation", "checkpoint", "idle")
+
+
+def utc_now() -> str:
+    """Now as text, e.g. "2026-11-21T02:10:00Z"."""
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc_stamp() -> str:
+    """Now as the beginning of a run's name, e.g. "20261121T021000"."""
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+
+
+def machine_age_hours() -> float | None:
+    """Hours since the machine's first process started; None where the system does not tell.
+
+    On Colab this is the age that the plan's limit counts, whatever cell runs now. Source: proc(5), field 22 of stat.
+    """
+    try:
+        with open("/proc/1/stat", encoding="ascii") as stat, open("/proc/uptime", encoding="ascii") as uptime:
+            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return (float(uptime.read().split()[0]) - started) / 3600
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+
+
+def spell(seconds: float) -> str:
+    """Seconds in words, as exact as a person wants them: 42 s, 7 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Clock:
+    """Says what is due, when time is up, and counts the seconds by what they were spent on.
+
+    `hours` is counted from now; None means no limit. All waiting is measured on a clock that never jumps.
+    """
+
+    def __init__(self, hours: float | None = None, spent: dict[str, float] | None = None):
+        self._started = time.monotonic()
+        self._last: dict[str, float] = {}
+        self._deadline = None if hours is None else self._started + hours * 3600
+        self.seconds = {name: 0.0 for name in SECONDS_SPENT} | (spent or {})
+
+    def due(self, name: str, *, minutes: float = 0.0, seconds: float = 0.0) -> bool:
+        """True once per interval and name; the first time after one whole interval has passed."""
+        now = time.monotonic()
+        if now - self._last.setdefault(name, self._started) < minutes * 60 + seconds:
+            return False
+        self._last[name] = now
+        return True
+
+    def since(self, name: str) -> float:
+        """Seconds since `name` was last due, or since the start."""
+        return time.monotonic() - self._last.get(name, self._started)
+
+    def is_up(self, margin_seconds: float = 0.0) -> bool:
+        """True when less than the margin is left."""
+        return self._deadline is not None and time.monotonic() + margin_seconds >= self._deadline
+
+    @contextlib.contextmanager
+    def spend(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to `seconds[name]`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.monotonic() - started

@@ -1,0 +1,275 @@
+"""What a run is: the network, how it is trained, on what machine. Frozen, validated, exact to and from JSON.
+
+Three words, never mixed: the *profile* is the machine, the *recipe* how to train, the *gates* how to judge.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from vnq_colab.errors import ConfigError, did_you_mean
+
+
+def _require(holds: bool, name: str, value: Any, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} = {value!r}: {rule}.")
+
+
+@dataclass(frozen=True, kw_only)
+class StockformerConfig:
+    """Sizes of one network. The number of features is not here: it comes from the panel."""
+
+    look_back: int = 60  # [days] seen by a model
+    horizon: int = 5  # [days] ahead, one output each
+    min_context: int = 20  # [days] a position must have seen before it carries loss
+    width: int = 128
+    n_layers: int = 4
+    n_heads: int = 8
+    feed_forward: int = 512
+    dropout: float = 0.1  # [fraction] of each residual branch, in training only
+
+    def __post_init__(self) -> None:
+        for name in ("look_back", "horizon", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+        _require(self.width % self.n_heads == 0, "model.width", self.width, f"must be a multiple of n_heads = {self.n_heads}")
+        _require(self.min_context <= self.look_back, "model.min_context", self.min_context,
+                 f"must not exceed look_back = {self.look_back}")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only)
+class TrainConfig:
+    """How networks learn. An epoch labels every training day of a symbol once."""
+
+    supervise: str = "all_days"  # "all_days": each day of a window predicts; "last_day": only the last one
+    epochs: int = 100  # at most; the cosine of the learning rate ends here
+    batch_windows: int | None = None  # windows per step and model; None: 4 for all_days, 32 for last_day
+    accumulate: int = 1  # batches whose gradients are averaged into one step
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    warmup_epochs: int = 5  # linear, before the cosine
+    patience: int = 15  # epochs without a better validation loss before a model stops
+    clip_norm: float = 1.0  # of each model's own gradient
+    checkpoint_minutes: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require(self.supervise in ("all_days", "last_day"), "train.supervise", self.supervise,
+                 "must be 'all_days' or 'last_day'")
+        _require(self.batch_windows is None or self.batch_windows >= 1, "train.batch_windows", self.batch_windows,
+                 "must be at least 1, or null")
+        for name in ("epochs", "accumulate", "patience"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
+        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
+            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
+        for name in ("weight_decay", "warmup_epochs"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
+
+    @property
+    def windows_per_batch(self) -> int:
+        return self.batch_windows or (4 if self.supervise == "all_days" else 32)
+
+
+@dataclass(frozen=True, kw_only)
+class MachineConfig:
+    """Where a run computes. Changing it changes the speed, and at most the last bits, of a result."""
+
+    profile: str = "cpu"
+    device: str = "cpu"  # "cpu" or "cuda"
+    dtype: str = "float32"  # of the products; weights, optimizer and losses stay float32
+    threads: int | None = None  # None: one per core
+    pack_models: int = 24  # networks trained together, at most
+    checkpoint_budget_gb: float = 2.0  # state of a pack in flight, at most
+
+    def __post_init__(self) -> None:
+        _require(self.device in ("cpu", "cuda"), "machine.device", self.device, "must be 'cpu' or 'cuda'")
+        _require(self.dtype in ("float32", "bfloat16"), "machine.dtype", self.dtype, "must be 'float32' or 'bfloat16'")
+        _require(self.pack_models >= 1, "machine.pack_models", self.pack_models, "must be at least 1")
+        _require(self.checkpoint_budget_gb > 0, "machine.checkpoint_budget_gb", self.checkpoint_budget_gb,
+                 "must be positive")
+
+
+@dataclass(frozen=True, kw_only)
+class Machine:
+    """What `describe_machine` found: given, not wished for."""
+
+    where: str  # "Colab" or "local"
+    profile: str
+    device: str
+    dtype: str
+    dtype_reason: str
+    gpu: str | None
+    gpu_memory_gb: float | None
+    memory_gb: float | None
+    cores: int
+    hours_left: float | None  # None: no limit
+    units_per_hour: float | None  # Colab's compute units; None: unknown or none
+
+    def __repr__(self) -> str:
+        memory = f", {self.memory_gb:.0f} GB memory" if self.memory_gb else ""
+        gpu = f"{self.gpu}, {self.gpu_memory_gb:.0f} GB" if self.gpu else "no GPU"
+        lines = [
+            f"{self.where} machine: {gpu}; {self.cores} cores{memory}",
+            f"  profile {self.profile}: computes in {self.dtype} on {self.device} ({self.dtype_reason})",
+        ]
+        if self.hours_left is not None:
+            cost = f", about {self.units_per_hour:g} compute units an hour" if self.units_per_hour else ""
+            lines.append(f"  about {self.hours_left:.1f} hours left{cost}")
+        return "\n".join(lines)
+
+
+# The profile is the machine. `train` holds what a slower machine does less of, under the default recipe only.
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "a100": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 306}},
+    "l4": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 153}},
+    "t4": {"machine": {"device": "cuda", "pack_models": 102}},
+    "cpu": {"machine": {}, "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2}},
+    "i7-14700": {"machine": {"threads": 8, "pack_models": 48}, "train": {"epochs": 50, "patience": 8, "warmup_epochs": 3}},
+    "smoke": {
+        "machine": {"pack_models": 6},
+        "model": {"width": 16, "n_layers": 1, "n_heads": 2, "feed_forward": 32},
+        "train": {"epochs": 2, "warmup_epochs": 1},
+    },
+}
+SMOKE_SYMBOLS = 3
+
+# The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "original": {"train": {"supervise": "last_day"}},
+    "original-cpu": {
+        "model": {"look_back": 30},
+        "train": {"supervise": "last_day", "epochs": 50, "batch_windows": 4, "accumulate": 8},
+        "symbols": ("FPT", "VCB", "HPG"),
+    },
+}
+
+
+@dataclass(frozen=True, kw_only)
+class RunConfig:
+    """All that decides a run, apart from the data."""
+
+    family: str = "stockformer"
+    recipe: str = "default"
+    seed: int = 0
+    n_members: int = 3  # networks in the ensemble of a symbol
+    symbols: tuple[str, ...] | None = None  # None: VN102 as far as the data has them, else every stock of the data
+    model: StockformerConfig = field(default_factory=StockformerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
+        _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols, "must name a symbol, or be null")
+        _require(self.recipe in RECIPES, "recipe", self.recipe, f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
+
+    @classmethod
+    def for_machine(cls, machine: Machine | str, *, recipe: str = "default", **changes: Any) -> Self:
+        """The config for a described machine, or for a profile by its name; `changes` replace single fields.
+
+        A profile shortens the default recipe on slow machines; another recipe is taken as it is written.
+        """
+        profile = machine if isinstance(machine, str) else machine.profile
+        if profile not in PROFILES:
+            raise ConfigError(f"there is no profile {profile!r}.{did_you_mean(profile, PROFILES)}")
+        if recipe not in RECIPES:
+            raise ConfigError(f"there is no recipe {recipe!r}.{did_you_mean(recipe, RECIPES)}")
+        parts = PROFILES[profile]
+        chosen = dict(RECIPES[recipe])
+        shortens = recipe == "default" or profile == "smoke"
+        device = {} if isinstance(machine, str) else {"device": machine.device, "dtype": machine.dtype}
+        settings: dict[str, Any] = {
+            "recipe": recipe,
+            "symbols": chosen.get("symbols"),
+            "model": StockformerConfig(**(chosen.get("model", {}) | parts.get("model", {}))),
+            "train": TrainConfig(**(chosen.get("train", {}) | (parts.get("train", {}) if shortens else {}))),
+            "machine": MachineConfig(profile=profile, **(parts["machine"] | device)),
+        }
+        return cls(**(settings | changes))
+
+    def with_setting(self, path: str, text: str) -> Self:
+        """A copy with one field changed, named and written as on the command line: "train.learning_rate", "3e-4"."""
+        value = self.to_dict()
+        *parents, name = path.split(".")
+        place = value
+        for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise ConfigError(f"there is no setting {path!r}.{did_you_mean(parent, ('model', 'train', 'machine'))}")
+            place = place[parent]
+        if name not in place or isinstance(place[name], dict):
+            raise ConfigError(f"there is no setting {path!r}.{did_you_mean(name, place)}")
+        try:
+            place[name] = json.loads(text)
+        except json.JSONDecodeError:
+            place[name] = text
+        return self.from_dict(value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` gives an equal config back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """The config that `to_dict` wrote. Unknown or wrongly typed fields raise ConfigError."""
+        return _build(cls, value, "")
+
+    @property
+    def config_id(self) -> str:
+        """Hash of all that decides the result: not the machine, not how often a checkpoint is written."""
+        value = self.to_dict()
+        del value["machine"], value["train"]["checkpoint_minutes"], value["recipe"]
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Sentences such as "train.epochs: 30, here 100" for the fields that decide the result."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        ignored = ("machine.", "train.checkpoint_minutes", "recipe")
+        return [
+            f"{name}: {mine[name]!r}, here {theirs[name]!r}"
+            for name in mine
+            if mine[name] != theirs[name] and not name.startswith(ignored)
+        ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        flat |= _flat(part, f"{prefix}{name}.") if isinstance(part, dict) else {prefix + name: part}
+    return flat
+
+
+def _build(cls: type, value: Any, prefix: str) -> Any:
+    """A dataclass from plain values, refusing what it does not know and what has the wrong type."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{prefix or 'config'}: expected fields, found {value!r}.")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, part in value.items():
+        if name not in hints:
+            raise ConfigError(f"there is no setting {prefix + name!r}.{did_you_mean(name, hints)}")
+        arguments[name] = _convert(hints[name], part, prefix + name)
+    return cls(**arguments)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{name}.")
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
+            return tuple(str(item) for item in value)
+        if typing.get_origin(option) is tuple and isinstance(value, str):
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option is str and isinstance(value, str):
+            return value
+    expected = " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
+    raise ConfigError(f"{name} = {value!r}: expected {expected}.")

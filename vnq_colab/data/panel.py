@@ -1,0 +1,176 @@
+"""The Panel: every symbol, day and feature in one block, unscaled, with the identity of the data it came from.
+
+Axes: symbols, days, features. A day is a day of the market's own calendar; where a symbol did not trade, `present` is
+False, its features are 0 and its return is NaN.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.features import FEATURES, compute_features
+from vnq_colab.data.forecast import HORIZON
+from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.files import write_atomic
+
+FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero than this is "unchanged": closes are equal, sums of floats are not
+SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what was never seen in training stays bounded
+
+
+@dataclass(frozen=True, repr=False)
+class Panel:
+    """Features and returns of all symbols on all days; unscaled, finite, nothing in it knows the future."""
+
+    values: np.ndarray  # [symbols, days, features] float32
+    returns: np.ndarray  # [symbols, days] float64 daily log return; NaN where absent and on a symbol's first day
+    present: np.ndarray  # [symbols, days] bool
+    symbols: tuple[str, ...]
+    days: pd.DatetimeIndex
+    feature_names: tuple[str, ...]
+    data_id: str
+
+    def __post_init__(self) -> None:
+        shape = (len(self.symbols), len(self.days), len(self.feature_names))
+        if self.values.shape != shape or self.returns.shape != shape[:2] or self.present.shape != shape[:2]:
+            raise DataError(f"panel: values {self.values.shape}, returns {self.returns.shape} and present "
+                            f"{self.present.shape} do not fit [symbols, days, features] = {shape}.")
+        if not np.isfinite(self.values).all():
+            symbol, day, feature = (int(axis[0]) for axis in np.nonzero(~np.isfinite(self.values)))
+            raise DataError(f"panel: {self.symbols[symbol]} {self.days[day]:%Y-%m-%d}: feature "
+                            f"{self.feature_names[feature]} is not finite.")
+
+    def select(self, symbols: "list[str] | tuple[str, ...]") -> "Panel":
+        """The same days and features for some of the symbols, in the order given. Raises DataError for unknown ones."""
+        index = {symbol: place for place, symbol in enumerate(self.symbols)}
+        unknown = [symbol for symbol in symbols if symbol not in index]
+        if unknown:
+            raise DataError(f"the data has no symbol {name_a_few(unknown)}.{did_you_mean(unknown[0], self.symbols)}")
+        rows = [index[symbol] for symbol in symbols]
+        return Panel(self.values[rows], self.returns[rows], self.present[rows], tuple(symbols), self.days,
+                     self.feature_names, self.data_id)
+
+    def labels(self, horizon: int = HORIZON) -> tuple[np.ndarray, np.ndarray]:
+        """`[symbols, days, horizon]` log returns of the next days, and `[symbols, days]` whether all of them are known.
+
+        An origin has a label when the symbol is present on it and on each of the next `horizon` days.
+        """
+        n_days = len(self.days)
+        targets = np.zeros((*self.returns.shape, horizon), dtype="float32")
+        known = self.present.copy()
+        for step in range(1, horizon + 1):
+            ahead = np.full(self.returns.shape, np.nan)
+            ahead[:, : n_days - step] = self.returns[:, step:]
+            known &= np.isfinite(ahead)
+            targets[:, :, step - 1] = np.nan_to_num(ahead)
+        targets[~known] = 0
+        return targets, known
+
+    def outcomes(self, horizon: int = HORIZON) -> pd.DataFrame:
+        """Long table `symbol, date, actual_1 .. actual_5, actual`: what happened after each origin, where it is known."""
+        targets, known = self.labels(horizon)
+        symbol, day = np.nonzero(known)
+        table = pd.DataFrame({"symbol": np.asarray(self.symbols, dtype=object)[symbol], "date": self.days[day]})
+        found = targets[symbol, day].astype("float64")  # [rows, horizon]
+        for step in range(horizon):
+            table[f"actual_{step + 1}"] = found[:, step]
+        table["actual"] = found.sum(axis=1)
+        return table
+
+    def save(self, path: Path) -> None:
+        """Writes a parquet file: one row per symbol and present day, features as float32."""
+        symbol, day = np.nonzero(self.present)
+        table = pd.DataFrame(self.values[symbol, day], columns=list(self.feature_names))
+        table.insert(0, "return", self.returns[symbol, day])
+        table.insert(0, "date", self.days[day])
+        table.insert(0, "symbol", pd.Categorical.from_codes(symbol, list(self.symbols)))
+        table.attrs = {"data_id": self.data_id}
+        write_atomic(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
+
+    @classmethod
+    def load(cls, path: Path) -> "Panel":
+        """The panel that `save` wrote. Raises DataError when the file is not one."""
+        try:
+            table = pd.read_parquet(path)
+            data_id = table.attrs["data_id"]
+            symbols = tuple(table["symbol"].cat.categories)
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
+        days = pd.DatetimeIndex(np.unique(table["date"].to_numpy("datetime64[ns]")))
+        names = tuple(name for name in table.columns if name not in ("symbol", "date", "return"))
+        place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
+        values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
+        returns = np.full(values.shape[:2], np.nan)
+        present = np.zeros(values.shape[:2], dtype=bool)
+        values[place] = table[list(names)].to_numpy("float32")
+        returns[place] = table["return"].to_numpy("float64")
+        present[place] = True
+        return cls(values, returns, present, symbols, days, names, data_id)
+
+    def __repr__(self) -> str:
+        return (f"Panel {self.data_id}: {len(self.symbols)} symbols × {len(self.days):,} days × "
+                f"{len(self.feature_names)} features, {self.days[0]:%Y-%m-%d} to {self.days[-1]:%Y-%m-%d}, "
+                f"{self.present.mean():.0%} present")
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and spread of each feature and of the daily return, per symbol, from training days only."""
+
+    mean: np.ndarray  # [symbols, features] float32
+    spread: np.ndarray  # [symbols, features] float32, positive
+    target: np.ndarray  # [symbols] float32, positive: standard deviation of the daily log return
+
+    def scale(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """`[symbols, days, features] -> [symbols, days, features]`: standardised, clipped, 0 where absent."""
+        scaled = (values - self.mean[:, None]) / self.spread[:, None]
+        np.clip(scaled, -SCALED_BOUND, SCALED_BOUND, out=scaled)
+        scaled[~present] = 0
+        return scaled
+
+
+def fit_scaler(panel: Panel, first: pd.Timestamp, last: pd.Timestamp) -> Scaler:
+    """The scaler of the days from `first` to `last`, both included. A symbol absent throughout gets mean 0, spread 1."""
+    inside = np.asarray((panel.days >= first) & (panel.days <= last))
+    use = (panel.present & inside)[:, :, None]
+    count = np.maximum(use.sum(axis=1), 1)  # [symbols, 1]
+    mean = np.where(use, panel.values, 0).sum(axis=1, dtype="float64") / count
+    variance = (np.where(use, panel.values - mean[:, None], 0) ** 2).sum(axis=1, dtype="float64") / count
+    spread = np.where(variance > 1e-12, np.sqrt(variance), 1.0)  # a constant feature stays constant
+    daily = np.where(inside, panel.returns, np.nan)
+    known = np.isfinite(daily)
+    target = np.sqrt((np.where(known, daily, 0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+    target = np.where(target > 1e-6, target, 0.02)  # 2 % a day: a symbol without a move has no spread of its own
+    return Scaler(mean.astype("float32"), spread.astype("float32"), target.astype("float32"))
+
+
+def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Panel:
+    """The Panel of a cleaned price table; every stock in it counts for the market's own series.
+
+    `index` is a table `date, close` of the market index; None takes the equal-weighted mean of all stocks present.
+    """
+    market = compute_features(prices, index)
+    return Panel(market.values, market.returns, market.present, market.symbols, market.days, tuple(FEATURES),
+                 data_id(prices, index))
+
+
+def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
+    """Hash of the values themselves, 12 hex digits: the same for any row order, file format and pandas version."""
+    digest = hashlib.sha256()
+    rows = prices.sort_values(["symbol", "date"])
+    digest.update("\n".join(rows["symbol"].astype(str)).encode())
+    digest.update(_day_numbers(rows["date"]))
+    for name in ("open", "high", "low", "close"):
+        digest.update(rows[name].to_numpy("<f8").tobytes())
+    digest.update(rows["volume"].to_numpy("<i8").tobytes())
+    if index is not None:
+        rows = index.sort_values("date")
+        digest.update(_day_numbers(rows["date"]))
+        digest.update(rows["close"].to_numpy("<f8").tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _day_numbers(dates: pd.Series) -> bytes:
+    return dates.to_numpy("datetime64[D]").astype("<i8").tobytes()

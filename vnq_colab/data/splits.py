@@ -1,0 +1,65 @@
+"""Splits: which days train, which validate, which test, with a purge between them so that no label crosses over."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.forecast import HORIZON
+from vnq_colab.errors import DataError
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Days from `first` to `last`, both included, as "2024-03-01"."""
+
+    first: str
+    last: str
+
+    def mask(self, days: pd.DatetimeIndex) -> np.ndarray:
+        """`[days]` bool: which of the days lie inside."""
+        return np.asarray((days >= pd.Timestamp(self.first)) & (days <= pd.Timestamp(self.last)))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Day ranges, the same for all symbols. A range holds forecast origins; the purged days before the next hold none."""
+
+    train: DayRange
+    valid: DayRange
+    test: DayRange
+    purge_days: int
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict) -> "Splits":
+        return cls(*(DayRange(**value[name]) for name in ("train", "valid", "test")), value["purge_days"])
+
+    def __repr__(self) -> str:
+        ranges = (f"{name} {part.first} to {part.last}" for name, part in
+                  (("train", self.train), ("valid", self.valid), ("test", self.test)))
+        return f"Splits: {', '.join(ranges)}; {self.purge_days} days purged before each border"
+
+
+def split_days(days: pd.DatetimeIndex, valid_from: str | None = None, test_from: str | None = None, *,
+               purge_days: int = HORIZON) -> Splits:
+    """Training, validation and test days by date; None takes the last 20 % of days, half each.
+
+    The last `purge_days` days before a border belong to no range: their labels would reach across it. Raises DataError
+    when a range would be empty, or the purge is shorter than the horizon.
+    """
+    if purge_days < HORIZON:
+        raise DataError(f"purge_days = {purge_days}: it must be at least the horizon, {HORIZON} days.")
+    n_days = len(days)
+    valid = int(n_days * 0.8) if valid_from is None else int(days.searchsorted(pd.Timestamp(valid_from)))
+    test = (valid + n_days) // 2 if test_from is None else int(days.searchsorted(pd.Timestamp(test_from)))
+    borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, n_days)}
+    ranges = {}
+    for name, (first, end) in borders.items():
+        if end - first < 1:
+            raise DataError(f"no {name} days are left of {n_days} days, with valid from day {valid} and test from day "
+                            f"{test}. Bring a longer history, or move valid_from and test_from.")
+        ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[end - 1]:%Y-%m-%d}")
+    return Splits(**ranges, purge_days=purge_days)

@@ -1,0 +1,66 @@
+"""Every error that a user of the library can meet.
+
+VnqError                a sentence for the person: what was found, where, what to do
+├── DataError           prices or panel: symbol, day, value found
+├── ConfigError         a setting or an argument: did you mean ...?
+├── SessionError        a run: what differs (data, config, code)
+├── CheckpointError     a saved state: which file, which was used instead
+├── NotFiniteError      a loss or gradient: which symbols, between which steps
+├── DeliveryError       a bundle: which file, which gate
+└── StorageError        a disk or Drive: what could not be written, how to make room
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VnqError(Exception):
+    """What was found, where, and what to do, in one sentence."""
+
+
+class DataError(VnqError):
+    """Prices or a panel that cannot be used."""
+
+
+class ConfigError(VnqError):
+    """A setting or an argument that cannot be used."""
+
+
+class SessionError(VnqError):
+    """A run that cannot be started, found or continued."""
+
+
+class CheckpointError(VnqError):
+    """A saved state that does not verify."""
+
+
+class NotFiniteError(VnqError):
+    """A loss or a gradient that is no longer a number."""
+
+
+class DeliveryError(VnqError):
+    """A bundle that cannot be written, read or used."""
+
+
+class StorageError(VnqError):
+    """A folder that cannot be written, or a disk without room."""
+
+
+class Paused(Exception):
+    """Not an error: training stopped at a safe point, and `resume` goes on from there."""
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """" Did you mean 'x'?" for the nearest known name, or the list of a few known names."""
+    known = list(known)
+    near = difflib.get_close_matches(found.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean {next(name for name in known if name.lower() == near[0])!r}?"
+    return f" Known: {', '.join(known)}." if len(known) <= 12 else ""
+
+
+def name_a_few(names: Iterable[str], most: int = 5) -> str:
+    """"VNM, HPG and 10 more"."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

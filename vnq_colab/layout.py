@@ -1,0 +1,131 @@
+"""The workspace: where every file lies, and which folder holds it all."""
+
+import os
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnq_colab.errors import StorageError
+from vnq_colab.files import storage_error
+
+WORKSPACE_NAME = "VN-Quant-Training"
+
+# path below the workspace: what it holds. `drive_layout.md` explains each; a test keeps the two equal.
+FOLDERS = {
+    "data/raw": "price files that the user brings",
+    "data/weekly_updates": "newer price files that the user brings",
+    "data/prepared/<data_id>": "one prepared data set",
+    "configs": "every argument of each run",
+    "checkpoints/<run_id>": "the state of a run",
+    "checkpoints/<run_id>/done": "finished packs",
+    "logs/<run_id>": "the progress of a run, as text",
+    "reports/<run_id>": "what validation found",
+    "models/<run_id>": "the bundle",
+    "predictions": "tables of forecasts",
+}
+FILES = {
+    "data/prepared/current.json": "which prepared data set `train` takes",
+    "data/prepared/<data_id>/prepared.json": "what was prepared, from what, by which code",
+    "data/prepared/<data_id>/prices.parquet": "the cleaned price table",
+    "data/prepared/<data_id>/index.parquet": "the market index, when one was given",
+    "data/prepared/<data_id>/panel.parquet": "the features and returns of every symbol and day",
+    "data/prepared/<data_id>/splits.json": "training, validation and test days",
+    "data/prepared/<data_id>/cleaning.json": "what cleaning found and did",
+    "configs/<run_id>.json": "every argument, versions, commit",
+    "checkpoints/<run_id>/session.json": "what runs, how far, per symbol",
+    "checkpoints/<run_id>/slot_a": "training state, written in turn with slot_b",
+    "checkpoints/<run_id>/slot_b": "training state, written in turn with slot_a",
+    "checkpoints/<run_id>/manifest_a.json": "what slot_a holds, for people",
+    "checkpoints/<run_id>/manifest_b.json": "what slot_b holds, for people",
+    "checkpoints/<run_id>/done/pack_<NN>": "a finished pack: networks, scalers, histories",
+    "logs/<run_id>/progress.txt": "the progress lines, rewritten whole",
+    "reports/<run_id>/report.html": "the report: one self-contained page",
+    "reports/<run_id>/verdict.json": "the decision for every symbol, with reasons",
+    "reports/<run_id>/forecast.parquet": "forecasts of the test days",
+    "reports/<run_id>/scores.parquet": "measured skill, model and opponents",
+    "reports/<run_id>/symbol_accuracy.png": "accuracy per symbol",
+    "reports/<run_id>/learning_curves.png": "validation loss by epoch",
+    "reports/<run_id>/equity.png": "backtest beside buy-and-hold",
+    "models/<run_id>/manifest.json": "what the bundle holds, with sha256 of every file",
+    "models/<run_id>/<SYMBOL>_stockformer_simple_best.pt": "the ensemble of one symbol",
+    "models/current.json": "the newest exported bundle",
+    "predictions/<date>.csv": "forecasts from the evening of that day",
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One folder with everything in it. Folders are made when something is written, never before."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "data" / "raw"
+
+    @property
+    def weekly_updates(self) -> Path:
+        return self.root / "data" / "weekly_updates"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "data" / "prepared"
+
+    @property
+    def configs(self) -> Path:
+        return self.root / "configs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    def checkpoint_folder(self, run_id: str) -> Path:
+        return self.checkpoints / run_id
+
+    def log_folder(self, run_id: str) -> Path:
+        return self.root / "logs" / run_id
+
+    def report_folder(self, run_id: str) -> Path:
+        return self.root / "reports" / run_id
+
+    def model_folder(self, run_id: str) -> Path:
+        return self.models / run_id
+
+    def check_writable(self) -> None:
+        """Raises StorageError unless the root is there, or can be made, and can be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.root, error) from error
+        if not os.access(self.root, os.W_OK):
+            raise StorageError(f"{self.root}: this folder cannot be written. Choose another with --root or VNQ_HOME.")
+
+    def __repr__(self) -> str:
+        state = "" if self.root.exists() else " (made when something is written)"
+        return f"Workspace {self.root}{state}"
+
+
+def find_root() -> Path:
+    """$VNQ_HOME, else the workspace in Google Drive for Desktop when there is one, else ./VN-Quant-Training."""
+    if home := os.environ.get("VNQ_HOME"):
+        return Path(home).expanduser()
+    for drive in _drive_for_desktop():
+        if (drive / WORKSPACE_NAME).is_dir():
+            return drive / WORKSPACE_NAME
+    return Path.cwd() / WORKSPACE_NAME
+
+
+def _drive_for_desktop() -> list[Path]:
+    """Places where Google Drive for Desktop shows "My Drive": a letter on Windows, a cloud folder on macOS."""
+    if os.name == "nt":
+        return [Path(f"{letter}:/My Drive") for letter in string.ascii_uppercase[3:]]
+    return sorted((Path.home() / "Library" / "CloudStorage").glob("GoogleDrive-*/My Drive"))
+
