@@ -35,7 +35,7 @@ BANDS = (
 SETTLEMENT_OPENS = (("2000-07-28", 4), ("2016-01-01", 3), ("2022-08-29", 3))
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class MarketRules:
     """What the exchange and the broker demand."""
 

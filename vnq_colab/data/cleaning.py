@@ -1,0 +1,120 @@
+"""Cleaning: every disease of a price table by name, what was done about it, and how often. Nothing in silence."""
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.market import EXCHANGES
+from vnq_colab.errors import ConfigError, DataError
+
+PRICES = ("open", "high", "low", "close")
+ON_BAD_ROWS = ("raise", "drop")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disease: how many rows had it, and what was done."""
+
+    disease: str
+    treatment: str
+    rows: int
+    example: str  # the first row, in words
+
+
+@dataclass(frozen=True, repr=False)
+class CleaningReport:
+    """What cleaning found and did. Good to look at in a notebook; exact to and from JSON."""
+
+    source: str
+    rows_read: int
+    rows_kept: int
+    symbols: int
+    first_day: str
+    last_day: str
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict) -> "CleaningReport":
+        return cls(**(value | {"findings": [Finding(**item) for item in value["findings"]]}))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per disease."""
+        return pd.DataFrame([asdict(item) for item in self.findings], columns=["disease", "treatment", "rows", "example"])
+
+    def __repr__(self) -> str:
+        lines = [f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
+                 f"{self.first_day} to {self.last_day}"]
+        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})" for item in self.findings]
+        lines += ["  no disease found"] if not self.findings else []
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False) if self.findings else "<p>No disease found.</p>"
+        return f"<p><b>{repr(self).splitlines()[0]}</b></p>{table}" + "".join(f"<p>⚠ {text}</p>" for text in self.warnings)
+
+
+def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str = "the price table",
+                 ) -> tuple[pd.DataFrame, CleaningReport]:
+    """A price table without bad rows, sorted by symbol and day, and the report.
+
+    A row is bad when a price is missing, zero or negative, its volume is missing or negative, high < low, open or close
+    lie outside [low, high], or its symbol and day stand in another row as well. "raise" names the first bad row in a
+    DataError; "drop" leaves bad rows out (of duplicates the last stays). Days without trades are kept and counted.
+    """
+    if on_bad_rows not in ON_BAD_ROWS:
+        raise ConfigError(f"on_bad_rows = {on_bad_rows!r}: must be 'raise' or 'drop'.")
+    order = raw.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
+    low, high, volume = (order[name].to_numpy("float64") for name in ("low", "high", "volume"))
+    prices = order[list(PRICES)].to_numpy("float64")  # [rows, 4]
+    body = order[["open", "close"]].to_numpy("float64")
+    body_outside = (body.max(axis=1) > high) | (body.min(axis=1) < low)
+    diseases = {
+        "price missing": ~np.isfinite(prices).all(axis=1),
+        "price zero or negative": (prices <= 0).any(axis=1),
+        "volume missing or negative": ~(volume >= 0) | ~np.isfinite(volume),
+        "high < low": high < low,
+        "open or close outside [low, high]": body_outside & (high >= low),
+        "duplicate row for a day": order.duplicated(["symbol", "date"], keep="last").to_numpy(),
+    }
+    bad = np.zeros(len(order), dtype=bool)
+    findings = []
+    for disease, rows in diseases.items():
+        new = rows & ~bad
+        bad |= rows
+        if not new.any():
+            continue
+        example = _in_words(order.iloc[int(new.argmax())], disease)
+        if on_bad_rows == "raise":
+            more = f" (and {int(new.sum()) - 1} more rows)" if new.sum() > 1 else ""
+            raise DataError(f"{example}{more}. Repair {source}, or leave such rows out with --on-bad-rows drop "
+                            "(in Python: on_bad_rows=\"drop\").")
+        findings.append(Finding(disease, "dropped", int(new.sum()), example))
+    clean = order[~bad].reset_index(drop=True)
+    if clean.empty:
+        raise DataError(f"{source}: no usable row is left of {len(raw):,}. Look at the file: is it a price table?")
+    clean["volume"] = clean["volume"].round().astype("int64")
+    if "exchange" in clean.columns:
+        clean["exchange"] = clean["exchange"].where(clean["exchange"].isin(EXCHANGES), "HOSE")
+    quiet = int((clean["volume"] == 0).sum())
+    if quiet:
+        example = _in_words(clean[clean["volume"] == 0].iloc[0], "volume 0")
+        findings.append(Finding("day without trades", "kept", quiet, example))
+    report = CleaningReport(source, len(raw), len(clean), int(clean["symbol"].nunique()),
+                            f"{clean['date'].min():%Y-%m-%d}", f"{clean['date'].max():%Y-%m-%d}", findings)
+    return clean, report
+
+
+def _in_words(row: pd.Series, disease: str) -> str:
+    """ "HPG 2021-03-15: high 41,200 < low 41,900 [VND]"."""
+    where = f"{row['symbol']} {row['date']:%Y-%m-%d}"
+    if disease == "high < low":
+        return f"{where}: high {row['high']:,.0f} < low {row['low']:,.0f} [VND]"
+    if disease.startswith(("duplicate", "volume", "day")):
+        return f"{where}: {disease}"
+    found = ", ".join(f"{name} {row[name]:,.0f}" for name in PRICES)
+    return f"{where}: {disease} ({found} [VND])"

@@ -1,0 +1,137 @@
+"""A prepared data set: clean prices, panel and splits in one folder, named by the content of the data."""
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from vnq_colab import __version__
+from vnq_colab.clock import utc_now
+from vnq_colab.data.cleaning import CleaningReport, clean_prices
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.market import VN102
+from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.prices import load_index, load_prices
+from vnq_colab.data.splits import Splits, split_days
+from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.errors import DataError, VnqError
+from vnq_colab.files import read_json, require_space, write_atomic, write_json
+from vnq_colab.layout import Workspace
+
+STALE_DAYS = 7  # a data set whose last day is older than this is warned about
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """All that training, validation and export need of the data."""
+
+    folder: Path
+    prices: pd.DataFrame
+    panel: Panel
+    splits: Splits
+    cleaning: CleaningReport
+    index: pd.DataFrame | None
+    synthetic: bool
+
+    @property
+    def note(self) -> str:
+        """What every output must say about the data; empty for real prices."""
+        return "SYNTHETIC market: made-up prices, not real ones" if self.synthetic else ""
+
+    def __repr__(self) -> str:
+        title = f"Prepared data {self.panel.data_id}" + (f" — {self.note}" if self.note else "")
+        return "\n".join([title, f"  {self.panel!r}", f"  {self.splits!r}", f"  {self.cleaning!r}"])
+
+
+def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
+            as_of: str | None = None, on_bad_rows: str = "raise", synthetic: bool = False) -> Prepared:
+    """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
+
+    `data` is a file or folder in the price table's columns, or such a table; None makes the seeded synthetic market.
+    The set becomes the current one, which `train` takes. What is already there for the same data is kept as it is.
+    `as_of` is the day the data should reach (None: today); data more than a week older brings a warning.
+    """
+    ws.check_writable()
+    if data is None:
+        data, synthetic = synthetic_prices(), True
+    if isinstance(data, pd.DataFrame):
+        prices, cleaning = clean_prices(data, on_bad_rows=on_bad_rows, source="the synthetic market" if synthetic else
+                                        "the price table")
+    else:
+        prices, cleaning = load_prices(data, on_bad_rows=on_bad_rows)
+    if index is not None and not isinstance(index, pd.DataFrame):
+        index = load_index(index)
+    if not synthetic:
+        cleaning = replace(cleaning, warnings=_staleness(prices, as_of))
+    panel = build_panel(prices, index)
+    prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index, synthetic)
+    if not _is_there(prepared):
+        _write(prepared)
+    write_json(ws.prepared / "current.json", {"data_id": panel.data_id, "prepared": utc_now()})
+    return prepared
+
+
+def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
+    """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
+    if data_id is None:
+        try:
+            data_id = read_json(ws.prepared / "current.json")["data_id"]
+        except FileNotFoundError:
+            raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
+    folder = ws.prepared / data_id
+    try:
+        facts = read_json(folder / "prepared.json")
+        if tuple(facts["features"]) != tuple(FEATURES):
+            raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, this "
+                            f"code computes {len(FEATURES)}. Run prepare again on the same prices.")
+        index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
+        return Prepared(
+            folder, pd.read_parquet(folder / "prices.parquet"), Panel.load(folder / "panel.parquet"),
+            Splits.from_dict(read_json(folder / "splits.json")),
+            CleaningReport.from_dict(read_json(folder / "cleaning.json")), index, facts["synthetic"],
+        )
+    except (FileNotFoundError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: the prepared set is not whole ({error}). Run prepare again.") from error
+
+
+def default_universe(panel: Panel) -> tuple[str, ...]:
+    """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
+    return tuple(symbol for symbol in VN102 if symbol in set(panel.symbols)) or panel.symbols
+
+
+def _staleness(prices: pd.DataFrame, as_of: str | None) -> list[str]:
+    try:
+        day = dt.date.today() if as_of is None else dt.date.fromisoformat(as_of)
+    except ValueError:
+        raise DataError(f"--as-of {as_of!r} is not a date such as 2026-11-20.") from None
+    last = prices["date"].max().date()
+    age = (day - last).days
+    if age <= STALE_DAYS:
+        return []
+    return [f"the newest prices are of {last}, {age} days before {day}: bring newer files, or name the day with --as-of"]
+
+
+def _is_there(prepared: Prepared) -> bool:
+    try:
+        facts = read_json(prepared.folder / "prepared.json")
+    except (FileNotFoundError, VnqError):
+        return False
+    return tuple(facts.get("features", ())) == tuple(FEATURES) and facts.get("version") == __version__
+
+
+def _write(prepared: Prepared) -> None:
+    folder = prepared.folder
+    require_space(folder, 2 * prepared.panel.values.nbytes, "the prepared data set")
+    tables = {"prices": prepared.prices, "index": prepared.index}
+    for name, table in tables.items():
+        if table is not None:
+            write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
+    prepared.panel.save(folder / "panel.parquet")
+    write_json(folder / "splits.json", prepared.splits.to_dict())
+    write_json(folder / "cleaning.json", prepared.cleaning.to_dict())
+    write_json(folder / "prepared.json", {  # last: its presence says that the set is whole
+        "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),
+        "source": prepared.cleaning.source, "synthetic": prepared.synthetic, "index": prepared.index is not None,
+        "symbols": len(prepared.panel.symbols), "features": list(FEATURES),
+    })

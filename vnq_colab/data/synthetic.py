@@ -1,0 +1,124 @@
+"""A synthetic market with the habits of the real one, seeded: the embedded default and the source of every fixture.
+
+Symbols are called SYN001, SYN002, ...: no real name ever stands beside a made-up price. The market has a common factor,
+volatility that clusters, unequal listing dates, price bands, ticks, days without trades, and halts. `signal` is a dial:
+the share of the variance of 5-day returns that today's prices and volumes can explain; at 0 every price is a random walk.
+"""
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.forecast import HORIZON
+from vnq_colab.data.market import EXCHANGES, VN_RULES, tick
+from vnq_colab.errors import ConfigError
+
+PERSISTENCE = 0.9  # of the planted signal from day to day
+VOLUME_SHOWS = 0.8  # how strongly it moves log volume; the noise beside it is 0.15
+MARKET_SHARE = 0.28  # of a stock's variance; the mean correlation measured on real prices
+SOLAR_TET = pd.to_datetime(["2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20", "2024-02-08",
+                            "2025-01-27", "2026-02-16"])
+
+
+def synthetic_prices(n_symbols: int = 102, n_days: int = 1000, *, seed: int = 0, signal: float = 0.05,
+                     last_day: str = "2025-12-31") -> pd.DataFrame:
+    """A price table of `n_symbols` made-up stocks over the `n_days` trading days that end with `last_day`.
+
+    `signal` is the R² [fraction] of 5-day returns that a perfect forecaster would reach, 0 to 0.5.
+    """
+    if not 0 <= signal <= 0.5:
+        raise ConfigError(f"signal = {signal}: must lie in [0, 0.5].")
+    if n_symbols < 1 or n_days < 2:
+        raise ConfigError(f"n_symbols = {n_symbols}, n_days = {n_days}: a market needs a symbol and two days.")
+    random = np.random.default_rng(seed)
+    days = _trading_days(n_days, pd.Timestamp(last_day))
+    exchanges = random.choice(EXCHANGES, n_symbols, p=[0.8, 0.12, 0.08])
+    hidden = _autoregression(random, n_days, n_symbols, PERSISTENCE)  # [days, symbols] the planted signal, variance 1
+    volatility = 0.021 * np.exp(0.35 * _autoregression(random, n_days, n_symbols, 0.97)
+                                + 0.25 * _autoregression(random, n_days, 1, 0.98) + random.normal(0, 0.15, n_symbols))
+    market = random.standard_t(6, (n_days, 1)) / np.sqrt(1.5)
+    own = random.standard_t(5, (n_days, n_symbols)) / np.sqrt(5 / 3)
+    noise = np.sqrt(MARKET_SHARE) * market + np.sqrt(1 - MARKET_SHARE) * own
+    drift = np.zeros_like(noise)
+    drift[1:] = _strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
+    prices = _walk(random, volatility * (drift + noise), exchanges, days)
+    volume = np.exp(random.uniform(11, 15, n_symbols) + VOLUME_SHOWS * hidden + 0.15 * random.normal(size=noise.shape))
+    listed = np.where(random.random(n_symbols) < 0.25, random.integers(0, int(n_days * 0.5) + 1, n_symbols), 0)
+    halted = random.random(noise.shape) < 0.001
+    quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
+    return _table(days, exchanges, prices, np.maximum(volume // 100 * 100, 100), listed, halted, quiet)
+
+
+def _trading_days(n_days: int, last: pd.Timestamp) -> pd.DatetimeIndex:
+    """Business days without the fixed holidays of Vietnam and a week at Tet."""
+    days = pd.bdate_range(end=last, periods=int(n_days * 1.1) + 20)
+    month_day = days.strftime("%m-%d")
+    holiday = np.isin(month_day, ["01-01", "04-30", "05-01", "09-02"])
+    for tet in SOLAR_TET:
+        holiday |= np.asarray((days >= tet) & (days < tet + pd.Timedelta(days=7)))
+    return days[~holiday][-n_days:]
+
+
+def _autoregression(random: np.random.Generator, n_days: int, width: int, persistence: float) -> np.ndarray:
+    """`[days, width]`: a stationary series of variance 1 that forgets slowly."""
+    from scipy.signal import lfilter
+
+    shocks = random.normal(size=(n_days, width)) * np.sqrt(1 - persistence**2)
+    shocks[0] /= np.sqrt(1 - persistence**2)
+    return lfilter([1.0], [1.0, -persistence], shocks, axis=0)
+
+
+def _strength(signal: float) -> float:
+    """How much of a day's volatility the signal moves, so that 5-day returns have the R² asked for.
+
+    The expected 5-day return is b (1 + p + .. + p^4) of today's signal; the signal's later shocks are noise to whoever
+    forecasts today, like the noise itself. Solves b² A / (b² B + 5) = R² with B the variance of the sum of 5 signals.
+    """
+    powers = PERSISTENCE ** np.arange(HORIZON)
+    explained = powers.sum() ** 2
+    total = sum(PERSISTENCE ** abs(i - j) for i in range(HORIZON) for j in range(HORIZON))
+    return float(np.sqrt(signal * HORIZON / (explained - signal * total)))
+
+
+def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
+    """`[days, symbols, 4]`: open, high, low, close [VND], inside the day's band and on the tick."""
+    n_days, n_symbols = returns.shape
+    bands = np.stack([VN_RULES.band(name, days) for name in exchanges], axis=1)  # [days, symbols]
+    share = random.beta(2, 4, returns.shape)  # of the day's move that happens before the opening
+    wick = np.abs(random.normal(0, 0.3, (2, *returns.shape))) * np.abs(returns).mean(axis=0)
+    prices = np.empty((n_days, n_symbols, 4))
+    reference = random.uniform(12_000, 90_000, n_symbols)
+    for day in range(n_days):
+        floor, ceiling = reference * (1 - bands[day]), reference * (1 + bands[day])
+        opening, closing = reference * np.exp(share[day] * returns[day]), reference * np.exp(returns[day])
+        high = np.maximum(opening, closing) * np.exp(wick[0, day])
+        low = np.minimum(opening, closing) * np.exp(-wick[1, day])
+        for place, price in enumerate((opening, high, low, closing)):
+            prices[day, :, place] = _to_tick(np.clip(price, floor, ceiling), floor, ceiling, exchanges)
+        reference = prices[day, :, 3]
+    return prices
+
+
+def _to_tick(price: np.ndarray, floor: np.ndarray, ceiling: np.ndarray, exchanges: np.ndarray) -> np.ndarray:
+    """The nearest price on the tick inside the band; never below one tick."""
+    step = np.where(exchanges == "HOSE", tick(price, "HOSE"), tick(price, "HNX"))
+    lowest = np.maximum(np.ceil(floor / step), 1)
+    return np.clip(np.round(price / step), lowest, np.maximum(np.floor(ceiling / step), lowest)) * step
+
+
+def _table(days: pd.DatetimeIndex, exchanges: np.ndarray, prices: np.ndarray, volume: np.ndarray, listed: np.ndarray,
+           halted: np.ndarray, quiet: np.ndarray) -> pd.DataFrame:
+    """The long price table; a day without trades shows the last close four times."""
+    n_days, n_symbols = volume.shape
+    quiet[0] = False
+    for day in np.flatnonzero(quiet.any(axis=1)):
+        prices[day, quiet[day]] = prices[day - 1, quiet[day], 3:4]
+        volume[day, quiet[day]] = 0
+    there = (np.arange(n_days)[:, None] >= listed) & ~halted
+    day, symbol = np.nonzero(there)
+    names = np.array([f"SYN{number + 1:03d}" for number in range(n_symbols)], dtype=object)
+    table = pd.DataFrame({"symbol": names[symbol], "date": days[day].astype("datetime64[ns]")})
+    for place, name in enumerate(("open", "high", "low", "close")):
+        table[name] = prices[day, symbol, place]
+    table["volume"] = volume[day, symbol].astype("int64")
+    table["exchange"] = exchanges[symbol].astype(object)
+    return table.sort_values(["symbol", "date"], ignore_index=True)
