@@ -39,6 +39,7 @@ _HOMES = {
     "status": "training.session",
     "synthetic_prices": "data.synthetic",
     "train": "training.trainer",
+    "validate": "delivery.validate",
     "write_report": "evaluation.report",
 }
 

@@ -76,3 +76,8 @@ class Clock:
             yield
         finally:
             self.seconds[name] += time.monotonic() - started
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Counts seconds that were added to `source` under `target` instead."""
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds

@@ -19,7 +19,7 @@ def _require(holds: bool, name: str, value: Any, rule: str) -> None:
         raise ConfigError(f"{name} = {value!r}: {rule}.")
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class StockformerConfig:
     """Sizes of one network. The number of features is not here: it comes from the panel."""
 
@@ -41,7 +41,7 @@ class StockformerConfig:
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How networks learn. An epoch labels every training day of a symbol once."""
 
@@ -73,7 +73,7 @@ class TrainConfig:
         return self.batch_windows or (4 if self.supervise == "all_days" else 32)
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class MachineConfig:
     """Where a run computes. Changing it changes the speed, and at most the last bits, of a result."""
 
@@ -92,7 +92,7 @@ class MachineConfig:
                  "must be positive")
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """What `describe_machine` found: given, not wished for."""
 
@@ -121,12 +121,16 @@ class Machine:
         return "\n".join(lines)
 
 
-# The profile is the machine. `train` holds what a slower machine does less of, under the default recipe only.
+# The profile is the machine. `model` and `train` are what a slower machine does less of, under the default recipe only.
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "a100": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 306}},
     "l4": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 153}},
     "t4": {"machine": {"device": "cuda", "pack_models": 102}},
-    "cpu": {"machine": {}, "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2}},
+    "cpu": {  # chosen: 2026-11-21 in benchmarks/EXPERIMENTS.md: on real prices as good as the full network, a fifth of the time
+        "machine": {"pack_models": 48},
+        "model": {"width": 64, "n_layers": 2, "n_heads": 4, "feed_forward": 256},
+        "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2},
+    },
     "i7-14700": {"machine": {"threads": 8, "pack_models": 48}, "train": {"epochs": 50, "patience": 8, "warmup_epochs": 3}},
     "smoke": {
         "machine": {"pack_models": 6},
@@ -148,7 +152,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All that decides a run, apart from the data."""
 
@@ -184,7 +188,7 @@ class RunConfig:
         settings: dict[str, Any] = {
             "recipe": recipe,
             "symbols": chosen.get("symbols"),
-            "model": StockformerConfig(**(chosen.get("model", {}) | parts.get("model", {}))),
+            "model": StockformerConfig(**(chosen.get("model", {}) | (parts.get("model", {}) if shortens else {}))),
             "train": TrainConfig(**(chosen.get("train", {}) | (parts.get("train", {}) if shortens else {}))),
             "machine": MachineConfig(profile=profile, **(parts["machine"] | device)),
         }

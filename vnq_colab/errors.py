@@ -46,12 +46,8 @@ class StorageError(VnqError):
     """A folder that cannot be written, or a disk without room."""
 
 
-class Paused(Exception):
-    """Not an error: training stopped at a safe point, and `resume` goes on from there."""
-
-
 def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """" Did you mean 'x'?" for the nearest known name, or the list of a few known names."""
+    """A sentence with the nearest known name ( Did you mean 'x'?), or with all of a few; else nothing."""
     known = list(known)
     near = difflib.get_close_matches(found.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
     if near:
@@ -60,7 +56,7 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def name_a_few(names: Iterable[str], most: int = 5) -> str:
-    """"VNM, HPG and 10 more"."""
+    """The first names, and how many more: VNM, HPG and 10 more."""
     names = list(names)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -38,6 +38,7 @@ FILES = {
     "checkpoints/<run_id>/manifest_a.json": "what slot_a holds, for people",
     "checkpoints/<run_id>/manifest_b.json": "what slot_b holds, for people",
     "checkpoints/<run_id>/done/pack_<NN>": "a finished pack: networks, scalers, histories",
+    "logs/<run_id>/history.csv": "learning curves of every network",
     "logs/<run_id>/progress.txt": "the progress lines, rewritten whole",
     "reports/<run_id>/report.html": "the report: one self-contained page",
     "reports/<run_id>/verdict.json": "the decision for every symbol, with reasons",

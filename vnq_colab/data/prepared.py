@@ -95,6 +95,24 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         raise DataError(f"{folder}: the prepared set is not whole ({error}). Run prepare again.") from error
 
 
+def keep_panel(ws: Workspace, panel: Panel) -> None:
+    """Stores a panel that was built by hand, so that its run can be resumed; one that is there already is left alone."""
+    path = ws.prepared / panel.data_id / "panel.parquet"
+    if not path.exists():
+        panel.save(path)
+
+
+def load_panel(ws: Workspace, data_id: str) -> Panel:
+    """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
+    path = ws.prepared / data_id / "panel.parquet"
+    if not path.exists():
+        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.")
+    panel = Panel.load(path)
+    if panel.data_id != data_id:
+        raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. Prepare the same prices again.")
+    return panel
+
+
 def default_universe(panel: Panel) -> tuple[str, ...]:
     """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
     return tuple(symbol for symbol in VN102 if symbol in set(panel.symbols)) or panel.symbols

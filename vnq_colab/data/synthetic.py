@@ -15,11 +15,11 @@ from vnq_colab.errors import ConfigError
 PERSISTENCE = 0.9  # of the planted signal from day to day
 VOLUME_SHOWS = 0.8  # how strongly it moves log volume; the noise beside it is 0.15
 MARKET_SHARE = 0.28  # of a stock's variance; the mean correlation measured on real prices
-SOLAR_TET = pd.to_datetime(["2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20", "2024-02-08",
+SOLAR_TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20", "2024-02-08",
                             "2025-01-27", "2026-02-16"])
 
 
-def synthetic_prices(n_symbols: int = 102, n_days: int = 1000, *, seed: int = 0, signal: float = 0.05,
+def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0, signal: float = 0.05,
                      last_day: str = "2025-12-31") -> pd.DataFrame:
     """A price table of `n_symbols` made-up stocks over the `n_days` trading days that end with `last_day`.
 

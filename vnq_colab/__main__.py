@@ -1,0 +1,336 @@
+"""The commands: the same functions as in the notebooks, for a terminal.
+
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 3 paused (resume goes on), 4 finished but some symbols failed,
+1 a defect of ours.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vnq_colab import __version__
+from vnq_colab.config import PROFILES, RECIPES, RunConfig
+from vnq_colab.errors import ConfigError, VnqError, did_you_mean, name_a_few
+from vnq_colab.layout import Workspace, find_root
+
+if TYPE_CHECKING:
+    from vnq_colab.data.prepared import Prepared
+    from vnq_colab.training.session import Session
+
+DONE, BAD_INPUT, PAUSED, SOME_FAILED = 0, 2, 3, 4
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
+        choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
+        hint = did_you_mean(wrong[0], choices) if wrong else ""
+        print(f"vnq_colab: {message}.{hint} See {self.prog} --help.", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    options = _parser().parse_args(arguments)
+    ws = Workspace(Path(options.root).expanduser() if options.root else find_root())
+    try:
+        return options.command(ws, options)
+    except VnqError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return PAUSED
+    except BrokenPipeError:  # the reader of our output went away: nothing of ours is lost
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+# ------------------------------------------------------------------------------------------------------ the commands
+def run(ws: Workspace, options: argparse.Namespace) -> int:
+    """prepare, train, validate and export, end to end."""
+    from vnq_colab.delivery.validate import validate
+
+    prepared = _prepare(ws, options)
+    _tell(options, repr(prepared))
+    session = _train(ws, prepared, options)
+    if session.status != "finished":
+        return _ended(session, options)
+    validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
+    _tell(options, repr(validation))
+    return _export(session, validation.verdict, options)
+
+
+def prepare(ws: Workspace, options: argparse.Namespace) -> int:
+    """Read, clean, report, panel, splits."""
+    prepared = _prepare(ws, options)
+    _tell(options, repr(prepared), {"data_id": prepared.panel.data_id, "folder": str(prepared.folder),
+                                    "synthetic": prepared.synthetic, "splits": prepared.splits.to_dict(),
+                                    "cleaning": prepared.cleaning.to_dict()})
+    return DONE
+
+
+def train(ws: Workspace, options: argparse.Namespace) -> int:
+    """Start a run on the prepared data, or go on with the same one."""
+    from vnq_colab.data.prepared import load_prepared
+
+    return _ended(_train(ws, load_prepared(ws), options), options)
+
+
+def resume(ws: Workspace, options: argparse.Namespace) -> int:
+    """Go on with the latest unfinished run."""
+    from vnq_colab.training.trainer import resume
+
+    return _ended(resume(ws, options.run, hours=options.hours), options)
+
+
+def status(ws: Workspace, options: argparse.Namespace) -> int:
+    """What runs, how far, how old the last checkpoint is."""
+    from vnq_colab.training.session import sessions, status
+
+    if options.run is None and not sessions(ws):
+        _tell(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
+        return DONE
+    session = status(ws, options.run)
+    _tell(options, repr(session), session.to_dict() | {"counts": session.counts()})
+    return DONE
+
+
+def validate(ws: Workspace, options: argparse.Namespace) -> int:
+    """Forecast the test days, score, backtest, judge, report."""
+    from vnq_colab.delivery.validate import validate
+    from vnq_colab.training.session import latest_session
+
+    session = latest_session(ws, options.run)
+    validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
+    _tell(options, repr(validation), validation.verdict.to_dict() | {"report": str(validation.report)})
+    return DONE
+
+
+def export(ws: Workspace, options: argparse.Namespace) -> int:
+    """Write every finished symbol with its decision."""
+    from vnq_colab.delivery.bundle import stored_verdict
+    from vnq_colab.training.session import latest_session
+
+    session = latest_session(ws, options.run)
+    return _export(session, stored_verdict(session), options)
+
+
+def predict(ws: Workspace, options: argparse.Namespace) -> int:
+    """Forecasts of the accepted symbols from the latest day."""
+    import pandas as pd
+
+    from vnq_colab.data.prices import load_index, load_prices
+    from vnq_colab.delivery.bundle import load_bundle
+    from vnq_colab.delivery.predict import tomorrow, write_table
+
+    bundle = load_bundle(options.models or ws.models)
+    prices, _ = load_prices(options.data, on_bad_rows=options.on_bad_rows)
+    index = load_index(options.index) if options.index else None
+    table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
+    day = prices["date"].max() if options.as_of is None else prices["date"][prices["date"] <= options.as_of].max()
+    path = write_table(ws, table, pd.Timestamp(day))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    text = f"{bundle!r}\nFrom the evening of {day:%Y-%m-%d}:\n"
+    text += table.to_string(index=False, float_format="{:.3f}".format) if len(table) else (
+        "no symbol is accepted, so there is nothing to trade on; --all shows every forecast")
+    rows = table.assign(date=table["date"].dt.strftime("%Y-%m-%d")).to_dict("records")
+    _tell(options, f"{text}\n→ {path}", {"date": f"{day:%Y-%m-%d}", "file": str(path), "forecasts": rows})
+    return DONE
+
+
+def doctor(ws: Workspace, options: argparse.Namespace) -> int:
+    """Checks of machine, workspace, free space, versions."""
+    import importlib.metadata
+    import shutil
+
+    from vnq_colab.colab import describe_machine
+    from vnq_colab.files import require_space
+
+    checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(options.profile)))]
+    for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
+        try:
+            checks.append((name, True, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            checks.append((name, False, f"missing. Install it with: pip install {name}"))
+    try:
+        require_space(ws.root, 5e9, "a run of 102 symbols")
+        checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
+    except VnqError as error:
+        checks.append(("workspace", False, str(error)))
+    found = (ws.prepared / "current.json").exists()
+    checks.append(("data", found, "prepared" if found else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH"))
+    lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
+    _tell(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
+          {name: {"ok": good, "found": text} for name, good, text in checks})
+    return DONE
+
+
+# ----------------------------------------------------------------------------------------------- what commands share
+def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
+    from vnq_colab.data.prepared import prepare
+
+    return prepare(ws, options.data, index=options.index, as_of=options.as_of, on_bad_rows=options.on_bad_rows)
+
+
+def _train(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Session":
+    from vnq_colab.colab import describe_machine
+    from vnq_colab.training.trainer import train
+
+    config = _config(describe_machine(options.profile), options)
+    return train(ws, prepared.panel, prepared.splits, config, hours=options.hours, synthetic=prepared.synthetic)
+
+
+def _config(machine: Any, options: argparse.Namespace) -> RunConfig:
+    config = RunConfig.for_machine(machine, recipe=options.recipe, seed=options.seed)
+    named = {"train.epochs": options.epochs, "n_members": options.members,
+             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols}
+    settings = [(name, str(value)) for name, value in named.items() if value is not None]
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: write it as --set train.learning_rate=3e-4.")
+        settings.append((name.strip(), value.strip()))
+    for name, value in settings:
+        config = config.with_setting(name, value)
+    return config
+
+
+def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> int:
+    from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.training.trainer import refit
+
+    if not options.no_refit:
+        again = refit(session, hours=options.hours, quiet=session.status == "finished" and options.json)
+        if again.status != "finished":
+            return _ended(again, options)
+    bundle = export_bundle(session, verdict, refit=not options.no_refit, quiet=True)
+    _tell(options, repr(bundle), {"run_id": session.run_id, "folder": str(bundle.folder), "decisions": bundle.decisions})
+    return _code(session)
+
+
+def _ended(session: "Session", options: argparse.Namespace) -> int:
+    _tell(options, repr(session), session.to_dict())
+    if session.status != "finished":
+        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"", file=sys.stderr)
+    return _code(session)
+
+
+def _code(session: "Session") -> int:
+    if session.status != "finished":
+        return PAUSED
+    if failed := session.failed():
+        print(f"{len(failed)} symbols failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}", file=sys.stderr)
+        return SOME_FAILED
+    return DONE
+
+
+def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage}
+    if options.first or options.last:
+        test = session.days["splits"]["test"]
+        chosen["days"] = (options.first or test["first"], options.last or test["last"])
+    return chosen
+
+
+def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:
+    """The text on stdout; with --json the value there, and a text without a value on stderr."""
+    if not options.json:
+        print(text, flush=True)
+    elif value is not None:
+        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+def _parser() -> Parser:
+    parser = Parser(prog="python -m vnq_colab", description="Train, judge and export a forecaster for each stock of a market.",
+                    epilog="Begin with: python -m vnq_colab run --data PRICES.parquet  (without --data: a synthetic market)")
+    parser.add_argument("--version", action="version", version=f"vnq_colab {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    parts = {
+        run: (_data_flags, _train_flags, _judge_flags, _export_flags), prepare: (_data_flags,),
+        train: (_train_flags,), resume: (_run_flag, _hours_flag), status: (_run_flag,),
+        validate: (_run_flag, _judge_flags), export: (_run_flag, _export_flags, _hours_flag), predict: (_predict_flags,),
+        doctor: (_profile_flag,),
+    }
+    for command, flags in parts.items():
+        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        sub.add_argument("--root", metavar="DIR", help="the workspace (default: $VNQ_HOME, else Google Drive for Desktop, "
+                                                       "else ./VN-Quant-Training)")
+        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
+        for add in flags:
+            add(sub)
+        sub.set_defaults(command=command)
+    return parser
+
+
+def _data_flags(sub: Parser) -> None:
+    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, low, "
+                                                    "close [VND], volume [shares] (default: a synthetic market)")
+    _price_flags(sub)
+
+
+def _price_flags(sub: Parser) -> None:
+    sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
+    sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
+    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise", help="stop at a bad row, or leave it out")
+
+
+def _profile_flag(sub: Parser) -> None:
+    sub.add_argument("--profile", choices=tuple(PROFILES), help="the machine (default: $VNQ_PROFILE, else what is found)")
+
+
+def _hours_flag(sub: Parser) -> None:
+    sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
+
+
+def _run_flag(sub: Parser) -> None:
+    sub.add_argument("--run", metavar="ID", help="which run, or the beginning of its name (default: the latest)")
+
+
+def _train_flags(sub: Parser) -> None:
+    _profile_flag(sub)
+    _hours_flag(sub)
+    sub.add_argument("--symbols", metavar="A,B", help="which symbols (default: the 102 of VN102 that the data has)")
+    sub.add_argument("--recipe", choices=tuple(RECIPES), default="default", help="how to train")
+    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
+    sub.add_argument("--members", type=int, metavar="N", help="networks in the ensemble of a symbol (default: 3)")
+    sub.add_argument("--checkpoint-minutes", type=float, metavar="M", help="minutes between checkpoints (default: 20)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, data order and dropout (default: 0)")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                     help="any other setting, e.g. train.learning_rate=3e-4 or model.width=64; may be repeated")
+
+
+def _judge_flags(sub: Parser) -> None:
+    sub.add_argument("--gates", default="honest", help="honest (decides well) or original (those of the source texts)")
+    sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
+    sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
+    sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
+    sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
+
+
+def _export_flags(sub: Parser) -> None:
+    sub.add_argument("--no-refit", action="store_true", help="export the judged networks instead of training them again on "
+                                                             "all labelled days")
+
+
+def _predict_flags(sub: Parser) -> None:
+    sub.add_argument("--data", metavar="PATH", required=True, help="prices up to the latest day; all stocks, not only the 102")
+    _price_flags(sub)
+    sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
+    sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Where the library runs: its folder on Google Drive, the machine it was given, and giving that machine back.
+
+The only file that imports google.colab. Call these from a notebook cell, never from a background thread: Drive asks the
+browser for consent, and only the cell's own thread can hear the answer.
+"""
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from vnq_colab.clock import machine_age_hours
+from vnq_colab.config import PROFILES, Machine
+from vnq_colab.errors import ConfigError, StorageError, did_you_mean
+from vnq_colab.files import storage_error
+from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
+
+HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_INFO = Path("/proc/cpuinfo")
+
+PLAN_HOURS = (12, 24)  # a machine's life, free and Pro+. Source: Colab FAQ, 2026
+MARGIN_HOURS = 0.25  # chosen: the last checkpoint, and the push of about 2 GB to Drive
+# a mark in what google.colab said: what a person can do about it
+DRIVE_CURES = {
+    "NotImplementedError": "Connect to a hosted Colab machine, or name another folder: open_workspace('/content/x').",
+    "RuntimeError": "Only a notebook cell can ask for it: call open_workspace() in one first, or give another --root.",
+    "MessageError": "Access was not granted: run this cell again and allow it in the window that opens.",
+    "already contain files": "Something wrote there too early: !mv {mount_at} {mount_at}_old, and run this cell again.",
+    "domain policy": "The organisation of this Google account does not allow it: use another account.",
+    "[Errno 107]": "The connection broke: run google.colab.drive.mount('{mount_at}', force_remount=True) in a cell.",
+    "mount failed": "Run this cell again; if that does not help, choose Runtime > Disconnect and delete runtime.",
+}
+FAST_BFLOAT16 = (8, 0)  # first compute capability with bfloat16 in its tensor cores. Source: NVIDIA Ampere white paper
+GIBIBYTE = 2**30
+
+# (part of the GPU's name, at least so much memory [GB], Colab's compute units an hour). Source: third party, March 2026
+UNITS_PER_HOUR = (("A100", 60, 7.52), ("A100", 0, 5.40), ("RTX PRO 6000", 0, 8.71), ("L4", 0, 1.71), ("T4", 0, 1.19))
+
+
+def is_colab() -> bool:
+    """True in a Colab notebook, and in a terminal or subprocess on a Colab machine."""
+    return _in_notebook() or HOSTNAME_FILE.exists()
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # whoever runs in a notebook has imported it already
+    return ipython is not None and type(ipython.get_ipython()).__module__.startswith("google.colab")
+
+
+def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/content/drive") -> Workspace:
+    """The folder with everything in it: on Colab in Google Drive, which is mounted once; elsewhere `find_root()`.
+
+    `root`, or else $VNQ_HOME, wins everywhere, and then Drive is mounted only if that folder lies in it. Raises
+    StorageError, one sentence for each way in which Drive can fail.
+    """
+    chosen = root or os.environ.get("VNQ_HOME")
+    if chosen or not is_colab():
+        folder = Path(chosen).expanduser() if chosen else find_root()
+        if is_colab() and Path(mount_at) in folder.parents:
+            _mounted(Path(mount_at))
+        return Workspace(folder)
+    workspace = Workspace(_mounted(Path(mount_at)) / WORKSPACE_NAME)
+    try:
+        workspace.raw.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(workspace.raw, error) from error
+    return workspace
+
+
+def _mounted(mount_at: Path) -> Path:
+    """MyDrive under the mount point. Asks the browser only when it is not there; makes no folder itself."""
+    drive = mount_at / "MyDrive"
+    try:
+        if not _is_folder(drive):
+            if not _in_notebook():
+                raise RuntimeError("it is not mounted")
+            from google.colab import drive as google_drive
+
+            google_drive.mount(str(mount_at))
+            if not _is_folder(drive):
+                raise ValueError("mount failed: MyDrive is not there")
+    except Exception as error:  # google.colab raises plain ValueErrors, and errors of its own
+        said = f"{type(error).__name__}: {error}"
+        cure = next((cure for mark, cure in DRIVE_CURES.items() if mark in said), "Run this cell again.")
+        raise StorageError(f"Google Drive did not open ({said}). {cure.format(mount_at=mount_at)}") from error
+    if HOSTNAME_FILE.exists() and not os.path.ismount(mount_at):
+        print(f"Careful: {drive} is an ordinary folder, not Google Drive, and is lost with this machine. It was made "
+              f"before Drive was mounted. Move it away (!mv {mount_at} {mount_at}_old) and run this cell again.")
+    return drive
+
+
+def _is_folder(path: Path) -> bool:
+    """True for a folder, False for nothing. Raises OSError when the connection is broken, which is_dir() may hide."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def release_gpu(*, flush: bool = True) -> None:
+    """Gives the Colab machine back, which ends the session, after all writes are in Drive. Elsewhere it does nothing.
+
+    Drive is unmounted on the way. Raises StorageError, and keeps the machine, when Drive does not take the writes.
+    """
+    if not _in_notebook():
+        print("Nothing to give back: this is not a Colab notebook.")
+        return
+    from google.colab import drive, runtime
+
+    if flush:
+        try:
+            drive.flush_and_unmount()
+        except Exception as error:
+            raise StorageError(f"Google Drive did not take all writes ({error}), so the machine was kept. Run this "
+                               "cell again; release_gpu(flush=False) gives up what has not arrived.") from error
+    print("All writes are in Google Drive. Giving the machine back." if flush else "Giving the machine back.")
+    runtime.unassign()
+
+
+def describe_machine(profile: str | None = None, *, plan_hours: float | None = None) -> Machine:
+    """What this machine is, not what was wished for; `profile`, or else $VNQ_PROFILE, replaces the profile that fits.
+
+    `plan_hours` is how long Colab lets a machine live; None: 12, or 24 for one that is older than that already. Raises
+    ConfigError for a profile that is not known, or that needs a GPU where none was given.
+    """
+    wished = profile or os.environ.get("VNQ_PROFILE")
+    if wished and wished not in PROFILES:
+        raise ConfigError(f"there is no profile {wished!r}.{did_you_mean(wished, PROFILES)}")
+    gpu, capability, gpu_memory = _find_gpu()
+    chosen = wished or _fitting_profile(gpu, capability, gpu_memory)
+    asks = PROFILES[chosen]["machine"]
+    device, dtype = asks.get("device", "cpu"), "float32"
+    if device == "cuda" and not gpu:
+        raise ConfigError(f"profile {chosen!r} needs a GPU, and this machine has none. In Colab choose Runtime > "
+                          "Change runtime type, or take profile 'cpu'.")
+    is_fast = capability >= FAST_BFLOAT16
+    if device == "cpu":
+        reason = "exact, and the fastest on most processors"
+    elif is_fast and asks.get("dtype") != "bfloat16":
+        reason = f"profile {chosen} asks for it"
+    else:
+        dtype = "bfloat16" if is_fast else "float32"
+        reason = f"bfloat16 is fast from compute capability 8.0, and this has {capability[0]}.{capability[1]}"
+    on_colab = is_colab()
+    units = (units for name, least, units in UNITS_PER_HOUR if gpu and name in gpu and gpu_memory >= least)
+    return Machine(
+        where="Colab" if on_colab else "local", profile=chosen, device=device, dtype=dtype, dtype_reason=reason,
+        gpu=gpu, gpu_memory_gb=gpu_memory if gpu else None, memory_gb=psutil.virtual_memory().total / GIBIBYTE,
+        cores=_cores(), hours_left=_hours_left(plan_hours) if on_colab else None,
+        units_per_hour=next(units, None) if on_colab else None,
+    )
+
+
+def _find_gpu() -> tuple[str | None, tuple[int, int], float]:
+    """Name, compute capability and memory [GB] of the first GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None, (0, 0), 0.0
+    given = torch.cuda.get_device_properties(0)
+    return given.name, (given.major, given.minor), given.total_memory / GIBIBYTE
+
+
+def _fitting_profile(gpu: str | None, capability: tuple[int, int], memory_gb: float) -> str:
+    """By what a GPU can do, not by its name, so that next year's finds its place too."""
+    if gpu is None:
+        return "i7-14700" if "i7-14700" in _cpu_name() else "cpu"
+    if capability < FAST_BFLOAT16:
+        return "t4"
+    return "a100" if memory_gb > 36 else "l4"
+
+
+def _cpu_name() -> str:
+    """The processor's name as its maker writes it, from Linux or from the registry of Windows; else nothing."""
+    with suppress(OSError):
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    with suppress(ImportError, OSError):
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return ""
+
+
+def _cores() -> int:
+    """Physical cores that this process may use: a container or a task manager can allow fewer than there are."""
+    allowed = [psutil.cpu_count(logical=False) or psutil.cpu_count() or 1]
+    with suppress(AttributeError, OSError, psutil.Error):
+        allowed.append(len(psutil.Process().cpu_affinity()))
+    with suppress(OSError, ValueError):
+        quota, period = CPU_QUOTA.read_text().split()
+        allowed.append(round(int(quota) / int(period)))
+    return max(1, min(allowed))
+
+
+def _hours_left(plan_hours: float | None) -> float:
+    """Hours until the plan ends this machine, less a margin. One older than 12 hours proves a plan of 24."""
+    age = machine_age_hours() or 0.0
+    plan_hours = plan_hours or next((hours for hours in PLAN_HOURS if age < hours), age)
+    return max(0.0, plan_hours - age - MARGIN_HOURS)

@@ -1,0 +1,154 @@
+"""The Bundle: one file per symbol and a manifest that a person can read, with the sha256 of everything."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab import __version__
+from vnq_colab.clock import utc_now
+from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.prepared import load_panel
+from vnq_colab.errors import DeliveryError, SessionError, VnqError, name_a_few
+from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.files import read_json, sha256_of, write_json
+from vnq_colab.models.base import Forecaster, family_module
+from vnq_colab.training.forecasting import load_forecaster
+from vnq_colab.training.session import Session
+from vnq_colab.training.trainer import refit as train_again
+
+FORMAT = 1  # of manifest.json
+UNJUDGED = {"decision": "unjudged", "reasons": ["this run was not validated"]}
+
+
+class Bundle:
+    """Exported ensembles: what the local machine runs every evening."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], forecaster: Forecaster):
+        self.folder, self.manifest, self.forecaster = folder, manifest, forecaster
+
+    @property
+    def decisions(self) -> dict[str, str]:
+        """accept, review, reject or unjudged, for each symbol."""
+        return {symbol: row["decision"] for symbol, row in self.manifest["symbols"].items()}
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        return tuple(symbol for symbol, decision in self.decisions.items() if decision == "accept")
+
+    def predict(self, panel: Panel, days: "pd.DatetimeIndex | list[str]") -> pd.DataFrame:
+        """The Forecast of all its symbols from the evenings of `days`; a symbol absent on a day gives no row."""
+        return self.forecaster.predict(panel, np.asarray(panel.days.isin(pd.DatetimeIndex(days))))
+
+    def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
+        """The Forecast of all its symbols from the last day of a price table, with each symbol's `decision`.
+
+        Give it every stock there is, not only the bundle's: the market's own features are made of all of them.
+        """
+        missing = [symbol for symbol in self.forecaster.symbols if symbol not in set(prices["symbol"])]
+        if len(missing) == len(self.forecaster.symbols):
+            raise DeliveryError(f"none of the bundle's symbols ({name_a_few(missing)}) is in these prices.")
+        panel = build_panel(prices, index)
+        known = tuple(symbol for symbol in self.forecaster.symbols if symbol not in missing)
+        forecaster = self.forecaster.select(known) if missing else self.forecaster
+        origins = np.zeros(len(panel.days), dtype=bool)
+        origins[-1] = True
+        forecast = forecaster.predict(panel, origins)
+        forecast.insert(3, "decision", forecast["symbol"].map(self.decisions))
+        return forecast
+
+    def __repr__(self) -> str:
+        decisions = list(self.decisions.values())
+        counts = ", ".join(f"{decisions.count(name)} {name}" for name in dict.fromkeys(decisions))
+        note = " (SYNTHETIC market)" if self.manifest["synthetic"] else ""
+        return (f"Bundle {self.manifest['run_id']}{note}: {len(decisions)} symbols ({counts}), trained to "
+                f"{self.manifest['trained_to']}, {self.folder}")
+
+
+def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bool = True, hours: float | None = None,
+                  quiet: bool = False) -> Bundle:
+    """Writes every finished symbol with its decision to `models/<run_id>/`, and makes it the current bundle.
+
+    With `refit` the networks are first trained again on all labelled days; that is a run of its own, so a stop loses
+    nothing: call again to go on. Raises SessionError when no symbol is finished, or the refit paused.
+    """
+    if verdict is not None and verdict.run_id not in ("", session.run_id):
+        raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. Validate this run first.")
+    judged = load_forecaster(session)
+    forecaster, days = judged, session.days["train"]
+    if refit:
+        again = train_again(session, hours=hours, quiet=quiet)
+        if again.status != "finished":
+            raise SessionError(f"the refit paused ({again.why}). Run export again to go on where it stopped.")
+        forecaster = load_forecaster(again)  # its networks, with the spread that held-out days showed
+        places = [judged.symbols.index(symbol) for symbol in forecaster.symbols]
+        forecaster, days = forecaster.with_residual(judged.residual[places]), again.days["train"]
+    folder = session.ws.model_folder(session.run_id)
+    forecaster = forecaster.as_exported()
+    forecaster.save(folder)
+    manifest = _manifest(session, forecaster, verdict, folder, days, refit)
+    write_json(folder / "manifest.json", manifest)
+    write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
+    return load_bundle(folder)
+
+
+def load_bundle(path: "str | Path") -> Bundle:
+    """The bundle in a folder; of a `models` folder the current one. Every file is checked against its sha256.
+
+    Raises DeliveryError when a file is missing, changed or from a newer version.
+    """
+    folder = Path(path)
+    try:
+        if (folder / "current.json").exists():
+            folder = folder / read_json(folder / "current.json")["run_id"]
+        manifest = read_json(folder / "manifest.json")
+        if manifest["format"] > FORMAT:
+            raise DeliveryError(f"{folder}: written by a newer version of the library ({manifest['code_version']}; this is "
+                                f"{__version__}). Update vnq_colab.")
+        files, family = manifest["files"], family_module(manifest["family"])
+    except FileNotFoundError:
+        raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder.") from None
+    except (KeyError, TypeError) as error:
+        raise DeliveryError(f"{folder / 'manifest.json'}: not a manifest of this library ({error}). Export again.") from error
+    for name, fact in files.items():
+        if not (folder / name).exists():
+            raise DeliveryError(f"{folder / name}: in the manifest but not in the folder. Copy the bundle again.")
+        if sha256_of(folder / name) != fact["sha256"]:
+            raise DeliveryError(f"{folder / name}: its content is not what the manifest says. Copy the bundle again.")
+    return Bundle(folder, manifest, family.FORECASTER.load(folder, list(manifest["symbols"])))
+
+
+def stored_verdict(session: Session) -> Verdict | None:
+    """The verdict that validation wrote for this run; None when it was not validated."""
+    try:
+        return Verdict.load(session.ws.report_folder(session.run_id) / "verdict.json")
+    except FileNotFoundError:
+        return None
+    except (VnqError, KeyError, TypeError) as error:
+        raise DeliveryError(f"the verdict of {session.run_id} cannot be read ({error}). Validate again.") from error
+
+
+def _manifest(session: Session, forecaster: Any, verdict: Verdict | None, folder: Path, days: list[str],
+              refit: bool) -> dict[str, Any]:
+    decided = verdict.symbols if verdict else {}
+    symbols = {}
+    for row, symbol in enumerate(forecaster.symbols):
+        found = decided.get(symbol, UNJUDGED)
+        symbols[symbol] = {
+            "file": forecaster.file_name(symbol), "decision": found["decision"], "reasons": found["reasons"],
+            "residual": float(forecaster.residual[row]),
+            "scaler": {"mean": forecaster.scaler.mean[row].tolist(), "spread": forecaster.scaler.spread[row].tolist(),
+                       "target": float(forecaster.scaler.target[row])},
+        }
+    files = {row["file"]: {"sha256": sha256_of(folder / row["file"]), "bytes": (folder / row["file"]).stat().st_size}
+             for row in symbols.values()}
+    return {
+        "format": FORMAT, "run_id": session.run_id, "family": session.family, "synthetic": session.synthetic,
+        "trained_from": days[0], "trained_to": days[1], "refit": refit, "data_id": session.data_id,
+        "market_symbols": list(load_panel(session.ws, session.data_id).symbols),
+        "code_version": __version__, "exported": utc_now(), "config": session.config.to_dict(),
+        "horizon": session.config.model.horizon, "feature_names": list(forecaster.feature_names),
+        "verdict": {"gate_set": verdict.gate_set, "summary": verdict.summary} if verdict else None,
+        "symbols": symbols, "files": files,
+    }

@@ -1,0 +1,53 @@
+"""Tomorrow's table: what the accepted models expect from the evening of the last day."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.delivery.bundle import Bundle
+from vnq_colab.errors import DataError, name_a_few
+from vnq_colab.files import write_atomic
+from vnq_colab.layout import Workspace
+
+FEWEST_OF_MARKET = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
+
+
+def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None, as_of: str | None = None,
+             everyone: bool = False) -> tuple[pd.DataFrame, list[str]]:
+    """The table of the accepted symbols (all with `everyone`), best first, and warnings.
+
+    `as_of` leaves out every later day, as if it were that evening. Columns: symbol, date, decision, p_up, expected
+    5-day return [%] and its spread [%].
+    """
+    warnings = []
+    if as_of is not None:
+        try:
+            prices = prices[prices["date"] <= pd.Timestamp(as_of)]
+        except ValueError:
+            raise DataError(f"--as-of {as_of!r} is not a date such as 2026-11-20.") from None
+        if prices.empty:
+            raise DataError(f"there are no prices up to {as_of}.")
+    market, here = bundle.manifest["market_symbols"], set(prices["symbol"])
+    shared = sum(symbol in here for symbol in market) / len(market)
+    if shared < FEWEST_OF_MARKET:
+        warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} of "
+                        "them: breadth, ranks and market returns mean something else. Bring all stocks.")
+    forecast = bundle.predict_latest(prices, index)
+    absent = [symbol for symbol in bundle.decisions if symbol not in set(forecast["symbol"])]
+    if absent:
+        warnings.append(f"no price on {prices['date'].max():%Y-%m-%d} for {name_a_few(absent)}: left out")
+    if not everyone:
+        forecast = forecast[forecast["decision"] == "accept"]
+    table = forecast[["symbol", "date", "decision", "p_up"]].copy()
+    table["expected 5-day return [%]"] = 100 * np.expm1(forecast["mean"])
+    table["spread [%]"] = 100 * forecast["scale"]
+    return table.sort_values("p_up", ascending=False, ignore_index=True), warnings
+
+
+def write_table(ws: Workspace, table: pd.DataFrame, day: pd.Timestamp) -> Path:
+    """Writes `predictions/<date>.csv`, named by the evening that the forecasts are from."""
+    path = ws.predictions / f"{day:%Y-%m-%d}.csv"
+    text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
+    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    return path

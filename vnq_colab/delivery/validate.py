@@ -1,0 +1,64 @@
+"""Validation: forecasts of the test days, scored beside the opponents, traded, judged, and written down as a report."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from vnq_colab.data.market import VN_RULES
+from vnq_colab.data.prepared import Prepared, load_prepared
+from vnq_colab.data.splits import Splits
+from vnq_colab.evaluation.backtest import Backtest, backtest
+from vnq_colab.evaluation.gates import Verdict, judge
+from vnq_colab.evaluation.metrics import score
+from vnq_colab.evaluation.report import write_report
+from vnq_colab.models.baselines import opponents
+from vnq_colab.training.forecasting import forecast
+from vnq_colab.training.session import Session
+
+
+@dataclass(frozen=True, repr=False)
+class Validation:
+    """What validation found; `report` is the page to open."""
+
+    forecast: pd.DataFrame
+    scores: pd.DataFrame
+    result: Backtest
+    verdict: Verdict
+    report: Path
+
+    def __repr__(self) -> str:
+        return f"{self.verdict!r}\n{self.result!r}\nreport: {self.report}"
+
+
+def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
+             days: "str | tuple[str, str]" = "test", capital: float | None = None,
+             slippage: float | None = None) -> Validation:
+    """Judges every finished symbol of a run on its test days and writes `reports/<run_id>/`.
+
+    `prepared` spares reading the run's data again. `days` is a pair of dates for other days than the test days;
+    `capital` [VND] is each symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
+    """
+    prepared = prepared or load_prepared(session.ws, session.data_id)
+    splits = Splits.from_dict(session.days["splits"])
+    ours = forecast(session, days=days, panel=prepared.panel)
+    everyone = opponents(ours, prepared.panel, splits)
+    scores = score(everyone, prepared.panel)
+    rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
+    result = backtest(ours, prepared.prices, rules, **({} if capital is None else {"capital": capital}))
+    verdict = judge(scores, result, gates=gates, run_id=session.run_id)
+    first, last = ours["date"].min(), ours["date"].max()
+    facts = {
+        "Run": session.run_id,
+        "Data": f"{session.data_id}, {len(prepared.panel.symbols)} symbols, "
+                f"{prepared.panel.days[0]:%Y-%m-%d} to {prepared.panel.days[-1]:%Y-%m-%d}",
+        "Judged days": f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {ours['date'].nunique()} forecast origins",
+        "Training days": f"{splits.train.first} to {splits.train.last}; {splits.purge_days} days purged before each border",
+        "Recipe": f"{session.config.recipe}, seed {session.config.seed}, {session.config.n_members} networks a symbol",
+        "Machine": f"{session.machine.get('processor', '')}, profile {session.config.machine.profile}",
+        "Code": f"vnq_colab {session.code_version}",
+    }
+    report = write_report(session.ws.report_folder(session.run_id), title=f"Validation of {session.run_id}", facts=facts,
+                          forecast=everyone, scores=scores, result=result, verdict=verdict, history=session.history,
+                          note=session.note)
+    return Validation(everyone, scores, result, verdict, report)

@@ -1,0 +1,38 @@
+"""Opponents: forecasts that anybody can make, on exactly the rows of ours. A model that does not beat them is no use."""
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.forecast import HORIZON, check_forecast, make_forecast
+from vnq_colab.data.panel import FLAT, Panel
+from vnq_colab.data.splits import Splits
+
+
+def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFrame:
+    """The forecast with three families added on the same symbols and days: zero, majority, momentum.
+
+    zero: no change. majority: the direction that was more frequent in the training days, always. momentum: the last five
+    days go on. What they need is taken from the training days and from the past of each origin.
+    """
+    tables = [forecast]
+    train = splits.train.mask(panel.days)
+    for symbol, rows in forecast.groupby("symbol", sort=False):
+        dates = pd.DatetimeIndex(rows["date"].unique())
+        one = panel.select([symbol])
+        returns = one.returns[0]  # [days]
+        labels, known = one.labels()
+        sums = labels[0].sum(axis=1)[known[0] & train]  # [labelled training days] 5-day log return
+        spread = max(float(np.std(sums)), 1e-6) if len(sums) > 1 else 0.05
+        moved = sums[np.abs(sums) >= FLAT]
+        up_share = float((moved > 0).mean()) if len(moved) else 0.5
+        typical = max(float(np.median(np.abs(moved))), FLAT * HORIZON) if len(moved) else FLAT * HORIZON
+        past = pd.Series(returns).fillna(0.0).rolling(HORIZON).sum().fillna(0.0).to_numpy()[panel.days.get_indexer(dates)]
+        five_days = {
+            "zero": (np.zeros(len(dates)), np.full(len(dates), 0.5)),
+            "majority": (np.full(len(dates), typical if up_share >= 0.5 else -typical), np.full(len(dates), up_share)),
+            "momentum": (past, np.where(past > FLAT, 0.5 + 0.05, np.where(past < -FLAT, 0.5 - 0.05, 0.5))),
+        }
+        for family, (mean, p_up) in five_days.items():
+            daily = np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1)  # [origins, horizon]
+            tables.append(make_forecast(family, symbol, dates, daily, np.full(len(dates), spread), p_up))
+    return check_forecast(pd.concat(tables, ignore_index=True))

@@ -1,0 +1,339 @@
+"""Learns a pack of networks together, one optimizer step at a time; what each model does is decided by itself alone.
+
+Axes: models, batch, time, features, horizon. All prices of the pack lie on the device; windows are gathered there.
+In each epoch a model sees every one of its training days once: as positions of windows (`all_days`), or one window per
+day (`last_day`). A model that is finished, or whose gradient is not finite, leaves with weights and optimizer state.
+"""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vnq_colab.config import RunConfig
+from vnq_colab.data.panel import FLAT, Panel, Scaler, fit_scaler
+from vnq_colab.data.splits import DayRange
+from vnq_colab.models.base import Learner
+from vnq_colab.models.stacked import StackedAdamW, clip_per_model, huber_per_model, stable_seed
+
+if TYPE_CHECKING:
+    from vnq_colab.models.stockformer import Stockformer, StockformerForecaster
+
+FEWEST_RESIDUALS = 20  # validation days from which a spread is measured; below, that of a random walk stands in
+HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
+
+
+def windows_at(scaled: torch.Tensor, present: torch.Tensor, of_model: torch.Tensor, last: torch.Tensor,
+               look_back: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The windows that end on day `last [models, batch]`: `[models, batch, time, features]` and who is present.
+
+    `scaled [symbols, days, features]` and `present [symbols, days]`; a day outside the calendar counts as absent.
+    """
+    day = last.unsqueeze(-1) + torch.arange(1 - look_back, 1, device=last.device)  # [models, batch, time]
+    inside = (day >= 0) & (day < scaled.shape[1])
+    day = day.clamp(0, scaled.shape[1] - 1)
+    symbol = of_model[:, None, None]
+    there = present[symbol, day] & inside
+    return scaled[symbol, day] * there.unsqueeze(-1), there
+
+
+class TorchLearner(Learner):
+    """A pack of `n_members` networks for each symbol of a panel, trained on the days of `train`.
+
+    With `valid` each model stops by itself when its validation loss has not improved for `patience` epochs, and keeps
+    its best weights. With `epochs_of` (epochs per (symbol, member)) there is no validation: a model trains that long.
+    `pack` and `learning_rate_share` (of the configured rate, for a retry) belong to the pack, not to a model.
+    """
+
+    def __init__(self, network: "Stockformer", panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
+                 forecaster: "type[StockformerForecaster]", *, epochs_of: dict[tuple[str, int], int] | None = None,
+                 pack: int = 0, learning_rate_share: float = 1.0):
+        self.network, self.panel, self.config, self._forecaster = network, panel, config, forecaster
+        self.settings, self.device = config.train, torch.device(config.machine.device)
+        self.pack, self.learning_rate_share = pack, learning_rate_share
+        self.epochs_of, self.valid_days = epochs_of, valid
+        self.scaler: Scaler = fit_scaler(panel, pd.Timestamp(train.first), pd.Timestamp(train.last))
+        labels, known = panel.labels(config.model.horizon)
+        labels /= self.scaler.target[:, None, None]
+        self._scaled = torch.from_numpy(self.scaler.scale(panel.values, panel.present)).to(self.device)
+        self._present = torch.from_numpy(panel.present).to(self.device)
+        self._labels = torch.from_numpy(labels).to(self.device)  # [symbols, days, horizon]
+        enough = np.cumsum(panel.present, axis=1) >= config.model.min_context  # [symbols, days]
+        self._train_days = known & enough & train.mask(panel.days)
+        self._valid_days = known & enough & (valid.mask(panel.days) if valid else np.zeros(len(panel.days), bool))
+        self._in_train = torch.from_numpy(self._train_days).to(self.device)
+        self._in_valid = torch.from_numpy(self._valid_days).to(self.device)
+
+        self.models = [(symbol, member) for symbol in panel.symbols for member in range(config.n_members)]
+        weights = torch.stack([network.initial_weights(config.seed, *model) for model in self.models])
+        self.weights = weights.to(self.device).requires_grad_()  # [models, parameters]
+        self.optimizer = StackedAdamW(self.weights.detach(), self.settings.weight_decay)
+        self.best = self.weights.detach().clone()  # [models, parameters]
+        self.best_loss = np.full(len(self.models), np.inf)
+        self.best_epoch = np.zeros(len(self.models), dtype=int)
+        self.epoch, self.step_in_epoch = 0, 0
+        self.history: list[tuple] = []  # (symbol, member, *HISTORY)
+        self._done: dict[tuple[str, int], tuple[torch.Tensor, int, float]] = {}  # weights on the host, best epoch, loss
+        self._diverged: dict[str, str] = {}
+        self._validation: tuple | None = None
+        self._begin_epoch()
+
+    # ------------------------------------------------------------------------------------------------ the interface
+    @property
+    def finished(self) -> bool:
+        return not self.models
+
+    def step(self) -> dict:
+        """One optimizer step of every model whose epoch is not over; at the end of the pack's epoch, validation."""
+        active = [row for row in range(len(self.models)) if self.step_in_epoch < self._steps[row]]
+        noise = torch.Generator(self.device).manual_seed(
+            stable_seed("noise", self.config.seed, self.pack, self.epoch, self.step_in_epoch))
+        loss, gradient = self._gradient(noise)
+        norms = clip_per_model(gradient, self.settings.clip_norm)
+        # Synchronisation: the host must know which models stepped off before the optimizer moves them.
+        finite = torch.isfinite(norms + loss).tolist()
+        lost = [row for row in active if not finite[row]]
+        rows = [row for row in active if finite[row]]
+        self.optimizer.step(self.weights.detach(), gradient, rows, self._learning_rate())
+        self._loss_sum[rows] += loss[rows]
+        labels = sum(self._labels_in_step[row, self.step_in_epoch] for row in active)
+        measured = {"pack": self.pack, "epoch": self.epoch, "models": len(self.models), "labels": int(labels)}
+        self.step_in_epoch += 1
+        if lost:
+            self._leave_diverged(lost)
+        if self.models and self.step_in_epoch >= max(self._steps):
+            started = time.monotonic()
+            measured |= self._end_epoch() | {"evaluation_seconds": time.monotonic() - started}
+        return measured
+
+    def measure(self) -> pd.DataFrame:
+        """One row per symbol: epochs trained, the members' mean best epoch and best validation loss."""
+        rows = [(symbol, self.epoch, self.best_epoch[i], self.best_loss[i]) for i, (symbol, _) in enumerate(self.models)]
+        rows += [(symbol, self._last_epoch(symbol), epoch, loss) for (symbol, _), (_, epoch, loss) in self._done.items()]
+        table = pd.DataFrame(rows, columns=["symbol", "epoch", "best_epoch", "valid_loss"])
+        return table.groupby("symbol", sort=False).mean().reset_index()
+
+    def best_epochs(self, symbol: str) -> list[int]:
+        """The best epoch of each member of a finished symbol."""
+        return [self._done[symbol, member][1] for member in range(self.config.n_members)]
+
+    def diverged(self) -> dict[str, str]:
+        return dict(self._diverged)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "models": list(self.models), "weights": self.weights.detach(), "mean": self.optimizer.mean,
+            "square": self.optimizer.square, "steps": self.optimizer.steps, "best": self.best,
+            "best_loss": self.best_loss.tolist(), "best_epoch": self.best_epoch.tolist(), "loss_sum": self._loss_sum,
+            "epoch": self.epoch, "step_in_epoch": self.step_in_epoch, "history": list(self.history),
+            "done": [(*model, *kept) for model, kept in self._done.items()], "diverged": dict(self._diverged),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.models = [(symbol, member) for symbol, member in state["models"]]
+        self.weights = state["weights"].to(self.device).requires_grad_()
+        self.optimizer = StackedAdamW(self.weights.detach(), self.settings.weight_decay)
+        for name in ("mean", "square", "steps"):
+            setattr(self.optimizer, name, state[name].to(self.device))
+        self.best = state["best"].to(self.device)
+        self.best_loss, self.best_epoch = np.array(state["best_loss"]), np.array(state["best_epoch"], dtype=int)
+        self.history = [tuple(row) for row in state["history"]]
+        self._done = {(symbol, member): (weights, epoch, loss) for symbol, member, weights, epoch, loss in state["done"]}
+        self._diverged = dict(state["diverged"])
+        self.epoch = state["epoch"]
+        self._begin_epoch()
+        self.step_in_epoch, self._loss_sum = state["step_in_epoch"], state["loss_sum"].to(self.device)
+
+    def forecaster(self) -> "StockformerForecaster":
+        """The ensembles of the symbols that finished, with the spread of their validation residuals."""
+        return self._validated()[0]
+
+    def valid_accuracy(self) -> dict[str, float]:
+        """Share of right 5-day directions on the validation days, full windows, per finished symbol; no flat outcomes."""
+        return self._validated()[1]
+
+    # ---------------------------------------------------------------------------------------------- inside one epoch
+    def _begin_epoch(self) -> None:
+        """Which windows each model sees at each step of this epoch."""
+        plans = [self._plan(*model) for model in self.models]  # each [steps, windows]
+        windows = self.settings.windows_per_batch * self.settings.accumulate
+        self._steps = [len(plan) for plan in plans]
+        ends = np.full((len(plans), max(self._steps, default=0), windows), -1)
+        for row, plan in enumerate(plans):
+            ends[row, : len(plan), : plan.shape[1]] = plan
+        self._ends = torch.from_numpy(ends).to(self.device)
+        self._labels_in_step = self._count_labels(ends)
+        self._loss_sum = torch.zeros(len(plans), device=self.device)
+        self.step_in_epoch = 0
+
+    def _plan(self, symbol: str, member: int) -> np.ndarray:
+        """`[steps, windows]`: the last days of this model's windows in this epoch, -1 where a batch has no more.
+
+        The order is decided by (seed, symbol, member, epoch). `all_days` tiles the training days with windows whose
+        labelled parts touch, from a random offset; `last_day` takes one window per training day.
+        """
+        random = np.random.default_rng(stable_seed("order", self.config.seed, symbol, member, self.epoch))
+        days = np.flatnonzero(self._train_days[self.panel.symbols.index(symbol)])
+        if self.settings.supervise == "all_days":
+            stride = self.config.model.look_back - self.config.model.min_context + 1
+            days = np.arange(days[0] + random.integers(stride), days[-1] + stride, stride)
+        random.shuffle(days)
+        n_steps = math.ceil(len(days) / (self.settings.windows_per_batch * self.settings.accumulate))
+        parts = np.array_split(days, n_steps)  # batches of nearly equal size: no step rests on one window alone
+        plan = np.full((n_steps, len(parts[0])), -1)
+        for row, part in enumerate(parts):
+            plan[row, : len(part)] = part
+        return plan
+
+    def _count_labels(self, ends: np.ndarray) -> np.ndarray:
+        """`[models, steps]`: training days labelled in each step, for the progress line."""
+        counts = np.concatenate([np.zeros((len(self.panel.symbols), 1), int), np.cumsum(self._train_days, axis=1)], axis=1)
+        row = np.array([self.panel.symbols.index(symbol) for symbol, _ in self.models], dtype=int)[:, None, None]
+        stop = np.clip(ends + 1, 0, len(self.panel.days))
+        start = np.clip(ends + 1 - self._labelled, 0, stop)
+        return np.where(ends >= 0, counts[row, stop] - counts[row, start], 0).sum(axis=2)
+
+    @property
+    def _labelled(self) -> int:
+        """Positions at the end of a window that carry a label."""
+        model = self.config.model
+        return 1 if self.settings.supervise == "last_day" else model.look_back - model.min_context + 1
+
+    def _gradient(self, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss `[models]` and its gradient `[models, parameters]` at this step, averaged over accumulated batches."""
+        ends = self._ends[:, self.step_in_epoch]  # [models, windows]
+        batches = [batch for batch in ends.split(self.settings.windows_per_batch, dim=1) if bool((batch >= 0).any())]
+        total, gradient = torch.zeros(len(self.models), device=self.device), torch.zeros(0)
+        for batch in batches:
+            loss = self._loss(batch, self._in_train, noise)
+            part, = torch.autograd.grad(loss.sum() / len(batches), self.weights)
+            gradient = part if gradient.numel() == 0 else gradient + part
+            total += loss.detach() / len(batches)
+        return total, gradient
+
+    def _loss(self, ends: torch.Tensor, carries: torch.Tensor, noise: torch.Generator | None = None,
+              labelled: int | None = None) -> torch.Tensor:
+        """`[models]`: each model's mean loss over the positions of its windows that `carries [symbols, days]` marks."""
+        output, target, weight = self._output(ends, carries, noise, labelled)
+        return huber_per_model(output, target, weight)
+
+    def _output(self, ends: torch.Tensor, carries: torch.Tensor, noise: torch.Generator | None,
+                labelled: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Outputs and labels `[models, batch, labelled, horizon]` and label weights `[models, batch, labelled]`."""
+        labelled = labelled or self._labelled
+        of_model = self._symbol_rows()
+        x, there = windows_at(self._scaled, self._present, of_model, ends, self.config.model.look_back)
+        low = self.config.machine.dtype != "float32"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            output = self.network.forward(self.weights, x, there, noise=noise, last_only=labelled == 1)[:, :, -labelled:]
+        day = ends.unsqueeze(-1) + torch.arange(1 - labelled, 1, device=self.device)  # [models, batch, labelled]
+        inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
+        day = day.clamp(0, self._scaled.shape[1] - 1)
+        symbol = of_model[:, None, None]
+        return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
+
+    def _symbol_rows(self) -> torch.Tensor:
+        """`[models]`: which row of the pack's data belongs to each model."""
+        return torch.tensor([self.panel.symbols.index(symbol) for symbol, _ in self.models], device=self.device)
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine that ends with the last configured epoch; constant within an epoch."""
+        settings, peak = self.settings, self.settings.learning_rate * self.learning_rate_share
+        if self.epoch < settings.warmup_epochs:
+            return peak * (self.epoch + 1) / (settings.warmup_epochs + 1)
+        progress = (self.epoch - settings.warmup_epochs) / max(1, settings.epochs - settings.warmup_epochs)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    # ------------------------------------------------------------------------------------------- between two epochs
+    def _end_epoch(self) -> dict:
+        """Validation, best snapshots, and who leaves; then the next epoch's plan."""
+        trained = (self._loss_sum / torch.tensor(self._steps, device=self.device)).tolist()
+        self.epoch += 1
+        valid, no_skill = self._validate() if self.valid_days else (trained, [math.nan] * len(trained))
+        leaving = []
+        for row, model in enumerate(self.models):
+            self.history.append((*model, self.epoch, trained[row], valid[row] if self.valid_days else math.nan,
+                                 no_skill[row]))
+            last = self.epochs_of[model] if self.epochs_of else self.settings.epochs
+            if self.epochs_of or not self.valid_days or valid[row] < self.best_loss[row]:
+                self.best[row] = self.weights.detach()[row]
+                self.best_loss[row], self.best_epoch[row] = valid[row], self.epoch
+            if self.epoch >= last or self.epoch - self.best_epoch[row] >= self.settings.patience:
+                leaving.append(row)
+        for row in leaving:
+            self._done[self.models[row]] = (self.best[row].cpu().clone(), int(self.best_epoch[row]),
+                                            float(self.best_loss[row]))
+        self._keep([row for row in range(len(self.models)) if row not in set(leaving)])
+        self._begin_epoch()
+        return {"ended_epoch": self.epoch, "train_loss": _mean(trained), "valid_loss": _mean(valid),
+                "no_skill": _mean(no_skill)}
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[list[float], list[float]]:
+        """Validation loss of each model in one causal pass, and that of the forecast of no change."""
+        n_labelled = self.config.model.look_back - self.config.model.min_context + 1
+        days = np.flatnonzero(self._valid_days.any(axis=0))
+        ends = torch.arange(int(days[0]) + n_labelled - 1, int(days[-1]) + n_labelled, n_labelled, device=self.device)
+        output, target, weight = self._output(ends.expand(len(self.models), -1), self._in_valid, None, n_labelled)
+        no_skill = huber_per_model(torch.zeros_like(target), target, weight)
+        return huber_per_model(output, target, weight).tolist(), no_skill.tolist()
+
+    def _leave_diverged(self, rows: list[int]) -> None:
+        """Takes out every member of the symbols of these models."""
+        for row in rows:
+            symbol = self.models[row][0]
+            self._diverged[symbol] = f"gradient not finite in epoch {self.epoch + 1}, step {self.step_in_epoch}"
+        keep = [row for row, (symbol, _) in enumerate(self.models) if symbol not in self._diverged]
+        self._steps = [self._steps[row] for row in keep]
+        picked = torch.tensor(keep, dtype=torch.long, device=self.device)
+        self._ends, self._loss_sum = self._ends[picked], self._loss_sum[picked]
+        self._labels_in_step = self._labels_in_step[keep]
+        self._keep(keep)
+
+    def _keep(self, rows: list[int]) -> None:
+        """Only these models stay in the stack, with their optimizer state."""
+        if len(rows) == len(self.models):
+            return
+        picked = torch.tensor(rows, dtype=torch.long, device=self.device)
+        self.weights = self.weights.detach()[picked].requires_grad_()
+        self.best = self.best[picked]
+        self.optimizer.keep(picked)
+        self.best_loss, self.best_epoch = self.best_loss[rows], self.best_epoch[rows]
+        self.models = [self.models[row] for row in rows]
+
+    def _validated(self) -> "tuple[StockformerForecaster, dict[str, float]]":
+        """The finished ensembles on the full windows of the validation days, once the pack is finished."""
+        if self._validation is None:
+            members = range(self.config.n_members)
+            symbols = tuple(symbol for symbol in self.panel.symbols if (symbol, 0) in self._done
+                            and symbol not in self._diverged)
+            rows = [self.panel.symbols.index(symbol) for symbol in symbols]
+            weights = torch.stack([torch.stack([self._done[symbol, member][0] for member in members]) for symbol in symbols])
+            scaler = Scaler(self.scaler.mean[rows], self.scaler.spread[rows], self.scaler.target[rows])
+            unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
+            made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler, unknown)
+            self._validation = self._compare(made, unknown) if self.valid_days else (made, {})
+        return self._validation
+
+    def _compare(self, made: "StockformerForecaster", unknown: np.ndarray) -> "tuple[StockformerForecaster, dict[str, float]]":
+        """Residual spread and direction accuracy of the 5-day sums over the validation days."""
+        origins = self.valid_days.mask(self.panel.days)
+        labels, known = self.panel.select(made.symbols).labels(self.config.model.horizon)
+        actual, use = labels[:, origins].sum(axis=2), known[:, origins]  # [symbols, origins]
+        expected = made.daily(self.panel, origins, str(self.device)).sum(axis=2)
+        count = use.sum(axis=1)
+        spread = np.sqrt((np.where(use, actual - expected, 0) ** 2).sum(axis=1) / np.maximum(count, 1))
+        residual = np.where(count >= FEWEST_RESIDUALS, np.maximum(spread, 1e-6), unknown)
+        moved = use & (np.abs(actual) >= FLAT)
+        right = (moved & ((actual > 0) == (expected > 0))).sum(axis=1) / np.maximum(moved.sum(axis=1), 1)
+        return made.with_residual(residual), dict(zip(made.symbols, right.tolist(), strict=True))
+
+    def _last_epoch(self, symbol: str) -> int:
+        return max(row[2] for row in self.history if row[0] == symbol)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

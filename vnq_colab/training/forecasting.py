@@ -1,0 +1,48 @@
+"""From a session to forecasts: the networks of its finished packs, in the form that is exported."""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from vnq_colab import __version__
+from vnq_colab.data.forecast import check_forecast
+from vnq_colab.data.panel import Panel
+from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.splits import DayRange, Splits
+from vnq_colab.errors import ConfigError, SessionError
+from vnq_colab.models.base import Forecaster, family_module
+from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.session import Session
+
+
+def load_forecaster(session: Session) -> Forecaster:
+    """The trained networks of every finished symbol. Raises SessionError when no pack is finished yet."""
+    store = CheckpointStore(session.folder)
+    states = [store.load_pack(number) for number, pack in enumerate(session.packs) if pack["done"] is not None]
+    states = [state for state in states if state["symbols"]]
+    if not states:
+        raise SessionError(f"run {session.run_id} has no finished pack yet. Go on with resume.")
+    facts = {"data_id": session.data_id, "code_version": __version__, "trained_to": session.days["train"][1],
+             "synthetic": session.synthetic}
+    return family_module(session.family).FORECASTER.from_states(states, facts)
+
+
+def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel: Panel | None = None) -> pd.DataFrame:
+    """The Forecast of every finished symbol over some days, made with the weights as they are exported (float16).
+
+    `days` is "train", "valid" or "test" of the run's own splits, or a pair of dates, both included. `panel` spares
+    reading the run's data again.
+    """
+    if isinstance(days, str):
+        splits = Splits.from_dict(session.days["splits"])
+        if days not in asdict(splits) or days == "purge_days":
+            raise ConfigError(f"days = {days!r}: must be 'train', 'valid', 'test' or a pair of dates.")
+        chosen = getattr(splits, days)
+    else:
+        chosen = DayRange(*days)
+    panel = load_panel(session.ws, session.data_id) if panel is None else panel
+    origins = chosen.mask(panel.days)
+    if not origins.any():
+        raise ConfigError(f"no trading day lies between {chosen.first} and {chosen.last}; the data has "
+                          f"{panel.days[0]:%Y-%m-%d} to {panel.days[-1]:%Y-%m-%d}.")
+    return check_forecast(load_forecaster(session).as_exported().predict(panel, origins))

@@ -1,0 +1,263 @@
+"""Training: packs one after another, steps inside them, and once in a while everything that must not be lost.
+
+`train` starts a run or goes on with the same one; `resume` goes on with the latest unfinished one; `refit` trains a
+judged run's networks again on all labelled days.
+"""
+
+import contextlib
+import hashlib
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from vnq_colab.clock import Clock, spell
+from vnq_colab.config import RunConfig
+from vnq_colab.data.panel import Panel
+from vnq_colab.data.prepared import keep_panel, load_panel
+from vnq_colab.data.splits import DayRange, Splits
+from vnq_colab.errors import SessionError, StorageError, name_a_few
+from vnq_colab.files import require_space, write_json
+from vnq_colab.layout import Workspace
+from vnq_colab.models.base import Learner, family_module
+from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
+from vnq_colab.training.process import set_up_machine, stop_requests
+from vnq_colab.training.progress import Progress
+from vnq_colab.training.session import REFIT, Session, latest_session, sessions
+
+HEARTBEAT_SECONDS = 60
+MARGIN_SECONDS = 60  # kept for the last checkpoint when time is up
+RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symbol
+
+OnFinish = Callable[[Session], None]
+
+
+def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hours: float | None = None,
+          on_finish: OnFinish | None = None, synthetic: bool = False, quiet: bool = False) -> Session:
+    """Trains every symbol of the config; a run with the same config and data is continued, not started again.
+
+    `hours` from now is the latest time to stop (None: no limit). Ctrl-C stops at the next safe point. The session that
+    comes back is finished or paused; its ledger names what failed. `on_finish` is called with it in every case.
+    """
+    ws.check_writable()
+    symbols, skipped = choose_symbols(panel, splits, config)
+    days = {"train": [splits.train.first, splits.train.last], "valid": [splits.valid.first, splits.valid.last],
+            "splits": splits.to_dict()}
+    session = _same_run(ws, config, panel, symbols, days)
+    if session is None:
+        keep_panel(ws, panel)
+        packs = compose_packs(panel, splits.train, config, symbols)
+        session = _start(ws, config, panel, days, packs, skipped, synthetic)
+    return _run(session, panel, hours, on_finish, quiet)
+
+
+def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None, on_finish: OnFinish | None = None,
+           quiet: bool = False) -> Session:
+    """Goes on with the latest unfinished run, or with `run`, where it stopped: same config, same data, same bits.
+
+    With nothing to do it returns the latest run as it is. Raises SessionError when there is no run at all.
+    """
+    if run is not None:
+        session = latest_session(ws, run)
+    else:
+        unfinished = [session for session in sessions(ws) if session.status in ("running", "paused")]
+        session = unfinished[-1] if unfinished else latest_session(ws)
+    return _run(session, load_panel(ws, session.data_id), hours, on_finish, quiet)
+
+
+def refit(judged: Session, *, hours: float | None = None, on_finish: OnFinish | None = None,
+          quiet: bool = False) -> Session:
+    """Trains the networks of a finished run again on all labelled days, for the epochs that were best on held-out days.
+
+    The refit is a run of its own, named after the judged one, with packs, checkpoints and resume.
+    """
+    run_id = judged.run_id + REFIT
+    panel = load_panel(judged.ws, judged.data_id)
+    if (judged.ws.checkpoint_folder(run_id) / "session.json").exists():
+        return _run(Session.load(judged.ws, run_id), panel, hours, on_finish, quiet)
+    done = [symbol for symbol, row in judged.ledger.items() if row["state"] == "done"]
+    days = {"train": [f"{panel.days[0]:%Y-%m-%d}", f"{panel.days[-1]:%Y-%m-%d}"], "valid": None,
+            "splits": judged.days["splits"]}
+    packs = [pack | {"symbols": [symbol for symbol in pack["symbols"] if symbol in done], "done": None}
+             for pack in judged.packs]
+    epochs_of = {symbol: judged.ledger[symbol]["best_epochs"] for symbol in done}
+    session = _start(judged.ws, judged.config, panel, days, [pack for pack in packs if pack["symbols"]], {},
+                     judged.synthetic, run_id=run_id, epochs_of=epochs_of)
+    return _run(session, panel, hours, on_finish, quiet)
+
+
+def _same_run(ws: Workspace, config: RunConfig, panel: Panel, symbols: list[str], days: dict) -> Session | None:
+    """The newest run of this config on this data, unless it failed."""
+    for session in reversed(sessions(ws)):
+        if (not session.is_refit and session.config.config_id == config.config_id and session.data_id == panel.data_id
+                and session.days == days and set(session.ledger) == set(symbols) and session.status != "failed"):
+            return session
+    return None
+
+
+def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: list[dict], skipped: dict[str, str],
+           synthetic: bool, **parts: Any) -> Session:
+    """Writes a new session, after looking whether the disk has room for what the run will write."""
+    model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
+    models = [len(pack["symbols"]) * config.n_members for pack in packs]
+    require_space(ws.root, model_bytes * (sum(models) * 1.5 + STATE_COPIES * 2 * max(models)), "this run")
+    ledger = {symbol: {"state": "pending", "reason": ""} for pack in packs for symbol in sorted(pack["symbols"])}
+    session = Session.start(ws, config, data_id=panel.data_id, days=days, packs=packs, ledger=ledger, skipped=skipped,
+                            synthetic=synthetic, **parts)
+    write_json(ws.configs / f"{session.run_id}.json", {
+        "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
+        "days": days, "symbols": list(ledger), "code_version": session.code_version, "torch": torch.__version__,
+        "numpy": np.__version__, "python": platform.python_version(),
+    })
+    return session
+
+
+def _run(session: Session, panel: Panel, hours: float | None, on_finish: OnFinish | None, quiet: bool) -> Session:
+    """The loop: every pack that is not done, every step until its learner is finished."""
+    if session.status == "finished":
+        if not quiet:
+            print(f"{session.run_id} is finished: nothing to do.", file=sys.stderr)
+        return session
+    if panel.data_id != session.data_id:
+        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data {panel.data_id}. Use the "
+                           "run's own data, or start a new run.")
+    clock = Clock(hours, session.seconds)
+    session.seconds = clock.seconds  # one dictionary: what the clock counts is what the session stores
+    store = CheckpointStore(session.folder)
+    set_up_machine(session)
+    session.begin_attempt()
+    name = "refit" if session.is_refit else "run"
+    progress = Progress(f"{name} {session.run_id}: {len(session.ledger)} symbols × {session.config.n_members} networks in "
+                        f"{len(session.packs)} packs. {session.note}".rstrip(" ."), session.ws.log_folder(session.run_id)
+                        / "progress.txt", clock, quiet)
+    if session.skipped:
+        progress.say(f"skipped {len(session.skipped)}: {name_a_few(f'{s} ({why})' for s, why in session.skipped.items())}")
+    ended = "failed", "an error"
+    try:
+        with stop_requests() as stop:
+            why = _train_packs(session, panel, store, clock, progress, stop)
+        ended = ("paused", why) if why else ("finished", _finish_words(session))
+    except torch.OutOfMemoryError as error:
+        raise SessionError(f"run {session.run_id}: the device has not enough memory for {session.config.machine.pack_models} models "
+                           "at once. Start again with --set machine.pack_models=24.") from error
+    except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
+        ended = "paused", str(error)
+    except KeyboardInterrupt:
+        ended = "paused", "interrupted twice, back to the last checkpoint"
+    except BaseException as error:
+        ended = "paused", f"stopped by {type(error).__name__}: {error}"
+        raise
+    finally:
+        with contextlib.suppress(Exception):  # the first error is the one to see
+            session.end_attempt(*ended)
+        progress.say(f"{name} {session.run_id}: {ended[0]}, {ended[1]}")
+        progress.close()
+        if on_finish is not None:
+            on_finish(session)
+    return session
+
+
+def _train_packs(session: Session, panel: Panel, store: CheckpointStore, clock: Clock, progress: Progress,
+                 stop: list[str]) -> str:
+    """Trains what is left; returns why it paused, or "" when everything is done."""
+    while (number := next((n for n, pack in enumerate(session.packs) if pack["done"] is None), None)) is not None:
+        learner = _make_learner(session, panel, number)
+        state, told = store.load_latest(number)
+        for sentence in told:
+            progress.say(sentence)
+        if state is not None:
+            learner.load_state_dict(state)
+            progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {state['epoch'] + 1}")
+        for symbol in session.packs[number]["symbols"]:
+            session.ledger[symbol]["state"] = "training"
+        session.save()
+        while not learner.finished:
+            with clock.spend("training"):
+                measured = learner.step()
+            clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
+
+            # once in a while: tell the person, and whoever reads session.json
+            done = session.counts()["done"]
+            progress.step(measured, len(session.packs), done, len(session.ledger))
+            if clock.due("heartbeat", seconds=HEARTBEAT_SECONDS):
+                session.save()
+
+            # once in a while: make sure that nothing is lost
+            time_is_up = clock.is_up(MARGIN_SECONDS)
+            if stop or time_is_up or clock.due("checkpoint", minutes=session.config.train.checkpoint_minutes):
+                _checkpoint(session, learner, store, clock, number)
+                progress.keep()
+            if stop or time_is_up:
+                return stop[0] if stop else "time is up"
+        _finish_pack(session, learner, store, clock, number)
+        progress.say(_pack_words(session, number))
+    return ""
+
+
+def _make_learner(session: Session, panel: Panel, number: int) -> Learner:
+    config, pack = session.config, session.packs[number]
+    epochs_of = session.epochs_of and {(symbol, member): epochs for symbol in pack["symbols"]
+                                       for member, epochs in enumerate(session.epochs_of[symbol])}
+    valid = session.days["valid"]
+    return family_module(config.family).make_learner(
+        panel.select(pack["symbols"]), DayRange(*session.days["train"]), valid and DayRange(*valid), config,
+        pack=number, learning_rate_share=pack["learning_rate_share"], epochs_of=epochs_of,
+    )
+
+
+def _checkpoint(session: Session, learner: Learner, store: CheckpointStore, clock: Clock, number: int) -> None:
+    with clock.spend("checkpoint"):
+        state = learner.state_dict()
+        facts = {"pack": number, "epoch": state["epoch"], "step": state["step_in_epoch"], "data_id": session.data_id,
+                 "config_id": session.config.config_id, "code_version": session.code_version}
+        session.checkpoint = store.save(state, facts)
+    session.save()
+
+
+def _finish_pack(session: Session, learner: Learner, store: CheckpointStore, clock: Clock, number: int) -> None:
+    """Writes the finished pack, then its ledger rows; plans the second try of what diverged."""
+    pack, diverged = session.packs[number], learner.diverged()
+    with clock.spend("evaluation"):
+        measured = learner.measure().set_index("symbol")
+        forecaster = learner.forecaster() if len(measured) else None
+        accuracy = learner.valid_accuracy() if len(measured) else {}
+    with clock.spend("checkpoint"):
+        done = store.save_pack(number, forecaster.to_state() if forecaster else {"symbols": []})
+        session.add_history(learner.history)
+    for symbol in measured.index:
+        row = measured.loc[symbol]
+        weights = forecaster.weights[forecaster.symbols.index(symbol)].numpy()
+        session.ledger[symbol] = {
+            "state": "done", "epoch": int(row["epoch"]), "best_epoch": float(row["best_epoch"]),
+            "best_epochs": learner.best_epochs(symbol), "valid_loss": _number(row["valid_loss"]),
+            "valid_accuracy": _number(accuracy.get(symbol)), "file": done,
+            "sha256": hashlib.sha256(weights.tobytes()).hexdigest(), "reason": "",
+        }
+    again = [symbol for symbol in diverged if pack["learning_rate_share"] == 1.0]
+    for symbol, reason in diverged.items():
+        session.ledger[symbol] = {"state": "pending" if symbol in again else "failed", "reason": reason}
+    if again:
+        session.packs.append({"symbols": again, "learning_rate_share": RETRY_SHARE, "done": None})
+    pack["done"] = done
+    session.save()
+
+
+def _pack_words(session: Session, number: int) -> str:
+    rows = [session.ledger[symbol] for symbol in session.packs[number]["symbols"]]
+    done = [row for row in rows if row["state"] == "done"]
+    epochs = f", best epochs {np.mean([row['best_epoch'] for row in done]):.1f} on average" if done else ""
+    return f"pack {number + 1}/{len(session.packs)} done: {len(done)} of {len(rows)} symbols{epochs}"
+
+
+def _finish_words(session: Session) -> str:
+    counts, spent = session.counts(), sum(session.seconds.values())
+    failed = f", failed: {name_a_few(session.failed())}" if counts["failed"] else ""
+    return f"{counts['done']} of {len(session.ledger)} symbols done in {spell(spent)}{failed}"
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
