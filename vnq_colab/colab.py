@@ -101,10 +101,11 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def release_gpu(*, flush: bool = True) -> None:
+def release_gpu(session: object = None, *, flush: bool = True) -> None:
     """Gives the Colab machine back, which ends the session, after all writes are in Drive. Elsewhere it does nothing.
 
     Drive is unmounted on the way. Raises StorageError, and keeps the machine, when Drive does not take the writes.
+    `session` is not used: with it this function can be the trainer's `on_finish`.
     """
     if not _in_notebook():
         print("Nothing to give back: this is not a Colab notebook.")

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import struct
 import tempfile
@@ -32,11 +33,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     cannot be written; the old file is then untouched.
     """
     path = Path(path)
-    scratch = None
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with open(scratch, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -44,12 +44,11 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        if scratch is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(scratch)
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
 
 
-def _replace(source: str, target: Path, tries: int = 20) -> None:
+def _replace(source: Path, target: Path, tries: int = 20) -> None:
     """os.replace that waits while Windows refuses because somebody reads the target (at most two seconds)."""
     for attempt in range(tries):
         try:

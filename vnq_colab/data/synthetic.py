@@ -19,7 +19,7 @@ SOLAR_TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-2
                             "2025-01-27", "2026-02-16"])
 
 
-def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0, signal: float = 0.05,
+def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0, signal: float = 0.10,
                      last_day: str = "2025-12-31") -> pd.DataFrame:
     """A price table of `n_symbols` made-up stocks over the `n_days` trading days that end with `last_day`.
 

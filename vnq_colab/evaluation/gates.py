@@ -115,7 +115,7 @@ def _rows(scores: pd.DataFrame, result: Backtest, family: str) -> pd.DataFrame:
     rows = scores[scores["family"] == family].merge(result.symbols, on="symbol", how="outer").sort_values("symbol")
     rows = rows.rename(columns={"return": "gain"})  # a field of a named tuple must not be a keyword
     others = scores[scores["family"] != family]
-    best = others.dropna(subset="accuracy").sort_values("accuracy").groupby("symbol").last()
+    best = others.dropna(subset="accuracy").sort_values(["accuracy", "family"]).groupby("symbol").last()
     rows["best"] = rows["symbol"].map(best["accuracy"]).astype("float64")
     rows["best_name"] = rows["symbol"].map(best["family"])
     zero = others[others["family"] == "zero"].set_index("symbol")["rmse_5"]

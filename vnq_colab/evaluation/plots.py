@@ -31,7 +31,7 @@ class Chart(Figure):
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
+    """The figure as a PNG file without a time or a version in it: drawn again, it is the same bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
@@ -110,6 +110,7 @@ def equity(result: Backtest, *, note: str = "") -> Figure:
     axes.axhline(result.capital / 1e6, color=GREY, linewidth=0.8, zorder=0)
     axes.set(ylabel="Value [million VND]")
     axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.xaxis.get_offset_text().set_size(8.5)
     axes.grid(color="#E3E3E3", linewidth=0.7)
     figure.legend(**LEGEND)
     return figure

@@ -32,19 +32,17 @@ p { margin: 0 0 10px; max-width: 75ch; }
 .counts { display: flex; flex-wrap: wrap; gap: 8px; }
 .counts span { border-radius: 8px; padding: 4px 14px; }
 .counts b { font-size: 1.3rem; margin-right: 6px; }
-.columns { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0 14px; align-items: start; }
 @media (min-width: 960px) {
-  .columns { grid-template-columns: minmax(0, 10fr) minmax(0, 13fr); } .card { padding: 16px 18px; }
+  .columns { columns: 2; column-gap: 14px; } .columns .card { break-inside: avoid; margin: 0 0 14px; }
 }
-figure { margin: 0; }
-img { display: block; width: 100%; max-width: 600px; height: auto; margin: 0 auto; }
+img { display: block; width: 100%; max-width: 470px; height: auto; margin: 0 auto; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 7px; border-bottom: 1px solid var(--line); vertical-align: top; }
+table { border-collapse: collapse; width: 100%; font-size: .83rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 5px 6px; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; line-height: 1.25; vertical-align: bottom; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
-td.words, th.words { text-align: left; white-space: normal; min-width: 17rem; }
+td.words, th.words { text-align: left; white-space: normal; min-width: 13rem; }
 summary { cursor: pointer; } details p { margin: 6px 0; }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .facts td:first-child { width: 9rem; color: var(--soft); }
@@ -106,12 +104,9 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
 <div class="counts">{numbers}</div>
 </section>
 <div class="columns">
-<div>
 {_picture("Which directions are right", images["symbol_accuracy"],
           "Accuracy of the sign of the 5-day forecast on days whose price moved. The base rate is what always naming "
           "the more frequent direction reaches. Intervals count non-overlapping 5-day windows only.")}
-</div>
-<div>
 <section class="card"><h2>The model and its opponents, same days</h2>{_opponents(scores, result.family)}</section>
 <section class="card"><h2>Gate by gate</h2>{_gates(verdict)}</section>
 {_picture("In an account", images["equity"],
@@ -120,7 +115,6 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
 {_picture("While learning", images["learning_curves"],
           "Loss on validation days divided by that of a forecast without skill; below 1 is skill.")}
 <section class="card"><h2>What a pass is worth</h2>{_gate_sets(verdict)}</section>
-</div>
 </div>
 <section class="card"><h2>Symbol by symbol</h2>{_symbols(scores, result, verdict)}</section>
 <section class="card"><h2>Read with care</h2>{_warnings(scores, result)}</section>

@@ -73,7 +73,7 @@ def huber_per_model(output: torch.Tensor, target: torch.Tensor, weight: torch.Te
 
     Source: Huber 1964, with the bend at one standard deviation of the scaled label.
     """
-    loss = functional.huber_loss(output.float(), target, reduction="none").mean(-1)  # [models, ...]
+    loss = functional.huber_loss(output.to(target.dtype), target, reduction="none").mean(-1)  # [models, ...]
     total = (loss * weight).flatten(1).sum(1)
     return total / weight.flatten(1).sum(1).clamp(min=1)
 

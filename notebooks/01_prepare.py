@@ -1,0 +1,70 @@
+# ---
+# jupyter:
+#   colab:
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1 · Prepare: from price files to training data (vnq_colab 0.1.0)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/01_prepare.ipynb)
+#
+# Reads your price files, cleans them and says what it found, computes the features, and splits the days into training, validation and test days.
+# The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
+#
+# | | |
+# |---|---|
+# | hardware | any machine; a GPU is of no use here |
+# | expected time | under a minute for 102 symbols, after the download of the library |
+# | before | put your price files into `data/raw/` of the folder that the first cell prints |
+#
+# Run all, as often as you like: what is done already is not done again.
+
+# %%
+import glob, importlib.util, os
+if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
+    from google.colab import drive
+    os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
+    wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+import vnq_colab as vnq
+print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% cellView="form"
+#@title Your prices
+PRICES = ""  #@param {type: "string", placeholder: "a file or a folder; empty: data/raw, or a made-up market when that is empty"}
+INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: the mean of all stocks"}
+AS_OF = ""  #@param {type: "date"}
+found = sorted(ws.raw.glob("*"))
+PRICES or list(map(str, found)) or "no price files: a SYNTHETIC market"
+
+# %%
+source = PRICES or (ws.raw if found else None)
+prepared = vnq.prepare(ws, source, index=INDEX or None, as_of=AS_OF or None)
+prepared
+
+# %%
+prepared.cleaning
+
+# %%
+prepared.prices.groupby("symbol").agg(first=("date", "min"), last=("date", "max"), days=("date", "size"), close=("close", "last"))
+
+# %%
+import pandas as pd
+pd.set_option("display.max_colwidth", None)
+vnq.features_table()
+
+# %% [markdown]
+# ## If something goes wrong
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
+# | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, source, on_bad_rows="drop")` to leave such rows out |
+# | `the newest prices are … days before …` | bring newer files, or name the day in `AS_OF` |
+# | a symbol has too few days | nothing to do: it is named and left out of training |

@@ -1,0 +1,80 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: A100
+#     machine_shape: hm
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · Train: three networks for each of 102 symbols (vnq_colab 0.1.0)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/02_train_all_102.ipynb)
+#
+# Trains all networks together and keeps a checkpoint every 20 minutes in your folder. If the machine goes away, notebook 3 goes on where it stopped, on any machine.
+#
+# | | |
+# |---|---|
+# | hardware | a GPU: A100, L4 or T4 (Runtime > Change runtime type); without one it takes longer |
+# | expected time | minutes on a GPU (estimated, not measured); under an hour on a CPU with two cores |
+# | before | notebook 1 |
+#
+# Run all, as often as you like: what is done already is not done again.
+
+# %%
+import glob, importlib.util, os
+if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
+    from google.colab import drive
+    os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
+    wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+import vnq_colab as vnq
+print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% cellView="form"
+#@title What to train
+RECIPE = "default"  #@param ["default", "original", "original-cpu"]
+SYMBOLS = ""  #@param {type: "string", placeholder: "for example FPT,VCB,HPG; empty: all of the 102 that the data has"}
+PLAN_HOURS = None  #@param ["None", "12", "24"] {type: "raw"}
+GIVE_BACK = False  #@param {type: "boolean"}
+machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
+machine
+
+# %%
+prepared = vnq.load_prepared(ws)
+prepared
+
+# %%
+chosen = {"symbols": tuple(SYMBOLS.replace(" ", "").split(","))} if SYMBOLS else {}
+config = vnq.RunConfig.for_machine(machine, recipe=RECIPE, **chosen)
+config.to_dict()
+
+# %%
+session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left,
+                    synthetic=prepared.synthetic, on_finish=vnq.release_gpu if GIVE_BACK else None)
+session
+
+# %%
+session.ledger_table()
+
+# %%
+vnq.plots.learning_curves(session, note=session.note)
+
+# %% [markdown]
+# ## If something goes wrong
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
+# | `nothing is prepared yet` | run notebook 1 first |
+# | the machine went away, or the cell was stopped | run notebook 3; at most the minutes since the last checkpoint are lost |
+# | `paused`: the hours are used up | run notebook 3 on a new machine; with Pro+ a machine lives up to 24 hours, without it up to 12: say which in `PLAN_HOURS` |
+# | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
+# | `not enough memory` | the sentence says which setting to change |
+# | compute units go on being used afterwards | tick `GIVE_BACK`: the machine is given back when training ends and everything is in Drive |

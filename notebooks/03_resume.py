@@ -1,0 +1,70 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: A100
+#     machine_shape: hm
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · Resume: go on where training stopped (vnq_colab 0.1.0)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/03_resume.ipynb)
+#
+# Finds the latest unfinished run and goes on with it: same config, same data, same state. With nothing left to do it says so.
+#
+# | | |
+# |---|---|
+# | hardware | as for notebook 2; another kind of machine goes on with the same state, only the last bits may differ |
+# | expected time | what was left of notebook 2 |
+# | before | notebook 2, stopped for whatever reason |
+#
+# Run all, as often as you like: what is done already is not done again.
+
+# %%
+import glob, importlib.util, os
+if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
+    from google.colab import drive
+    os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
+    wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+import vnq_colab as vnq
+print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% cellView="form"
+#@title What to go on with
+RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest unfinished run"}
+PLAN_HOURS = None  #@param ["None", "12", "24"] {type: "raw"}
+GIVE_BACK = False  #@param {type: "boolean"}
+machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
+machine
+
+# %%
+vnq.status(ws, RUN or None)
+
+# %%
+session = vnq.resume(ws, RUN or None, hours=machine.hours_left, on_finish=vnq.release_gpu if GIVE_BACK else None)
+session
+
+# %%
+session.ledger_table()
+
+# %%
+vnq.plots.learning_curves(session, note=session.note)
+
+# %% [markdown]
+# ## If something goes wrong
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
+# | `there is no run yet` | run notebook 2 first, with the same folder |
+# | a checkpoint is damaged | nothing to do: the other one is taken, and the sentence says what that costs |
+# | another session still trains this run | stop that one first: two machines must never train the same run |
+# | a symbol failed | the ledger says why; the other symbols are not affected |

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   colab:
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5 · Export: the files that predict every evening (vnq_colab 0.1.0)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/05_export.ipynb)
+#
+# Trains every finished symbol once more on all days, for as many epochs as were best on held-out days; writes one file per symbol and a manifest; and makes the first table of forecasts.
+#
+# | | |
+# |---|---|
+# | hardware | a GPU is worth while for `REFIT`, which takes about as long as notebook 2; without `REFIT` any machine will do |
+# | expected time | that of notebook 2 with `REFIT`; a minute without |
+# | before | notebook 4, or every symbol is exported as `unjudged` |
+#
+# Run all, as often as you like: what is done already is not done again.
+
+# %%
+import glob, importlib.util, os
+if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
+    from google.colab import drive
+    os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
+    wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+import vnq_colab as vnq
+print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% cellView="form"
+#@title What to export
+RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
+REFIT = True  #@param {type: "boolean"}
+SHOW_ALL = True  #@param {type: "boolean"}
+session, machine = vnq.latest_session(ws, RUN or None), vnq.describe_machine()
+session
+
+# %%
+from vnq_colab.delivery.bundle import stored_verdict
+verdict = stored_verdict(session)
+verdict or "not validated: every symbol is exported as unjudged. Run notebook 4 first."
+
+# %%
+bundle = vnq.export_bundle(session, verdict, refit=REFIT, hours=machine.hours_left)
+bundle
+
+# %%
+import pandas as pd
+pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
+
+# %%
+from vnq_colab.delivery.predict import tomorrow, write_table
+prepared = vnq.load_prepared(ws, session.data_id)
+table, warnings = tomorrow(bundle, prepared.prices, index=prepared.index, everyone=SHOW_ALL)
+print(session.note, *warnings, write_table(ws, table, prepared.prices["date"].max()), sep="\n")
+table
+
+# %% [markdown]
+# ## If something goes wrong
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
+# | `the refit paused` | run this notebook again: the refit goes on where it stopped |
+# | every decision is `unjudged` | run notebook 4, then this one again |
+# | the table is empty | no symbol is accepted; tick `SHOW_ALL` to see the forecasts all the same |
+# | the forecasts are needed on another machine | copy the folder `models/<run>` there, and run `python -m vnq_colab predict --data PRICES --models FOLDER` |

@@ -1,0 +1,77 @@
+# ---
+# jupyter:
+#   colab:
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Local check: the whole way on a desktop, with a few symbols (vnq_colab 0.1.0)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/local_cpu_validation.ipynb)
+#
+# Prepare, train, validate and look, with three symbols and no GPU: to see that everything works before 102 symbols are trained, or to judge an idea. Made for an i7-14700 with local Jupyter; any machine will do.
+#
+# | | |
+# |---|---|
+# | hardware | a desktop CPU; the profile `i7-14700` is chosen where that processor is found |
+# | expected time | about a minute with recipe `default`, longer with `original-cpu` (50 epochs, batch 4; estimated, not measured) |
+# | before | `pip install -r requirements-local.txt`, and price files in `data/raw/`; without any you get a SYNTHETIC market |
+#
+# Run all, as often as you like: what is done already is not done again.
+
+# %%
+import glob, importlib.util, os
+if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
+    from google.colab import drive
+    os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
+    wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+import vnq_colab as vnq
+print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% cellView="form"
+#@title What to try
+PRICES = ""  #@param {type: "string", placeholder: "a file or a folder; empty: data/raw, or a made-up market when that is empty"}
+SYMBOLS = "FPT,VCB,HPG"  #@param {type: "string"}
+RECIPE = "default"  #@param ["default", "original-cpu"]
+PROFILE = "automatic"  #@param ["automatic", "i7-14700", "cpu"]
+machine = vnq.describe_machine(None if PROFILE == "automatic" else PROFILE)
+machine
+
+# %%
+prepared = vnq.prepare(ws, PRICES or (ws.raw if list(ws.raw.glob("*")) else None))
+prepared
+
+# %%
+symbols = prepared.panel.symbols[:3] if prepared.synthetic else tuple(SYMBOLS.replace(" ", "").split(","))
+config = vnq.RunConfig.for_machine(machine, recipe=RECIPE, symbols=symbols)
+session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left, synthetic=prepared.synthetic)
+session
+
+# %%
+vnq.plots.learning_curves(session, note=session.note)
+
+# %%
+validation = vnq.validate(session, prepared=prepared)
+validation
+
+# %%
+vnq.plots.symbol_accuracy(validation.scores, note=session.note)
+
+# %%
+vnq.plots.equity(validation.result, note=session.note)
+
+# %% [markdown]
+# ## If something goes wrong
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
+# | `the data has no symbol …` | name symbols of your own files in `SYMBOLS` |
+# | the folder is not where you want it | set the variable `VNQ_HOME` to another folder before you start Jupyter |
+# | training is slow | close what else uses the processor; the first cells say how many cores are used |

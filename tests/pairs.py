@@ -1,0 +1,61 @@
+"""Makes each notebook's .ipynb from its .py (py:percent), which is the source: `python -m tests.pairs [--check]`.
+
+The same source gives the same bytes: no outputs, and cell ids made of the file's name and the cell's place.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jupytext
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+REPAIR = "python -m tests.pairs"
+KEPT_METADATA = ("accelerator", "colab", "kernelspec")
+
+
+def sources() -> list[Path]:
+    """The .py of every notebook, in the order in which they are run."""
+    return sorted(NOTEBOOKS.glob("*.py"))
+
+
+def make(source: Path) -> str:
+    """The text of the .ipynb that belongs to a .py."""
+    read = jupytext.read(source, fmt="py:percent")
+    metadata = {name: read.metadata[name] for name in KEPT_METADATA if name in read.metadata}
+    cells = []
+    for place, cell in enumerate(read.cells, start=1):
+        made = {"cell_type": cell.cell_type, "id": f"{source.stem}-{place:02d}", "metadata": dict(cell.metadata)}
+        if cell.cell_type == "code":
+            made |= {"execution_count": None, "outputs": []}
+        cells.append(made | {"source": cell.source.splitlines(keepends=True)})
+    notebook = {"cells": cells, "metadata": metadata | {"language_info": {"name": "python"}}, "nbformat": 4,
+                "nbformat_minor": 5}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def differing() -> list[str]:
+    """The notebooks whose .ipynb is not what their .py makes, or that have only one of the two."""
+    wrong = {path.stem for path in NOTEBOOKS.glob("*.ipynb")} ^ {path.stem for path in sources()}
+    for source in sources():
+        target = source.with_suffix(".ipynb")
+        if target.exists() and target.read_bytes() != make(source).encode("utf-8"):
+            wrong.add(source.stem)
+    return sorted(wrong)
+
+
+def main(arguments: list[str]) -> int:
+    """Writes every .ipynb; with --check only says which are not equal to their source."""
+    if "--check" in arguments:
+        wrong = differing()
+        if wrong:
+            print(f"Not what their .py makes: {', '.join(wrong)}. Repair with: {REPAIR}", file=sys.stderr)
+        return 1 if wrong else 0
+    for source in sources():
+        source.with_suffix(".ipynb").write_bytes(make(source).encode("utf-8"))
+        print(source.with_suffix(".ipynb").name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

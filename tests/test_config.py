@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from vnq_colab.config import PROFILES, RECIPES, MachineConfig, RunConfig, StockformerConfig, TrainConfig
+from vnq_colab.errors import ConfigError
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_config_of_every_profile_and_recipe_survives_json(profile, recipe):
+    config = RunConfig.for_machine(profile, recipe=recipe)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_original_recipe_is_what_the_source_texts_ask_for():
+    train = RunConfig.for_machine("cpu", recipe="original").train
+    assert (train.epochs, train.windows_per_batch, train.learning_rate, train.patience) == (100, 32, 1e-3, 15)
+    local = RunConfig.for_machine("i7-14700", recipe="original-cpu")
+    assert (local.train.epochs, local.train.windows_per_batch, local.train.accumulate, local.model.look_back) == (50, 4, 8, 30)
+    assert local.symbols == ("FPT", "VCB", "HPG")
+
+
+def test_default_network_has_the_documented_size():
+    assert StockformerConfig() == StockformerConfig(look_back=60, horizon=5, width=128, n_layers=4, n_heads=8, feed_forward=512)
+    assert TrainConfig().windows_per_batch == 4
+
+
+@pytest.mark.parametrize("path, text, message", [
+    ("train.lerning_rate", "1", "Did you mean 'learning_rate'"),
+    ("trian.epochs", "1", "Did you mean 'train'"),
+    ("train.epochs", "0", "must be at least 1"),
+    ("train.epochs", "many", "expected int"),
+    ("train.supervise", "some_days", "'all_days' or 'last_day'"),
+    ("model.width", "30", "multiple of n_heads"),
+    ("model.dropout", "1.5", "must lie in"),
+    ("machine.device", "tpu", "'cpu' or 'cuda'"),
+    ("model", "3", "there is no setting 'model'"),
+])
+def test_wrong_setting_is_refused_in_words(path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig().with_setting(path, text)
+
+
+def test_setting_is_read_as_on_the_command_line():
+    config = RunConfig().with_setting("train.learning_rate", "3e-4").with_setting("symbols", "FPT, HPG")
+    assert config.train.learning_rate == 3e-4
+    assert config.symbols == ("FPT", "HPG")
+
+
+@pytest.mark.parametrize("make", [lambda: RunConfig.for_machine("a10"), lambda: RunConfig.for_machine("cpu", recipe="orignal")])
+def test_unknown_profile_or_recipe_names_the_nearest(make):
+    with pytest.raises(ConfigError, match="Did you mean"):
+        make()
+
+
+def test_config_id_ignores_the_machine_and_the_checkpoint_interval():
+    base = RunConfig()
+    same = RunConfig(machine=MachineConfig(threads=3, pack_models=7), train=TrainConfig(checkpoint_minutes=1))
+    assert base.config_id == same.config_id
+    assert base.config_id != RunConfig(seed=1).config_id
+    assert base.differences(RunConfig(train=TrainConfig(epochs=30))) == ["train.epochs: 100, here 30"]

@@ -1,0 +1,23 @@
+import pytest
+
+from vnq_colab import errors
+from vnq_colab.errors import VnqError, did_you_mean, name_a_few
+
+
+def test_error_tree_in_the_docstring_names_every_class():
+    classes = [value.__name__ for value in vars(errors).values() if isinstance(value, type) and issubclass(value, VnqError)]
+    assert all(name in errors.__doc__ for name in classes)
+
+
+@pytest.mark.parametrize("found, hint", [("lerning_rate", " Did you mean 'learning_rate'?"), ("zzz", " Known: epochs, learning_rate.")])
+def test_did_you_mean_names_the_nearest_or_all(found, hint):
+    assert did_you_mean(found, ["epochs", "learning_rate"]) == hint
+
+
+def test_did_you_mean_says_nothing_about_a_long_list():
+    assert did_you_mean("zzz", [f"name{number}" for number in range(30)]) == ""
+
+
+def test_name_a_few_counts_the_rest():
+    assert name_a_few("ABCDEFG", 2) == "A, B and 5 more"
+    assert name_a_few("AB", 2) == "A, B"

@@ -1,0 +1,240 @@
+"""The house itself: floors, public names, sizes, requirements, the README's commands."""
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import vnq_colab
+
+HOUSE = Path(__file__).parent.parent
+PACKAGE = HOUSE / "vnq_colab"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SETUP = configparser.ConfigParser()
+SETUP.read(HOUSE / "setup.cfg", encoding="utf-8")
+
+FLOORS = {"errors": 0, "clock": 0, "files": 0, "layout": 0, "config": 0, "data": 1, "models": 2, "evaluation": 2,
+          "training": 3, "delivery": 4, "colab": 5, "__main__": 5}
+MOST_LINES = 320
+
+# Source: googlecolab/backend-info, 2026-08-19
+COLAB_PYTHON = "3.13.15"
+COLAB_IMAGE = {
+    "torch": "2.11.0", "numpy": "2.1.3", "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3",
+    "scikit-learn": "1.6.1", "matplotlib": "3.10.0", "ipywidgets": "7.7.1", "ipython": "7.34.0", "ipykernel": "6.17.1",
+    "nbclient": "0.10.4", "jupytext": "1.19.5", "tqdm": "4.67.3", "gdown": "5.2.2", "psutil": "5.9.5",
+    "safetensors": "0.8.0", "xgboost": "3.4.1", "lightgbm": "4.6.0", "statsmodels": "0.14.6", "peft": "0.20.0",
+    "transformers": "5.15.0", "filelock": "", "rich": "13.9.4", "plotly": "5.24.1", "pytest": "8.4.2",
+}
+
+
+def name_of(path: Path) -> str:
+    """"data.prices" for vnq_colab/data/prices.py; a folder's __init__ has the folder's name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+    """(what is imported, whether that happens at the import of the module itself)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {node for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+              for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node not in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the import in full"
+            for alias in node.names:
+                # `from vnq_colab.data import prices` imports the module vnq_colab.data.prices
+                yield (f"{node.module}.{alias.name}" if node.module.startswith("vnq_colab") or node.module == "google"
+                       else node.module), node not in inside
+
+
+def public_definitions(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Those without a description in a decorator, such as `@feature("log(close / close of the day before)", ...)`."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            marks = (getattr(mark.func, "id", "") for mark in node.decorator_list if isinstance(mark, ast.Call))
+            if "feature" not in marks:
+                yield node
+
+
+def requirements(file: str) -> dict[str, Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (HOUSE / file).read_text(encoding="utf-8").splitlines())
+    found = [Requirement(line) for line in lines if line and not line.startswith("-")]
+    return {requirement.name.lower(): requirement for requirement in found}
+
+
+def install_requires() -> dict[str, Requirement]:
+    found = [Requirement(line) for line in SETUP["options"]["install_requires"].split("\n") if line.strip()]
+    return {requirement.name.lower(): requirement for requirement in found}
+
+
+# --- floors
+
+
+def test_floors_have_a_place_for_every_room():
+    assert {room_of(name_of(path)) for path in MODULES} - {""} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_floors_are_respected_by_every_import(path):
+    module = name_of(path)
+    floor = FLOORS.get(room_of(module), -1)
+    for imported, _ in imports_of(path):
+        if not imported.startswith("vnq_colab") or imported in ("vnq_colab", "vnq_colab.__version__"):
+            continue
+        other = room_of(imported.removeprefix("vnq_colab."))
+        assert other in FLOORS, f"{module} imports {imported}: import it from the module where it is defined"
+        same_room = other == room_of(module) or (FLOORS[other] == floor and floor in (0, 5))
+        assert FLOORS[other] < floor or same_room, f"{module}, floor {floor}, imports {imported}, floor {FLOORS[other]}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if FLOORS.get(room_of(name_of(path)), 0) == 0], ids=name_of)
+def test_ground_floor_imports_only_the_standard_library(path):
+    own = {*sys.stdlib_module_names, "vnq_colab"}
+    assert {name for name, _ in imports_of(path) if name.partition(".")[0] not in own} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_google_colab_is_imported_by_the_door_only_and_only_when_needed(path):
+    found = [at_top for name, at_top in imports_of(path) if name.startswith("google")]
+    assert not found or name_of(path) == "colab"
+    assert not any(found)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "evaluation").glob("*.py")), ids=name_of)
+def test_evaluation_never_imports_torch(path):
+    assert not [name for name, _ in imports_of(path) if name.partition(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_optional_packages_are_imported_where_they_are_needed(path):
+    known = {*sys.stdlib_module_names, "vnq_colab", *install_requires()}
+    optional = {name for name, at_top in imports_of(path) if at_top and name.partition(".")[0] not in known}
+    assert optional == set(), f"{name_of(path)}: import it in the function, with the install line in the error"
+
+
+# --- names and sizes
+
+
+def test_public_names_are_sorted_and_resolve():
+    assert vnq_colab.__all__ == sorted(set(vnq_colab.__all__))
+    missing = []
+    for name in vnq_colab.__all__:
+        try:
+            getattr(vnq_colab, name)
+        except (ImportError, AttributeError) as error:
+            missing.append(f"{name}: {error}")
+    assert missing == []
+    assert set(vnq_colab.__all__) <= set(dir(vnq_colab))
+
+
+def test_public_names_refuse_what_is_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'predict_the_future'"):
+        vnq_colab.predict_the_future  # noqa: B018
+
+
+def test_import_of_the_package_loads_neither_torch_nor_pandas_nor_numpy():
+    code = "import sys, vnq_colab; print([name for name in ('torch', 'pandas', 'numpy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_stay_short_and_have_a_name_of_their_own(path):
+    assert path.stem not in ("utils", "helpers", "common", "misc")
+    n_lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MOST_LINES, f"{name_of(path)} has {n_lines} lines"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_functions_and_classes_say_what_they_do(path):
+    silent = [node.name for node in public_definitions(path) if not ast.get_docstring(node)]
+    assert silent == []
+    overlong = [node.name for node in public_definitions(path) if len(ast.get_docstring(node).splitlines()[0]) > 120]
+    assert overlong == []
+
+
+def test_style_is_what_ruff_asks_for():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--output-format", "concise", "--no-cache"],
+                          capture_output=True, text=True, encoding="utf-8", cwd=HOUSE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- requirements
+
+
+def test_requirements_colab_names_nothing_that_the_image_has():
+    assert set(requirements("requirements-colab.txt")) & set(COLAB_IMAGE) == set()
+
+
+def test_requirements_of_the_package_are_met_by_the_colab_image():
+    assert COLAB_PYTHON in SpecifierSet(SETUP["options"]["python_requires"])
+    for name, requirement in install_requires().items():
+        assert name in COLAB_IMAGE, f"the Colab image has no {name}: name it in requirements-colab.txt"
+        assert COLAB_IMAGE[name] in requirement.specifier, f"the Colab image has {name} {COLAB_IMAGE[name]}"
+
+
+def test_requirements_local_pins_torch_and_holds_the_test_tools():
+    local = requirements("requirements-local.txt")
+    assert str(local["torch"].specifier) == "==2.13.0"
+    tools = {"pytest", "hypothesis", "nbclient", "nbconvert", "ipykernel", "jupytext", "jupyterlab", "ruff"}
+    assert tools <= set(local)
+    assert "-e ." in (HOUSE / "requirements-local.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_version_is_the_newest_of_the_changelog():
+    found = re.search(r"^## (\S+)", (HOUSE / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found and found[1] == vnq_colab.__version__
+
+
+def test_licence_is_apache():
+    assert "Version 2.0, January 2004" in (HOUSE / "LICENSE").read_text(encoding="utf-8")
+    assert SETUP["metadata"]["license_expression"] == "Apache-2.0"
+
+
+# --- the README's commands
+
+
+def readme_blocks(language: str) -> list[tuple[str, list[str]]]:
+    """(what stands before the block, its lines) of every block of that language."""
+    text = (HOUSE / "README.md").read_text(encoding="utf-8")
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(text[: found.start()], found[1].splitlines()) for found in pattern.finditer(text)]
+
+
+def test_readme_has_two_commands_of_one_line_each_marked_for_the_ci():
+    blocks = readme_blocks("bash")
+    assert [len(lines) for _, lines in blocks] == [1, 1]
+    marks = [re.findall(r"<!-- command: (\w+) -->", before)[-1:] for before, _ in blocks]
+    assert sorted(marks) == [["run"], ["tests"]]
+    commands = dict(zip((mark[0] for mark in marks), (lines[0] for _, lines in blocks), strict=True))
+    assert "python -m vnq_colab run" in commands["run"]
+    assert "python -m pytest" in commands["tests"]
+    for command in commands.values():
+        assert "venv" in command and "requirements-local.txt" in command, "complete on a fresh machine"
+
+
+def test_readme_has_the_powershell_form_beside_each_command():
+    text = (HOUSE / "README.md").read_text(encoding="utf-8")
+    shells = re.findall(r"^```(bash|powershell)$", text, re.MULTILINE)
+    assert shells == ["bash", "powershell", "bash", "powershell"]
+    assert all(len(lines) == 1 for _, lines in readme_blocks("powershell"))
+
+
+def test_ci_finds_the_test_command_of_the_readme():
+    script = (HOUSE / ".ci" / "run").read_text(encoding="utf-8")
+    assert "<!-- command: tests -->" in script
+    assert script.startswith("#!/usr/bin/env bash\n"), "a carriage return here would keep it from running"

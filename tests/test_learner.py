@@ -1,0 +1,145 @@
+"""What is promised of a pack in training: independence, exact resume, early stop, and who leaves when."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import split_days
+from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.models.stockformer import make_learner
+
+
+def learner_of(panel, splits, config, symbols, **choices):
+    return make_learner(panel.select(symbols), splits.train, choices.pop("valid", splits.valid), config, **choices)
+
+
+def train_out(learner):
+    while not learner.finished:
+        learner.step()
+    return learner
+
+
+def without_dropout(config):
+    return replace(config, model=replace(config.model, dropout=0.0))
+
+
+def weights_of(learner, symbol):
+    forecaster = learner.forecaster()
+    return forecaster.weights[forecaster.symbols.index(symbol)]
+
+
+@pytest.mark.parametrize("supervise", ["all_days", "last_day"])
+def test_symbol_learns_the_same_alone_and_packed(panel, splits, config, supervise):
+    config = without_dropout(replace(config, train=replace(config.train, supervise=supervise)))
+    alone = train_out(learner_of(panel, splits, config, ["SYN002"]))
+    packed = train_out(learner_of(panel, splits, config, ["SYN004", "SYN002", "SYN001"]))
+    torch.testing.assert_close(weights_of(packed, "SYN002"), weights_of(alone, "SYN002"), rtol=1e-3, atol=2e-5)
+
+
+def test_state_goes_on_bit_for_bit_in_mid_epoch(panel, splits, config):
+    straight = train_out(learner_of(panel, splits, config, ["SYN001", "SYN002"]))
+    first = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    for _ in range(7):
+        first.step()
+    assert first.epoch > 0 and first.step_in_epoch > 0
+    second = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    second.load_state_dict(first.state_dict())
+    train_out(second)
+    for symbol in ("SYN001", "SYN002"):
+        assert torch.equal(weights_of(second, symbol), weights_of(straight, symbol))
+    assert second.history == straight.history
+
+
+def test_epoch_labels_every_training_day_once(panel, splits, config):
+    learner = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    per_model = learner._labels_in_step.sum(axis=1)
+    days = np.repeat(learner._train_days.sum(axis=1), config.n_members)
+    np.testing.assert_array_equal(per_model, days)
+
+
+@pytest.mark.parametrize("supervise", ["all_days", "last_day"])
+def test_every_label_lies_in_training_and_has_context(panel, splits, config, supervise):
+    config = replace(config, train=replace(config.train, supervise=supervise))
+    learner = learner_of(panel, splits, config, ["SYN001"])
+    seen = np.zeros(len(panel.days), dtype=int)
+    for step in range(learner._ends.shape[1]):
+        ends = learner._ends[:1, step]
+        _, _, weight = learner._output(ends.repeat(len(learner.models), 1), learner._in_train, None, None)
+        labelled = weight.shape[2]
+        for window, end in enumerate(ends[0].tolist()):
+            for place in torch.nonzero(weight[0, window]).flatten().tolist():
+                seen[end - labelled + 1 + place] += 1
+    np.testing.assert_array_equal(seen, learner._train_days[0].astype(int))
+    assert not seen[~splits.train.mask(panel.days)].any()
+    assert panel.select(["SYN001"]).present[0, : np.flatnonzero(seen)[0] + 1].sum() >= config.model.min_context
+
+
+def test_order_of_windows_belongs_to_the_model_alone(panel, splits, config):
+    alone = learner_of(panel, splits, config, ["SYN002"])
+    packed = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    np.testing.assert_array_equal(alone._plan("SYN002", 1), packed._plan("SYN002", 1))
+    assert not np.array_equal(packed._plan("SYN002", 0), packed._plan("SYN002", 1))
+
+
+def test_model_without_progress_stops_and_keeps_its_best(panel, splits, config):
+    config = replace(config, train=replace(config.train, epochs=12, patience=1, learning_rate=0.05))
+    learner = train_out(learner_of(panel, splits, config, ["SYN001", "SYN002"]))
+    measured = learner.measure()
+    assert (measured["epoch"] < 12).all()
+    best = {}
+    for symbol, member, epoch, _, valid, _ in learner.history:
+        best.setdefault((symbol, member), []).append((valid, epoch))
+    for symbol in ("SYN001", "SYN002"):
+        assert learner.best_epochs(symbol) == [min(best[symbol, member])[1] for member in range(config.n_members)]
+
+
+@pytest.mark.parametrize("dial, finds", [(0.4, True), (0.0, False)])
+def test_learning_finds_a_planted_signal_and_nothing_in_a_random_walk(config, dial, finds):
+    """Correlation of the forecasts with the outcomes of the test days, four stocks, five seasons."""
+    panel = build_panel(synthetic_prices(4, 1500, seed=2, signal=dial))
+    splits = split_days(panel.days)
+    config = replace(config, train=replace(config.train, epochs=8, patience=3, learning_rate=2e-3))
+    learner = train_out(learner_of(panel, splits, config, list(panel.symbols)))
+    forecast = learner.forecaster().predict(panel, splits.test.mask(panel.days))
+    both = forecast.merge(panel.outcomes(), on=["symbol", "date"])
+    correlation = both.groupby("symbol")[["mean", "actual"]].corr().xs("mean", level=1)["actual"].mean()
+    assert bool(correlation > 0.2) is finds and bool(abs(correlation) < 0.15) is not finds
+
+
+def test_diverged_symbol_is_named_and_leaves_the_others_alone(panel, splits, config):
+    config = without_dropout(config)
+    learner = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    learner._labels[learner.panel.symbols.index("SYN002")] = float("nan")
+    train_out(learner)
+    assert list(learner.diverged()) == ["SYN002"] and "not finite" in learner.diverged()["SYN002"]
+    assert learner.forecaster().symbols == ("SYN001",)
+    alone = train_out(learner_of(panel, splits, config, ["SYN001"]))
+    torch.testing.assert_close(weights_of(learner, "SYN001"), weights_of(alone, "SYN001"), rtol=1e-3, atol=2e-5)
+
+
+def test_refit_trains_each_member_for_its_own_epochs(panel, splits, config):
+    epochs_of = {("SYN001", 0): 1, ("SYN001", 1): 3}
+    learner = train_out(learner_of(panel, splits, config, ["SYN001"], valid=None, epochs_of=epochs_of))
+    assert learner.best_epochs("SYN001") == [1, 3]
+    assert max(row[2] for row in learner.history if row[1] == 0) == 1
+
+
+def test_averaged_batches_equal_one_large_batch(panel, splits, config):
+    config = without_dropout(config)
+    two = replace(config, train=replace(config.train, supervise="last_day", batch_windows=8, accumulate=2))
+    one = replace(config, train=replace(config.train, supervise="last_day", batch_windows=16, accumulate=1))
+    losses = [learner_of(panel, splits, choice, ["SYN001"])._gradient(None) for choice in (two, one)]
+    torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rate_warms_up_and_ends_near_zero(panel, splits, config):
+    config = replace(config, train=replace(config.train, epochs=10, warmup_epochs=3, learning_rate=1.0))
+    learner = learner_of(panel, splits, config, ["SYN001"])
+    rates = []
+    for learner.epoch in range(10):
+        rates.append(learner._learning_rate())
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert all(first > second for first, second in zip(rates[3:], rates[4:], strict=False)) and rates[-1] < 0.06

@@ -1,0 +1,189 @@
+"""The notebooks: equal pairs, thin, and executed as they are, twice, in local Jupyter and on a stub of Colab."""
+
+import ast
+import configparser
+import json
+import os
+import re
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+import vnq_colab
+from tests import pairs
+from tests.fake_colab import write_startup
+from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.layout import WORKSPACE_NAME
+
+HOUSE = Path(__file__).parent.parent
+ORDER = ("01_prepare", "02_train_all_102", "03_resume", "04_validate", "05_export", "local_cpu_validation")
+NEED_A_GPU = ("02_train_all_102", "03_resume")
+MOST_CELLS, MOST_LINES, MOST_KNOBS = 10, 8, 4
+BANNED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.comprehension)
+EVERY = pytest.mark.parametrize("name", ORDER)
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(HOUSE / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(name: str) -> list[str]:
+    return [cell.source for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def plain_python(source: str) -> ast.Module:
+    return ast.parse(re.sub(r"^(\s*)%pip .*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+def address() -> str:
+    setup = configparser.ConfigParser()
+    setup.read(HOUSE / "setup.cfg", encoding="utf-8")
+    return setup["metadata"]["url"]
+
+
+# --- pairs
+
+
+def test_notebooks_are_the_six_of_the_design():
+    assert [path.stem for path in pairs.sources()] == sorted(ORDER)
+
+
+def test_notebooks_equal_what_their_sources_make():
+    assert pairs.differing() == [], f"repair with: {pairs.REPAIR}"
+
+
+def test_pairs_are_made_the_same_each_time_and_seen_when_they_differ(tmp_path, monkeypatch, capsys):
+    for source in pairs.sources():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    monkeypatch.setattr(pairs, "NOTEBOOKS", tmp_path)
+    assert pairs.differing() == sorted(ORDER)
+    assert pairs.main([]) == 0 and pairs.main(["--check"]) == 0
+    made = (tmp_path / "03_resume.ipynb").read_bytes()
+    assert pairs.main([]) == 0 and (tmp_path / "03_resume.ipynb").read_bytes() == made
+    (tmp_path / "03_resume.ipynb").write_bytes(made.replace(b"Resume", b"Continue"))
+    assert pairs.main(["--check"]) == 1
+    assert "03_resume. Repair with: python -m tests.pairs" in capsys.readouterr().err
+
+
+# --- style
+
+
+@EVERY
+def test_notebook_is_valid_and_holds_no_outputs_and_no_widgets(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert [cell.id for cell in notebook.cells] == [f"{name}-{place + 1:02d}" for place in range(len(notebook.cells))]
+
+
+@EVERY
+def test_notebook_is_thin(name):
+    assert len(read(name).cells) <= MOST_CELLS
+    for source in code_cells(name):
+        assert len([line for line in source.splitlines() if line.strip()]) <= MOST_LINES, source
+        found = [type(node).__name__ for node in ast.walk(plain_python(source)) if isinstance(node, BANNED)]
+        assert found == [], source
+    assert sum(source.count("#@param") for source in code_cells(name)) <= MOST_KNOBS
+
+
+@EVERY
+def test_notebook_shows_something_at_the_end_of_every_cell(name):
+    for source in code_cells(name):
+        assert isinstance(plain_python(source).body[-1], ast.Expr), source
+
+
+@EVERY
+def test_notebook_begins_with_badge_purpose_hardware_time_and_version(name):
+    title = read(name).cells[0].source
+    assert title.startswith("# ") and f"vnq_colab {vnq_colab.__version__}" in title.splitlines()[0]
+    assert "| hardware |" in title and "| expected time |" in title
+    repository = address().removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{repository}/blob/v{vnq_colab.__version__}/notebooks/{name}.ipynb"
+    assert f"({link})" in title
+
+
+@EVERY
+def test_notebook_ends_with_troubleshooting(name):
+    assert read(name).cells[-1].source.startswith("## If something goes wrong")
+
+
+def test_notebooks_begin_with_the_same_cell_which_installs_this_very_version():
+    first = {code_cells(name)[0] for name in ORDER}
+    assert len(first) == 1
+    assert f"git+{address()}@v{vnq_colab.__version__}" in first.pop()
+
+
+@EVERY
+def test_notebook_asks_for_a_gpu_only_where_it_needs_one(name):
+    metadata = read(name).metadata
+    asked = (metadata.get("accelerator"), metadata.colab.get("gpuType"), metadata.colab.get("machine_shape"))
+    assert asked == (("GPU", "A100", "hm") if name in NEED_A_GPU else (None, None, None))
+    assert metadata.kernelspec.name == "python3"
+
+
+@EVERY
+def test_notebook_uses_only_public_names_that_exist(name):
+    used = {node.attr for source in code_cells(name) for node in ast.walk(plain_python(source))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vnq"}
+    assert used <= {*vnq_colab.__all__, "__version__"}
+
+
+# --- execution: every notebook in its order, each "Run all" twice in one kernel
+
+
+def run_twice(name: str, folder: Path, environment: dict[str, str]) -> list[str]:
+    """What the notebook printed and showed, the second time."""
+    notebook = read(name)
+    n_cells = len(notebook.cells)
+    again = json.loads(json.dumps(notebook.cells))
+    notebook.cells += [nbformat.from_dict(cell | {"id": f"{cell['id']}-again"}) for cell in again]
+    path = os.pathsep.join([str(HOUSE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "VNQ_PROFILE": "smoke", "PYTHONPATH": path, **environment}
+    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
+                                     resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment)
+    shown = []
+    said = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
+    assert "Warning" not in said, said
+    for cell in notebook.cells[n_cells:]:
+        for output in cell.get("outputs", []):
+            shown.append(output.get("text") or output.data.get("text/html") or output.data["text/plain"])
+        if cell.cell_type == "code":
+            kinds = {output.get("name", output.output_type) for output in cell.outputs}
+            assert kinds - {"stderr"}, f"nothing to look at: {cell.source}"
+    return shown
+
+
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # of the notebook client, on Windows
+def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
+    home = tmp_path / "home"
+    environment = {"VNQ_HOME": str(home), "IPYTHONDIR": str(tmp_path / "ipython")}
+    for name in ORDER:
+        shown = "\n".join(run_twice(name, tmp_path, environment))
+        assert str(home) in shown
+        assert "SYNTHETIC" in shown, f"{name} does not say that the prices are made up"
+    assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == 3
+    assert len(list((home / "reports").glob("*/report.html"))) == 2
+    assert len(list((home / "checkpoints").glob("*/session.json"))) == 3, "the run, its refit and the local check"
+    assert len(list((home / "predictions").glob("*.csv"))) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
+def test_notebooks_run_twice_on_colab_with_prices_in_drive(tmp_path):
+    write_startup(tmp_path / "ipython", tmp_path)
+    drive = tmp_path / "content" / "drive" / "MyDrive"
+    environment = {"VNQ_HOME": "", "IPYTHONDIR": str(tmp_path / "ipython")}
+    assert str(drive) in "\n".join(run_twice("01_prepare", tmp_path, environment)), "an empty Drive is mounted and used"
+    prices = synthetic_prices(8, 500, seed=1).assign(symbol=lambda table: table["symbol"].str.replace("SYN", "TST"))
+    prices.to_parquet(drive / WORKSPACE_NAME / "data" / "raw" / "prices.parquet")
+    for name in ORDER[:5]:
+        shown = "\n".join(run_twice(name, tmp_path, environment))
+        assert str(drive / WORKSPACE_NAME) in shown
+        assert "SYNTHETIC" not in shown
+    assert "Colab machine" in "\n".join(run_twice("02_train_all_102", tmp_path, environment))
+    assert len(list((drive / WORKSPACE_NAME / "models").glob("*/TST*_stockformer_simple_best.pt"))) == 3
+    assert not (tmp_path / WORKSPACE_NAME).exists(), "nothing is written beside Drive"

@@ -1,0 +1,61 @@
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vnq_colab.data.prepared import default_universe, load_prepared, prepare
+from vnq_colab.errors import DataError, StorageError
+from vnq_colab.layout import Workspace
+
+
+def test_prepared_set_comes_back_as_it_was(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    first, again = prepare(ws, prices, synthetic=True), load_prepared(ws)
+    pd.testing.assert_frame_equal(again.prices, first.prices, check_dtype=False)
+    np.testing.assert_array_equal(again.panel.values, first.panel.values)
+    assert (again.splits, again.cleaning, again.synthetic) == (first.splits, first.cleaning, True)
+    assert "SYNTHETIC" in repr(again)
+
+
+def test_same_data_is_not_written_twice(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    folder = prepare(ws, prices).folder
+    before = (folder / "panel.parquet").stat().st_mtime_ns
+    assert prepare(ws, prices.sample(frac=1, random_state=0)).folder == folder
+    assert (folder / "panel.parquet").stat().st_mtime_ns == before
+
+
+def test_old_prices_bring_a_warning(tmp_path, prices):
+    last = prices["date"].max().date()
+    warned = prepare(Workspace(tmp_path), prices, as_of=str(last + dt.timedelta(days=8)))
+    assert "8 days before" in warned.cleaning.warnings[0]
+    assert not prepare(Workspace(tmp_path), prices, as_of=str(last + dt.timedelta(days=7))).cleaning.warnings
+    with pytest.raises(DataError, match="not a date"):
+        prepare(Workspace(tmp_path), prices, as_of="tomorrow")
+
+
+def test_nothing_prepared_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match="Run prepare first"):
+        load_prepared(Workspace(tmp_path))
+
+
+def test_set_with_a_missing_part_is_refused(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    (prepare(ws, prices).folder / "splits.json").unlink()
+    with pytest.raises(DataError, match="not whole"):
+        load_prepared(ws)
+
+
+def test_root_that_is_a_file_is_refused(tmp_path, prices):
+    (tmp_path / "root").write_text("x")
+    with pytest.raises(StorageError):
+        prepare(Workspace(tmp_path / "root"), prices)
+
+
+def test_universe_is_vn102_where_the_data_has_it(panel, prices):
+    assert default_universe(panel) == panel.symbols
+    from vnq_colab.data.panel import build_panel
+
+    renamed = prices.assign(symbol=prices["symbol"].replace({"SYN001": "FPT", "SYN003": "ACB"}))
+    assert default_universe(build_panel(renamed)) == ("ACB", "FPT")

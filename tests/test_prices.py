@@ -1,0 +1,79 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from vnq_colab.data.prices import load_index, load_prices, read_prices
+from vnq_colab.errors import DataError
+
+GOOD = "symbol,date,open,high,low,close,volume\nFPT,2024-01-02,100,110,90,105,1000\nFPT,2024-01-03,105,111,100,110,2000\n"
+
+
+def write(folder, text, name="prices.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_csv_and_parquet_give_the_same_table(tmp_path, prices):
+    prices.to_parquet(tmp_path / "p.parquet")
+    prices.to_csv(tmp_path / "p.csv", index=False)
+    first, second = load_prices(tmp_path / "p.parquet")[0], load_prices(tmp_path / "p.csv")[0]
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_folder_is_read_as_one_table(tmp_path, prices):
+    for symbol, rows in prices.groupby("symbol"):
+        rows.to_csv(tmp_path / f"{symbol}.csv", index=False)
+    together, report = load_prices(tmp_path)
+    assert len(together) == len(prices) == report.rows_kept
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: "\ufeff" + text,
+    lambda text: text.replace("\n", "\r\n"),
+    lambda text: text.replace("symbol,date", "Symbol, DATE"),
+    lambda text: text.replace("2024-01-02", "20240102").replace("2024-01-03", "20240103"),
+    lambda text: text.replace("FPT", " fpt "),
+])
+def test_harmless_differences_change_nothing(tmp_path, change):
+    expected = load_prices(write(tmp_path, GOOD, "a.csv"))[0]
+    pd.testing.assert_frame_equal(load_prices(write(tmp_path, change(GOOD), "b.csv"))[0], expected)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "the file is empty"),
+    ("symbol,date,open,high,low,close,volume\n", "no rows below the header"),
+    (GOOD.replace("close", "clsoe"), "column close is missing.*Did you mean 'clsoe'"),
+    (GOOD.replace("symbol,date", "a,b"), "column symbol, date is missing"),
+    (GOOD.replace("2024-01-03", "yesterday"), "row 3: date is 'yesterday', not a date"),
+    (GOOD.replace("110,2000", "dear,2000"), "row 3: close is 'dear', not a number"),
+    ("PAR1 but not really", "cannot be read as parquet or CSV"),
+    (GOOD.replace("FPT,2024-01-03", ",2024-01-03"), "row 3 has no symbol"),
+])
+def test_unusable_file_is_one_sentence(tmp_path, text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_prices(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    write(tmp_path, GOOD)
+    with pytest.raises(DataError, match=r"no such file or folder. Did you mean 'prices.csv'"):
+        load_prices(tmp_path / "price.csv")
+
+
+def test_empty_folder_says_what_to_put_there(tmp_path):
+    with pytest.raises(DataError, match="Put the price files there"):
+        load_prices(tmp_path)
+
+
+def test_reading_keeps_what_cleaning_should_see(tmp_path):
+    table = read_prices(write(tmp_path, GOOD.replace("105,1000", ",1000")))
+    assert np.isnan(table["close"][0])
+
+
+def test_index_takes_the_named_one(tmp_path):
+    path = write(tmp_path, "symbol,date,close\nVN30,2024-01-02,1\nVNINDEX,2024-01-02,1100\n")
+    assert load_index(path)["close"].tolist() == [1100.0]
+    with pytest.raises(DataError, match="no index HNX"):
+        load_index(path, "HNX")

@@ -1,0 +1,145 @@
+"""The report is one page that stands alone, says everything it must, and cannot be broken by a name."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vnq_colab.data.forecast import HORIZON, make_forecast
+from vnq_colab.data.panel import Panel
+from vnq_colab.evaluation.backtest import backtest
+from vnq_colab.evaluation.gates import Verdict, judge
+from vnq_colab.evaluation.metrics import score
+from vnq_colab.evaluation.report import write_report
+from vnq_colab.layout import FILES
+
+NOTE = "Synthetic market: these are not real prices"
+EVIL = '<script>alert("1")</script>'
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """What a run of four symbols and 200 days hands to the report, without a history."""
+    random = np.random.default_rng(0)
+    days = pd.bdate_range("2023-01-02", periods=200)
+    symbols = ("AAA", "BBB", "CCC", "DDD")
+    returns = random.normal(0.0003, 0.02, (4, 200))
+    returns[:, 0] = np.nan
+    close = 20_000 * np.exp(np.nancumsum(returns, axis=1))
+    prices = pd.concat([pd.DataFrame({"symbol": symbol, "date": days, "open": close[row], "high": close[row],
+                                      "low": close[row], "close": close[row], "volume": 1000})
+                        for row, symbol in enumerate(symbols)])
+    panel = Panel(np.zeros((4, 200, 1), "float32"), returns, np.ones((4, 200), bool), symbols, days, ("x",), "test")
+    scale, half = np.full(180, 0.05), np.full(180, 0.5)
+    sizes = {"stockformer": 0.01, "momentum": 0.01, "zero": 0.0}
+    forecast = pd.concat([make_forecast(family, symbol, days[10:190], size * random.normal(0, 1, (180, HORIZON)), scale,
+                                        half) for symbol in symbols for family, size in sizes.items()])
+    scores, result = score(forecast, panel), backtest(forecast, prices)
+    return {"forecast": forecast, "scores": scores, "result": result, "verdict": judge(scores, result, run_id="run1")}
+
+
+HISTORY = pd.DataFrame({"symbol": "AAA", "member": 0, "epoch": [1, 2], "train_loss": 1.0, "valid_loss": [2.1, 1.9],
+                        "no_skill": 2.0})
+
+
+@pytest.fixture(scope="module")
+def folder(parts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports") / "run1"
+    write_report(folder, title="Report", facts={"Run": "run1", "Machine": EVIL}, history=HISTORY, note=NOTE, **parts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_writes_the_files_of_the_layout_and_no_other(folder):
+    promised = {path.rpartition("/")[2] for path in FILES if path.startswith("reports/")}
+    assert {path.name for path in folder.iterdir()} == promised
+
+
+def test_report_tables_are_read_back_as_they_were(folder, parts):
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "scores.parquet"), parts["scores"])
+    back = pd.read_parquet(folder / "forecast.parquet")
+    pd.testing.assert_frame_equal(back, parts["forecast"].reset_index(drop=True), check_dtype=False)
+    assert Verdict.load(folder / "verdict.json") == parts["verdict"]
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("equity.png", "symbol_accuracy.png"))
+
+
+def test_page_needs_no_network_and_no_other_file(page):
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert len(addresses) == 3 and all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert "http" not in page and "<script" not in page and "@import" not in page
+
+
+def test_page_is_well_formed_and_ready_for_a_phone(page):
+    class Parser(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.tables = [], 0
+
+        def handle_starttag(self, tag, attrs):
+            if tag == "table" and dict(attrs).get("class") != "facts":
+                self.tables += 1
+                assert self.open[-1] == "div"  # its own scroll container
+            if tag not in ("meta", "img"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    parser = Parser()
+    parser.feed(page)
+    assert parser.open == [] and parser.tables == page.count('<div class="scroll"><table>') == 5
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert '<meta charset="utf-8">' in page
+
+
+def test_page_escapes_every_text(parts, tmp_path):
+    changed = Verdict.from_dict(json.loads(json.dumps(parts["verdict"].to_dict())))
+    changed.symbols["AAA"]["reasons"] = [EVIL]
+    changed.symbols["AAA"]["decision"] = "reject"
+    changed.symbols["AAA"]["gates"][0]["gate"] = changed.symbols["AAA"]["gates"][0]["asked"] = EVIL
+    changed.summary["text"] = EVIL
+    path = write_report(tmp_path, title=EVIL, facts={EVIL: EVIL}, history=HISTORY, note=EVIL,
+                        **(parts | {"verdict": changed}))
+    page = path.read_text(encoding="utf-8")
+    assert "<script" not in page and page.count("&lt;script&gt;") >= 7
+
+
+def test_page_says_the_verdict_the_note_and_the_warnings(page, parts):
+    text = re.sub(r"<[^>]+>", " ", page)
+    head = page.index("<h2>")
+    assert 0 < page.index(NOTE) < head and 0 < page.index(parts["verdict"].summary["text"]) < head
+    for claim in ("0.03 is met by the zero forecast for one day (h = 1) and out of reach for five (h = 5)",
+                  "survivorship", "fee 0.15% of each trade, tax 0.10% of each sale, slippage 0.20%", "momentum",
+                  "original", "Coins", "Buy-and-hold", "Test days 2023-01-16 to", "run1"):
+        assert claim in text, claim
+
+
+def test_page_has_a_row_with_its_reasons_for_every_symbol(page, parts):
+    for symbol, found in parts["verdict"].symbols.items():
+        row = re.search(rf"<tr><td>{symbol}</td>.*?</tr>", page)[0]
+        assert f'"tag {found["decision"]}"' in row
+        assert all(reason.replace("'", "&#x27;") in row for reason in found["reasons"])
+
+
+def test_page_without_a_note_has_no_banner(parts, tmp_path):
+    page = write_report(tmp_path, title="Report", facts={}, history=HISTORY, **parts).read_text(encoding="utf-8")
+    assert 'class="note"' not in page
+
+
+def test_report_without_a_history_says_so_and_shows_the_rest(parts, tmp_path):
+    path = write_report(tmp_path, title="Report", facts={}, history=HISTORY.iloc[:0], **parts)
+    page = path.read_text(encoding="utf-8")
+    assert "no epoch has a validation loss" in page and page.count("<img") == 2
+    assert not (tmp_path / "learning_curves.png").exists()
+
+
+def test_report_can_be_written_again_and_is_the_same(folder, parts, page):
+    write_report(folder, title="Report", facts={"Run": "run1", "Machine": EVIL}, history=HISTORY, note=NOTE, **parts)
+    assert (folder / "report.html").read_text(encoding="utf-8") == page

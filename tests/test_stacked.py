@@ -1,0 +1,204 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vnq_colab.config import StockformerConfig
+from vnq_colab.models import stacked
+from vnq_colab.models.stockformer import Stockformer
+
+SMALL = StockformerConfig(look_back=20, min_context=5, width=16, n_layers=2, n_heads=4, feed_forward=32, dropout=0.0)
+N_FEATURES = 6
+
+
+@pytest.fixture
+def double():
+    """Everything in float64, where equality can be asked for."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def make_stack(n_models=4, batch=3, seed=0, config=SMALL):
+    """(network, weights, x, present, target) of a random stack with some absent days."""
+    torch.manual_seed(seed)
+    network = Stockformer(config, N_FEATURES)
+    weights = torch.stack([network.initial_weights(0, f"S{number}", 0) for number in range(n_models)])
+    x = torch.randn(n_models, batch, config.look_back, N_FEATURES)
+    present = torch.rand(n_models, batch, config.look_back) > 0.1
+    return network, weights, x, present, torch.randn(n_models, batch, config.look_back, config.horizon)
+
+
+class LoopNetwork(nn.Module):
+    """One network the way PyTorch's own modules write it."""
+
+    def __init__(self, config, part):
+        super().__init__()
+        self.embed = nn.Linear(N_FEATURES, config.width)
+        self.position = nn.Parameter(part["position"].clone())
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(config.width, config.n_heads, config.feed_forward, dropout=0.0, batch_first=True,
+                                       norm_first=True) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
+        self.readout = nn.Linear(config.width, config.horizon)
+        for layer in self.layers:  # the affine map behind a norm does what the norm's own weights could
+            for norm in (layer.norm1, layer.norm2):
+                norm.weight.requires_grad_(False)
+                norm.bias.requires_grad_(False)
+        own = {"input": self.embed, "readout": self.readout}
+        for number, layer in enumerate(self.layers):
+            own |= {f"{number}.mix": layer.self_attn.out_proj, f"{number}.up": layer.linear1, f"{number}.down": layer.linear2}
+            layer.self_attn.in_proj_weight.data = part[f"{number}.qkv.weight"].T.clone()
+            layer.self_attn.in_proj_bias.data = part[f"{number}.qkv.bias"].clone()
+        for name, linear in own.items():
+            linear.weight.data, linear.bias.data = part[f"{name}.weight"].T.clone(), part[f"{name}.bias"].clone()
+
+    def forward(self, x):
+        causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        h = self.embed(x) + self.position
+        for layer in self.layers:
+            h = layer(h, src_mask=causal, is_causal=True)
+        return self.readout(self.norm(h))
+
+
+def loop_networks(network, weights):
+    parts = stacked.unstack(weights, network.shapes)
+    return [LoopNetwork(network.config, {name: part[row] for name, part in parts.items()}) for row in range(len(weights))]
+
+
+def flat_gradient(network, loop):
+    """The gradient of a loop network in the order of the stack's parameters."""
+    pieces = {"position": loop.position.grad, "input.weight": loop.embed.weight.grad.T, "input.bias": loop.embed.bias.grad,
+              "readout.weight": loop.readout.weight.grad.T, "readout.bias": loop.readout.bias.grad}
+    for number, layer in enumerate(loop.layers):
+        attention = layer.self_attn
+        pieces |= {f"{number}.qkv.weight": attention.in_proj_weight.grad.T, f"{number}.qkv.bias": attention.in_proj_bias.grad}
+        for name, linear in (("mix", attention.out_proj), ("up", layer.linear1), ("down", layer.linear2)):
+            pieces |= {f"{number}.{name}.weight": linear.weight.grad.T, f"{number}.{name}.bias": linear.bias.grad}
+    return torch.cat([pieces[name].flatten() for name in network.shapes])
+
+
+def test_stack_equals_a_loop_of_pytorch_encoders_in_outputs_and_gradients(double):
+    network, weights, x, _, target = make_stack()
+    everywhere = torch.ones(x.shape[:3], dtype=torch.bool)
+    weights.requires_grad_()
+    output = network.forward(weights, x, everywhere)
+    loss = stacked.huber_per_model(output, target, everywhere.double())
+    gradient, = torch.autograd.grad(loss.sum(), weights)
+    for row, loop in enumerate(loop_networks(network, weights.detach())):
+        own = loop(x[row])
+        torch.testing.assert_close(output[row], own, rtol=1e-10, atol=1e-12)
+        nn.functional.huber_loss(own, target[row]).backward()
+        torch.testing.assert_close(gradient[row], flat_gradient(network, loop), rtol=1e-9, atol=1e-14)
+
+
+def test_stack_equals_single_networks_after_20_steps(double):
+    """Weights after 20 clipped AdamW steps with different labels, against torch.optim and clip_grad_norm_ per model."""
+    network, weights, x, present, target = make_stack(n_models=3)
+    singles = [weights[row:row + 1].clone().requires_grad_() for row in range(len(weights))]
+    optimizers = [torch.optim.AdamW([single], lr=1e-3, weight_decay=0.01) for single in singles]
+    for step in range(20):
+        for row, (single, optimizer) in enumerate(zip(singles, optimizers, strict=True)):
+            optimizer.zero_grad()
+            rows = slice(row, row + 1)
+            output = network.forward(single, x[rows] + step, present[rows])
+            stacked.huber_per_model(output, target[rows], present[rows].double()).sum().backward()
+            nn.utils.clip_grad_norm_([single], 0.1)
+            optimizer.step()
+    together = weights.clone().requires_grad_()
+    optimizer = stacked.StackedAdamW(together.detach(), weight_decay=0.01)
+    for step in range(20):
+        output = network.forward(together, x + step, present)
+        gradient, = torch.autograd.grad(stacked.huber_per_model(output, target, present.double()).sum(), together)
+        stacked.clip_per_model(gradient, 0.1)
+        optimizer.step(together.detach(), gradient, [0, 1, 2], 1e-3)
+    torch.testing.assert_close(together.detach(), torch.cat(singles).detach(), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(together, weights, atol=1e-3)
+
+
+def test_model_that_is_not_stepped_keeps_its_bits():
+    network, weights, *_ = make_stack()
+    optimizer = stacked.StackedAdamW(weights, 0.01)
+    optimizer.step(weights, torch.randn_like(weights), [0, 1, 2, 3], 1e-2)
+    before, mean = weights[2].clone(), optimizer.mean[2].clone()
+    optimizer.step(weights, torch.randn_like(weights), [0, 3], 1e-2)
+    assert torch.equal(weights[2], before) and torch.equal(optimizer.mean[2], mean)
+    assert optimizer.steps.tolist() == [2, 1, 1, 2]
+
+
+def test_clip_is_of_each_model_alone():
+    gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    norms = stacked.clip_per_model(gradient, 1.0)
+    torch.testing.assert_close(norms, torch.tensor([5.0, 0.5]))
+    torch.testing.assert_close(gradient, torch.tensor([[0.6, 0.8], [0.3, 0.4]]), rtol=1e-5, atol=1e-6)
+
+
+def test_loss_is_the_mean_over_labelled_positions():
+    output, target = torch.zeros(2, 1, 3, 5), torch.full((2, 1, 3, 5), 0.5)
+    target[:, :, 2] = 100
+    weight = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]])
+    torch.testing.assert_close(stacked.huber_per_model(output, target, weight), torch.tensor([0.125, 0.0]))
+
+
+def test_absent_day_is_never_looked_at():
+    network, weights, x, present, _ = make_stack()
+    other = torch.where(present.unsqueeze(-1), x, torch.randn_like(x))
+    output, changed = (network.forward(weights, value, present) for value in (x, other))
+    torch.testing.assert_close(output[present], changed[present], rtol=1e-5, atol=1e-6)
+
+
+def test_row_without_any_key_gives_zero_attention():
+    present = torch.tensor([[[False, False, True]]])
+    mask, any_key = stacked.attention_mask(present)
+    mixed = stacked.attention(torch.randn(1, 3, 12), mask, any_key, n_heads=2)
+    assert torch.equal(mixed[0, :2], torch.zeros(2, 4)) and mixed[0, 2].abs().min() > 0
+
+
+def test_position_sees_nothing_later():
+    network, weights, x, present, _ = make_stack()
+    changed = x.clone()
+    changed[:, :, 12:] += 1
+    output, other = network.forward(weights, x, present), network.forward(weights, changed, present)
+    torch.testing.assert_close(output[:, :, :12], other[:, :, :12], rtol=0, atol=0)
+    assert not torch.allclose(output[:, :, 12:], other[:, :, 12:])
+
+
+def test_last_position_alone_equals_the_last_of_all():
+    network, weights, x, present, _ = make_stack()
+    alone = network.forward(weights, x, present, last_only=True)
+    torch.testing.assert_close(alone[:, :, 0], network.forward(weights, x, present)[:, :, -1], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_the_share():
+    noise = torch.Generator().manual_seed(0)
+    dropped = stacked.dropout(torch.ones(200_000), 0.1, noise)
+    assert (dropped == 0).float().mean() == pytest.approx(0.1, abs=0.005)
+    assert dropped.mean() == pytest.approx(1.0, abs=0.01)
+    assert torch.equal(stacked.dropout(torch.ones(3), 0.1, None), torch.ones(3))
+
+
+def test_initial_weights_belong_to_seed_symbol_and_member():
+    network = Stockformer(SMALL, N_FEATURES)
+    first = network.initial_weights(0, "FPT", 0)
+    assert torch.equal(first, network.initial_weights(0, "FPT", 0))
+    for other in ((1, "FPT", 0), (0, "HPG", 0), (0, "FPT", 1)):
+        assert not torch.equal(first, network.initial_weights(*other))
+
+
+def test_default_network_has_about_0_8_million_parameters():
+    assert Stockformer(StockformerConfig(), 50).n_parameters == pytest.approx(0.8e6, rel=0.05)
+
+
+def test_stable_seed_is_the_same_on_every_machine():
+    assert stacked.stable_seed("weights", 0, "FPT", 1) == stacked.stable_seed("weights", 0, "FPT", 1)
+    assert 0 <= stacked.stable_seed("x") < 2**63 and math.log2(stacked.stable_seed("y") + 1) > 40
+
+
+def test_unstack_shows_every_parameter_once():
+    network = Stockformer(SMALL, N_FEATURES)
+    weights = torch.arange(2 * network.n_parameters).view(2, -1)
+    parts = stacked.unstack(weights, network.shapes)
+    assert np.concatenate([part[1].flatten().numpy() for part in parts.values()]).tolist() == weights[1].tolist()
