@@ -41,12 +41,7 @@ session, machine = vnq.latest_session(ws, RUN or None), vnq.describe_machine()
 session
 
 # %%
-from vnq_colab.delivery.bundle import stored_verdict
-verdict = stored_verdict(session)
-verdict or "not validated: every symbol is exported as unjudged. Run notebook 4 first."
-
-# %%
-bundle = vnq.export_bundle(session, verdict, refit=REFIT, hours=machine.hours_left)
+bundle = vnq.export_bundle(session, refit=REFIT, hours=machine.hours_left)
 bundle
 
 # %%
@@ -54,10 +49,9 @@ import pandas as pd
 pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
 
 # %%
-from vnq_colab.delivery.predict import tomorrow, write_table
 prepared = vnq.load_prepared(ws, session.data_id)
-table, warnings = tomorrow(bundle, prepared.prices, index=prepared.index, everyone=SHOW_ALL)
-print(session.note, *warnings, write_table(ws, table, prepared.prices["date"].max()), sep="\n")
+table, warnings = vnq.tomorrow(bundle, prepared.prices, index=prepared.index, everyone=SHOW_ALL)
+print(session.note, *warnings, vnq.write_predictions(ws, table, prepared.prices["date"].max()), sep="\n")
 table
 
 # %% [markdown]

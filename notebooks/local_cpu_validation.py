@@ -48,7 +48,7 @@ prepared
 # %%
 symbols = prepared.panel.symbols[:3] if prepared.synthetic else tuple(SYMBOLS.replace(" ", "").split(","))
 config = vnq.RunConfig.for_machine(machine, recipe=RECIPE, symbols=symbols)
-session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left, synthetic=prepared.synthetic)
+session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left)
 session
 
 # %%

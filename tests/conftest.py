@@ -56,6 +56,6 @@ def judged(tmp_path_factory, prices):
     from vnq_colab.training.trainer import train
 
     ws = Workspace(tmp_path_factory.mktemp("judged"))
-    prepared = prepare(ws, prices, synthetic=True)
-    session = train(ws, prepared.panel, prepared.splits, RunConfig.for_machine("smoke"), synthetic=True, quiet=True)
+    prepared = prepare(ws, prices)
+    session = train(ws, prepared.panel, prepared.splits, RunConfig.for_machine("smoke"), quiet=True)
     return ws, prepared, session, validate(session, prepared=prepared)

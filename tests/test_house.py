@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -238,3 +239,4 @@ def test_ci_finds_the_test_command_of_the_readme():
     script = (HOUSE / ".ci" / "run").read_text(encoding="utf-8")
     assert "<!-- command: tests -->" in script
     assert script.startswith("#!/usr/bin/env bash\n"), "a carriage return here would keep it from running"
+    assert os.name == "nt" or os.access(HOUSE / ".ci" / "run", os.X_OK)

@@ -11,7 +11,7 @@ from vnq_colab.layout import Workspace
 
 def test_prepared_set_comes_back_as_it_was(tmp_path, prices):
     ws = Workspace(tmp_path)
-    first, again = prepare(ws, prices, synthetic=True), load_prepared(ws)
+    first, again = prepare(ws, prices), load_prepared(ws)
     pd.testing.assert_frame_equal(again.prices, first.prices, check_dtype=False)
     np.testing.assert_array_equal(again.panel.values, first.panel.values)
     assert (again.splits, again.cleaning, again.synthetic) == (first.splits, first.cleaning, True)
@@ -27,6 +27,7 @@ def test_same_data_is_not_written_twice(tmp_path, prices):
 
 
 def test_old_prices_bring_a_warning(tmp_path, prices):
+    prices = prices.assign(symbol="FPT" + prices["symbol"])  # nobody waits for newer synthetic prices
     last = prices["date"].max().date()
     warned = prepare(Workspace(tmp_path), prices, as_of=str(last + dt.timedelta(days=8)))
     assert "8 days before" in warned.cleaning.warnings[0]

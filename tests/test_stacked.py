@@ -120,7 +120,7 @@ def test_stack_equals_single_networks_after_20_steps(double):
 
 
 def test_model_that_is_not_stepped_keeps_its_bits():
-    network, weights, *_ = make_stack()
+    _, weights, *_ = make_stack()
     optimizer = stacked.StackedAdamW(weights, 0.01)
     optimizer.step(weights, torch.randn_like(weights), [0, 1, 2, 3], 1e-2)
     before, mean = weights[2].clone(), optimizer.mean[2].clone()

@@ -38,8 +38,10 @@ _HOMES = {
     "split_days": "data.splits",
     "status": "training.session",
     "synthetic_prices": "data.synthetic",
+    "tomorrow": "delivery.predict",
     "train": "training.trainer",
     "validate": "delivery.validate",
+    "write_predictions": "delivery.predict",
     "write_report": "evaluation.report",
 }
 

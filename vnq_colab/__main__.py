@@ -9,37 +9,26 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from vnq_colab import __version__
-from vnq_colab.config import PROFILES, RECIPES, RunConfig
-from vnq_colab.errors import ConfigError, VnqError, did_you_mean, name_a_few
+from vnq_colab import __version__, arguments
+from vnq_colab.config import RunConfig
+from vnq_colab.errors import ConfigError, VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.training.session import Session
 
-DONE, BAD_INPUT, PAUSED, SOME_FAILED = 0, 2, 3, 4
+DONE, BAD_INPUT, PAUSED, SOME_FAILED = 0, arguments.BAD_INPUT, 3, 4
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
-        choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
-        hint = did_you_mean(wrong[0], choices) if wrong else ""
-        print(f"vnq_colab: {message}.{hint} See {self.prog} --help.", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(words)
     ws = Workspace(Path(options.root).expanduser() if options.root else find_root())
     try:
         return options.command(ws, options)
@@ -130,14 +119,14 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
 
     from vnq_colab.data.prices import load_index, load_prices
     from vnq_colab.delivery.bundle import load_bundle
-    from vnq_colab.delivery.predict import tomorrow, write_table
+    from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
     prices, _ = load_prices(options.data, on_bad_rows=options.on_bad_rows)
     index = load_index(options.index) if options.index else None
     table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
     day = prices["date"].max() if options.as_of is None else prices["date"][prices["date"] <= options.as_of].max()
-    path = write_table(ws, table, pd.Timestamp(day))
+    path = write_predictions(ws, table, pd.Timestamp(day))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     text = f"{bundle!r}\nFrom the evening of {day:%Y-%m-%d}:\n"
@@ -187,7 +176,7 @@ def _train(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> 
     from vnq_colab.training.trainer import train
 
     config = _config(describe_machine(options.profile), options)
-    return train(ws, prepared.panel, prepared.splits, config, hours=options.hours, synthetic=prepared.synthetic)
+    return train(ws, prepared.panel, prepared.splits, config, hours=options.hours)
 
 
 def _config(machine: Any, options: argparse.Namespace) -> RunConfig:
@@ -252,84 +241,23 @@ def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None =
         print(text, file=sys.stderr, flush=True)
 
 
-# -------------------------------------------------------------------------------------------------- the command line
-def _parser() -> Parser:
-    parser = Parser(prog="python -m vnq_colab", description="Train, judge and export a forecaster for each stock of a market.",
-                    epilog="Begin with: python -m vnq_colab run --data PRICES.parquet  (without --data: a synthetic market)")
+def _parser() -> arguments.Parser:
+    parser = arguments.Parser(prog="python -m vnq_colab", epilog=arguments.BEGIN_WITH,
+                              description="Train, judge and export a forecaster for each stock of a market.")
     parser.add_argument("--version", action="version", version=f"vnq_colab {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=arguments.Parser)
     parts = {
-        run: (_data_flags, _train_flags, _judge_flags, _export_flags), prepare: (_data_flags,),
-        train: (_train_flags,), resume: (_run_flag, _hours_flag), status: (_run_flag,),
-        validate: (_run_flag, _judge_flags), export: (_run_flag, _export_flags, _hours_flag), predict: (_predict_flags,),
-        doctor: (_profile_flag,),
+        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags), prepare: (arguments.data_flags,),
+        train: (arguments.train_flags,), resume: (arguments.run_flag, arguments.hours_flag), status: (arguments.run_flag,),
+        validate: (arguments.run_flag, arguments.judge_flags), export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag), predict: (arguments.predict_flags,),
+        doctor: (arguments.profile_flag,),
     }
     for command, flags in parts.items():
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        sub.add_argument("--root", metavar="DIR", help="the workspace (default: $VNQ_HOME, else Google Drive for Desktop, "
-                                                       "else ./VN-Quant-Training)")
-        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
-        for add in flags:
+        for add in (arguments.common_flags, *flags):
             add(sub)
         sub.set_defaults(command=command)
     return parser
-
-
-def _data_flags(sub: Parser) -> None:
-    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, low, "
-                                                    "close [VND], volume [shares] (default: a synthetic market)")
-    _price_flags(sub)
-
-
-def _price_flags(sub: Parser) -> None:
-    sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
-    sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
-    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise", help="stop at a bad row, or leave it out")
-
-
-def _profile_flag(sub: Parser) -> None:
-    sub.add_argument("--profile", choices=tuple(PROFILES), help="the machine (default: $VNQ_PROFILE, else what is found)")
-
-
-def _hours_flag(sub: Parser) -> None:
-    sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
-
-
-def _run_flag(sub: Parser) -> None:
-    sub.add_argument("--run", metavar="ID", help="which run, or the beginning of its name (default: the latest)")
-
-
-def _train_flags(sub: Parser) -> None:
-    _profile_flag(sub)
-    _hours_flag(sub)
-    sub.add_argument("--symbols", metavar="A,B", help="which symbols (default: the 102 of VN102 that the data has)")
-    sub.add_argument("--recipe", choices=tuple(RECIPES), default="default", help="how to train")
-    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
-    sub.add_argument("--members", type=int, metavar="N", help="networks in the ensemble of a symbol (default: 3)")
-    sub.add_argument("--checkpoint-minutes", type=float, metavar="M", help="minutes between checkpoints (default: 20)")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, data order and dropout (default: 0)")
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                     help="any other setting, e.g. train.learning_rate=3e-4 or model.width=64; may be repeated")
-
-
-def _judge_flags(sub: Parser) -> None:
-    sub.add_argument("--gates", default="honest", help="honest (decides well) or original (those of the source texts)")
-    sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
-    sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
-    sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
-    sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
-
-
-def _export_flags(sub: Parser) -> None:
-    sub.add_argument("--no-refit", action="store_true", help="export the judged networks instead of training them again on "
-                                                             "all labelled days")
-
-
-def _predict_flags(sub: Parser) -> None:
-    sub.add_argument("--data", metavar="PATH", required=True, help="prices up to the latest day; all stocks, not only the 102")
-    _price_flags(sub)
-    sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
-    sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")
 
 
 if __name__ == "__main__":

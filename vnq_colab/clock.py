@@ -11,12 +11,12 @@ SECONDS_SPENT = ("training", "evaluation", "checkpoint", "idle")
 
 def utc_now() -> str:
     """Now as text, e.g. "2026-11-21T02:10:00Z"."""
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def utc_stamp() -> str:
     """Now as the beginning of a run's name, e.g. "20261121T021000"."""
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%S")
+    return dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 def machine_age_hours() -> float | None:

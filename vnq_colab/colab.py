@@ -27,7 +27,7 @@ MARGIN_HOURS = 0.25  # chosen: the last checkpoint, and the push of about 2 GB t
 # a mark in what google.colab said: what a person can do about it
 DRIVE_CURES = {
     "NotImplementedError": "Connect to a hosted Colab machine, or name another folder: open_workspace('/content/x').",
-    "RuntimeError": "Only a notebook cell can ask for it: call open_workspace() in one first, or give another --root.",
+    "nobody mounted it": "Only a notebook cell can ask: call open_workspace() in one first, or give another --root.",
     "MessageError": "Access was not granted: run this cell again and allow it in the window that opens.",
     "already contain files": "Something wrote there too early: !mv {mount_at} {mount_at}_old, and run this cell again.",
     "domain policy": "The organisation of this Google account does not allow it: use another account.",
@@ -77,7 +77,7 @@ def _mounted(mount_at: Path) -> Path:
     try:
         if not _is_folder(drive):
             if not _in_notebook():
-                raise RuntimeError("it is not mounted")
+                raise RuntimeError("nobody mounted it yet")
             from google.colab import drive as google_drive
 
             google_drive.mount(str(mount_at))

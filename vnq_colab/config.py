@@ -139,6 +139,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 SMOKE_SYMBOLS = 3
+SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every output on such data begins with it
 
 # The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
 RECIPES: dict[str, dict[str, Any]] = {

@@ -8,13 +8,14 @@ import pandas as pd
 
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
+from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.cleaning import CleaningReport, clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prices import load_index, load_prices
 from vnq_colab.data.splits import Splits, split_days
-from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, require_space, write_atomic, write_json
 from vnq_colab.layout import Workspace
@@ -32,20 +33,18 @@ class Prepared:
     splits: Splits
     cleaning: CleaningReport
     index: pd.DataFrame | None
-    synthetic: bool
 
     @property
-    def note(self) -> str:
-        """What every output must say about the data; empty for real prices."""
-        return "SYNTHETIC market: made-up prices, not real ones" if self.synthetic else ""
+    def synthetic(self) -> bool:
+        return is_synthetic(self.panel.symbols)
 
     def __repr__(self) -> str:
-        title = f"Prepared data {self.panel.data_id}" + (f" — {self.note}" if self.note else "")
+        title = f"Prepared data {self.panel.data_id}" + (f" — {SYNTHETIC_NOTE}" if self.synthetic else "")
         return "\n".join([title, f"  {self.panel!r}", f"  {self.splits!r}", f"  {self.cleaning!r}"])
 
 
 def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
-            as_of: str | None = None, on_bad_rows: str = "raise", synthetic: bool = False) -> Prepared:
+            as_of: str | None = None, on_bad_rows: str = "raise") -> Prepared:
     """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
 
     `data` is a file or folder in the price table's columns, or such a table; None makes the seeded synthetic market.
@@ -54,18 +53,17 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     """
     ws.check_writable()
     if data is None:
-        data, synthetic = synthetic_prices(), True
+        data = synthetic_prices()
     if isinstance(data, pd.DataFrame):
-        prices, cleaning = clean_prices(data, on_bad_rows=on_bad_rows, source="the synthetic market" if synthetic else
-                                        "the price table")
+        prices, cleaning = clean_prices(data, on_bad_rows=on_bad_rows)
     else:
         prices, cleaning = load_prices(data, on_bad_rows=on_bad_rows)
     if index is not None and not isinstance(index, pd.DataFrame):
         index = load_index(index)
-    if not synthetic:
+    if not is_synthetic(prices["symbol"].unique()):
         cleaning = replace(cleaning, warnings=_staleness(prices, as_of))
     panel = build_panel(prices, index)
-    prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index, synthetic)
+    prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
     if not _is_there(prepared):
         _write(prepared)
     write_json(ws.prepared / "current.json", {"data_id": panel.data_id, "prepared": utc_now()})
@@ -89,7 +87,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         return Prepared(
             folder, pd.read_parquet(folder / "prices.parquet"), Panel.load(folder / "panel.parquet"),
             Splits.from_dict(read_json(folder / "splits.json")),
-            CleaningReport.from_dict(read_json(folder / "cleaning.json")), index, facts["synthetic"],
+            CleaningReport.from_dict(read_json(folder / "cleaning.json")), index,
         )
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: the prepared set is not whole ({error}). Run prepare again.") from error

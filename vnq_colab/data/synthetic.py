@@ -5,6 +5,9 @@ volatility that clusters, unequal listing dates, price bands, ticks, days withou
 the share of the variance of 5-day returns that today's prices and volumes can explain; at 0 every price is a random walk.
 """
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -46,6 +49,11 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0,
     halted = random.random(noise.shape) < 0.001
     quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
     return _table(days, exchanges, prices, np.maximum(volume // 100 * 100, 100), listed, halted, quiet)
+
+
+def is_synthetic(symbols: Iterable[str]) -> bool:
+    """True when every symbol is one of those that this module makes up."""
+    return all(re.fullmatch(r"SYN\d{3,}", symbol) for symbol in symbols)
 
 
 def _trading_days(n_days: int, last: pd.Timestamp) -> pd.DatetimeIndex:

@@ -70,9 +70,10 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
                   quiet: bool = False) -> Bundle:
     """Writes every finished symbol with its decision to `models/<run_id>/`, and makes it the current bundle.
 
-    With `refit` the networks are first trained again on all labelled days; that is a run of its own, so a stop loses
+    `verdict` None takes the one that validation stored; a run without any is exported as unjudged. With `refit` the networks are first trained again on all labelled days; that is a run of its own, so a stop loses
     nothing: call again to go on. Raises SessionError when no symbol is finished, or the refit paused.
     """
+    verdict = stored_verdict(session) if verdict is None else verdict
     if verdict is not None and verdict.run_id not in ("", session.run_id):
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. Validate this run first.")
     judged = load_forecaster(session)

@@ -45,7 +45,7 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     return table.sort_values("p_up", ascending=False, ignore_index=True), warnings
 
 
-def write_table(ws: Workspace, table: pd.DataFrame, day: pd.Timestamp) -> Path:
+def write_predictions(ws: Workspace, table: pd.DataFrame, day: pd.Timestamp) -> Path:
     """Writes `predictions/<date>.csv`, named by the evening that the forecasts are from."""
     path = ws.predictions / f"{day:%Y-%m-%d}.csv"
     text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")

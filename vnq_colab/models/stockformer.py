@@ -33,7 +33,8 @@ from vnq_colab.models.stacked import (
     stable_seed,
     unstack,
 )
-from vnq_colab.models.torch_learner import TorchLearner, windows_at
+from vnq_colab.models.torch_learner import TorchLearner
+from vnq_colab.models.windows import windows_at
 
 FILE_ENDING = "_stockformer_simple_best.pt"
 FORMAT = 1  # of an exported file

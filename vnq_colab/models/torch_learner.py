@@ -18,26 +18,13 @@ from vnq_colab.data.panel import FLAT, Panel, Scaler, fit_scaler
 from vnq_colab.data.splits import DayRange
 from vnq_colab.models.base import Learner
 from vnq_colab.models.stacked import StackedAdamW, clip_per_model, huber_per_model, stable_seed
+from vnq_colab.models.windows import count_labels, plan_epoch, stack_plans, windows_at
 
 if TYPE_CHECKING:
     from vnq_colab.models.stockformer import Stockformer, StockformerForecaster
 
 FEWEST_RESIDUALS = 20  # validation days from which a spread is measured; below, that of a random walk stands in
 HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
-
-
-def windows_at(scaled: torch.Tensor, present: torch.Tensor, of_model: torch.Tensor, last: torch.Tensor,
-               look_back: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The windows that end on day `last [models, batch]`: `[models, batch, time, features]` and who is present.
-
-    `scaled [symbols, days, features]` and `present [symbols, days]`; a day outside the calendar counts as absent.
-    """
-    day = last.unsqueeze(-1) + torch.arange(1 - look_back, 1, device=last.device)  # [models, batch, time]
-    inside = (day >= 0) & (day < scaled.shape[1])
-    day = day.clamp(0, scaled.shape[1] - 1)
-    symbol = of_model[:, None, None]
-    there = present[symbol, day] & inside
-    return scaled[symbol, day] * there.unsqueeze(-1), there
 
 
 class TorchLearner(Learner):
@@ -158,43 +145,16 @@ class TorchLearner(Learner):
     # ---------------------------------------------------------------------------------------------- inside one epoch
     def _begin_epoch(self) -> None:
         """Which windows each model sees at each step of this epoch."""
-        plans = [self._plan(*model) for model in self.models]  # each [steps, windows]
-        windows = self.settings.windows_per_batch * self.settings.accumulate
+        rows = [self.panel.symbols.index(symbol) for symbol, _ in self.models]
+        plans = [plan_epoch(np.flatnonzero(self._train_days[row]), self.settings.windows_per_batch * self.settings.accumulate,
+                            self._labelled, stable_seed("order", self.config.seed, *model, self.epoch))
+                 for row, model in zip(rows, self.models, strict=True)]
         self._steps = [len(plan) for plan in plans]
-        ends = np.full((len(plans), max(self._steps, default=0), windows), -1)
-        for row, plan in enumerate(plans):
-            ends[row, : len(plan), : plan.shape[1]] = plan
+        ends = stack_plans(plans)  # [models, steps, windows]
         self._ends = torch.from_numpy(ends).to(self.device)
-        self._labels_in_step = self._count_labels(ends)
+        self._labels_in_step = count_labels(ends, self._train_days[rows], self._labelled)
         self._loss_sum = torch.zeros(len(plans), device=self.device)
         self.step_in_epoch = 0
-
-    def _plan(self, symbol: str, member: int) -> np.ndarray:
-        """`[steps, windows]`: the last days of this model's windows in this epoch, -1 where a batch has no more.
-
-        The order is decided by (seed, symbol, member, epoch). `all_days` tiles the training days with windows whose
-        labelled parts touch, from a random offset; `last_day` takes one window per training day.
-        """
-        random = np.random.default_rng(stable_seed("order", self.config.seed, symbol, member, self.epoch))
-        days = np.flatnonzero(self._train_days[self.panel.symbols.index(symbol)])
-        if self.settings.supervise == "all_days":
-            stride = self.config.model.look_back - self.config.model.min_context + 1
-            days = np.arange(days[0] + random.integers(stride), days[-1] + stride, stride)
-        random.shuffle(days)
-        n_steps = math.ceil(len(days) / (self.settings.windows_per_batch * self.settings.accumulate))
-        parts = np.array_split(days, n_steps)  # batches of nearly equal size: no step rests on one window alone
-        plan = np.full((n_steps, len(parts[0])), -1)
-        for row, part in enumerate(parts):
-            plan[row, : len(part)] = part
-        return plan
-
-    def _count_labels(self, ends: np.ndarray) -> np.ndarray:
-        """`[models, steps]`: training days labelled in each step, for the progress line."""
-        counts = np.concatenate([np.zeros((len(self.panel.symbols), 1), int), np.cumsum(self._train_days, axis=1)], axis=1)
-        row = np.array([self.panel.symbols.index(symbol) for symbol, _ in self.models], dtype=int)[:, None, None]
-        stop = np.clip(ends + 1, 0, len(self.panel.days))
-        start = np.clip(ends + 1 - self._labelled, 0, stop)
-        return np.where(ends >= 0, counts[row, stop] - counts[row, start], 0).sum(axis=2)
 
     @property
     def _labelled(self) -> int:

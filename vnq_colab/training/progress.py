@@ -13,26 +13,29 @@ KEPT_LINES = 2000
 
 
 class Progress:
-    """Prints to stderr, and keeps its plain lines for `logs/<run_id>/progress.txt`."""
+    """Prints to stderr (in a notebook to stdout), and keeps its plain lines for `logs/<run_id>/progress.txt`."""
 
     def __init__(self, title: str, log: Path, clock: Clock, quiet: bool = False):
         self._log, self._clock, self._quiet = log, clock, quiet
         self._lines: list[str] = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         self._started, self._labels = time.monotonic(), 0
         self._live = None
-        if not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        in_notebook = "ipykernel" in sys.modules
+        self._out = sys.stdout if in_notebook else sys.stderr  # a notebook paints stderr red
+        if not quiet and (in_notebook or sys.stderr.isatty()):
             from tqdm import tqdm
 
-            self._live = tqdm(total=0, bar_format="{desc}", leave=False, mininterval=1.0)
+            self._live = tqdm(total=0, bar_format="{desc}", leave=False, file=self._out)
         self.say(title)
 
     def say(self, text: str) -> None:
         """A line that stays."""
         self._lines = [*self._lines[-KEPT_LINES:], f"{utc_now()} {text}"]
         if self._live is not None:
-            self._live.write(text, file=sys.stderr)
+            self._live.set_description_str("")
+            self._live.write(text, file=self._out)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._out, flush=True)
 
     def step(self, measured: dict[str, Any], packs: int, symbols_done: int, symbols: int) -> None:
         """Shows where training stands, at most once a second live, once in ten seconds in plain text."""
@@ -50,7 +53,7 @@ class Progress:
         if self._live is not None:
             self._live.set_description_str(text)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._out, flush=True)
 
     def keep(self) -> None:
         """Rewrites the log file whole."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, spell, utc_now, utc_stamp
-from vnq_colab.config import RunConfig
+from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean, name_a_few
 from vnq_colab.files import read_json, write_atomic, write_json
 from vnq_colab.layout import Workspace
@@ -77,7 +77,7 @@ class Session:
     @property
     def note(self) -> str:
         """What every output must say about the data; empty for real prices."""
-        return "SYNTHETIC market: made-up prices, not real ones" if self.synthetic else ""
+        return SYNTHETIC_NOTE if self.synthetic else ""
 
     def begin_attempt(self) -> None:
         """This process becomes the owner."""

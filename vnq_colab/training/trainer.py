@@ -19,6 +19,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import keep_panel, load_panel
 from vnq_colab.data.splits import DayRange, Splits
+from vnq_colab.data.synthetic import is_synthetic
 from vnq_colab.errors import SessionError, StorageError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import Workspace
@@ -37,7 +38,7 @@ OnFinish = Callable[[Session], None]
 
 
 def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hours: float | None = None,
-          on_finish: OnFinish | None = None, synthetic: bool = False, quiet: bool = False) -> Session:
+          on_finish: OnFinish | None = None, quiet: bool = False) -> Session:
     """Trains every symbol of the config; a run with the same config and data is continued, not started again.
 
     `hours` from now is the latest time to stop (None: no limit). Ctrl-C stops at the next safe point. The session that
@@ -51,7 +52,7 @@ def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hou
     if session is None:
         keep_panel(ws, panel)
         packs = compose_packs(panel, splits.train, config, symbols)
-        session = _start(ws, config, panel, days, packs, skipped, synthetic)
+        session = _start(ws, config, panel, days, packs, skipped)
     return _run(session, panel, hours, on_finish, quiet)
 
 
@@ -86,7 +87,7 @@ def refit(judged: Session, *, hours: float | None = None, on_finish: OnFinish | 
              for pack in judged.packs]
     epochs_of = {symbol: judged.ledger[symbol]["best_epochs"] for symbol in done}
     session = _start(judged.ws, judged.config, panel, days, [pack for pack in packs if pack["symbols"]], {},
-                     judged.synthetic, run_id=run_id, epochs_of=epochs_of)
+                     run_id=run_id, epochs_of=epochs_of)
     return _run(session, panel, hours, on_finish, quiet)
 
 
@@ -100,14 +101,14 @@ def _same_run(ws: Workspace, config: RunConfig, panel: Panel, symbols: list[str]
 
 
 def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: list[dict], skipped: dict[str, str],
-           synthetic: bool, **parts: Any) -> Session:
+           **parts: Any) -> Session:
     """Writes a new session, after looking whether the disk has room for what the run will write."""
     model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
     models = [len(pack["symbols"]) * config.n_members for pack in packs]
     require_space(ws.root, model_bytes * (sum(models) * 1.5 + STATE_COPIES * 2 * max(models)), "this run")
     ledger = {symbol: {"state": "pending", "reason": ""} for pack in packs for symbol in sorted(pack["symbols"])}
     session = Session.start(ws, config, data_id=panel.data_id, days=days, packs=packs, ledger=ledger, skipped=skipped,
-                            synthetic=synthetic, **parts)
+                            synthetic=is_synthetic(panel.symbols), **parts)
     write_json(ws.configs / f"{session.run_id}.json", {
         "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
         "days": days, "symbols": list(ledger), "code_version": session.code_version, "torch": torch.__version__,

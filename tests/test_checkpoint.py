@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from vnq_colab.errors import CheckpointError
+from vnq_colab.files import payload_sequence, read_json
+from vnq_colab.training.checkpoint import CheckpointStore
+
+
+def state(value):
+    return {"weights": torch.full((100,), float(value)), "epoch": value}
+
+
+def facts(pack=0):
+    return {"pack": pack, "epoch": 1, "step": 2}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return CheckpointStore(tmp_path)
+
+
+def test_slots_are_written_in_turn_and_the_newest_is_loaded(store):
+    for value in (1, 2, 3):
+        manifest = store.save(state(value), facts())
+    assert manifest["sequence"] == 3 and manifest["slot"] == "slot_a"
+    assert sorted(payload_sequence(store.folder / name) for name in ("slot_a", "slot_b")) == [2, 3]
+    loaded, told = store.load_latest(0)
+    assert loaded["epoch"] == 3 and not told
+    assert read_json(store.folder / "manifest_a.json")["sequence"] == 3
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-10], lambda data: data[:80] + b"x" + data[81:], lambda data: b""])
+def test_damaged_newest_slot_gives_way_to_the_other_and_says_so(store, damage):
+    store.save(state(1), facts())
+    store.save(state(2), facts())
+    path = store.folder / "slot_b"
+    path.write_bytes(damage(path.read_bytes()))
+    loaded, told = store.load_latest(0)
+    assert loaded["epoch"] == 1
+    assert not told or "slot_b" in told[0]
+
+
+def test_checkpoint_of_another_pack_is_not_used(store):
+    store.save(state(1), facts(pack=0))
+    assert store.load_latest(1)[0] is None
+
+
+def test_nothing_saved_is_the_start_of_the_pack(store):
+    assert store.load_latest(0) == (None, [])
+
+
+def test_equal_states_give_equal_bytes(tmp_path):
+    first, second = CheckpointStore(tmp_path / "a"), CheckpointStore(tmp_path / "b")
+    first.save_pack(3, state(1))
+    second.save_pack(3, state(1))
+    assert first.pack_path(3).read_bytes() == second.pack_path(3).read_bytes()
+    assert first.pack_path(3).name == "pack_03"
+
+
+def test_finished_pack_that_was_changed_is_refused(store):
+    store.save_pack(0, state(1))
+    path = store.pack_path(0)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="does not match its own sha256"):
+        store.load_pack(0)

@@ -1,0 +1,232 @@
+"""A run from start to end: what is chosen, what is continued, what is lost when it is killed (nothing)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vnq_colab.config import RunConfig
+from vnq_colab.data.panel import build_panel
+from vnq_colab.data.prepared import prepare
+from vnq_colab.errors import DataError, StorageError
+from vnq_colab.layout import Workspace
+from vnq_colab.training import trainer
+from vnq_colab.training.packs import choose_symbols, compose_packs
+from vnq_colab.training.trainer import refit, resume, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def hashes(session):
+    return {symbol: row["sha256"] for symbol, row in session.ledger.items()}
+
+
+def run_quietly(ws, panel, splits, config, **choices):
+    return train(ws, panel, splits, config, quiet=True, **choices)
+
+
+def test_run_finishes_with_every_symbol_in_its_ledger(tmp_path, panel, splits, config):
+    seen = []
+    session = run_quietly(Workspace(tmp_path), panel, splits, config, on_finish=seen.append)
+    assert session.status == "finished" and seen == [session]
+    assert session.counts() == {"pending": 0, "training": 0, "done": 3, "failed": 0}
+    row = session.ledger["SYN001"]
+    assert row["file"] == session.packs[0]["done"] or row["file"] == session.packs[1]["done"]
+    assert 0 <= row["valid_accuracy"] <= 1 and row["valid_loss"] > 0 and len(row["sha256"]) == 64
+    assert set(session.history["symbol"]) == set(config.symbols)
+    assert session.seconds["training"] > 0
+    assert (tmp_path / "configs" / f"{session.run_id}.json").exists()
+    assert "finished" in (tmp_path / "logs" / session.run_id / "progress.txt").read_text(encoding="utf-8")
+
+
+def test_same_run_again_has_nothing_to_do(tmp_path, panel, splits, config, capsys):
+    first = run_quietly(Workspace(tmp_path), panel, splits, config)
+    second = train(Workspace(tmp_path), panel, splits, replace(config, machine=replace(config.machine, pack_models=99)))
+    assert second.run_id == first.run_id and len(second.attempts) == 1
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_other_seed_or_other_data_is_another_run(tmp_path, panel, splits, config, prices):
+    ws = Workspace(tmp_path)
+    config = replace(config, symbols=("SYN001",), train=replace(config.train, epochs=1))
+    first = run_quietly(ws, panel, splits, config)
+    second = run_quietly(ws, panel, splits, replace(config, seed=1))
+    third = run_quietly(ws, build_panel(prices.assign(volume=prices["volume"] + 1)), splits, config)
+    assert len({first.run_id, second.run_id, third.run_id}) == 3
+
+
+def test_packs_do_not_change_what_a_symbol_learns(tmp_path, panel, splits, config):
+    """Same weights to the kernels' tolerance, whoever shares the pack."""
+    from vnq_colab.training.forecasting import load_forecaster
+
+    config = replace(config, model=replace(config.model, dropout=0.0))
+    wide = replace(config, machine=replace(config.machine, pack_models=99))
+    first = load_forecaster(run_quietly(Workspace(tmp_path / "a"), panel, splits, config))
+    second = load_forecaster(run_quietly(Workspace(tmp_path / "b"), panel, splits, wide))
+    for symbol in config.symbols:
+        one, other = (made.weights[made.symbols.index(symbol)].numpy() for made in (first, second))
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=5e-4)
+
+
+def test_time_limit_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, splits, config, monkeypatch):
+    straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
+    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    ws = Workspace(tmp_path / "b")
+    session = run_quietly(ws, panel, splits, config, hours=1e-9)
+    assert session.status == "paused" and session.why == "time is up"
+    assert session.checkpoint["step"] == 1
+    pauses = 0
+    while session.status != "finished":
+        session = resume(ws, hours=1e-9 if pauses < 12 else None, quiet=True)
+        pauses += 1
+    assert pauses > 2 and len(session.attempts) == pauses + 1
+    assert hashes(session) == hashes(straight)
+
+
+def test_full_disk_in_mid_training_pauses_and_loses_nothing(tmp_path, panel, splits, config, monkeypatch):
+    straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
+    config = replace(config, train=replace(config.train, checkpoint_minutes=1e-9))
+    ws = Workspace(tmp_path / "b")
+    save, calls = trainer.CheckpointStore.save, []
+
+    def full(self, *arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise StorageError("the disk is full")
+        return save(self, *arguments)
+
+    monkeypatch.setattr(trainer.CheckpointStore, "save", full)
+    session = run_quietly(ws, panel, splits, config)
+    assert session.status == "paused" and "disk is full" in session.why
+    assert hashes(resume(ws, quiet=True)) == hashes(straight)
+
+
+def test_diverged_symbol_is_tried_once_more_and_then_failed(tmp_path, panel, splits, config, monkeypatch):
+    from vnq_colab.models.torch_learner import TorchLearner
+
+    build = TorchLearner.__init__
+
+    def poisoned(self, network, panel, *arguments, **choices):
+        build(self, network, panel, *arguments, **choices)
+        if "SYN002" in panel.symbols:
+            self._labels[panel.symbols.index("SYN002")] = float("nan")
+
+    monkeypatch.setattr(TorchLearner, "__init__", poisoned)
+    session = run_quietly(Workspace(tmp_path), panel, splits, config)
+    assert session.status == "finished"
+    assert list(session.failed()) == ["SYN002"] and "not finite" in session.failed()["SYN002"]
+    assert session.packs[-1]["symbols"] == ["SYN002"] and session.packs[-1]["learning_rate_share"] < 1
+    assert session.counts()["done"] == 2
+
+
+def test_short_history_is_skipped_and_named(panel, splits, config):
+    late = panel.present.copy()
+    late[panel.symbols.index("SYN002"), :300] = False
+    short = replace_present(panel, late)
+    symbols, skipped = choose_symbols(short, splits, config)
+    assert symbols == ["SYN001", "SYN004"]
+    assert "labelled training days, needed 100" in skipped["SYN002"]
+    with pytest.raises(DataError, match="no symbol has enough history"):
+        choose_symbols(short, splits, replace(config, symbols=("SYN002",)))
+
+
+def replace_present(panel, present):
+    values, returns = np.where(present[:, :, None], panel.values, 0), np.where(present, panel.returns, np.nan)
+    return type(panel)(values, returns, present, panel.symbols, panel.days, panel.feature_names, panel.data_id)
+
+
+def test_unknown_symbol_is_refused_before_anything_is_written(tmp_path, panel, splits, config):
+    with pytest.raises(DataError, match="Did you mean 'SYN001'"):
+        run_quietly(Workspace(tmp_path), panel, splits, replace(config, symbols=("SYN01",)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_packs_respect_memory_and_checkpoint_budget(panel, splits, config):
+    symbols = list(panel.symbols)
+    sizes = [len(pack["symbols"]) for pack in compose_packs(panel, splits.train, config, symbols)]
+    assert sizes == [2, 2, 2]  # 4 models at once, 2 members each
+    narrow = replace(config, machine=replace(config.machine, checkpoint_budget_gb=1e-6))
+    assert len(compose_packs(panel, splits.train, narrow, symbols)) == 6
+
+
+def test_refit_is_a_run_of_its_own_on_all_labelled_days(tmp_path, panel, splits, config):
+    session = run_quietly(Workspace(tmp_path), panel, splits, config)
+    again = refit(session, quiet=True)
+    assert again.run_id == f"{session.run_id}-refit" and again.status == "finished"
+    assert again.days["train"][1] == f"{panel.days[-1]:%Y-%m-%d}"
+    for symbol in config.symbols:
+        assert again.ledger[symbol]["best_epochs"] == session.ledger[symbol]["best_epochs"]
+    assert refit(session, quiet=True).attempts == again.attempts
+
+
+def test_data_of_a_run_that_is_gone_is_named(tmp_path, panel, splits, config, monkeypatch):
+    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    ws = Workspace(tmp_path)
+    run_quietly(ws, panel, splits, config, hours=1e-9)
+    (ws.prepared / panel.data_id / "panel.parquet").unlink()
+    with pytest.raises(DataError, match="data of this run is gone"):
+        resume(ws, quiet=True)
+
+
+# ------------------------------------------------------------------------------------------- a process that is killed
+COMMAND = [sys.executable, "-m", "vnq_colab"]
+LONG = ["--profile", "smoke", "--symbols", "SYN001,SYN002,SYN003,SYN004", "--epochs", "60", "--checkpoint-minutes", "0.001",
+        "--set", "train.patience=60", "--set", "machine.pack_models=6", "--set", "machine.threads=1"]
+
+
+def start(root, *arguments):
+    return subprocess.Popen([*COMMAND, *arguments, "--root", str(root)], cwd=ROOT, text=True, encoding="utf-8",
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_checkpoint(root, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(Path(root).glob("checkpoints/*/slot_b")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no checkpoint was written: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, prices):
+    root = tmp_path_factory.mktemp("undisturbed")
+    prepare(Workspace(root), prices)
+    process = start(root, "train", *LONG)
+    assert process.wait() == 0
+    return {symbol: row["sha256"] for symbol, row in read_session(root)["ledger"].items()}
+
+
+def read_session(root):
+    return json.loads(next(Path(root).glob("checkpoints/*/session.json")).read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("how, code", [(signal.SIGKILL, -9), (signal.SIGINT, 3), (signal.SIGTERM, 3)])
+def test_run_that_is_stopped_resumes_to_the_same_bits(tmp_path, prices, undisturbed, how, code):
+    prepare(Workspace(tmp_path), prices)
+    process = start(tmp_path, "train", *LONG)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(how)
+    process.communicate()
+    assert process.returncode == code
+    again = start(tmp_path, "resume")
+    _, said = again.communicate()
+    assert again.returncode == 0 and "goes on from its checkpoint" in said
+    session = read_session(tmp_path)
+    assert {symbol: row["sha256"] for symbol, row in session["ledger"].items()} == undisturbed
+    assert len(session["attempts"]) == 2
+
+
+def test_run_config_file_gives_the_config_back(tmp_path, panel, splits, config):
+    config = replace(config, symbols=("SYN001",), train=replace(config.train, epochs=1))
+    session = run_quietly(Workspace(tmp_path), panel, splits, config)
+    stored = json.loads((tmp_path / "configs" / f"{session.run_id}.json").read_text(encoding="utf-8"))
+    assert RunConfig.from_dict(stored["config"]) == config

@@ -1,0 +1,85 @@
+"""What the commands understand: the flags, each with a help that teaches, and one sentence for a wrong one."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from vnq_colab.config import PROFILES, RECIPES
+from vnq_colab.errors import did_you_mean
+
+BAD_INPUT = 2
+BEGIN_WITH = "Begin with: python -m vnq_colab run --data PRICES.parquet  (without --data: a synthetic market)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
+        choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
+        hint = did_you_mean(wrong[0], choices) if wrong else ""
+        print(f"vnq_colab: {message.partition(' (choose')[0] if hint else message}.{hint} See {self.prog} --help.", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def common_flags(sub: Parser) -> None:
+    sub.add_argument("--root", metavar="DIR", help="the workspace (default: $VNQ_HOME, else Google Drive for Desktop, "
+                                                   "else ./VN-Quant-Training)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
+
+
+def data_flags(sub: Parser) -> None:
+    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, low, "
+                                                    "close [VND], volume [shares] (default: a synthetic market)")
+    price_flags(sub)
+
+
+def price_flags(sub: Parser) -> None:
+    sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
+    sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
+    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise", help="stop at a bad row, or leave it out")
+
+
+def profile_flag(sub: Parser) -> None:
+    sub.add_argument("--profile", choices=tuple(PROFILES), help="the machine (default: $VNQ_PROFILE, else what is found)")
+
+
+def hours_flag(sub: Parser) -> None:
+    sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
+
+
+def run_flag(sub: Parser) -> None:
+    sub.add_argument("--run", metavar="ID", help="which run, or the beginning of its name (default: the latest)")
+
+
+def train_flags(sub: Parser) -> None:
+    profile_flag(sub)
+    hours_flag(sub)
+    sub.add_argument("--symbols", metavar="A,B", help="which symbols (default: the 102 of VN102 that the data has)")
+    sub.add_argument("--recipe", choices=tuple(RECIPES), default="default", help="how to train")
+    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
+    sub.add_argument("--members", type=int, metavar="N", help="networks in the ensemble of a symbol (default: 3)")
+    sub.add_argument("--checkpoint-minutes", type=float, metavar="M", help="minutes between checkpoints (default: 20)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, data order and dropout (default: 0)")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                     help="any other setting, e.g. train.learning_rate=3e-4 or model.width=64; may be repeated")
+
+
+def judge_flags(sub: Parser) -> None:
+    sub.add_argument("--gates", default="honest", help="honest (decides well) or original (those of the source texts)")
+    sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
+    sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
+    sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
+    sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
+
+
+def export_flags(sub: Parser) -> None:
+    sub.add_argument("--no-refit", action="store_true", help="export the judged networks instead of training them again on "
+                                                             "all labelled days")
+
+
+def predict_flags(sub: Parser) -> None:
+    sub.add_argument("--data", metavar="PATH", required=True, help="prices up to the latest day; all stocks, not only the 102")
+    price_flags(sub)
+    sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
+    sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")
