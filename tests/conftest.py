@@ -48,7 +48,7 @@ def config():
 
 @pytest.fixture(scope="session")
 def judged(tmp_path_factory, prices):
-    """A finished smoke run with its validation: (workspace, prepared, session, validation). Read it, do not change it."""
+    """(workspace, prepared, session, validation) of a finished smoke run. Read it, do not change it."""
     from vnq_colab.config import RunConfig
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.validate import validate

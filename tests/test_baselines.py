@@ -35,7 +35,8 @@ def test_momentum_is_the_last_five_days(everyone, panel):
 
 
 @pytest.mark.parametrize("column, value, message", [
-    ("p_up", 1.2, r"p_up outside \[0, 1\]"), ("mean_3", np.nan, "mean_3 is not a number"), ("scale", 0.0, "not positive"),
+    ("p_up", 1.2, r"p_up outside \[0, 1\]"), ("mean_3", np.nan, "mean_3 is not a number"),
+    ("scale", 0.0, "not positive"),
 ])
 def test_impossible_forecast_is_refused_with_symbol_and_day(everyone, column, value, message):
     everyone.loc[3, column] = value

@@ -29,7 +29,9 @@ def test_slots_are_written_in_turn_and_the_newest_is_loaded(store):
     assert read_json(store.folder / "manifest_a.json")["sequence"] == 3
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-10], lambda data: data[:80] + b"x" + data[81:], lambda data: b""])
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:-10], lambda data: data[:80] + b"x" + data[81:], lambda data: b"",
+])
 def test_damaged_newest_slot_gives_way_to_the_other_and_says_so(store, damage):
     store.save(state(1), facts())
     store.save(state(2), facts())

@@ -12,7 +12,8 @@ ROW = {"symbol": "HPG", "date": pd.Timestamp("2021-03-15"), "open": 41_000.0, "h
 
 def table(*changes):
     """A good row, then one row a day later for each change."""
-    rows = [ROW] + [ROW | {"date": ROW["date"] + pd.Timedelta(days=day + 1)} | change for day, change in enumerate(changes)]
+    rows = [ROW] + [ROW | {"date": ROW["date"] + pd.Timedelta(days=day + 1)} | change
+                    for day, change in enumerate(changes)]
     return pd.DataFrame(rows)
 
 
@@ -51,7 +52,8 @@ def test_nothing_left_is_an_error():
 
 
 def test_rows_come_back_sorted_and_typed():
-    clean, _ = clean_prices(table({}, {}).sample(frac=1, random_state=1).assign(volume=lambda t: t["volume"].astype(float)))
+    clean, _ = clean_prices(table({}, {}).sample(frac=1, random_state=1)
+                            .assign(volume=lambda t: t["volume"].astype(float)))
     assert clean["date"].is_monotonic_increasing
     assert clean["volume"].dtype == "int64"
 

@@ -17,12 +17,14 @@ def test_original_recipe_is_what_the_source_texts_ask_for():
     train = RunConfig.for_machine("cpu", recipe="original").train
     assert (train.epochs, train.windows_per_batch, train.learning_rate, train.patience) == (100, 32, 1e-3, 15)
     local = RunConfig.for_machine("i7-14700", recipe="original-cpu")
-    assert (local.train.epochs, local.train.windows_per_batch, local.train.accumulate, local.model.look_back) == (50, 4, 8, 30)
+    assert (local.train.epochs, local.train.windows_per_batch, local.train.accumulate,
+            local.model.look_back) == (50, 4, 8, 30)
     assert local.symbols == ("FPT", "VCB", "HPG")
 
 
 def test_default_network_has_the_documented_size():
-    assert StockformerConfig() == StockformerConfig(look_back=60, horizon=5, width=128, n_layers=4, n_heads=8, feed_forward=512)
+    assert StockformerConfig() == StockformerConfig(look_back=60, horizon=5, width=128, n_layers=4, n_heads=8,
+                                                    feed_forward=512)
     assert TrainConfig().windows_per_batch == 4
 
 
@@ -48,7 +50,9 @@ def test_setting_is_read_as_on_the_command_line():
     assert config.symbols == ("FPT", "HPG")
 
 
-@pytest.mark.parametrize("make", [lambda: RunConfig.for_machine("a10"), lambda: RunConfig.for_machine("cpu", recipe="orignal")])
+@pytest.mark.parametrize("make", [
+    lambda: RunConfig.for_machine("a10"), lambda: RunConfig.for_machine("cpu", recipe="orignal"),
+])
 def test_unknown_profile_or_recipe_names_the_nearest(make):
     with pytest.raises(ConfigError, match="Did you mean"):
         make()

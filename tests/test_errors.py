@@ -5,11 +5,14 @@ from vnq_colab.errors import VnqError, did_you_mean, name_a_few
 
 
 def test_error_tree_in_the_docstring_names_every_class():
-    classes = [value.__name__ for value in vars(errors).values() if isinstance(value, type) and issubclass(value, VnqError)]
+    classes = [value.__name__ for value in vars(errors).values()
+               if isinstance(value, type) and issubclass(value, VnqError)]
     assert all(name in errors.__doc__ for name in classes)
 
 
-@pytest.mark.parametrize("found, hint", [("lerning_rate", " Did you mean 'learning_rate'?"), ("zzz", " Known: epochs, learning_rate.")])
+@pytest.mark.parametrize("found, hint", [
+    ("lerning_rate", " Did you mean 'learning_rate'?"), ("zzz", " Known: epochs, learning_rate."),
+])
 def test_did_you_mean_names_the_nearest_or_all(found, hint):
     assert did_you_mean(found, ["epochs", "learning_rate"]) == hint
 

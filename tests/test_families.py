@@ -104,7 +104,8 @@ def test_forecaster_refuses_a_panel_with_other_features(panel, splits, config):
     other = Panel(panel.values, panel.returns, panel.present, panel.symbols, panel.days, names, panel.data_id)
     with pytest.raises(DeliveryError, match="trained on return_1.*does not compute.*computes return_one"):
         forecaster.predict(other, splits.test.mask(panel.days))
-    swapped = Panel(panel.values, panel.returns, panel.present, panel.symbols, panel.days, panel.feature_names[::-1], "x")
+    swapped = Panel(panel.values, panel.returns, panel.present, panel.symbols, panel.days,
+                    panel.feature_names[::-1], "x")
     with pytest.raises(DeliveryError, match="another order"):
         forecaster.predict(swapped, splits.test.mask(panel.days))
 

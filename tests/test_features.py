@@ -97,7 +97,8 @@ def test_rsi_equals_wilders_recursion():
 def test_bollinger_and_stochastic_equal_the_slow_way():
     table = random_stock()
     close = table["close"].to_numpy()
-    assert value(table, "bollinger_20") == pytest.approx((close[-1] - close[-20:].mean()) / (2 * close[-20:].std(ddof=1)), rel=1e-4)
+    assert value(table, "bollinger_20") == pytest.approx(
+        (close[-1] - close[-20:].mean()) / (2 * close[-20:].std(ddof=1)), rel=1e-4)
     low, high = close[-14:].min(), close[-14:].max()
     assert value(table, "stochastic_14") == pytest.approx(2 * (close[-1] - low) / (high - low) - 1, abs=1e-5)
 

@@ -17,8 +17,8 @@ def test_universe_is_the_shared_list():
 
 
 @pytest.mark.parametrize("exchange, day, band", [
-    ("HOSE", "2012-06-01", 0.05), ("HOSE", "2020-06-01", 0.07), ("HNX", "2020-06-01", 0.10), ("UPCOM", "2014-01-02", 0.10),
-    ("UPCOM", "2020-06-01", 0.15), ("XETRA", "2020-06-01", 0.07),
+    ("HOSE", "2012-06-01", 0.05), ("HOSE", "2020-06-01", 0.07), ("HNX", "2020-06-01", 0.10),
+    ("UPCOM", "2014-01-02", 0.10), ("UPCOM", "2020-06-01", 0.15), ("XETRA", "2020-06-01", 0.07),
 ])
 def test_band_is_of_the_exchange_and_the_date(exchange, day, band):
     assert VN_RULES.band(exchange, pd.DatetimeIndex([day])).tolist() == [band]

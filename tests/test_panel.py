@@ -22,8 +22,8 @@ def test_label_is_unknown_when_a_day_ahead_is_absent(prices):
 
 def test_outcomes_add_up_and_unchanged_closes_are_flat():
     closes = [100.0, 101, 99, 102, 98, 100, 100, 100, 100, 100, 100]
-    table = pd.DataFrame({"symbol": "AAA", "date": pd.bdate_range("2024-01-01", periods=11), "open": closes, "high": closes,
-                          "low": closes, "close": closes, "volume": 1})
+    table = pd.DataFrame({"symbol": "AAA", "date": pd.bdate_range("2024-01-01", periods=11),
+                          "open": closes, "high": closes, "low": closes, "close": closes, "volume": 1})
     outcomes = build_panel(table).outcomes()
     assert abs(outcomes["actual"][0]) < FLAT
     steps = [f"actual_{step}" for step in range(1, 6)]

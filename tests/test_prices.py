@@ -5,7 +5,8 @@ import pytest
 from vnq_colab.data.prices import load_index, load_prices, read_prices
 from vnq_colab.errors import DataError
 
-GOOD = "symbol,date,open,high,low,close,volume\nFPT,2024-01-02,100,110,90,105,1000\nFPT,2024-01-03,105,111,100,110,2000\n"
+GOOD = ("symbol,date,open,high,low,close,volume\n"
+        "FPT,2024-01-02,100,110,90,105,1000\nFPT,2024-01-03,105,111,100,110,2000\n")
 
 
 def write(folder, text, name="prices.csv"):

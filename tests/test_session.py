@@ -27,8 +27,8 @@ def test_session_survives_its_file(session):
 
 
 def test_session_file_has_the_documented_fields(session):
-    fields = {"run_id", "family", "status", "why", "config", "config_id", "data_id", "code_version", "machine", "started",
-              "heartbeat", "owner", "seconds", "packs", "ledger", "attempts"}
+    fields = {"run_id", "family", "status", "why", "config", "config_id", "data_id", "code_version", "machine",
+              "started", "heartbeat", "owner", "seconds", "packs", "ledger", "attempts"}
     assert fields <= set(read_json(session.folder / "session.json"))
     assert set(session.seconds) == {"training", "evaluation", "checkpoint", "idle"}
 

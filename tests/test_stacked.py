@@ -50,7 +50,8 @@ class LoopNetwork(nn.Module):
                 norm.bias.requires_grad_(False)
         own = {"input": self.embed, "readout": self.readout}
         for number, layer in enumerate(self.layers):
-            own |= {f"{number}.mix": layer.self_attn.out_proj, f"{number}.up": layer.linear1, f"{number}.down": layer.linear2}
+            own |= {f"{number}.mix": layer.self_attn.out_proj, f"{number}.up": layer.linear1,
+                    f"{number}.down": layer.linear2}
             layer.self_attn.in_proj_weight.data = part[f"{number}.qkv.weight"].T.clone()
             layer.self_attn.in_proj_bias.data = part[f"{number}.qkv.bias"].clone()
         for name, linear in own.items():
@@ -66,16 +67,19 @@ class LoopNetwork(nn.Module):
 
 def loop_networks(network, weights):
     parts = stacked.unstack(weights, network.shapes)
-    return [LoopNetwork(network.config, {name: part[row] for name, part in parts.items()}) for row in range(len(weights))]
+    return [LoopNetwork(network.config, {name: part[row] for name, part in parts.items()})
+            for row in range(len(weights))]
 
 
 def flat_gradient(network, loop):
     """The gradient of a loop network in the order of the stack's parameters."""
-    pieces = {"position": loop.position.grad, "input.weight": loop.embed.weight.grad.T, "input.bias": loop.embed.bias.grad,
+    pieces = {"position": loop.position.grad,
+              "input.weight": loop.embed.weight.grad.T, "input.bias": loop.embed.bias.grad,
               "readout.weight": loop.readout.weight.grad.T, "readout.bias": loop.readout.bias.grad}
     for number, layer in enumerate(loop.layers):
         attention = layer.self_attn
-        pieces |= {f"{number}.qkv.weight": attention.in_proj_weight.grad.T, f"{number}.qkv.bias": attention.in_proj_bias.grad}
+        pieces |= {f"{number}.qkv.weight": attention.in_proj_weight.grad.T,
+                   f"{number}.qkv.bias": attention.in_proj_bias.grad}
         for name, linear in (("mix", attention.out_proj), ("up", layer.linear1), ("down", layer.linear2)):
             pieces |= {f"{number}.{name}.weight": linear.weight.grad.T, f"{number}.{name}.bias": linear.bias.grad}
     return torch.cat([pieces[name].flatten() for name in network.shapes])

@@ -157,7 +157,8 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     except VnqError as error:
         checks.append(("workspace", False, str(error)))
     found = (ws.prepared / "current.json").exists()
-    checks.append(("data", found, "prepared" if found else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH"))
+    checks.append(("data", found, "prepared" if found
+                   else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH"))
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
     _tell(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
@@ -203,14 +204,16 @@ def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> in
         if again.status != "finished":
             return _ended(again, options)
     bundle = export_bundle(session, verdict, refit=not options.no_refit, quiet=True)
-    _tell(options, repr(bundle), {"run_id": session.run_id, "folder": str(bundle.folder), "decisions": bundle.decisions})
+    _tell(options, repr(bundle),
+          {"run_id": session.run_id, "folder": str(bundle.folder), "decisions": bundle.decisions})
     return _code(session)
 
 
 def _ended(session: "Session", options: argparse.Namespace) -> int:
     _tell(options, repr(session), session.to_dict())
     if session.status != "finished":
-        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"", file=sys.stderr)
+        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"",
+              file=sys.stderr)
     return _code(session)
 
 
@@ -218,7 +221,8 @@ def _code(session: "Session") -> int:
     if session.status != "finished":
         return PAUSED
     if failed := session.failed():
-        print(f"{len(failed)} symbols failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}", file=sys.stderr)
+        print(f"{len(failed)} symbols failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}",
+              file=sys.stderr)
         return SOME_FAILED
     return DONE
 
@@ -247,9 +251,14 @@ def _parser() -> arguments.Parser:
     parser.add_argument("--version", action="version", version=f"vnq_colab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=arguments.Parser)
     parts = {
-        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags), prepare: (arguments.data_flags,),
-        train: (arguments.train_flags,), resume: (arguments.run_flag, arguments.hours_flag), status: (arguments.run_flag,),
-        validate: (arguments.run_flag, arguments.judge_flags), export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag), predict: (arguments.predict_flags,),
+        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags),
+        prepare: (arguments.data_flags,),
+        train: (arguments.train_flags,),
+        resume: (arguments.run_flag, arguments.hours_flag),
+        status: (arguments.run_flag,),
+        validate: (arguments.run_flag, arguments.judge_flags),
+        export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag),
+        predict: (arguments.predict_flags,),
         doctor: (arguments.profile_flag,),
     }
     for command, flags in parts.items():

@@ -18,7 +18,8 @@ class Parser(argparse.ArgumentParser):
         wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
         choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
         hint = did_you_mean(wrong[0], choices) if wrong else ""
-        print(f"vnq_colab: {message.partition(' (choose')[0] if hint else message}.{hint} See {self.prog} --help.", file=sys.stderr)
+        print(f"vnq_colab: {message.partition(' (choose')[0] if hint else message}.{hint} See {self.prog} --help.",
+              file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 
@@ -29,19 +30,21 @@ def common_flags(sub: Parser) -> None:
 
 
 def data_flags(sub: Parser) -> None:
-    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, low, "
-                                                    "close [VND], volume [shares] (default: a synthetic market)")
+    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, "
+                                                    "low, close [VND], volume [shares] (default: a synthetic market)")
     price_flags(sub)
 
 
 def price_flags(sub: Parser) -> None:
     sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
     sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
-    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise", help="stop at a bad row, or leave it out")
+    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise",
+                     help="stop at a bad row, or leave it out")
 
 
 def profile_flag(sub: Parser) -> None:
-    sub.add_argument("--profile", choices=tuple(PROFILES), help="the machine (default: $VNQ_PROFILE, else what is found)")
+    sub.add_argument("--profile", choices=tuple(PROFILES),
+                     help="the machine (default: $VNQ_PROFILE, else what is found)")
 
 
 def hours_flag(sub: Parser) -> None:
@@ -74,12 +77,13 @@ def judge_flags(sub: Parser) -> None:
 
 
 def export_flags(sub: Parser) -> None:
-    sub.add_argument("--no-refit", action="store_true", help="export the judged networks instead of training them again on "
-                                                             "all labelled days")
+    sub.add_argument("--no-refit", action="store_true",
+                     help="export the judged networks instead of training them again on all labelled days")
 
 
 def predict_flags(sub: Parser) -> None:
-    sub.add_argument("--data", metavar="PATH", required=True, help="prices up to the latest day; all stocks, not only the 102")
+    sub.add_argument("--data", metavar="PATH", required=True,
+                     help="prices up to the latest day; all stocks, not only the 102")
     price_flags(sub)
     sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
     sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")

@@ -35,7 +35,8 @@ class StockformerConfig:
     def __post_init__(self) -> None:
         for name in ("look_back", "horizon", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
-        _require(self.width % self.n_heads == 0, "model.width", self.width, f"must be a multiple of n_heads = {self.n_heads}")
+        _require(self.width % self.n_heads == 0, "model.width", self.width,
+                 f"must be a multiple of n_heads = {self.n_heads}")
         _require(self.min_context <= self.look_back, "model.min_context", self.min_context,
                  f"must not exceed look_back = {self.look_back}")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
@@ -126,12 +127,15 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "a100": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 306}},
     "l4": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 153}},
     "t4": {"machine": {"device": "cuda", "pack_models": 102}},
-    "cpu": {  # chosen: 2026-11-21 in benchmarks/EXPERIMENTS.md: on real prices as good as the full network, a fifth of the time
+    "cpu": {  # chosen: 2026-11-21 in benchmarks/EXPERIMENTS.md: on real prices as good as the full one, a fifth of the time
         "machine": {"pack_models": 48},
         "model": {"width": 64, "n_layers": 2, "n_heads": 4, "feed_forward": 256},
         "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2},
     },
-    "i7-14700": {"machine": {"threads": 8, "pack_models": 48}, "train": {"epochs": 50, "patience": 8, "warmup_epochs": 3}},
+    "i7-14700": {
+        "machine": {"threads": 8, "pack_models": 48},
+        "train": {"epochs": 50, "patience": 8, "warmup_epochs": 3},
+    },
     "smoke": {
         "machine": {"pack_models": 6},
         "model": {"width": 16, "n_layers": 1, "n_heads": 2, "feed_forward": 32},
@@ -168,8 +172,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
-        _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols, "must name a symbol, or be null")
-        _require(self.recipe in RECIPES, "recipe", self.recipe, f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
+        _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
+                 "must name a symbol, or be null")
+        _require(self.recipe in RECIPES, "recipe", self.recipe,
+                 f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
 
     @classmethod
     def for_machine(cls, machine: Machine | str, *, recipe: str = "default", **changes: Any) -> Self:

@@ -81,7 +81,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}). Restore it, or delete it and start anew.") from error
+        raise CheckpointError(f"{path}: not readable as JSON ({error}). "
+                              "Restore it, or delete it and start anew.") from error
 
 
 def write_payload(path: Path, body: bytes | memoryview, sequence: int) -> None:
@@ -96,7 +97,10 @@ def write_payload(path: Path, body: bytes | memoryview, sequence: int) -> None:
 
 
 def read_payload(path: Path) -> tuple[int, bytes]:
-    """(sequence number, body) of a file that `write_payload` wrote. Raises CheckpointError unless every byte verifies."""
+    """(sequence number, body) of a file that `write_payload` wrote.
+
+    Raises CheckpointError unless every byte verifies.
+    """
     try:
         with open(path, "rb") as file:
             header = file.read(_HEADER.size)

@@ -44,18 +44,21 @@ class CleaningReport:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per disease."""
-        return pd.DataFrame([asdict(item) for item in self.findings], columns=["disease", "treatment", "rows", "example"])
+        return pd.DataFrame([asdict(item) for item in self.findings],
+                            columns=["disease", "treatment", "rows", "example"])
 
     def __repr__(self) -> str:
         lines = [f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
                  f"{self.first_day} to {self.last_day}"]
-        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})" for item in self.findings]
+        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
+                  for item in self.findings]
         lines += ["  no disease found"] if not self.findings else []
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def _repr_html_(self) -> str:
         table = self.to_frame().to_html(index=False) if self.findings else "<p>No disease found.</p>"
-        return f"<p><b>{repr(self).splitlines()[0]}</b></p>{table}" + "".join(f"<p>⚠ {text}</p>" for text in self.warnings)
+        return (f"<p><b>{repr(self).splitlines()[0]}</b></p>{table}"
+                + "".join(f"<p>⚠ {text}</p>" for text in self.warnings))
 
 
 def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str = "the price table",

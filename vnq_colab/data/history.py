@@ -1,4 +1,4 @@
-"""Prices as blocks for vectorised features: each symbol's own trading days, the market's calendar, and the ways between."""
+"""Prices as blocks: each symbol's own trading days, the market's calendar, and the ways between."""
 
 import functools
 

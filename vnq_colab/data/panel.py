@@ -16,8 +16,8 @@ from vnq_colab.data.forecast import HORIZON
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.files import write_atomic
 
-FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero than this is "unchanged": closes are equal, sums of floats are not
-SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what was never seen in training stays bounded
+FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
+SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what training never saw stays bounded
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,7 +69,7 @@ class Panel:
         return targets, known
 
     def outcomes(self, horizon: int = HORIZON) -> pd.DataFrame:
-        """Long table `symbol, date, actual_1 .. actual_5, actual`: what happened after each origin, where it is known."""
+        """Long table `symbol, date, actual_1 .. actual_5, actual` of the origins with known outcomes."""
         targets, known = self.labels(horizon)
         symbol, day = np.nonzero(known)
         table = pd.DataFrame({"symbol": np.asarray(self.symbols, dtype=object)[symbol], "date": self.days[day]})
@@ -132,7 +132,10 @@ class Scaler:
 
 
 def fit_scaler(panel: Panel, first: pd.Timestamp, last: pd.Timestamp) -> Scaler:
-    """The scaler of the days from `first` to `last`, both included. A symbol absent throughout gets mean 0, spread 1."""
+    """The scaler of the days from `first` to `last`, both included.
+
+    A symbol absent throughout gets mean 0, spread 1.
+    """
     inside = np.asarray((panel.days >= first) & (panel.days <= last))
     use = (panel.present & inside)[:, :, None]
     count = np.maximum(use.sum(axis=1), 1)  # [symbols, 1]

@@ -81,8 +81,8 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     try:
         facts = read_json(folder / "prepared.json")
         if tuple(facts["features"]) != tuple(FEATURES):
-            raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, this "
-                            f"code computes {len(FEATURES)}. Run prepare again on the same prices.")
+            raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
+                            f"this code computes {len(FEATURES)}. Run prepare again on the same prices.")
         index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
         return Prepared(
             folder, pd.read_parquet(folder / "prices.parquet"), Panel.load(folder / "panel.parquet"),
@@ -94,7 +94,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
 
 
 def keep_panel(ws: Workspace, panel: Panel) -> None:
-    """Stores a panel that was built by hand, so that its run can be resumed; one that is there already is left alone."""
+    """Stores a panel built by hand, so that its run can be resumed; leaves a stored one alone."""
     path = ws.prepared / panel.data_id / "panel.parquet"
     if not path.exists():
         panel.save(path)
@@ -107,7 +107,8 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
         raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.")
     panel = Panel.load(path)
     if panel.data_id != data_id:
-        raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. Prepare the same prices again.")
+        raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. "
+                        "Prepare the same prices again.")
     return panel
 
 
@@ -125,7 +126,8 @@ def _staleness(prices: pd.DataFrame, as_of: str | None) -> list[str]:
     age = (day - last).days
     if age <= STALE_DAYS:
         return []
-    return [f"the newest prices are of {last}, {age} days before {day}: bring newer files, or name the day with --as-of"]
+    return [f"the newest prices are of {last}, {age} days before {day}: "
+            "bring newer files, or name the day with --as-of"]
 
 
 def _is_there(prepared: Prepared) -> bool:

@@ -63,7 +63,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.read_bytes()[:4] == b"PAR1":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, dtype={"symbol": str, "exchange": str})
+            table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True,
+                                dtype={"symbol": str, "exchange": str})
     except (ValueError, OSError, pd.errors.ParserError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be read as parquet or CSV ({reason}).") from error
@@ -81,7 +82,8 @@ def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: Path) -
     if missing:
         spare = [str(name) for name in table.columns if name not in needed + OPTIONAL]
         hints = "".join(did_you_mean(name, spare) for name in missing[:1] if spare)
-        raise DataError(f"{path}: column {name_a_few(missing)} is missing; found {name_a_few(map(str, table.columns), 12)}."
+        raise DataError(f"{path}: column {name_a_few(missing)} is missing; "
+                        f"found {name_a_few(map(str, table.columns), 12)}."
                         f"{hints if 'mean' in hints else ''} Needed: {', '.join(needed)}.")
 
 
@@ -121,4 +123,5 @@ def _refuse_unreadable(bad: np.ndarray, column: pd.Series, name: str, expected: 
     if bad.any():
         more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
         found = column.iloc[int(bad.argmax())]
-        raise DataError(f"{path}: row {int(bad.argmax()) + 2}: {name} is {found!r}, not {expected}{more}. Repair the file.")
+        raise DataError(f"{path}: row {int(bad.argmax()) + 2}: {name} is {found!r}, not {expected}{more}. "
+                        "Repair the file.")

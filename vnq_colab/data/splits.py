@@ -23,7 +23,7 @@ class DayRange:
 
 @dataclass(frozen=True)
 class Splits:
-    """Day ranges, the same for all symbols. A range holds forecast origins; the purged days before the next hold none."""
+    """Day ranges of forecast origins, the same for all symbols; the purged days between hold none."""
 
     train: DayRange
     valid: DayRange

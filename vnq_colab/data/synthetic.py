@@ -2,7 +2,7 @@
 
 Symbols are called SYN001, SYN002, ...: no real name ever stands beside a made-up price. The market has a common factor,
 volatility that clusters, unequal listing dates, price bands, ticks, days without trades, and halts. `signal` is a dial:
-the share of the variance of 5-day returns that today's prices and volumes can explain; at 0 every price is a random walk.
+the share of the variance of 5-day returns that today's prices and volumes explain; at 0 every price is a random walk.
 """
 
 import re
@@ -18,8 +18,8 @@ from vnq_colab.errors import ConfigError
 PERSISTENCE = 0.9  # of the planted signal from day to day
 VOLUME_SHOWS = 0.8  # how strongly it moves log volume; the noise beside it is 0.15
 MARKET_SHARE = 0.28  # of a stock's variance; the mean correlation measured on real prices
-SOLAR_TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20", "2024-02-08",
-                            "2025-01-27", "2026-02-16"])
+SOLAR_TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11",
+                            "2022-01-31", "2023-01-20", "2024-02-08", "2025-01-27", "2026-02-16"])
 
 
 def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0, signal: float = 0.10,
@@ -87,7 +87,8 @@ def _strength(signal: float) -> float:
     return float(np.sqrt(signal * HORIZON / (explained - signal * total)))
 
 
-def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
+def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarray,
+          days: pd.DatetimeIndex) -> np.ndarray:
     """`[days, symbols, 4]`: open, high, low, close [VND], inside the day's band and on the tick."""
     n_days, n_symbols = returns.shape
     bands = np.stack([VN_RULES.band(name, days) for name in exchanges], axis=1)  # [days, symbols]

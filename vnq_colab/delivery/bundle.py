@@ -70,12 +70,14 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
                   quiet: bool = False) -> Bundle:
     """Writes every finished symbol with its decision to `models/<run_id>/`, and makes it the current bundle.
 
-    `verdict` None takes the one that validation stored; a run without any is exported as unjudged. With `refit` the networks are first trained again on all labelled days; that is a run of its own, so a stop loses
-    nothing: call again to go on. Raises SessionError when no symbol is finished, or the refit paused.
+    `verdict` None takes the one that validation stored; a run without any is exported as unjudged. With `refit` the
+    networks are first trained again on all labelled days; that is a run of its own, so a stop loses nothing: call again
+    to go on. Raises SessionError when no symbol is finished, or the refit paused.
     """
     verdict = stored_verdict(session) if verdict is None else verdict
     if verdict is not None and verdict.run_id not in ("", session.run_id):
-        raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. Validate this run first.")
+        raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "
+                            "Validate this run first.")
     judged = load_forecaster(session)
     forecaster, days = judged, session.days["train"]
     if refit:
@@ -105,13 +107,15 @@ def load_bundle(path: "str | Path") -> Bundle:
             folder = folder / read_json(folder / "current.json")["run_id"]
         manifest = read_json(folder / "manifest.json")
         if manifest["format"] > FORMAT:
-            raise DeliveryError(f"{folder}: written by a newer version of the library ({manifest['code_version']}; this is "
-                                f"{__version__}). Update vnq_colab.")
+            raise DeliveryError(f"{folder}: written by a newer version of the library ({manifest['code_version']}; "
+                                f"this is {__version__}). Update vnq_colab.")
         files, family = manifest["files"], family_module(manifest["family"])
     except FileNotFoundError:
-        raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder.") from None
+        raise DeliveryError(f"{folder}: there is no manifest.json in it. "
+                            "Export first, or name a bundle's folder.") from None
     except (KeyError, TypeError) as error:
-        raise DeliveryError(f"{folder / 'manifest.json'}: not a manifest of this library ({error}). Export again.") from error
+        raise DeliveryError(f"{folder / 'manifest.json'}: not a manifest of this library ({error}). "
+                            "Export again.") from error
     for name, fact in files.items():
         if not (folder / name).exists():
             raise DeliveryError(f"{folder / name}: in the manifest but not in the folder. Copy the bundle again.")

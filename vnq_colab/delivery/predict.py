@@ -31,8 +31,8 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     market, here = bundle.manifest["market_symbols"], set(prices["symbol"])
     shared = sum(symbol in here for symbol in market) / len(market)
     if shared < FEWEST_OF_MARKET:
-        warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} of "
-                        "them: breadth, ranks and market returns mean something else. Bring all stocks.")
+        warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} "
+                        "of them: breadth, ranks and market returns mean something else. Bring all stocks.")
     forecast = bundle.predict_latest(prices, index)
     absent = [symbol for symbol in bundle.decisions if symbol not in set(forecast["symbol"])]
     if absent:

@@ -53,12 +53,13 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
         "Data": f"{session.data_id}, {len(prepared.panel.symbols)} symbols, "
                 f"{prepared.panel.days[0]:%Y-%m-%d} to {prepared.panel.days[-1]:%Y-%m-%d}",
         "Judged days": f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {ours['date'].nunique()} forecast origins",
-        "Training days": f"{splits.train.first} to {splits.train.last}; {splits.purge_days} days purged before each border",
+        "Training days": f"{splits.train.first} to {splits.train.last}; "
+                         f"{splits.purge_days} days purged before each border",
         "Recipe": f"{session.config.recipe}, seed {session.config.seed}, {session.config.n_members} networks a symbol",
         "Machine": f"{session.machine.get('processor', '')}, profile {session.config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",
     }
-    report = write_report(session.ws.report_folder(session.run_id), title=f"Validation of {session.run_id}", facts=facts,
-                          forecast=everyone, scores=scores, result=result, verdict=verdict, history=session.history,
-                          note=session.note)
+    report = write_report(session.ws.report_folder(session.run_id), title=f"Validation of {session.run_id}",
+                          facts=facts, forecast=everyone, scores=scores, result=result, verdict=verdict,
+                          history=session.history, note=session.note)
     return Validation(everyone, scores, result, verdict, report)

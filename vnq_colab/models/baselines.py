@@ -1,4 +1,7 @@
-"""Opponents: forecasts that anybody can make, on exactly the rows of ours. A model that does not beat them is no use."""
+"""Opponents: forecasts that anybody can make, on exactly the rows of ours.
+
+A model that does not beat them is no use.
+"""
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,8 @@ from vnq_colab.data.splits import Splits
 def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFrame:
     """The forecast with three families added on the same symbols and days: zero, majority, momentum.
 
-    zero: no change. majority: the direction that was more frequent in the training days, always. momentum: the last five
-    days go on. What they need is taken from the training days and from the past of each origin.
+    zero: no change. majority: always the direction more frequent in the training days. momentum: the last five days
+    go on. What they need is taken from the training days and from the past of each origin.
     """
     tables = [forecast]
     train = splits.train.mask(panel.days)
@@ -26,7 +29,8 @@ def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFr
         moved = sums[np.abs(sums) >= FLAT]
         up_share = float((moved > 0).mean()) if len(moved) else 0.5
         typical = max(float(np.median(np.abs(moved))), FLAT * HORIZON) if len(moved) else FLAT * HORIZON
-        past = pd.Series(returns).fillna(0.0).rolling(HORIZON).sum().fillna(0.0).to_numpy()[panel.days.get_indexer(dates)]
+        past = (pd.Series(returns).fillna(0.0).rolling(HORIZON).sum().fillna(0.0)
+                .to_numpy()[panel.days.get_indexer(dates)])
         five_days = {
             "zero": (np.zeros(len(dates)), np.full(len(dates), 0.5)),
             "majority": (np.full(len(dates), typical if up_share >= 0.5 else -typical), np.full(len(dates), up_share)),

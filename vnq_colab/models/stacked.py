@@ -53,7 +53,8 @@ def attention(qkv: torch.Tensor, mask: torch.Tensor, any_key: torch.Tensor, n_he
 
     `last_only` asks for the last position alone: `[models * batch, 1, width]`.
     """
-    query, key, value = qkv.unflatten(-1, (3, n_heads, -1)).permute(2, 0, 3, 1, 4)  # each [rows, heads, time, width/heads]
+    # each [rows, heads, time, width/heads]
+    query, key, value = qkv.unflatten(-1, (3, n_heads, -1)).permute(2, 0, 3, 1, 4)
     if last_only:
         query, mask, any_key = query[:, :, -1:], mask[:, :, -1:], any_key[:, -1:]
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -79,7 +80,10 @@ def huber_per_model(output: torch.Tensor, target: torch.Tensor, weight: torch.Te
 
 
 def clip_per_model(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Scales each row of `[models, parameters]` in place to at most `clip_norm`; returns the norms before, `[models]`."""
+    """Scales each row of `[models, parameters]` in place to at most `clip_norm`.
+
+    Returns the norms before, `[models]`.
+    """
     norms = torch.linalg.vector_norm(gradient, dim=1)
     gradient.mul_((clip_norm / (norms + 1e-6)).clamp(max=1).unsqueeze(1))
     return norms

@@ -94,9 +94,11 @@ class Stockformer:
             mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, at_end)
             if at_end:
                 h = h.view(models, batch, time, -1)[:, :, -1]  # [models, batch, width]
-            mixed = affine(mixed.reshape(models, -1, config.width), part[f"{layer}.mix.weight"], part[f"{layer}.mix.bias"])
+            mixed = affine(mixed.reshape(models, -1, config.width),
+                           part[f"{layer}.mix.weight"], part[f"{layer}.mix.bias"])
             h = h + dropout(mixed, config.dropout, noise)
-            wide = affine(functional.layer_norm(h, (config.width,)), part[f"{layer}.up.weight"], part[f"{layer}.up.bias"])
+            wide = affine(functional.layer_norm(h, (config.width,)),
+                          part[f"{layer}.up.weight"], part[f"{layer}.up.bias"])
             narrow = affine(functional.relu(wide), part[f"{layer}.down.weight"], part[f"{layer}.down.bias"])
             h = h + dropout(narrow, config.dropout, noise)
         out = affine(functional.layer_norm(h, (config.width,)), part["readout.weight"], part["readout.bias"])
@@ -178,8 +180,8 @@ class StockformerForecaster(Forecaster):
         told = [f"it was trained on {', '.join(missing)}, which this code does not compute"] if missing else []
         told += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
         told = told or ["the same features stand in another order"]
-        raise DeliveryError(f"the model and the code differ in features: {'; '.join(told)}. Use the version of the library "
-                            f"that exported it ({self.facts.get('code_version', 'unknown')}), or train again.")
+        raise DeliveryError(f"the model and the code differ in features: {'; '.join(told)}. Use the version of the "
+                            f"library that exported it ({self.facts.get('code_version', 'unknown')}), or train again.")
 
     def to_state(self) -> dict[str, Any]:
         """All of it, weights as they are: what a finished pack keeps."""
@@ -191,7 +193,8 @@ class StockformerForecaster(Forecaster):
     @classmethod
     def from_states(cls, states: list[dict[str, Any]], facts: dict[str, Any] | None = None) -> "StockformerForecaster":
         """The forecaster of all packs together."""
-        scaler = Scaler(*(np.concatenate([state[name].numpy() for state in states]) for name in ("mean", "spread", "target")))
+        scaler = Scaler(*(np.concatenate([state[name].numpy() for state in states])
+                          for name in ("mean", "spread", "target")))
         return cls(StockformerConfig(**states[0]["config"]), tuple(states[0]["feature_names"]),
                    tuple(symbol for state in states for symbol in state["symbols"]),
                    torch.cat([state["weights"] for state in states]), scaler,
@@ -202,7 +205,8 @@ class StockformerForecaster(Forecaster):
         row = self.symbols.index(symbol)
         return {
             "format": FORMAT, "family": "stockformer", "symbol": symbol, "config": asdict(self.config),
-            "horizon": self.config.horizon, "feature_names": list(self.feature_names), "members": self.weights[row].half(),
+            "horizon": self.config.horizon, "feature_names": list(self.feature_names),
+            "members": self.weights[row].half(),
             "scaler": {"mean": torch.from_numpy(self.scaler.mean[row].copy()),
                        "spread": torch.from_numpy(self.scaler.spread[row].copy()),
                        "target": float(self.scaler.target[row])},
@@ -247,12 +251,13 @@ def _read_model(file: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
         raise DeliveryError(f"{file}: not a model of this library, or damaged ({type(error).__name__}).") from error
     if newer:
-        raise DeliveryError(f"{file}: written by a newer version of the library (format {state['format']}, this one reads "
-                            f"{FORMAT}). Update vnq_colab.")
+        raise DeliveryError(f"{file}: written by a newer version of the library (format {state['format']}, "
+                            f"this one reads {FORMAT}). Update vnq_colab.")
     return state
 
 
-def make_learner(panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig, **choices: Any) -> TorchLearner:
+def make_learner(panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
+                 **choices: Any) -> TorchLearner:
     """The learner of one pack: all symbols of `panel`, `config.n_members` networks each. See TorchLearner."""
     network = Stockformer(config.model, len(panel.feature_names))
     return TorchLearner(network, panel, train, valid, config, FORECASTER, **choices)

@@ -98,8 +98,10 @@ class TorchLearner(Learner):
 
     def measure(self) -> pd.DataFrame:
         """One row per symbol: epochs trained, the members' mean best epoch and best validation loss."""
-        rows = [(symbol, self.epoch, self.best_epoch[i], self.best_loss[i]) for i, (symbol, _) in enumerate(self.models)]
-        rows += [(symbol, self._last_epoch(symbol), epoch, loss) for (symbol, _), (_, epoch, loss) in self._done.items()]
+        rows = [(symbol, self.epoch, self.best_epoch[i], self.best_loss[i])
+                for i, (symbol, _) in enumerate(self.models)]
+        rows += [(symbol, self._last_epoch(symbol), epoch, loss)
+                 for (symbol, _), (_, epoch, loss) in self._done.items()]
         table = pd.DataFrame(rows, columns=["symbol", "epoch", "best_epoch", "valid_loss"])
         return table.groupby("symbol", sort=False).mean().reset_index()
 
@@ -128,7 +130,8 @@ class TorchLearner(Learner):
         self.best = state["best"].to(self.device)
         self.best_loss, self.best_epoch = np.array(state["best_loss"]), np.array(state["best_epoch"], dtype=int)
         self.history = [tuple(row) for row in state["history"]]
-        self._done = {(symbol, member): (weights, epoch, loss) for symbol, member, weights, epoch, loss in state["done"]}
+        self._done = {(symbol, member): (weights, epoch, loss)
+                      for symbol, member, weights, epoch, loss in state["done"]}
         self._diverged = dict(state["diverged"])
         self.epoch = state["epoch"]
         self._begin_epoch()
@@ -139,15 +142,19 @@ class TorchLearner(Learner):
         return self._validated()[0]
 
     def valid_accuracy(self) -> dict[str, float]:
-        """Share of right 5-day directions on the validation days, full windows, per finished symbol; no flat outcomes."""
+        """Share of right 5-day directions on the validation days, per finished symbol.
+
+        Over full windows, without flat outcomes.
+        """
         return self._validated()[1]
 
     # ---------------------------------------------------------------------------------------------- inside one epoch
     def _begin_epoch(self) -> None:
         """Which windows each model sees at each step of this epoch."""
         rows = [self.panel.symbols.index(symbol) for symbol, _ in self.models]
-        plans = [plan_epoch(np.flatnonzero(self._train_days[row]), self.settings.windows_per_batch * self.settings.accumulate,
-                            self._labelled, stable_seed("order", self.config.seed, *model, self.epoch))
+        plans = [plan_epoch(np.flatnonzero(self._train_days[row]),
+                            self.settings.windows_per_batch * self.settings.accumulate, self._labelled,
+                            stable_seed("order", self.config.seed, *model, self.epoch))
                  for row, model in zip(rows, self.models, strict=True)]
         self._steps = [len(plan) for plan in plans]
         ends = stack_plans(plans)  # [models, steps, windows]
@@ -188,7 +195,8 @@ class TorchLearner(Learner):
         x, there = windows_at(self._scaled, self._present, of_model, ends, self.config.model.look_back)
         low = self.config.machine.dtype != "float32"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            output = self.network.forward(self.weights, x, there, noise=noise, last_only=labelled == 1)[:, :, -labelled:]
+            output = self.network.forward(self.weights, x, there, noise=noise,
+                                          last_only=labelled == 1)[:, :, -labelled:]
         day = ends.unsqueeze(-1) + torch.arange(1 - labelled, 1, device=self.device)  # [models, batch, labelled]
         inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
         day = day.clamp(0, self._scaled.shape[1] - 1)
@@ -271,14 +279,17 @@ class TorchLearner(Learner):
             symbols = tuple(symbol for symbol in self.panel.symbols if (symbol, 0) in self._done
                             and symbol not in self._diverged)
             rows = [self.panel.symbols.index(symbol) for symbol in symbols]
-            weights = torch.stack([torch.stack([self._done[symbol, member][0] for member in members]) for symbol in symbols])
+            weights = torch.stack([torch.stack([self._done[symbol, member][0] for member in members])
+                                   for symbol in symbols])
             scaler = Scaler(self.scaler.mean[rows], self.scaler.spread[rows], self.scaler.target[rows])
             unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
-            made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler, unknown)
+            made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler,
+                                    unknown)
             self._validation = self._compare(made, unknown) if self.valid_days else (made, {})
         return self._validation
 
-    def _compare(self, made: "StockformerForecaster", unknown: np.ndarray) -> "tuple[StockformerForecaster, dict[str, float]]":
+    def _compare(self, made: "StockformerForecaster",
+                 unknown: np.ndarray) -> "tuple[StockformerForecaster, dict[str, float]]":
         """Residual spread and direction accuracy of the 5-day sums over the validation days."""
         origins = self.valid_days.mask(self.panel.days)
         labels, known = self.panel.select(made.symbols).labels(self.config.model.horizon)

@@ -1,7 +1,7 @@
 """Windows of look-back days: which ones an epoch takes, in what order, and how they are gathered on the device.
 
-A window is named by its last day. Its last `labelled` positions carry labels: one for `last_day`; for `all_days` all that
-have seen enough days before.
+A window is named by its last day. Its last `labelled` positions carry labels: one for `last_day`; for `all_days` all
+that have seen enough days before.
 """
 
 import math

@@ -38,7 +38,8 @@ def compose_packs(panel: Panel, train_days: DayRange, config: RunConfig, symbols
     history = (chosen.present & train_days.mask(panel.days)).sum(axis=1)
     order = [symbols[row] for row in np.argsort(-history, kind="stable")]
     model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
-    models = min(config.machine.pack_models, int(config.machine.checkpoint_budget_gb * 1e9 / (STATE_COPIES * model_bytes)))
+    models = min(config.machine.pack_models,
+                 int(config.machine.checkpoint_budget_gb * 1e9 / (STATE_COPIES * model_bytes)))
     at_once = max(1, models // config.n_members)
     n_packs = -(-len(order) // at_once)
     return [{"symbols": part.tolist(), "learning_rate_share": 1.0, "done": None}

@@ -17,8 +17,8 @@ def set_up_machine(session: Session) -> None:
     machine = session.config.machine
     if machine.device == "cuda" and not torch.cuda.is_available():
         session.config = replace(session.config, machine=replace(machine, device="cpu", dtype="float32"))
-        print("This run was started on a GPU and there is none here: it goes on on the CPU, and its last bits may differ.",
-              file=sys.stderr)
+        print("This run was started on a GPU and there is none here: it goes on on the CPU, "
+              "and its last bits may differ.", file=sys.stderr)
     if machine.threads:
         torch.set_num_threads(machine.threads)
     keep_freed_memory()
@@ -34,7 +34,7 @@ def set_up_machine(session: Session) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks: fetching them anew from the system for each step costs a fifth of the time."""
+    """Tells glibc to keep large freed blocks: fetching them anew at each step costs a fifth of the time."""
     if sys.platform == "linux":
         import ctypes
 

@@ -43,8 +43,8 @@ class Progress:
         if not self._clock.due("progress", seconds=1 if self._live is not None else PLAIN_SECONDS):
             return
         elapsed = time.monotonic() - self._started
-        text = (f"pack {measured['pack'] + 1}/{packs} · epoch {measured['epoch'] + 1} · {measured['models']} models learning"
-                f" · {symbols_done}/{symbols} symbols done · {self._labels / elapsed:,.0f} labels/s")
+        text = (f"pack {measured['pack'] + 1}/{packs} · epoch {measured['epoch'] + 1} · {measured['models']} models "
+                f"learning · {symbols_done}/{symbols} symbols done · {self._labels / elapsed:,.0f} labels/s")
         if "valid_loss" in measured:
             text += f" · validation loss {measured['valid_loss']:.4f} (no skill {measured['no_skill']:.4f})"
         if symbols_done:

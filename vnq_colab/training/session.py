@@ -99,12 +99,13 @@ class Session:
 
     def to_dict(self) -> dict[str, Any]:
         """What session.json holds."""
-        names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started", "heartbeat",
-                 "owner", "synthetic", "days", "packs", "ledger", "skipped", "epochs_of", "attempts", "checkpoint")
+        names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started",
+                 "heartbeat", "owner", "synthetic", "days", "packs", "ledger", "skipped", "epochs_of", "attempts",
+                 "checkpoint")
         value = {name: getattr(self, name) for name in names if name != "config_id"}
         seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
-        return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id, "seconds": seconds,
-                **value}
+        return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
+                "seconds": seconds, **value}
 
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
@@ -113,15 +114,17 @@ class Session:
         try:
             value = read_json(path)
             if value["format"] > FORMAT:
-                raise SessionError(f"{path}: written by a newer version of the library ({value['code_version']}; this is "
-                                   f"{__version__}). Update vnq_colab.")
+                raise SessionError(f"{path}: written by a newer version of the library ({value['code_version']}; "
+                                   f"this is {__version__}). Update vnq_colab.")
             config = RunConfig.from_dict(value["config"])
-            rest = {name: part for name, part in value.items() if name not in ("format", "family", "config", "config_id")}
+            rest = {name: part for name, part in value.items()
+                    if name not in ("format", "family", "config", "config_id")}
             return cls(ws=ws, config=config, **rest)
         except FileNotFoundError:
             raise SessionError(f"{path}: there is no such run.") from None
         except (KeyError, TypeError) as error:
-            raise SessionError(f"{path}: not a session of this library ({error}). Restore it, or start a new run.") from error
+            raise SessionError(f"{path}: not a session of this library ({error}). "
+                               "Restore it, or start a new run.") from error
 
     def counts(self) -> dict[str, int]:
         """How many symbols are in each state."""
@@ -141,7 +144,10 @@ class Session:
 
     @property
     def history(self) -> "pd.DataFrame":
-        """Learning curves: symbol, member, epoch, train_loss, valid_loss, no_skill (loss of the forecast of no change)."""
+        """Learning curves: symbol, member, epoch, train_loss, valid_loss, no_skill.
+
+        `no_skill` is the loss of the forecast of no change.
+        """
         import pandas as pd
 
         path = self.ws.log_folder(self.run_id) / "history.csv"
@@ -168,8 +174,10 @@ class Session:
         lines += [f"  {self.note}"] if self.synthetic else []
         lines += [f"  {counts['done']} of {len(self.ledger)} symbols done, {counts['failed']} failed; pack {done} of "
                   f"{len(self.packs)}; data {self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
-        lines += [f"  skipped: {name_a_few(f'{symbol} ({why})' for symbol, why in self.skipped.items())}"] if self.skipped else []
-        lines += [f"  failed: {name_a_few(f'{symbol} ({why})' for symbol, why in self.failed().items())}"] if counts["failed"] else []
+        lines += ([f"  skipped: {name_a_few(f'{symbol} ({why})' for symbol, why in self.skipped.items())}"]
+                  if self.skipped else [])
+        lines += ([f"  failed: {name_a_few(f'{symbol} ({why})' for symbol, why in self.failed().items())}"]
+                  if counts["failed"] else [])
         spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
         lines += [f"  time: {spent}"] if spent else []
         if self.checkpoint and self.status != "finished":

@@ -124,27 +124,28 @@ def _run(session: Session, panel: Panel, hours: float | None, on_finish: OnFinis
             print(f"{session.run_id} is finished: nothing to do.", file=sys.stderr)
         return session
     if panel.data_id != session.data_id:
-        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data {panel.data_id}. Use the "
-                           "run's own data, or start a new run.")
+        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data {panel.data_id}. "
+                           "Use the run's own data, or start a new run.")
     clock = Clock(hours, session.seconds)
     session.seconds = clock.seconds  # one dictionary: what the clock counts is what the session stores
     store = CheckpointStore(session.folder)
     set_up_machine(session)
     session.begin_attempt()
     name = "refit" if session.is_refit else "run"
-    progress = Progress(f"{name} {session.run_id}: {len(session.ledger)} symbols × {session.config.n_members} networks in "
-                        f"{len(session.packs)} packs. {session.note}".rstrip(" ."), session.ws.log_folder(session.run_id)
-                        / "progress.txt", clock, quiet)
+    progress = Progress(f"{name} {session.run_id}: {len(session.ledger)} symbols × {session.config.n_members} networks "
+                        f"in {len(session.packs)} packs. {session.note}".rstrip(" ."),
+                        session.ws.log_folder(session.run_id) / "progress.txt", clock, quiet)
     if session.skipped:
-        progress.say(f"skipped {len(session.skipped)}: {name_a_few(f'{s} ({why})' for s, why in session.skipped.items())}")
+        progress.say(f"skipped {len(session.skipped)}: "
+                     f"{name_a_few(f'{s} ({why})' for s, why in session.skipped.items())}")
     ended = "failed", "an error"
     try:
         with stop_requests() as stop:
             why = _train_packs(session, panel, store, clock, progress, stop)
         ended = ("paused", why) if why else ("finished", _finish_words(session))
     except torch.OutOfMemoryError as error:
-        raise SessionError(f"run {session.run_id}: the device has not enough memory for {session.config.machine.pack_models} models "
-                           "at once. Start again with --set machine.pack_models=24.") from error
+        raise SessionError(f"run {session.run_id}: the device has not enough memory for "
+                           f"{session.config.machine.pack_models} models at once. Start again with --set machine.pack_models=24.") from error
     except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
         ended = "paused", str(error)
     except KeyboardInterrupt:

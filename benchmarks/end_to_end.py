@@ -1,0 +1,95 @@
+"""What the main job costs, stage by stage: wall time and peak memory of each command, in a process of its own.
+
+    python benchmarks/end_to_end.py                                  # the embedded synthetic market
+    python benchmarks/end_to_end.py --data PRICES.parquet            # real prices
+    python benchmarks/end_to_end.py --data PRICES.parquet --profile i7-14700 --threads 2
+
+Prints a table and adds it to benchmarks/results/end_to_end.csv with machine and date. Needs Linux or macOS for the peak
+memory; elsewhere that column is empty.
+"""
+
+import argparse
+import csv
+import datetime as dt
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "end_to_end.csv"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def measure(arguments: list[str]) -> tuple[float, float | None]:
+    """(wall time [s], peak memory [GB]) of one Python process. Stops with its words when it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if hasattr(os, "wait4"):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        memory = usage.ru_maxrss / (1e6 if sys.platform == "linux" else 1e9)
+    else:
+        code, memory = process.wait(), None
+    if code != 0:
+        sys.exit(f"{' '.join(arguments)} ended with exit code {code}.")
+    return time.perf_counter() - started, memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="PATH", help="price file or folder (default: the synthetic market)")
+    parser.add_argument("--profile", help="the machine (default: what is found)")
+    parser.add_argument("--threads", type=int, help="threads of the computation (default: those of the profile)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["-m", "vnq_colab"]
+        data = ["--data", str(Path(options.data).resolve())] if options.data else []
+        train = (["--profile", options.profile] if options.profile else []) + (
+            ["--set", f"machine.threads={options.threads}"] if options.threads else [])
+        stages = {
+            "python alone": ["-c", "pass"],
+            "import vnq_colab": ["-c", "import vnq_colab"],
+            "prepare": [*command, "prepare", *data],
+            "train": [*command, "train", *train],
+            "validate": [*command, "validate"],
+            "export with refit": [*command, "export"],
+            "status": [*command, "status"],
+        }
+        rows = []
+        for stage, arguments in stages.items():
+            seconds, memory = measure(arguments + (["--root", folder] if arguments[0] == "-m" else []))
+            rows.append({"stage": stage, "seconds": f"{seconds:.2f}", "peak_gb": "" if memory is None else f"{memory:.2f}"})
+            print(f"{stage:20} {seconds:8.2f} s   {'' if memory is None else f'{memory:5.2f} GB'}", flush=True)
+    whole = sum(float(row["seconds"]) for row in rows if row["stage"] in ("prepare", "train", "validate", "export with refit"))
+    print(f"{'the main job':20} {whole:8.2f} s")
+    keep(rows, options)
+
+
+def keep(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
+    """Adds the rows to the CSV file of results."""
+    what = {"date": dt.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "python": platform.python_version(), "data": Path(options.data).name if options.data else "synthetic",
+            "profile": options.profile or "found"}
+    is_new = not RESULTS.exists()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with open(RESULTS, "a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*what, "stage", "seconds", "peak_gb"], lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(what | row for row in rows)
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

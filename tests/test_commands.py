@@ -1,0 +1,168 @@
+"""The commands as a person types them: exit codes, one sentence for bad input, JSON that is alone on stdout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHARED_DATA
+from vnq_colab.__main__ import main
+from vnq_colab.files import read_json, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, prices):
+    """A workspace after `run --profile smoke` on a price file, and the file."""
+    folder = tmp_path_factory.mktemp("commands")
+    prices.to_csv(folder / "prices.csv", index=False)
+    code = main(["run", "--data", str(folder / "prices.csv"), "--profile", "smoke", "--root", str(folder / "ws")])
+    assert code == 0
+    return folder
+
+
+def run(capsys, *words):
+    """(exit code, stdout, stderr) of a command in this process."""
+    capsys.readouterr()
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_run_leaves_report_verdict_and_bundle(root):
+    ws = root / "ws"
+    run_id = read_json(ws / "models" / "current.json")["run_id"]
+    for path in (f"reports/{run_id}/report.html", f"reports/{run_id}/verdict.json", f"models/{run_id}/manifest.json"):
+        assert (ws / path).exists()
+    assert len(list((ws / "models" / run_id).glob("*_stockformer_simple_best.pt"))) == 3
+
+
+def test_every_part_can_be_run_alone_and_again(root, capsys):
+    ws = ("--root", root / "ws")
+    assert run(capsys, "prepare", "--data", root / "prices.csv", *ws)[0] == 0
+    for words in (["train", "--profile", "smoke"], ["resume"], ["validate"], ["export"], ["status"]):
+        code, out, _ = run(capsys, *words, *ws)
+        assert code == 0 and out.strip(), words
+    assert len(list((root / "ws" / "checkpoints").iterdir())) == 2  # the run and its refit: nothing was trained twice
+
+
+def test_predict_prints_and_writes_tomorrows_table(root, capsys):
+    code, out, _ = run(capsys, "predict", "--data", root / "prices.csv", "--all", "--root", root / "ws")
+    assert code == 0 and "SYN001" in out and "SYNTHETIC" in out
+    assert (root / "ws" / "predictions" / "2025-12-31.csv").exists()
+
+
+@pytest.mark.parametrize("words", [["status"], ["prepare"], ["train", "--profile", "smoke"], ["validate"], ["export"],
+                                   ["predict", "--data", "{prices}"], ["doctor"], ["run", "--profile", "smoke"]])
+def test_json_is_alone_on_stdout(root, capsys, words):
+    words = [word.format(prices=root / "prices.csv") for word in words]
+    words += ["--data", str(root / "prices.csv")] if words[0] in ("prepare", "run") else []
+    code, out, _ = run(capsys, *words, "--json", "--root", root / "ws")
+    assert code == 0 and isinstance(json.loads(out), dict)
+
+
+def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
+    code, out, _ = run(capsys, "status", "--root", tmp_path)
+    assert code == 0 and "no run yet" in out
+
+
+@pytest.mark.parametrize("words, message", [
+    (["prepare", "--data", "nowhere.csv"], "no such file"),
+    (["prepare", "--data", "{empty}"], "empty"),
+    (["prepare", "--data", "{misspelt}"], "Did you mean 'clsoe'"),
+    (["prepare", "--data", "{doubled}"], "duplicate row"),
+    (["prepare", "--data", "{good}", "--as-of", "soon"], "not a date"),
+    (["train"], "Run prepare first"),
+    (["resume"], "no run yet"),
+    (["validate"], "no run yet"),
+    (["export"], "no run yet"),
+    (["status", "--run", "x"], "no run"),
+    (["predict", "--data", "{good}"], "Export first"),
+    (["run", "--data", "{good}", "--symbols", "FTP"], "no symbol FTP"),
+    (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'epochs'"),
+    (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
+    (["run", "--data", "{good}", "--epochs", "0"], "at least 1"),
+    (["run", "--data", "{good}", "--gates", "onest", "--profile", "smoke"], "honest"),
+    (["trian"], "Did you mean 'train'"),
+    (["train", "--recipe", "orignal"], "Did you mean 'original'"),
+    (["train", "--epochs", "many"], "invalid int value"),
+])
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, words, message):
+    files = {name: tmp_path / f"{name}.csv" for name in ("good", "empty", "misspelt", "doubled")}
+    prices.to_csv(files["good"], index=False)
+    files["empty"].write_text("")
+    prices.rename(columns={"close": "clsoe"}).to_csv(files["misspelt"], index=False)
+    prices.iloc[[0, 1, 1, 2]].to_csv(files["doubled"], index=False)
+    code, out, err = run(capsys, *(word.format(**files) for word in words), "--root", tmp_path / "ws")
+    assert code == 2 and message in err
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+
+
+def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
+    prices.iloc[[0, *range(len(prices))]].to_csv(tmp_path / "doubled.csv", index=False)
+    code, out, _ = run(capsys, "prepare", "--data", tmp_path / "doubled.csv", "--on-bad-rows", "drop", "--root", tmp_path)
+    assert code == 0 and "duplicate row for a day: 1 rows, dropped" in out
+
+
+def test_session_of_a_newer_version_is_refused_and_left_alone(root, tmp_path, capsys):
+    import shutil
+
+    ws = shutil.copytree(root / "ws", tmp_path / "ws")
+    path = next(ws.glob("checkpoints/*[0-9a-f]/session.json"))
+    write_json(path, read_json(path) | {"format": 99})
+    before = path.read_bytes()
+    code, _, err = run(capsys, "status", "--run", path.parent.name, "--root", ws)
+    assert code == 2 and "newer version" in err and path.read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere")
+def test_root_that_cannot_be_written_is_refused(tmp_path, prices, capsys):
+    tmp_path.chmod(0o500)
+    code, _, err = run(capsys, "prepare", "--root", tmp_path / "ws")
+    assert code == 2 and "cannot be written" in err
+
+
+def test_root_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "ws").write_text("x")
+    code, _, err = run(capsys, "prepare", "--root", tmp_path / "ws")
+    assert code == 2 and "folder" in err
+
+
+def test_time_limit_pauses_with_exit_code_3(tmp_path, prices, capsys):
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    ws = ("--root", tmp_path / "ws")
+    run(capsys, "prepare", "--data", tmp_path / "prices.csv", *ws)
+    code, _, err = run(capsys, "train", "--profile", "smoke", "--hours", "1e-9", *ws)
+    assert code == 3 and "time is up" in err and "resume" in err
+    assert run(capsys, "resume", *ws)[0] == 0
+
+
+def test_output_is_utf8_whatever_the_console_is(root):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-m", "vnq_colab", "prepare", "--data", root / "prices.csv", "--root", root / "ws"],
+                          cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0 and " × ".encode() in done.stdout
+
+
+def test_status_imports_neither_torch_nor_pandas(root):
+    program = ("import sys; from vnq_colab.__main__ import main; code = main(sys.argv[1:]);"
+               "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules), 'heavy'; sys.exit(code)")
+    done = subprocess.run([sys.executable, "-c", program, "status", "--root", root / "ws"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
+def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
+    """Three real symbols with tiny networks; the whole market as its background."""
+    code, out, err = run(capsys, "run", "--data", SHARED_DATA / "vn_daily.parquet", "--index", SHARED_DATA / "vn_index.parquet",
+                         "--profile", "smoke", "--symbols", "FPT,HPG,VCB", "--as-of", "2025-06-30", "--root", tmp_path)
+    assert code == 0, err
+    assert "185 symbols" in out and "SYNTHETIC" not in out + err
+    assert {path.name[:3] for path in (tmp_path / "models").glob("*/*.pt")} == {"FPT", "HPG", "VCB"}

@@ -1,0 +1,53 @@
+import pandas as pd
+import pytest
+
+from vnq_colab.delivery.bundle import export_bundle
+from vnq_colab.delivery.predict import tomorrow, write_predictions
+from vnq_colab.errors import DataError, DeliveryError
+
+
+@pytest.fixture(scope="module")
+def bundle(judged):
+    return export_bundle(judged[2], refit=False, quiet=True)
+
+
+def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
+    prices = judged[1].prices
+    table, warnings = tomorrow(bundle, prices, everyone=True)
+    assert table["p_up"].is_monotonic_decreasing and len(table) == 3 and not warnings
+    accepted, _ = tomorrow(bundle, prices)
+    assert set(accepted["symbol"]) == set(bundle.accepted)
+
+
+def test_as_of_is_as_if_it_were_that_evening(bundle, judged):
+    prices = judged[1].prices
+    day = prices["date"].unique()[-30]
+    table, _ = tomorrow(bundle, prices, as_of=str(day)[:10], everyone=True)
+    cut, _ = tomorrow(bundle, prices[prices["date"] <= day], everyone=True)
+    pd.testing.assert_frame_equal(table, cut)
+    assert (table["date"] == day).all()
+    for wrong in ("1999-01-01", "soon"):
+        with pytest.raises(DataError):
+            tomorrow(bundle, prices, as_of=wrong)
+
+
+def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
+    prices = judged[1].prices
+    last = prices["date"].max()
+    few = prices[prices["symbol"].isin(["SYN001", "SYN002"])]
+    table, warnings = tomorrow(bundle, few[~((few["symbol"] == "SYN002") & (few["date"] == last))], everyone=True)
+    assert table["symbol"].tolist() == ["SYN001"]
+    assert "33% of them" in warnings[0] and "SYN002" in warnings[1]
+
+
+def test_prices_without_any_symbol_of_the_bundle_are_refused(bundle, judged):
+    with pytest.raises(DeliveryError, match="none of the bundle's symbols"):
+        tomorrow(bundle, judged[1].prices.assign(symbol="FPT").drop_duplicates(["symbol", "date"]))
+
+
+def test_predictions_are_written_under_their_evening(bundle, judged):
+    ws, prepared, *_ = judged
+    table, _ = tomorrow(bundle, prepared.prices, everyone=True)
+    path = write_predictions(ws, table, prepared.prices["date"].max())
+    assert path.name == f"{prepared.prices['date'].max():%Y-%m-%d}.csv"
+    assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
