@@ -61,9 +61,11 @@ def main() -> None:
         rows = []
         for stage, arguments in stages.items():
             seconds, memory = measure(arguments + (["--root", folder] if arguments[0] == "-m" else []))
-            rows.append({"stage": stage, "seconds": f"{seconds:.2f}", "peak_gb": "" if memory is None else f"{memory:.2f}"})
+            rows.append({"stage": stage, "seconds": f"{seconds:.2f}",
+                         "peak_gb": "" if memory is None else f"{memory:.2f}"})
             print(f"{stage:20} {seconds:8.2f} s   {'' if memory is None else f'{memory:5.2f} GB'}", flush=True)
-    whole = sum(float(row["seconds"]) for row in rows if row["stage"] in ("prepare", "train", "validate", "export with refit"))
+    whole = sum(float(row["seconds"]) for row in rows
+                if row["stage"] in ("prepare", "train", "validate", "export with refit"))
     print(f"{'the main job':20} {whole:8.2f} s")
     keep(rows, options)
 

@@ -87,6 +87,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["predict", "--data", "{good}"], "Export first"),
     (["run", "--data", "{good}", "--symbols", "FTP"], "no symbol FTP"),
     (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'epochs'"),
+    (["validate", "--from", "soon"], "no run yet"),
     (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
     (["run", "--data", "{good}", "--epochs", "0"], "at least 1"),
     (["run", "--data", "{good}", "--gates", "onest", "--profile", "smoke"], "honest"),
@@ -100,14 +101,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, wor
     files["empty"].write_text("")
     prices.rename(columns={"close": "clsoe"}).to_csv(files["misspelt"], index=False)
     prices.iloc[[0, 1, 1, 2]].to_csv(files["doubled"], index=False)
-    code, out, err = run(capsys, *(word.format(**files) for word in words), "--root", tmp_path / "ws")
+    code, _, err = run(capsys, *(word.format(**files) for word in words), "--root", tmp_path / "ws")
     assert code == 2 and message in err
     assert "Traceback" not in err and len(err.strip().splitlines()) == 1
 
 
 def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
     prices.iloc[[0, *range(len(prices))]].to_csv(tmp_path / "doubled.csv", index=False)
-    code, out, _ = run(capsys, "prepare", "--data", tmp_path / "doubled.csv", "--on-bad-rows", "drop", "--root", tmp_path)
+    code, out, _ = run(capsys, "prepare", "--data", tmp_path / "doubled.csv", "--on-bad-rows", "drop",
+                       "--root", tmp_path)
     assert code == 0 and "duplicate row for a day: 1 rows, dropped" in out
 
 
@@ -146,23 +148,25 @@ def test_time_limit_pauses_with_exit_code_3(tmp_path, prices, capsys):
 
 def test_output_is_utf8_whatever_the_console_is(root):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
-    done = subprocess.run([sys.executable, "-m", "vnq_colab", "prepare", "--data", root / "prices.csv", "--root", root / "ws"],
-                          cwd=ROOT, env=environment, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "vnq_colab", "prepare", "--data", root / "prices.csv",
+                           "--root", root / "ws"], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0 and " × ".encode() in done.stdout
 
 
 def test_status_imports_neither_torch_nor_pandas(root):
     program = ("import sys; from vnq_colab.__main__ import main; code = main(sys.argv[1:]);"
                "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules), 'heavy'; sys.exit(code)")
-    done = subprocess.run([sys.executable, "-c", program, "status", "--root", root / "ws"], cwd=ROOT, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", program, "status", "--root", root / "ws"], cwd=ROOT,
+                          capture_output=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
 def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
     """Three real symbols with tiny networks; the whole market as its background."""
-    code, out, err = run(capsys, "run", "--data", SHARED_DATA / "vn_daily.parquet", "--index", SHARED_DATA / "vn_index.parquet",
-                         "--profile", "smoke", "--symbols", "FPT,HPG,VCB", "--as-of", "2025-06-30", "--root", tmp_path)
+    code, out, err = run(capsys, "run", "--data", SHARED_DATA / "vn_daily.parquet",
+                         "--index", SHARED_DATA / "vn_index.parquet", "--profile", "smoke",
+                         "--symbols", "FPT,HPG,VCB", "--as-of", "2025-06-30", "--root", tmp_path)
     assert code == 0, err
     assert "185 symbols" in out and "SYNTHETIC" not in out + err
     assert {path.name[:3] for path in (tmp_path / "models").glob("*/*.pt")} == {"FPT", "HPG", "VCB"}

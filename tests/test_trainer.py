@@ -178,7 +178,8 @@ def test_data_of_a_run_that_is_gone_is_named(tmp_path, panel, splits, config, mo
 # ------------------------------------------------------------------------------------------- a process that is killed
 COMMAND = [sys.executable, "-m", "vnq_colab"]
 LONG = ["--profile", "smoke", "--symbols", "SYN001,SYN002,SYN003,SYN004", "--epochs", "60",
-        "--checkpoint-minutes", "0.001", "--set", "train.patience=60", "--set", "machine.pack_models=6", "--set", "machine.threads=1"]
+        "--checkpoint-minutes", "0.001", "--set", "train.patience=60",
+        "--set", "machine.pack_models=6", "--set", "machine.threads=1"]
 
 
 def start(root, *arguments):
@@ -200,7 +201,8 @@ def undisturbed(tmp_path_factory, prices):
     root = tmp_path_factory.mktemp("undisturbed")
     prepare(Workspace(root), prices)
     process = start(root, "train", *LONG)
-    assert process.wait() == 0
+    said = process.communicate()
+    assert process.returncode == 0, said
     return {symbol: row["sha256"] for symbol, row in read_session(root)["ledger"].items()}
 
 

@@ -9,7 +9,8 @@ from vnq_colab.files import read_json
 def test_validation_forecasts_test_days_only(judged):
     _, prepared, _, validation = judged
     dates = validation.forecast["date"]
-    assert dates.min() == pd.Timestamp(prepared.splits.test.first) and dates.max() == pd.Timestamp(prepared.splits.test.last)
+    assert dates.min() == pd.Timestamp(prepared.splits.test.first)
+    assert dates.max() == pd.Timestamp(prepared.splits.test.last)
     assert set(validation.forecast["family"]) == {"stockformer", "zero", "majority", "momentum"}
 
 

@@ -47,10 +47,12 @@ def main(words: list[str] | None = None) -> int:
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate and export, end to end."""
     from vnq_colab.delivery.validate import validate
+    from vnq_colab.training.trainer import train
 
+    config = _config(options)  # a wrong setting is said before the work
     prepared = _prepare(ws, options)
     _tell(options, repr(prepared))
-    session = _train(ws, prepared, options)
+    session = train(ws, prepared.panel, prepared.splits, config, hours=options.hours)
     if session.status != "finished":
         return _ended(session, options)
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
@@ -70,8 +72,10 @@ def prepare(ws: Workspace, options: argparse.Namespace) -> int:
 def train(ws: Workspace, options: argparse.Namespace) -> int:
     """Start a run on the prepared data, or go on with the same one."""
     from vnq_colab.data.prepared import load_prepared
+    from vnq_colab.training.trainer import train
 
-    return _ended(_train(ws, load_prepared(ws), options), options)
+    config, prepared = _config(options), load_prepared(ws)
+    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
@@ -172,16 +176,10 @@ def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
     return prepare(ws, options.data, index=options.index, as_of=options.as_of, on_bad_rows=options.on_bad_rows)
 
 
-def _train(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Session":
+def _config(options: argparse.Namespace) -> RunConfig:
     from vnq_colab.colab import describe_machine
-    from vnq_colab.training.trainer import train
 
-    config = _config(describe_machine(options.profile), options)
-    return train(ws, prepared.panel, prepared.splits, config, hours=options.hours)
-
-
-def _config(machine: Any, options: argparse.Namespace) -> RunConfig:
-    config = RunConfig.for_machine(machine, recipe=options.recipe, seed=options.seed)
+    config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
     named = {"train.epochs": options.epochs, "n_members": options.members,
              "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols}
     settings = [(name, str(value)) for name, value in named.items() if value is not None]

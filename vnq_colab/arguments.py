@@ -30,8 +30,9 @@ def common_flags(sub: Parser) -> None:
 
 
 def data_flags(sub: Parser) -> None:
-    sub.add_argument("--data", metavar="PATH", help="price file or folder: parquet or CSV with symbol, date, open, high, "
-                                                    "low, close [VND], volume [shares] (default: a synthetic market)")
+    sub.add_argument("--data", metavar="PATH",
+                     help="price file or folder: parquet or CSV with symbol, date, open, high, low, close [VND], "
+                          "volume [shares] (default: a synthetic market)")
     price_flags(sub)
 
 
@@ -69,7 +70,7 @@ def train_flags(sub: Parser) -> None:
 
 
 def judge_flags(sub: Parser) -> None:
-    sub.add_argument("--gates", default="honest", help="honest (decides well) or original (those of the source texts)")
+    sub.add_argument("--gates", choices=("honest", "original"), default="honest", help="honest (decides well) or original (those of the source texts)")
     sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
     sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
     sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")

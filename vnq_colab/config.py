@@ -127,7 +127,8 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "a100": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 306}},
     "l4": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 153}},
     "t4": {"machine": {"device": "cuda", "pack_models": 102}},
-    "cpu": {  # chosen: 2026-11-21 in benchmarks/EXPERIMENTS.md: on real prices as good as the full one, a fifth of the time
+    # chosen: 2026-11-21 in benchmarks/EXPERIMENTS.md: on real prices as good as the full network, a fifth of the time
+    "cpu": {
         "machine": {"pack_models": 48},
         "model": {"width": 64, "n_layers": 2, "n_heads": 4, "feed_forward": 256},
         "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2},

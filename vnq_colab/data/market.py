@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from vnq_colab.errors import ConfigError
+
 # The default universe: 102 liquid names, chosen in 2026, so every backtest on them has survivorship in it.
 VN102: tuple[str, ...] = tuple(
     """
@@ -43,6 +45,13 @@ class MarketRules:
     sale_tax: float = 0.001  # [fraction of the sale]
     slippage: float = 0.002  # [fraction of the price] paid against the trader, each side
     lot: int = 100  # [shares]
+
+    def __post_init__(self) -> None:
+        for name in ("fee", "sale_tax", "slippage"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must lie in [0, 1), a fraction of the price.")
+        if self.lot < 1:
+            raise ConfigError(f"lot = {self.lot}: must be at least 1 [shares].")
 
     def band(self, exchange: str, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]`: daily price band as a fraction of the reference price; an unknown exchange counts as HOSE."""

@@ -14,7 +14,7 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prices import load_index, load_prices
-from vnq_colab.data.splits import Splits, split_days
+from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, require_space, write_atomic, write_json
@@ -52,6 +52,7 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     `as_of` is the day the data should reach (None: today); data more than a week older brings a warning.
     """
     ws.check_writable()
+    day = to_day(as_of or dt.date.today().isoformat())
     if data is None:
         data = synthetic_prices()
     if isinstance(data, pd.DataFrame):
@@ -60,8 +61,7 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
         prices, cleaning = load_prices(data, on_bad_rows=on_bad_rows)
     if index is not None and not isinstance(index, pd.DataFrame):
         index = load_index(index)
-    if not is_synthetic(prices["symbol"].unique()):
-        cleaning = replace(cleaning, warnings=_staleness(prices, as_of))
+    cleaning = replace(cleaning, warnings=_staleness(prices, day))
     panel = build_panel(prices, index)
     prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
     if not _is_there(prepared):
@@ -117,11 +117,10 @@ def default_universe(panel: Panel) -> tuple[str, ...]:
     return tuple(symbol for symbol in VN102 if symbol in set(panel.symbols)) or panel.symbols
 
 
-def _staleness(prices: pd.DataFrame, as_of: str | None) -> list[str]:
-    try:
-        day = dt.date.today() if as_of is None else dt.date.fromisoformat(as_of)
-    except ValueError:
-        raise DataError(f"--as-of {as_of!r} is not a date such as 2026-11-20.") from None
+def _staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
+    if is_synthetic(prices["symbol"].unique()):
+        return []
+    day = as_of.date()
     last = prices["date"].max().date()
     age = (day - last).days
     if age <= STALE_DAYS:

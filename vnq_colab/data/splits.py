@@ -1,5 +1,6 @@
 """Splits: which days train, which validate, which test, with a purge between them so that no label crosses over."""
 
+import datetime as dt
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -7,6 +8,14 @@ import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.errors import DataError
+
+
+def to_day(text: str) -> pd.Timestamp:
+    """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
+    try:
+        return pd.Timestamp(dt.date.fromisoformat(text))
+    except (ValueError, TypeError):
+        raise DataError(f"{text!r} is not a date such as 2026-11-20.") from None
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class DayRange:
 
     def mask(self, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]` bool: which of the days lie inside."""
-        return np.asarray((days >= pd.Timestamp(self.first)) & (days <= pd.Timestamp(self.last)))
+        return np.asarray((days >= to_day(self.first)) & (days <= to_day(self.last)))
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ def split_days(days: pd.DatetimeIndex, valid_from: str | None = None, test_from:
     if purge_days < HORIZON:
         raise DataError(f"purge_days = {purge_days}: it must be at least the horizon, {HORIZON} days.")
     n_days = len(days)
-    valid = int(n_days * 0.8) if valid_from is None else int(days.searchsorted(pd.Timestamp(valid_from)))
-    test = (valid + n_days) // 2 if test_from is None else int(days.searchsorted(pd.Timestamp(test_from)))
+    valid = int(n_days * 0.8) if valid_from is None else int(days.searchsorted(to_day(valid_from)))
+    test = (valid + n_days) // 2 if test_from is None else int(days.searchsorted(to_day(test_from)))
     borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, n_days)}
     ranges = {}
     for name, (first, end) in borders.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.errors import DataError, name_a_few
 from vnq_colab.files import write_atomic
@@ -22,10 +23,7 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     """
     warnings = []
     if as_of is not None:
-        try:
-            prices = prices[prices["date"] <= pd.Timestamp(as_of)]
-        except ValueError:
-            raise DataError(f"--as-of {as_of!r} is not a date such as 2026-11-20.") from None
+        prices = prices[prices["date"] <= to_day(as_of)]
         if prices.empty:
             raise DataError(f"there are no prices up to {as_of}.")
     market, here = bundle.manifest["market_symbols"], set(prices["symbol"])

@@ -145,7 +145,8 @@ def _run(session: Session, panel: Panel, hours: float | None, on_finish: OnFinis
         ended = ("paused", why) if why else ("finished", _finish_words(session))
     except torch.OutOfMemoryError as error:
         raise SessionError(f"run {session.run_id}: the device has not enough memory for "
-                           f"{session.config.machine.pack_models} models at once. Start again with --set machine.pack_models=24.") from error
+                           f"{session.config.machine.pack_models} models at once. "
+                           "Start again with --set machine.pack_models=24.") from error
     except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
         ended = "paused", str(error)
     except KeyboardInterrupt:
