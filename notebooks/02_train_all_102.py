@@ -55,7 +55,7 @@ config.to_dict()
 
 # %%
 session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left,
-                    synthetic=prepared.synthetic, on_finish=vnq.release_gpu if GIVE_BACK else None)
+                    on_finish=vnq.release_gpu if GIVE_BACK else None)
 session
 
 # %%

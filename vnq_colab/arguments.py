@@ -24,12 +24,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def common_flags(sub: Parser) -> None:
+    """Flags of every command."""
     sub.add_argument("--root", metavar="DIR", help="the workspace (default: $VNQ_HOME, else Google Drive for Desktop, "
                                                    "else ./VN-Quant-Training)")
     sub.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
 
 
 def data_flags(sub: Parser) -> None:
+    """Where the prices come from."""
     sub.add_argument("--data", metavar="PATH",
                      help="price file or folder: parquet or CSV with symbol, date, open, high, low, close [VND], "
                           "volume [shares] (default: a synthetic market)")
@@ -37,6 +39,7 @@ def data_flags(sub: Parser) -> None:
 
 
 def price_flags(sub: Parser) -> None:
+    """How prices are read."""
     sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
     sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
     sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise",
@@ -44,19 +47,23 @@ def price_flags(sub: Parser) -> None:
 
 
 def profile_flag(sub: Parser) -> None:
+    """Which machine."""
     sub.add_argument("--profile", choices=tuple(PROFILES),
                      help="the machine (default: $VNQ_PROFILE, else what is found)")
 
 
 def hours_flag(sub: Parser) -> None:
+    """How long."""
     sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
 
 
 def run_flag(sub: Parser) -> None:
+    """Which run."""
     sub.add_argument("--run", metavar="ID", help="which run, or the beginning of its name (default: the latest)")
 
 
 def train_flags(sub: Parser) -> None:
+    """How to train."""
     profile_flag(sub)
     hours_flag(sub)
     sub.add_argument("--symbols", metavar="A,B", help="which symbols (default: the 102 of VN102 that the data has)")
@@ -70,7 +77,9 @@ def train_flags(sub: Parser) -> None:
 
 
 def judge_flags(sub: Parser) -> None:
-    sub.add_argument("--gates", choices=("honest", "original"), default="honest", help="honest (decides well) or original (those of the source texts)")
+    """What to judge, and how."""
+    sub.add_argument("--gates", choices=("honest", "original"), default="honest",
+                     help="honest (decides well) or original (those of the source texts)")
     sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
     sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
     sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
@@ -78,11 +87,13 @@ def judge_flags(sub: Parser) -> None:
 
 
 def export_flags(sub: Parser) -> None:
+    """What to export."""
     sub.add_argument("--no-refit", action="store_true",
                      help="export the judged networks instead of training them again on all labelled days")
 
 
 def predict_flags(sub: Parser) -> None:
+    """What to forecast from, and with what."""
     sub.add_argument("--data", metavar="PATH", required=True,
                      help="prices up to the latest day; all stocks, not only the 102")
     price_flags(sub)
