@@ -18,6 +18,14 @@ def test_due_is_true_once_per_interval():
     assert not clock.due("line", seconds=0.05)
 
 
+def test_mark_says_when_something_happened():
+    clock = Clock()
+    assert clock.since("checkpoint") is None
+    clock.mark("checkpoint")
+    assert clock.since("checkpoint") < 1
+    assert not clock.due("checkpoint", minutes=1)
+
+
 def test_time_is_up_a_margin_before_the_deadline():
     assert not Clock(hours=1).is_up(margin_seconds=60)
     assert Clock(hours=1).is_up(margin_seconds=3601)

@@ -110,11 +110,9 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write every finished symbol with its decision."""
-    from vnq_colab.delivery.bundle import stored_verdict
     from vnq_colab.training.session import latest_session
 
-    session = latest_session(ws, options.run)
-    return _export(session, stored_verdict(session), options)
+    return _export(latest_session(ws, options.run), None, options)
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:

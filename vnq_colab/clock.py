@@ -49,6 +49,7 @@ class Clock:
     def __init__(self, hours: float | None = None, spent: dict[str, float] | None = None):
         self._started = time.monotonic()
         self._last: dict[str, float] = {}
+        self._happened: dict[str, float] = {}
         self._deadline = None if hours is None else self._started + hours * 3600
         self.seconds = {name: 0.0 for name in SECONDS_SPENT} | (spent or {})
 
@@ -60,9 +61,13 @@ class Clock:
         self._last[name] = now
         return True
 
-    def since(self, name: str) -> float:
-        """Seconds since `name` was last due, or since the start."""
-        return time.monotonic() - self._last.get(name, self._started)
+    def mark(self, name: str) -> None:
+        """Says that `name` happened now, so that it is due one whole interval from now."""
+        self._last[name] = self._happened[name] = time.monotonic()
+
+    def since(self, name: str) -> float | None:
+        """Seconds since `name` was marked; None when it never was."""
+        return time.monotonic() - self._happened[name] if name in self._happened else None
 
     def is_up(self, margin_seconds: float = 0.0) -> bool:
         """True when less than the margin is left."""

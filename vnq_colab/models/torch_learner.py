@@ -172,7 +172,9 @@ class TorchLearner(Learner):
     def _gradient(self, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss `[models]` and its gradient `[models, parameters]` at this step, averaged over accumulated batches."""
         ends = self._ends[:, self.step_in_epoch]  # [models, windows]
-        batches = [batch for batch in ends.split(self.settings.windows_per_batch, dim=1) if bool((batch >= 0).any())]
+        batches = ends.split(self.settings.windows_per_batch, dim=1)
+        if len(batches) > 1:  # the last step of an epoch may have fewer
+            batches = [batch for batch in batches if bool((batch >= 0).any())]
         total, gradient = torch.zeros(len(self.models), device=self.device), torch.zeros(0)
         for batch in batches:
             loss = self._loss(batch, self._in_train, noise)

@@ -19,6 +19,7 @@ class Progress:
         self._log, self._clock, self._quiet = log, clock, quiet
         self._lines: list[str] = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         self._started, self._labels = time.monotonic(), 0
+        self._done_before: int | None = None  # by earlier attempts: their time is not in `elapsed`
         self._live = None
         in_notebook = "ipykernel" in sys.modules
         self._out = sys.stdout if in_notebook else sys.stderr  # a notebook paints stderr red
@@ -40,6 +41,7 @@ class Progress:
     def step(self, measured: dict[str, Any], packs: int, symbols_done: int, symbols: int) -> None:
         """Shows where training stands, at most once a second live, once in ten seconds in plain text."""
         self._labels += measured["labels"]
+        self._done_before = symbols_done if self._done_before is None else self._done_before
         if not self._clock.due("progress", seconds=1 if self._live is not None else PLAIN_SECONDS):
             return
         elapsed = time.monotonic() - self._started
@@ -47,9 +49,10 @@ class Progress:
                 f"learning · {symbols_done}/{symbols} symbols done · {self._labels / elapsed:,.0f} labels/s")
         if "valid_loss" in measured:
             text += f" · validation loss {measured['valid_loss']:.4f} (no skill {measured['no_skill']:.4f})"
-        if symbols_done:
-            text += f" · about {spell(elapsed / symbols_done * (symbols - symbols_done))} left"
-        text += f" · checkpoint {spell(self._clock.since('checkpoint'))} ago"
+        if done_here := symbols_done - self._done_before:
+            text += f" · about {spell(elapsed / done_here * (symbols - symbols_done))} left"
+        if (age := self._clock.since("checkpoint")) is not None:
+            text += f" · saved {spell(age)} ago"
         if self._live is not None:
             self._live.set_description_str(text)
         elif not self._quiet:

@@ -26,7 +26,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Learner, family_module
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
-from vnq_colab.training.process import set_up_machine, stop_requests
+from vnq_colab.training.process import code_commit, set_up_machine, stop_requests
 from vnq_colab.training.progress import Progress
 from vnq_colab.training.session import REFIT, Session, latest_session, sessions
 
@@ -111,8 +111,8 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: li
                             synthetic=is_synthetic(panel.symbols), **parts)
     write_json(ws.configs / f"{session.run_id}.json", {
         "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
-        "days": days, "symbols": list(ledger), "code_version": session.code_version, "torch": torch.__version__,
-        "numpy": np.__version__, "python": platform.python_version(),
+        "days": days, "symbols": list(ledger), "code_version": session.code_version, "commit": code_commit(),
+        "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
     })
     return session
 
@@ -218,6 +218,7 @@ def _checkpoint(session: Session, learner: Learner, store: CheckpointStore, cloc
         facts = {"pack": number, "epoch": state["epoch"], "step": state["step_in_epoch"], "data_id": session.data_id,
                  "config_id": session.config.config_id, "code_version": session.code_version}
         session.checkpoint = store.save(state, facts)
+    clock.mark("checkpoint")
     session.save()
 
 
@@ -246,6 +247,7 @@ def _finish_pack(session: Session, learner: Learner, store: CheckpointStore, clo
     if again:
         session.packs.append({"symbols": again, "learning_rate_share": RETRY_SHARE, "done": None})
     pack["done"] = done
+    clock.mark("checkpoint")
     session.save()
 
 
