@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
+from vnq_colab.delivery.predict import tomorrow
 from vnq_colab.errors import DeliveryError
 from vnq_colab.files import read_json, sha256_of, write_json
 from vnq_colab.training.forecasting import forecast
@@ -31,11 +33,42 @@ def test_bundle_holds_every_finished_symbol_with_its_decision(bundle, judged):
     assert "SYNTHETIC" in repr(bundle)
 
 
+def test_decisions_are_those_of_the_verdict_that_was_given(judged):
+    _, _, session, validation = judged
+    found = {symbol: part | {"decision": decision} for (symbol, part), decision in
+             zip(validation.verdict.symbols.items(), ("accept", "reject", "review"), strict=True)}
+    given = export_bundle(session, replace(validation.verdict, symbols=found), refit=False, quiet=True)
+    assert given.decisions == dict(zip(found, ("accept", "reject", "review"), strict=True))
+    assert given.accepted == (next(iter(found)),)
+    table, _ = tomorrow(given, judged[1].prices)
+    assert set(table["symbol"]) == set(given.accepted)
+    export_bundle(session, quiet=True)  # back to what the other tests read
+
+
+def test_symbol_whose_refit_failed_ships_its_judged_networks(judged, monkeypatch):
+    from vnq_colab.delivery import bundle as module
+    from vnq_colab.training.session import Session
+
+    _, prepared, session, _ = judged
+    again = Session.load(session.ws, f"{session.run_id}-refit")
+    again.ledger["SYN002"] = {"state": "failed", "reason": "gradient not finite"}
+    load = module.load_forecaster
+    monkeypatch.setattr(module, "train_again", lambda *_, **__: again)
+    monkeypatch.setattr(module, "load_forecaster", lambda part: load(part).select(("SYN001", "SYN003"))
+                        if part.is_refit else load(part))
+    shipped = export_bundle(session, quiet=True)
+    assert set(shipped.decisions) == {"SYN001", "SYN002", "SYN003"}
+    assert shipped.manifest["symbols"]["SYN002"]["trained_to"] == session.days["train"][1]
+    assert shipped.manifest["symbols"]["SYN001"]["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}"
+    monkeypatch.undo()
+    export_bundle(session, quiet=True)
+
+
 def test_manifest_says_what_the_bundle_is(bundle, judged):
     _, prepared, session, _ = judged
     manifest = read_json(bundle.folder / "manifest.json")
     assert manifest["run_id"] == session.run_id and manifest["data_id"] == prepared.panel.data_id
-    assert manifest["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}" and manifest["refit"]
+    assert manifest["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}" and manifest["market_index"] is False
     assert tuple(manifest["feature_names"]) == prepared.panel.feature_names
     assert manifest["horizon"] == 5 and manifest["config"] == session.config.to_dict()
     for name, fact in manifest["files"].items():
@@ -107,14 +140,12 @@ def test_damaged_bundle_is_refused_in_words(copy, damage, message):
 def test_bundle_of_other_features_names_the_difference(copy, judged):
     _, prepared, _, _ = judged
     changed = load_bundle(copy)
-    changed.forecaster.feature_names = ("return_7", *changed.forecaster.feature_names[1:])
+    changed.forecaster = replace(changed.forecaster, feature_names=("return_7", *changed.forecaster.feature_names[1:]))
     with pytest.raises(DeliveryError, match="trained on return_7, which this code does not compute"):
         changed.predict_latest(prepared.prices)
 
 
 def test_verdict_of_another_run_is_refused(judged):
-    from dataclasses import replace
-
     _, _, session, validation = judged
     with pytest.raises(DeliveryError, match="Validate this run first"):
         export_bundle(session, replace(validation.verdict, run_id="20200101T000000_stockformer_000000"))

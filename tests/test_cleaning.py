@@ -68,3 +68,16 @@ def test_report_survives_json():
 def test_unknown_treatment_is_refused():
     with pytest.raises(ConfigError, match="'raise' or 'drop'"):
         clean_prices(table(), on_bad_rows="ignore")
+
+
+def test_good_row_survives_its_bad_twin():
+    clean, report = clean_prices(table({"date": ROW["date"], "close": float("nan")}), on_bad_rows="drop")
+    assert clean["close"].tolist() == [41_500.0]
+    assert [item.disease for item in report.findings] == ["price missing"]
+
+
+@pytest.mark.parametrize("written, read", [("HSX", "HOSE"), (" hnx ", "HNX"), ("UPCoM", "UPCOM"), ("NYSE", "HOSE")])
+def test_exchange_is_read_as_people_write_it(written, read):
+    clean, report = clean_prices(table().assign(exchange=written))
+    assert clean["exchange"].tolist() == [read]
+    assert [item.disease for item in report.findings] == (["unknown exchange"] if written == "NYSE" else [])

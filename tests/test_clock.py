@@ -44,3 +44,12 @@ def test_seconds_are_added_to_what_was_spent_before():
 def test_machine_age_is_positive_where_it_is_known():
     age = machine_age_hours()
     assert age is None or age > 0
+
+
+def test_what_was_spent_on_nothing_is_idle():
+    clock = Clock(spent={"training": 50.0, "idle": 5.0})
+    with clock.spend("training"):
+        time.sleep(0.02)
+    time.sleep(0.05)
+    clock.settle()
+    assert 5.05 <= clock.seconds["idle"] < 5.5

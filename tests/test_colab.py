@@ -1,6 +1,7 @@
 import errno
 import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -176,9 +177,13 @@ def test_release_gpu_can_give_up_what_has_not_arrived(fake):
     assert fake.calls == ["unassign"]
 
 
-def test_release_gpu_can_be_what_the_trainer_calls_when_it_ends(fake):
-    colab.release_gpu(object())
-    assert fake.calls == ["flush_and_unmount", "unassign"]
+@pytest.mark.parametrize("status, why, gives_back", [
+    ("finished", "3 of 3 symbols done", True), ("paused", "time is up", True),
+    ("paused", "stopped by the person", False), ("paused", "the disk is full", False),
+])
+def test_release_gpu_as_on_finish_keeps_the_machine_unless_all_is_safe(fake, status, why, gives_back):
+    colab.release_gpu(types.SimpleNamespace(status=status, why=why))
+    assert fake.calls == (["flush_and_unmount", "unassign"] if gives_back else [])
 
 
 def test_release_gpu_does_nothing_elsewhere_and_says_so(capsys):

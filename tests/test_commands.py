@@ -87,7 +87,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["predict", "--data", "{good}"], "Export first"),
     (["run", "--data", "{good}", "--symbols", "FTP"], "no symbol FTP"),
     (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'epochs'"),
-    (["validate", "--from", "soon"], "no run yet"),
+    (["prepare", "--data", "{good}", "--as-of", "2026-W30-1"], "not a date"),
     (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
     (["run", "--data", "{good}", "--epochs", "0"], "at least 1"),
     (["run", "--data", "{good}", "--gates", "onest", "--profile", "smoke"], "honest"),

@@ -38,6 +38,9 @@ def test_default_network_has_the_documented_size():
     ("model.dropout", "1.5", "must lie in"),
     ("machine.device", "tpu", "'cpu' or 'cuda'"),
     ("model", "3", "there is no setting 'model'"),
+    ("model.horizon", "10", "a table of 5 days"),
+    ("recipe", "original", "choose it with --recipe"),
+    ("symbols", "FPT,HPG,FPT", "FPT.*named twice"),
 ])
 def test_wrong_setting_is_refused_in_words(path, text, message):
     with pytest.raises(ConfigError, match=message):

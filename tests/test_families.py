@@ -89,7 +89,7 @@ def test_family_resumes_exactly(family, panel, splits, config):
     same(second.forecaster().predict(panel, origins), straight.predict(panel, origins))
 
 
-def test_mean_shrinks_and_scale_is_the_spread_of_validation_residuals(panel, splits, config):
+def test_scale_is_the_spread_of_validation_residuals(panel, splits, config):
     learner = trained("stockformer", panel, splits, config, ["SYN001"])
     forecaster = learner.forecaster()
     forecast = forecaster.predict(panel, splits.valid.mask(panel.days))

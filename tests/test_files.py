@@ -39,10 +39,7 @@ def test_payload_with_any_flipped_byte_is_refused(tmp_path):
     files.write_payload(path, bytes(range(256)), 1)
     good = path.read_bytes()
     draw = random.Random(0)
-    sequence_field = range(8, 16)  # the number alone is not part of what the hash covers
     for place in [draw.randrange(len(good)) for _ in range(200)]:
-        if place in sequence_field:
-            continue
         path.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + good[place + 1:])
         with pytest.raises(CheckpointError):
             files.read_payload(path)

@@ -57,6 +57,7 @@ def test_workspace_places_are_those_of_the_layout(tmp_path):
         "checkpoints/<run_id>/done": ws.checkpoint_folder("<run_id>") / "done",
         "logs/<run_id>": ws.log_folder("<run_id>"),
         "reports/<run_id>": ws.report_folder("<run_id>"),
+        "reports/<run_id>/<from>_<to>": ws.report_folder("<run_id>") / "<from>_<to>",
         "models/<run_id>": ws.model_folder("<run_id>"),
         "predictions": ws.predictions,
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vnq_colab.data.panel import build_panel
+from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.splits import split_days
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.stockformer import make_learner
@@ -133,6 +133,75 @@ def test_averaged_batches_equal_one_large_batch(panel, splits, config):
     one = replace(config, train=replace(config.train, supervise="last_day", batch_windows=16, accumulate=1))
     losses = [learner_of(panel, splits, choice, ["SYN001"])._gradient(None) for choice in (two, one)]
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_averaged_batches_do_not_depend_on_who_shares_the_pack(panel, splits, config):
+    """In a step where one model has fewer batches than another each still takes the mean over its own."""
+    settings = replace(config.train, supervise="last_day", batch_windows=4, accumulate=8)
+    config = without_dropout(replace(config, train=settings))
+    alone = learner_of(panel, splits, config, ["SYN006"])
+    packed = learner_of(panel, splits, config, ["SYN006", "SYN001"])
+    assert alone._steps[0] < max(packed._steps)
+    for step in range(max(alone._steps)):
+        alone.step_in_epoch = packed.step_in_epoch = step
+        own, shared = alone._gradient(None)[1], packed._gradient(None)[1][: config.n_members]
+        torch.testing.assert_close(own, shared, rtol=1e-3, atol=1e-6)
+
+
+def test_validation_loss_does_not_depend_on_who_shares_the_pack(panel, splits, config):
+    """A packmate that was listed late, or absent on the first validation days, moves nobody's windows."""
+    first = np.flatnonzero(splits.valid.mask(panel.days))[0]
+    present = panel.present.copy()
+    present[panel.symbols.index("SYN002"), first - 20: first + 12] = False
+    holed = Panel(np.where(present[:, :, None], panel.values, 0), np.where(present, panel.returns, np.nan), present,
+                  panel.symbols, panel.days, panel.feature_names, panel.data_id)
+    alone = learner_of(holed, splits, config, ["SYN002"])
+    packed = learner_of(holed, splits, config, ["SYN002", "SYN001"])
+    assert alone._validate()[0] == pytest.approx(packed._validate()[0][: config.n_members], rel=1e-5)
+
+
+def test_symbol_without_validation_days_has_no_validation_loss(panel, splits, config):
+    present = panel.present.copy()
+    present[panel.symbols.index("SYN002"), splits.valid.mask(panel.days)] = False
+    holed = Panel(np.where(present[:, :, None], panel.values, 0), np.where(present, panel.returns, np.nan), present,
+                  panel.symbols, panel.days, panel.feature_names, panel.data_id)
+    for symbols in (["SYN002"], ["SYN002", "SYN001"]):
+        learner = train_out(learner_of(holed, splits, config, symbols))
+        assert np.isnan(learner.history[0][4])
+        assert learner.best_epochs("SYN002") == [config.train.epochs] * config.n_members
+
+
+def poison(learner, symbol, member=None):
+    """From here on the weights of a symbol (or of one member) give losses that are not finite."""
+    rows = [row for row, model in enumerate(learner.models) if model[0] == symbol and member in (None, model[1])]
+    learner.weights.detach()[rows] = float("nan")
+
+
+def test_divergence_in_mid_epoch_resumes_bit_for_bit(panel, splits, config):
+    config = replace(config, train=replace(config.train, supervise="last_day"))
+    live = learner_of(panel, splits, config, ["SYN001", "SYN002", "SYN006"])
+    live.step()
+    poison(live, "SYN001")  # the longest history: the survivors' plans are narrower
+    live.step()
+    assert list(live.diverged()) == ["SYN001"] and live.step_in_epoch == 2
+    again = learner_of(panel, splits, config, ["SYN001", "SYN002", "SYN006"])
+    again.load_state_dict(live.state_dict())
+    train_out(live), train_out(again)
+    for symbol in ("SYN002", "SYN006"):
+        assert torch.equal(weights_of(live, symbol), weights_of(again, symbol))
+
+
+def test_symbol_whose_last_member_diverges_leaves_no_half_behind(panel, splits, config):
+    config = replace(config, train=replace(config.train, epochs=4))
+    learner = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    row = learner.models.index(("SYN002", 0))
+    learner._done["SYN002", 0] = (learner.best[row].clone(), 1, 0.5)  # member 0 stopped early
+    learner._keep([other for other in range(len(learner.models)) if other != row])
+    learner._begin_epoch()
+    poison(learner, "SYN002", member=1)
+    train_out(learner)
+    assert list(learner.diverged()) == ["SYN002"]
+    assert learner.measure()["symbol"].tolist() == ["SYN001"] == list(learner.forecaster().symbols)
 
 
 def test_learning_rate_warms_up_and_ends_near_zero(panel, splits, config):

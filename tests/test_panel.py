@@ -48,6 +48,7 @@ def test_data_id_is_of_the_values_alone(prices):
     changed = prices.copy()
     changed.loc[5, "close"] += 1e-6
     assert data_id(changed) != data_id(prices)
+    assert data_id(prices.assign(exchange="HNX")) != data_id(prices.assign(exchange="HOSE"))
     assert data_id(prices, pd.DataFrame({"date": prices["date"][:1], "close": [1.0]})) != data_id(prices)
 
 

@@ -51,3 +51,16 @@ def test_predictions_are_written_under_their_evening(bundle, judged):
     path = write_predictions(ws, table, prepared.prices["date"].max())
     assert path.name == f"{prepared.prices['date'].max():%Y-%m-%d}.csv"
     assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
+
+
+def test_prices_with_too_short_a_past_are_refused(bundle, judged):
+    last_weeks = judged[1].prices[lambda table: table["date"] > table["date"].unique()[-30]]
+    with pytest.raises(DataError, match="29 days, a forecast needs at least 120"):
+        tomorrow(bundle, last_weeks)
+
+
+def test_index_must_be_there_as_in_training(bundle, judged):
+    prices = judged[1].prices
+    index = pd.DataFrame({"date": prices["date"].unique(), "close": 1000.0})
+    with pytest.raises(DeliveryError, match="trained without a market index"):
+        tomorrow(bundle, prices, index=index)

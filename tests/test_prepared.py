@@ -36,6 +36,21 @@ def test_old_prices_bring_a_warning(tmp_path, prices):
         prepare(Workspace(tmp_path), prices, as_of="tomorrow")
 
 
+def test_as_of_is_as_if_it_were_that_evening(tmp_path, prices):
+    day = prices["date"].unique()[300]
+    index = pd.DataFrame({"date": prices["date"].unique(), "close": 1000.0})
+    then = prepare(Workspace(tmp_path / "a"), prices, index=index, as_of=str(day)[:10])
+    cut = prepare(Workspace(tmp_path / "b"), prices[prices["date"] <= day], index=index[index["date"] <= day])
+    assert then.panel.data_id == cut.panel.data_id and then.panel.days[-1] == day
+    with pytest.raises(DataError, match="no prices up to 1999-01-01"):
+        prepare(Workspace(tmp_path / "a"), prices, as_of="1999-01-01")
+
+
+def test_table_without_a_column_is_one_sentence(tmp_path, prices):
+    with pytest.raises(DataError, match="column volume is missing"):
+        prepare(Workspace(tmp_path), prices.drop(columns="volume"))
+
+
 def test_nothing_prepared_says_what_to_run(tmp_path):
     with pytest.raises(DataError, match="Run prepare first"):
         load_prepared(Workspace(tmp_path))

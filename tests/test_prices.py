@@ -6,7 +6,7 @@ from vnq_colab.data.prices import load_index, load_prices, read_prices
 from vnq_colab.errors import DataError
 
 GOOD = ("symbol,date,open,high,low,close,volume\n"
-        "FPT,2024-01-02,100,110,90,105,1000\nFPT,2024-01-03,105,111,100,110,2000\n")
+        "FPT,2024-01-02,10000,11000,9000,10500,1000\nFPT,2024-01-03,10500,11100,10000,11000,2000\n")
 
 
 def write(folder, text, name="prices.csv"):
@@ -47,7 +47,7 @@ def test_harmless_differences_change_nothing(tmp_path, change):
     (GOOD.replace("close", "clsoe"), "column close is missing.*Did you mean 'clsoe'"),
     (GOOD.replace("symbol,date", "a,b"), "column symbol, date is missing"),
     (GOOD.replace("2024-01-03", "yesterday"), "row 3: date is 'yesterday', not a date"),
-    (GOOD.replace("110,2000", "dear,2000"), "row 3: close is 'dear', not a number"),
+    (GOOD.replace("11000,2000", "dear,2000"), "row 3: close is 'dear', not a number"),
     ("PAR1 but not really", "cannot be read as parquet or CSV"),
     (GOOD.replace("FPT,2024-01-03", ",2024-01-03"), "row 3 has no symbol"),
 ])
@@ -69,7 +69,7 @@ def test_empty_folder_says_what_to_put_there(tmp_path):
 
 
 def test_reading_keeps_what_cleaning_should_see(tmp_path):
-    table = read_prices(write(tmp_path, GOOD.replace("105,1000", ",1000")))
+    table = read_prices(write(tmp_path, GOOD.replace("10500,1000", ",1000")))
     assert np.isnan(table["close"][0])
 
 
@@ -78,3 +78,17 @@ def test_index_takes_the_named_one(tmp_path):
     assert load_index(path)["close"].tolist() == [1100.0]
     with pytest.raises(DataError, match="no index HNX"):
         load_index(path, "HNX")
+
+
+def test_days_with_a_time_zone_are_days_in_vietnam(tmp_path):
+    midnight = GOOD.replace("2024-01-02", "2024-01-01T17:00Z").replace("2024-01-03", "2024-01-02T17:00Z")
+    days = load_prices(write(tmp_path, midnight))[0]["date"]
+    assert days.dt.strftime("%Y-%m-%d").tolist() == ["2024-01-02", "2024-01-03"]
+
+
+def test_prices_in_thousand_vnd_are_refused(tmp_path, prices):
+    for name in ("open", "high", "low", "close"):
+        prices = prices.assign(**{name: prices[name] / 1000})
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    with pytest.raises(DataError, match="looks like thousand VND"):
+        load_prices(tmp_path / "prices.csv")

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -197,8 +195,8 @@ def test_default_network_has_about_0_8_million_parameters():
 
 
 def test_stable_seed_is_the_same_on_every_machine():
-    assert stacked.stable_seed("weights", 0, "FPT", 1) == stacked.stable_seed("weights", 0, "FPT", 1)
-    assert 0 <= stacked.stable_seed("x") < 2**63 and math.log2(stacked.stable_seed("y") + 1) > 40
+    assert stacked.stable_seed("weights", 0, "FPT", 1) == 2381077465398032985
+    assert 0 <= stacked.stable_seed("x") < 2**63
 
 
 def test_unstack_shows_every_parameter_once():

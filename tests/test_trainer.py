@@ -1,5 +1,6 @@
 """A run from start to end: what is chosen, what is continued, what is lost when it is killed (nothing)."""
 
+import errno
 import json
 import os
 import signal
@@ -10,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.prepared import prepare
-from vnq_colab.errors import DataError, StorageError
+from vnq_colab.errors import DataError, SessionError
 from vnq_colab.layout import Workspace
 from vnq_colab.training import trainer
 from vnq_colab.training.packs import choose_symbols, compose_packs
@@ -94,17 +96,18 @@ def test_full_disk_in_mid_training_pauses_and_loses_nothing(tmp_path, panel, spl
     straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
     config = replace(config, train=replace(config.train, checkpoint_minutes=1e-9))
     ws = Workspace(tmp_path / "b")
-    save, calls = trainer.CheckpointStore.save, []
+    sync, calls, seen = os.fsync, [], []
 
-    def full(self, *arguments):
+    def full(handle):
         calls.append(1)
-        if len(calls) == 4:
-            raise StorageError("the disk is full")
-        return save(self, *arguments)
+        if len(calls) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
 
-    monkeypatch.setattr(trainer.CheckpointStore, "save", full)
-    session = run_quietly(ws, panel, splits, config)
-    assert session.status == "paused" and "disk is full" in session.why
+    monkeypatch.setattr(os, "fsync", full)
+    session = run_quietly(ws, panel, splits, config, on_finish=seen.append)
+    assert session.status == "paused" and "disk is full" in session.why and seen == [session]
+    monkeypatch.setattr(os, "fsync", sync)
     assert hashes(resume(ws, quiet=True)) == hashes(straight)
 
 
@@ -132,7 +135,7 @@ def test_short_history_is_skipped_and_named(panel, splits, config):
     short = replace_present(panel, late)
     symbols, skipped = choose_symbols(short, splits, config)
     assert symbols == ["SYN001", "SYN004"]
-    assert "labelled training days, needed 100" in skipped["SYN002"]
+    assert "labelled train days, needed 100" in skipped["SYN002"]
     with pytest.raises(DataError, match="no symbol has enough history"):
         choose_symbols(short, splits, replace(config, symbols=("SYN002",)))
 
@@ -164,6 +167,62 @@ def test_refit_is_a_run_of_its_own_on_all_labelled_days(tmp_path, panel, splits,
     for symbol in config.symbols:
         assert again.ledger[symbol]["best_epochs"] == session.ledger[symbol]["best_epochs"]
     assert refit(session, quiet=True).attempts == again.attempts
+
+
+def test_refit_takes_a_retried_symbol_once(tmp_path, panel, splits, config, monkeypatch):
+    """SYN002 diverges in its first pack and succeeds in the retry: it is in the refit, and in the bundle, once."""
+    from vnq_colab.models.torch_learner import TorchLearner
+    from vnq_colab.training.forecasting import load_forecaster
+
+    build = TorchLearner.__init__
+
+    def poisoned(self, network, panel, *arguments, learning_rate_share=1.0, epochs_of=None, **choices):
+        build(self, network, panel, *arguments, learning_rate_share=learning_rate_share, epochs_of=epochs_of, **choices)
+        if "SYN002" in panel.symbols and learning_rate_share == 1.0 and epochs_of is None:
+            self._labels[panel.symbols.index("SYN002")] = float("nan")
+
+    monkeypatch.setattr(TorchLearner, "__init__", poisoned)
+    session = run_quietly(Workspace(tmp_path), panel, splits, config)
+    assert session.counts()["done"] == 3
+    again = refit(session, quiet=True)
+    assert sorted(load_forecaster(again).symbols) == sorted(config.symbols)
+
+
+def test_refit_of_a_run_that_is_not_finished_is_refused(tmp_path, panel, splits, config, monkeypatch):
+    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    session = run_quietly(Workspace(tmp_path), panel, splits, config, hours=1e-9)
+    with pytest.raises(SessionError, match="is paused. Go on with resume first"):
+        refit(session, quiet=True)
+
+
+def test_second_process_on_a_run_is_refused(tmp_path, panel, splits, config, monkeypatch):
+    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    ws = Workspace(tmp_path)
+    session = run_quietly(ws, panel, splits, config, hours=1e-9)
+    parent = psutil.Process(os.getppid())
+    session.machine |= {"pid": parent.pid, "pid_started": parent.create_time()}
+    session.status = "running"
+    session.save()
+    with pytest.raises(SessionError, match="is being trained by another process"):
+        resume(ws, quiet=True)
+    session.machine["pid_started"] -= 100  # that process is gone, its number was given to another one
+    session.save()
+    assert resume(ws, quiet=True).status == "finished"
+
+
+def test_unfinished_run_with_another_config_is_pointed_at(tmp_path, panel, splits, config, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    first = run_quietly(Workspace(tmp_path), panel, splits, config, hours=1e-9)
+    train(Workspace(tmp_path), panel, splits, replace(config, seed=5), hours=1e-9)
+    said = capsys.readouterr().err
+    assert "seed: 0, here 5" in said and f"resume --run {first.run_id}" in said
+
+
+def test_stock_that_is_gone_before_validation_is_skipped(panel, splits, config):
+    gone = panel.present.copy()
+    gone[panel.symbols.index("SYN002"), splits.valid.mask(panel.days)] = False
+    symbols, skipped = choose_symbols(replace_present(panel, gone), splits, config)
+    assert symbols == ["SYN001", "SYN004"] and "0 labelled valid days, needed 20" in skipped["SYN002"]
 
 
 def test_data_of_a_run_that_is_gone_is_named(tmp_path, panel, splits, config, monkeypatch):

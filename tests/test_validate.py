@@ -31,14 +31,22 @@ def test_scores_hold_our_model_and_every_opponent(judged):
         ["majority", "momentum", "stockformer", "zero"], 3)
 
 
-def test_other_days_can_be_judged(judged, tmp_path):
-    _, prepared, session, _ = judged
-    days = prepared.panel.days
+def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):
+    _, prepared, session, validation = judged
+    days, stored = prepared.panel.days, (validation.report.parent / "verdict.json").read_bytes()
     other = validate(session, prepared=prepared, days=(f"{days[-30]:%Y-%m-%d}", f"{days[-10]:%Y-%m-%d}"))
     assert other.forecast["date"].nunique() == 21
-    with pytest.raises(ConfigError, match="no trading day lies between"):
-        validate(session, prepared=prepared, days=("1999-01-01", "1999-02-01"))
-    validate(session, prepared=prepared)  # back to the report that the other tests read
+    assert other.report.parent.parent == validation.report.parent
+    assert (validation.report.parent / "verdict.json").read_bytes() == stored
+
+
+@pytest.mark.parametrize("days, message", [
+    (("1999-01-01", "1999-02-01"), "trained or stopped on"),
+    (("2031-01-01", "2031-02-01"), "no trading day lies between"),
+])
+def test_days_that_cannot_be_judged_are_refused(judged, days, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(judged[2], prepared=judged[1], days=days)
 
 
 def test_misspelt_gates_are_refused(judged):

@@ -117,9 +117,9 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Forecasts of the accepted symbols from the latest day."""
-    import pandas as pd
-
+    from vnq_colab.data.prepared import up_to
     from vnq_colab.data.prices import load_index, load_prices
+    from vnq_colab.data.splits import to_day
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import tomorrow, write_predictions
 
@@ -127,8 +127,8 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     prices, _ = load_prices(options.data, on_bad_rows=options.on_bad_rows)
     index = load_index(options.index) if options.index else None
     table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
-    day = prices["date"].max() if options.as_of is None else prices["date"][prices["date"] <= options.as_of].max()
-    path = write_predictions(ws, table, pd.Timestamp(day))
+    day = prices["date"].max() if options.as_of is None else up_to(prices, to_day(options.as_of))["date"].max()
+    path = write_predictions(ws, table, day)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     text = f"{bundle!r}\nFrom the evening of {day:%Y-%m-%d}:\n"
@@ -195,14 +195,15 @@ def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> in
     from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.training.trainer import refit
 
+    again = session
     if not options.no_refit:
-        again = refit(session, hours=options.hours, quiet=session.status == "finished" and options.json)
+        again = refit(session, hours=options.hours, quiet=options.json)
         if again.status != "finished":
             return _ended(again, options)
     bundle = export_bundle(session, verdict, refit=not options.no_refit, quiet=True)
-    _tell(options, repr(bundle),
-          {"run_id": session.run_id, "folder": str(bundle.folder), "decisions": bundle.decisions})
-    return _code(session)
+    _tell(options, repr(bundle), {"run_id": session.run_id, "folder": str(bundle.folder),
+                                  "decisions": bundle.decisions})
+    return max(_code(session), _code(again)) if session.status == "finished" else DONE
 
 
 def _ended(session: "Session", options: argparse.Namespace) -> int:

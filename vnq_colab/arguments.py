@@ -41,7 +41,7 @@ def data_flags(sub: Parser) -> None:
 def price_flags(sub: Parser) -> None:
     """How prices are read."""
     sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
-    sub.add_argument("--as-of", metavar="DATE", help="the day that the data should reach (default: today)")
+    sub.add_argument("--as-of", metavar="DATE", help="stand in this evening: later rows are left out (default: today)")
     sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise",
                      help="stop at a bad row, or leave it out")
 

@@ -52,6 +52,7 @@ class Clock:
         self._happened: dict[str, float] = {}
         self._deadline = None if hours is None else self._started + hours * 3600
         self.seconds = {name: 0.0 for name in SECONDS_SPENT} | (spent or {})
+        self._before = sum(self.seconds.values())
 
     def due(self, name: str, *, minutes: float = 0.0, seconds: float = 0.0) -> bool:
         """True once per interval and name; the first time after one whole interval has passed."""
@@ -81,6 +82,10 @@ class Clock:
             yield
         finally:
             self.seconds[name] += time.monotonic() - started
+
+    def settle(self) -> None:
+        """Counts as idle what has passed since the start and was spent on nothing else; call it once, at the end."""
+        self.seconds["idle"] += max(0.0, time.monotonic() - self._started - sum(self.seconds.values()) + self._before)
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Counts seconds that were added to `source` under `target` instead."""

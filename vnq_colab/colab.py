@@ -9,6 +9,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -101,12 +102,15 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def release_gpu(session: object = None, *, flush: bool = True) -> None:
+def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     """Gives the Colab machine back, which ends the session, after all writes are in Drive. Elsewhere it does nothing.
 
     Drive is unmounted on the way. Raises StorageError, and keeps the machine, when Drive does not take the writes.
-    `session` is not used: with it this function can be the trainer's `on_finish`.
+    As the trainer's `on_finish` it gets the session, and keeps the machine unless that is finished or out of time.
     """
+    if session is not None and session.status != "finished" and session.why != "time is up":
+        print(f"The machine is kept: the run is {session.status} ({session.why}).")
+        return
     if not _in_notebook():
         print("Nothing to give back: this is not a Colab notebook.")
         return

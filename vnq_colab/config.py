@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from vnq_colab.errors import ConfigError, did_you_mean
 
+HORIZON = 5  # [days] ahead that every forecast reaches
+
 
 def _require(holds: bool, name: str, value: Any, rule: str) -> None:
     if not holds:
@@ -35,6 +37,7 @@ class StockformerConfig:
     def __post_init__(self) -> None:
         for name in ("look_back", "horizon", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+        _require(self.horizon == HORIZON, "model.horizon", self.horizon, f"the Forecast is a table of {HORIZON} days")
         _require(self.width % self.n_heads == 0, "model.width", self.width,
                  f"must be a multiple of n_heads = {self.n_heads}")
         _require(self.min_context <= self.look_back, "model.min_context", self.min_context,
@@ -175,6 +178,8 @@ class RunConfig:
         _require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
         _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
                  "must name a symbol, or be null")
+        twice = sorted({symbol for symbol in self.symbols or () if self.symbols.count(symbol) > 1})
+        _require(not twice, "symbols", ",".join(twice), "is named twice")
         _require(self.recipe in RECIPES, "recipe", self.recipe,
                  f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
 
@@ -204,6 +209,8 @@ class RunConfig:
 
     def with_setting(self, path: str, text: str) -> Self:
         """A copy with one field changed, named and written as on the command line: "train.learning_rate", "3e-4"."""
+        if path in ("recipe", "machine.profile"):
+            raise ConfigError(f"{path} changes many settings at once: choose it with --{path.rpartition('.')[2]}.")
         value = self.to_dict()
         *parents, name = path.split(".")
         place = value

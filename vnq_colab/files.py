@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from vnq_colab.errors import CheckpointError, StorageError
 
 PAYLOAD_MAGIC = b"VNQPAY01"
-_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256 of the body
+_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256
 
 
 def sha256_of(path: Path) -> str:
@@ -85,15 +85,26 @@ def read_json(path: Path) -> Any:
                               "Restore it, or delete it and start anew.") from error
 
 
-def write_payload(path: Path, body: bytes | memoryview, sequence: int) -> None:
-    """Writes `body` behind a header with its sequence number, length and sha256, whole or not at all."""
-    header = _HEADER.pack(PAYLOAD_MAGIC, sequence, len(body), hashlib.sha256(body).digest())
+def write_payload(path: Path, body: bytes | memoryview, sequence: int) -> str:
+    """Writes `body` behind a header with its sequence number, length and the sha256 of all three, whole or not at all.
+
+    Returns that sha256 in hex.
+    """
+    digest = _payload_digest(sequence, body)
+    header = _HEADER.pack(PAYLOAD_MAGIC, sequence, len(body), digest)
 
     def write(file: BinaryIO) -> None:
         file.write(header)
         file.write(body)
 
     write_atomic(path, write)
+    return digest.hex()
+
+
+def _payload_digest(sequence: int, body: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(struct.pack("<QQ", sequence, len(body)))
+    digest.update(body)
+    return digest.digest()
 
 
 def read_payload(path: Path) -> tuple[int, bytes]:
@@ -112,7 +123,7 @@ def read_payload(path: Path) -> tuple[int, bytes]:
     _, sequence, length, digest = _HEADER.unpack(header)
     if len(body) != length:
         raise CheckpointError(f"{path}: {len(body):,} bytes where its header says {length:,}: a part is missing.")
-    if hashlib.sha256(body).digest() != digest:
+    if _payload_digest(sequence, body) != digest:
         raise CheckpointError(f"{path}: its content does not match its own sha256: damaged.")
     return sequence, body
 

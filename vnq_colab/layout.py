@@ -20,6 +20,7 @@ FOLDERS = {
     "checkpoints/<run_id>/done": "finished packs",
     "logs/<run_id>": "the progress of a run, as text",
     "reports/<run_id>": "what validation found",
+    "reports/<run_id>/<from>_<to>": "what validation found on other days than the test days",
     "models/<run_id>": "the bundle",
     "predictions": "tables of forecasts",
 }

@@ -9,6 +9,7 @@ from vnq_colab.data.market import EXCHANGES
 from vnq_colab.errors import ConfigError, DataError
 
 PRICES = ("open", "high", "low", "close")
+LEAST_TYPICAL_CLOSE = 1_000  # [VND] chosen: the median of real prices is about 15,000, in thousand VND about 15
 ON_BAD_ROWS = ("raise", "drop")
 
 
@@ -82,8 +83,10 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str =
         "volume missing or negative": ~(volume >= 0) | ~np.isfinite(volume),
         "high < low": high < low,
         "open or close outside [low, high]": body_outside & (high >= low),
-        "duplicate row for a day": order.duplicated(["symbol", "date"], keep="last").to_numpy(),
     }
+    sound = order[~np.logical_or.reduce(list(diseases.values()))]
+    twice = sound.index[sound.duplicated(["symbol", "date"], keep="last")]  # of two sound rows the later one stays
+    diseases["duplicate row for a day"] = np.isin(order.index, twice)
     bad = np.zeros(len(order), dtype=bool)
     findings = []
     for disease, rows in diseases.items():
@@ -102,7 +105,17 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str =
         raise DataError(f"{source}: no usable row is left of {len(raw):,}. Look at the file: is it a price table?")
     clean["volume"] = clean["volume"].round().astype("int64")
     if "exchange" in clean.columns:
-        clean["exchange"] = clean["exchange"].where(clean["exchange"].isin(EXCHANGES), "HOSE")
+        named = clean["exchange"].astype(str).str.strip().str.upper().replace("HSX", "HOSE")
+        unknown = ~named.isin(EXCHANGES)
+        clean["exchange"] = named.where(~unknown, "HOSE")
+        if unknown.any():
+            row = clean[unknown].iloc[0]
+            findings.append(Finding("unknown exchange", "taken as HOSE", int(unknown.sum()),
+                                    f"{row['symbol']} {row['date']:%Y-%m-%d}"))
+    typical = float(clean["close"].median())
+    if typical < LEAST_TYPICAL_CLOSE:
+        raise DataError(f"{source}: the median close is {typical:,.1f}, which looks like thousand VND. Multiply the "
+                        "prices by 1,000: they are read as VND per share.")
     quiet = int((clean["volume"] == 0).sum())
     if quiet:
         example = _in_words(clean[clean["volume"] == 0].iloc[0], "volume 0")

@@ -9,9 +9,9 @@ family | symbol | date | mean_1 .. mean_5 | mean | scale | p_up
 import numpy as np
 import pandas as pd
 
+from vnq_colab.config import HORIZON
 from vnq_colab.errors import DataError
 
-HORIZON = 5  # [days]
 MEANS = tuple(f"mean_{day}" for day in range(1, HORIZON + 1))
 COLUMNS = ("family", "symbol", "date", *MEANS, "mean", "scale", "p_up")
 

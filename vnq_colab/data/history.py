@@ -66,7 +66,7 @@ class History:
             count = np.isfinite(self.returns_by_day).sum(axis=1)
             return np.nansum(self.returns_by_day, axis=1) / np.maximum(count, 1)
         closes = index.set_index("date")["close"].sort_index()
-        if not closes.index.is_unique or (closes <= 0).any():
+        if not closes.index.is_unique or not (closes > 0).all():
             raise DataError("the index needs one positive close per day. Repair the file, or leave --index out.")
         closes = closes.reindex(self.days, method="ffill").to_numpy("float64")  # a day without index: no move
         return np.log(closes / shift(closes, 1))

@@ -123,6 +123,10 @@ class Scaler:
     spread: np.ndarray  # [symbols, features] float32, positive
     target: np.ndarray  # [symbols] float32, positive: standard deviation of the daily log return
 
+    def select(self, rows: "list[int] | slice") -> "Scaler":
+        """The same for some of its symbols."""
+        return Scaler(self.mean[rows], self.spread[rows], self.target[rows])
+
     def scale(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
         """`[symbols, days, features] -> [symbols, days, features]`: standardised, clipped, 0 where absent."""
         scaled = (values - self.mean[:, None]) / self.spread[:, None]
@@ -168,6 +172,8 @@ def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
     for name in ("open", "high", "low", "close"):
         digest.update(rows[name].to_numpy("<f8").tobytes())
     digest.update(rows["volume"].to_numpy("<i8").tobytes())
+    if "exchange" in rows.columns:
+        digest.update("\n".join(rows["exchange"].astype(str)).encode())
     if index is not None:
         rows = index.sort_values("date")
         digest.update(_day_numbers(rows["date"]))

@@ -13,7 +13,7 @@ from vnq_colab.data.cleaning import CleaningReport, clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.prices import load_index, load_prices
+from vnq_colab.data.prices import load_index, read_prices, typed_prices
 from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
@@ -49,19 +49,21 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
 
     `data` is a file or folder in the price table's columns, or such a table; None makes the seeded synthetic market.
     The set becomes the current one, which `train` takes. What is already there for the same data is kept as it is.
-    `as_of` is the day the data should reach (None: today); data more than a week older brings a warning.
+    `as_of` is the evening to stand in (None: today): later rows are left out, data more than a week older brings a
+    warning.
     """
     ws.check_writable()
     day = to_day(as_of or dt.date.today().isoformat())
     if data is None:
         data = synthetic_prices()
-    if isinstance(data, pd.DataFrame):
-        prices, cleaning = clean_prices(data, on_bad_rows=on_bad_rows)
-    else:
-        prices, cleaning = load_prices(data, on_bad_rows=on_bad_rows)
-    if index is not None and not isinstance(index, pd.DataFrame):
-        index = load_index(index)
-    cleaning = replace(cleaning, warnings=_staleness(prices, day))
+    is_table = isinstance(data, pd.DataFrame)
+    raw = typed_prices(data, "the price table") if is_table else read_prices(data)
+    if as_of is not None:
+        raw = up_to(raw, day)
+    prices, cleaning = clean_prices(raw, on_bad_rows=on_bad_rows, source="the price table" if is_table else str(data))
+    if index is not None:
+        index = up_to(index if isinstance(index, pd.DataFrame) else load_index(index), day)
+    cleaning = replace(cleaning, warnings=staleness(prices, day))
     panel = build_panel(prices, index)
     prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
     if not _is_there(prepared):
@@ -117,7 +119,24 @@ def default_universe(panel: Panel) -> tuple[str, ...]:
     return tuple(symbol for symbol in VN102 if symbol in set(panel.symbols)) or panel.symbols
 
 
-def _staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
+def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """The rows up to and including a day. Raises DataError when there are none."""
+    kept = table[table["date"] <= day]
+    if kept.empty:
+        raise DataError(f"there are no prices up to {day:%Y-%m-%d}; the first are of {table['date'].min():%Y-%m-%d}.")
+    return kept
+
+
+def has_index(ws: Workspace, data_id: str) -> bool | None:
+    """Whether a prepared set has a market index; None where nobody knows, as for a panel that was built by hand."""
+    try:
+        return read_json(ws.prepared / data_id / "prepared.json")["index"]
+    except FileNotFoundError:
+        return None
+
+
+def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
+    """A warning when the newest price is more than a week older than a day; made-up prices never are."""
     if is_synthetic(prices["symbol"].unique()):
         return []
     day = as_of.date()

@@ -25,7 +25,7 @@ def load_prices(path: str | Path, *, on_bad_rows: str = "raise") -> tuple[pd.Dat
 
 def read_prices(path: str | Path) -> pd.DataFrame:
     """The rows as they stand in the file or the folder, with typed columns; nothing repaired yet."""
-    tables = [_typed(_read_table(file), file) for file in _files(Path(path))]
+    tables = [typed_prices(_read_table(file), str(file)) for file in _files(Path(path))]
     return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 
 
@@ -37,8 +37,9 @@ def load_index(path: str | Path, symbol: str = "VNINDEX") -> pd.DataFrame:
         table = table[table["symbol"] == symbol]
         if table.empty:
             raise DataError(f"{path}: there is no index {symbol} in it.")
-    _require_columns(table, ("date", "close"), path)
-    table = table[["date", "close"]].assign(date=_dates(table["date"], path), close=_numbers(table, "close", path))
+    _require_columns(table, ("date", "close"), str(path))
+    table = table[["date", "close"]].assign(date=_dates(table["date"], str(path)),
+                                            close=_numbers(table, "close", str(path)))
     return table.sort_values("date").drop_duplicates("date", keep="last").reset_index(drop=True)
 
 
@@ -77,7 +78,7 @@ def _lower(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={name: str(name).strip().lower() for name in table.columns})
 
 
-def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: Path) -> None:
+def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: str) -> None:
     missing = [name for name in needed if name not in table.columns]
     if missing:
         spare = [str(name) for name in table.columns if name not in needed + OPTIONAL]
@@ -87,7 +88,8 @@ def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: Path) -
                         f"{hints if 'mean' in hints else ''} Needed: {', '.join(needed)}.")
 
 
-def _typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
+    """A table in the price table's columns and types, rows as they are; `path` names it in a DataError."""
     table = _lower(table)
     _require_columns(table, NEEDED, path)
     table = table[[name for name in NEEDED + OPTIONAL if name in table.columns]].copy()
@@ -102,24 +104,24 @@ def _typed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
-def _dates(column: pd.Series, path: Path) -> pd.Series:
+def _dates(column: pd.Series, path: str) -> pd.Series:
     """Days without a time of day, in nanoseconds, whatever the file held."""
     as_text = column.astype(str) if column.dtype.kind in "iu" else column  # 20210315 is a day, not nanoseconds
     dates = pd.to_datetime(as_text, errors="coerce")
     _refuse_unreadable(dates.isna().to_numpy(), column, "date", "a date such as 2021-03-15", path)
     if dates.dt.tz is not None:
-        dates = dates.dt.tz_localize(None)
+        dates = dates.dt.tz_convert("Asia/Ho_Chi_Minh").dt.tz_localize(None)  # midnight there is a day earlier in UTC
     return dates.dt.normalize().astype("datetime64[ns]")
 
 
-def _numbers(table: pd.DataFrame, name: str, path: Path) -> pd.Series:
+def _numbers(table: pd.DataFrame, name: str, path: str) -> pd.Series:
     column = table[name]
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     _refuse_unreadable((numbers.isna() & column.notna()).to_numpy(), column, name, "a number", path)
     return numbers
 
 
-def _refuse_unreadable(bad: np.ndarray, column: pd.Series, name: str, expected: str, path: Path) -> None:
+def _refuse_unreadable(bad: np.ndarray, column: pd.Series, name: str, expected: str, path: str) -> None:
     if bad.any():
         more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
         found = column.iloc[int(bad.argmax())]

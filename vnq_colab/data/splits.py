@@ -13,7 +13,7 @@ from vnq_colab.errors import DataError
 def to_day(text: str) -> pd.Timestamp:
     """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
     try:
-        return pd.Timestamp(dt.date.fromisoformat(text))
+        return pd.Timestamp(dt.datetime.strptime(text, "%Y-%m-%d"))
     except (ValueError, TypeError):
         raise DataError(f"{text!r} is not a date such as 2026-11-20.") from None
 

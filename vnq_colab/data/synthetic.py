@@ -43,11 +43,11 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0,
     noise = np.sqrt(MARKET_SHARE) * market + np.sqrt(1 - MARKET_SHARE) * own
     drift = np.zeros_like(noise)
     drift[1:] = _strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
-    prices = _walk(random, volatility * (drift + noise), exchanges, days)
+    quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
+    prices = _walk(random, np.where(quiet, 0, volatility * (drift + noise)), exchanges, days)
     volume = np.exp(random.uniform(11, 15, n_symbols) + VOLUME_SHOWS * hidden + 0.15 * random.normal(size=noise.shape))
     listed = np.where(random.random(n_symbols) < 0.25, random.integers(0, int(n_days * 0.5) + 1, n_symbols), 0)
     halted = random.random(noise.shape) < 0.001
-    quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
     return _table(days, exchanges, prices, np.maximum(volume // 100 * 100, 100), listed, halted, quiet)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, SessionError, VnqError, name_a_few
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, sha256_of, write_json
@@ -19,7 +19,7 @@ from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import refit as train_again
 
 FORMAT = 1  # of manifest.json
-UNJUDGED = {"decision": "unjudged", "reasons": ["this run was not validated"]}
+UNJUDGED = {"decision": "unjudged", "reasons": ["no verdict was found for it"]}
 
 
 class Bundle:
@@ -79,18 +79,17 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "
                             "Validate this run first.")
     judged = load_forecaster(session)
-    forecaster, days = judged, session.days["train"]
+    forecaster, trained_to = judged, dict.fromkeys(judged.symbols, session.days["train"][1])
     if refit:
         again = train_again(session, hours=hours, quiet=quiet)
         if again.status != "finished":
             raise SessionError(f"the refit paused ({again.why}). Run export again to go on where it stopped.")
-        forecaster = load_forecaster(again)  # its networks, with the spread that held-out days showed
-        places = [judged.symbols.index(symbol) for symbol in forecaster.symbols]
-        forecaster, days = forecaster.with_residual(judged.residual[places]), again.days["train"]
+        forecaster = _refitted(judged, load_forecaster(again))
+        trained_to |= {symbol: again.days["train"][1] for symbol, row in again.ledger.items() if row["state"] == "done"}
     folder = session.ws.model_folder(session.run_id)
     forecaster = forecaster.as_exported()
     forecaster.save(folder)
-    manifest = _manifest(session, forecaster, verdict, folder, days, refit)
+    manifest = _manifest(session, forecaster, verdict, folder, trained_to)
     write_json(folder / "manifest.json", manifest)
     write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
     return load_bundle(folder)
@@ -134,14 +133,23 @@ def stored_verdict(session: Session) -> Verdict | None:
         raise DeliveryError(f"the verdict of {session.run_id} cannot be read ({error}). Validate again.") from error
 
 
-def _manifest(session: Session, forecaster: Any, verdict: Verdict | None, folder: Path, days: list[str],
-              refit: bool) -> dict[str, Any]:
+def _refitted(judged: Forecaster, again: Forecaster) -> Forecaster:
+    """The networks that were trained again, with the spread of held-out days; where that failed, the judged ones."""
+    residual = judged.select(again.symbols).residual
+    left = tuple(symbol for symbol in judged.symbols if symbol not in again.symbols)
+    states = [again.with_residual(residual).to_state()] + ([judged.select(left).to_state()] if left else [])
+    return type(judged).from_states(states, again.facts)
+
+
+def _manifest(session: Session, forecaster: Forecaster, verdict: Verdict | None, folder: Path,
+              trained_to: dict[str, str]) -> dict[str, Any]:
     decided = verdict.symbols if verdict else {}
     symbols = {}
     for row, symbol in enumerate(forecaster.symbols):
         found = decided.get(symbol, UNJUDGED)
         symbols[symbol] = {
-            "file": forecaster.file_name(symbol), "decision": found["decision"], "reasons": found["reasons"],
+            "file": forecaster.file_name(symbol), "trained_to": trained_to[symbol],
+            "decision": found["decision"], "reasons": found["reasons"],
             "residual": float(forecaster.residual[row]),
             "scaler": {"mean": forecaster.scaler.mean[row].tolist(), "spread": forecaster.scaler.spread[row].tolist(),
                        "target": float(forecaster.scaler.target[row])},
@@ -150,8 +158,9 @@ def _manifest(session: Session, forecaster: Any, verdict: Verdict | None, folder
              for row in symbols.values()}
     return {
         "format": FORMAT, "run_id": session.run_id, "family": session.family, "synthetic": session.synthetic,
-        "trained_from": days[0], "trained_to": days[1], "refit": refit, "data_id": session.data_id,
+        "trained_from": session.days["train"][0], "trained_to": max(trained_to.values()), "data_id": session.data_id,
         "market_symbols": list(load_panel(session.ws, session.data_id).symbols),
+        "market_index": has_index(session.ws, session.data_id),
         "code_version": __version__, "exported": utc_now(), "config": session.config.to_dict(),
         "horizon": session.config.model.horizon, "feature_names": list(forecaster.feature_names),
         "verdict": {"gate_set": verdict.gate_set, "summary": verdict.summary} if verdict else None,

@@ -1,16 +1,20 @@
 """Tomorrow's table: what the accepted models expect from the evening of the last day."""
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.prepared import staleness, up_to
 from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
-from vnq_colab.errors import DataError, name_a_few
+from vnq_colab.errors import DataError, DeliveryError, name_a_few
 from vnq_colab.files import write_atomic
 from vnq_colab.layout import Workspace
 
+LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
 FEWEST_OF_MARKET = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
 
 
@@ -21,11 +25,18 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     `as_of` leaves out every later day, as if it were that evening. Columns: symbol, date, decision, p_up, expected
     5-day return [%] and its spread [%].
     """
-    warnings = []
     if as_of is not None:
-        prices = prices[prices["date"] <= to_day(as_of)]
-        if prices.empty:
-            raise DataError(f"there are no prices up to {as_of}.")
+        prices = up_to(prices, to_day(as_of))
+        index = None if index is None else up_to(index, to_day(as_of))
+    warnings = staleness(prices, to_day(as_of or dt.date.today().isoformat()))
+    with_index = bundle.manifest["market_index"]
+    if with_index is not None and with_index is not (index is not None):
+        raise DeliveryError("the bundle was trained with a market index: give one with --index." if with_index else
+                            "the bundle was trained without a market index: leave --index out.")
+    n_days, needed = prices["date"].nunique(), LEAST_DAYS + bundle.manifest["config"]["model"]["look_back"]
+    if n_days < needed:
+        raise DataError(f"these prices have {n_days} days, a forecast needs at least {needed} (better 320, for the "
+                        "features of 252 days). Bring the whole history, not only the last weeks.")
     market, here = bundle.manifest["market_symbols"], set(prices["symbol"])
     shared = sum(symbol in here for symbol in market) / len(market)
     if shared < FEWEST_OF_MARKET:

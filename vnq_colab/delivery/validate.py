@@ -7,7 +7,8 @@ import pandas as pd
 
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.prepared import Prepared, load_prepared
-from vnq_colab.data.splits import Splits
+from vnq_colab.data.splits import Splits, to_day
+from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.gates import Verdict, judge
 from vnq_colab.evaluation.metrics import score
@@ -36,11 +37,18 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
              slippage: float | None = None) -> Validation:
     """Judges every finished symbol of a run on its test days and writes `reports/<run_id>/`.
 
-    `prepared` spares reading the run's data again. `days` is a pair of dates for other days than the test days;
+    `prepared` spares reading the run's data again. `days` is a pair of dates for other days than the test days; they
+    must not begin before them, and their report goes to `reports/<run_id>/<from>_<to>/`: the run's verdict stays.
     `capital` [VND] is each symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
     """
     prepared = prepared or load_prepared(session.ws, session.data_id)
     splits = Splits.from_dict(session.days["splits"])
+    folder = session.ws.report_folder(session.run_id)
+    if not isinstance(days, str):
+        if to_day(days[0]) < to_day(splits.test.first):
+            raise ConfigError(f"judging from {days[0]} would judge days that the networks were trained or stopped on. "
+                              f"The test days begin on {splits.test.first}.")
+        folder = folder / f"{days[0]}_{days[1]}"
     ours = forecast(session, days=days, panel=prepared.panel)
     everyone = opponents(ours, prepared.panel, splits)
     scores = score(everyone, prepared.panel)
@@ -59,7 +67,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
         "Machine": f"{session.machine.get('processor', '')}, profile {session.config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",
     }
-    report = write_report(session.ws.report_folder(session.run_id), title=f"Validation of {session.run_id}",
+    report = write_report(folder, title=f"Validation of {session.run_id}",
                           facts=facts, forecast=everyone, scores=scores, result=result, verdict=verdict,
                           history=session.history, note=session.note)
     return Validation(everyone, scores, result, verdict, report)

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.panel import Panel
+from vnq_colab.data.panel import Panel, Scaler
 from vnq_colab.errors import ConfigError, did_you_mean
 
 # name of a family: the module that makes its learner (`make_learner`) and holds its forecaster (`FORECASTER`)
@@ -39,6 +39,8 @@ class Learner(abc.ABC):
     def load_state_dict(self, state: dict) -> None:
         """Goes back to a saved state."""
 
+    epoch: int  # epochs (or rounds) that are over
+    step_in_epoch: int
     history: list[tuple]  # learning curves: symbol, member, epoch, train_loss, valid_loss, no_skill
 
     @abc.abstractmethod
@@ -62,6 +64,22 @@ class Forecaster(abc.ABC):
     """What is validated, exported and deployed."""
 
     symbols: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    facts: dict  # stored with every exported file
+    residual: np.ndarray  # [symbols] spread of the 5-day validation residual [log return]
+    scaler: Scaler
+
+    @abc.abstractmethod
+    def select(self, symbols: tuple[str, ...]) -> "Forecaster":
+        """The same for some of its symbols."""
+
+    @abc.abstractmethod
+    def with_residual(self, residual: np.ndarray) -> "Forecaster":
+        """The same with another spread of its validation residuals `[symbols]`."""
+
+    @abc.abstractmethod
+    def digest(self, symbol: str) -> str:
+        """Hex sha256 of what was learnt for a symbol, at full precision."""
 
     @abc.abstractmethod
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
@@ -91,8 +109,8 @@ class Forecaster(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def load(cls, folder: Path) -> "Forecaster":
-        """The forecaster that `save` wrote."""
+    def load(cls, folder: Path, symbols: list[str] | None = None) -> "Forecaster":
+        """The forecaster that `save` wrote, or of some of its symbols. Raises DeliveryError for an unusable file."""
 
 
 def family_module(name: str) -> ModuleType:

@@ -6,8 +6,9 @@ Axes: models, batch, time, features, width, heads, horizon. "rows" is models x b
 The norms have no weights of their own: the affine map behind each of them can do all that such weights could.
 """
 
+import hashlib
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,33 +106,32 @@ class Stockformer:
         return out.unflatten(1, (batch, -1))  # [models, batch, time or 1, horizon]
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class StockformerForecaster(Forecaster):
     """The trained ensembles of some symbols, each with its scaler and the spread of its validation residuals."""
 
-    def __init__(self, config: StockformerConfig, feature_names: tuple[str, ...], symbols: tuple[str, ...],
-                 weights: torch.Tensor, scaler: Scaler, residual: np.ndarray, facts: dict[str, Any] | None = None):
-        self.config, self.feature_names, self.symbols = config, feature_names, symbols
-        self.weights = weights  # [symbols, members, parameters] float32 or float16
-        self.scaler = scaler
-        self.residual = residual  # [symbols] standard deviation of the 5-day validation residual [log return]
-        self.facts = facts or {}  # data_id, code_version and the like, stored in each file
+    config: StockformerConfig
+    feature_names: tuple[str, ...]
+    symbols: tuple[str, ...]
+    weights: torch.Tensor  # [symbols, members, parameters] float32 or float16
+    scaler: Scaler
+    residual: np.ndarray  # [symbols] standard deviation of the 5-day validation residual [log return]
+    facts: dict[str, Any] = field(default_factory=dict)  # data_id, code_version and the like, stored in each file
 
     def select(self, symbols: tuple[str, ...]) -> "StockformerForecaster":
-        """The same for some of its symbols."""
         rows = [self.symbols.index(symbol) for symbol in symbols]
-        scaler = Scaler(self.scaler.mean[rows], self.scaler.spread[rows], self.scaler.target[rows])
-        return StockformerForecaster(self.config, self.feature_names, symbols, self.weights[rows], scaler,
-                                     self.residual[rows], self.facts)
+        return replace(self, symbols=tuple(symbols), weights=self.weights[rows], scaler=self.scaler.select(rows),
+                       residual=self.residual[rows])
 
     def as_exported(self) -> "StockformerForecaster":
         """The same with float16 weights: the form that is judged and shipped."""
-        return StockformerForecaster(self.config, self.feature_names, self.symbols, self.weights.half(), self.scaler,
-                                     self.residual, self.facts)
+        return replace(self, weights=self.weights.half())
 
     def with_residual(self, residual: np.ndarray) -> "StockformerForecaster":
-        """The same with the spread of its validation residuals known."""
-        return StockformerForecaster(self.config, self.feature_names, self.symbols, self.weights, self.scaler,
-                                     residual, self.facts)
+        return replace(self, residual=residual)
+
+    def digest(self, symbol: str) -> str:
+        return hashlib.sha256(self.weights[self.symbols.index(symbol)].numpy().tobytes()).hexdigest()
 
     def daily(self, panel: Panel, origins: np.ndarray, device: str = "cpu") -> np.ndarray:
         """`[symbols, origins, horizon]` daily log returns, the mean of the members, at the marked days."""
@@ -198,7 +198,7 @@ class StockformerForecaster(Forecaster):
         return cls(StockformerConfig(**states[0]["config"]), tuple(states[0]["feature_names"]),
                    tuple(symbol for state in states for symbol in state["symbols"]),
                    torch.cat([state["weights"] for state in states]), scaler,
-                   np.concatenate([state["residual"].numpy() for state in states]), facts)
+                   np.concatenate([state["residual"].numpy() for state in states]), facts or {})
 
     def file_state(self, symbol: str) -> dict[str, Any]:
         """What the exported file of a symbol holds: tensors and plain values."""
@@ -266,6 +266,11 @@ def make_learner(panel: Panel, train: DayRange, valid: DayRange | None, config: 
 def model_bytes(config: RunConfig, n_features: int) -> int:
     """Bytes of one network's float32 weights."""
     return 4 * Stockformer(config.model, n_features).n_parameters
+
+
+def most_models(config: RunConfig) -> int:
+    """How many networks one step may hold, whatever the memory."""
+    return MOST_ATTENTION_ROWS // (config.train.windows_per_batch * config.model.n_heads)
 
 
 FORECASTER = StockformerForecaster

@@ -123,19 +123,19 @@ class TorchLearner(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.models = [(symbol, member) for symbol, member in state["models"]]
-        self.weights = state["weights"].to(self.device).requires_grad_()
+        self.weights = state["weights"].to(self.device, copy=True).requires_grad_()
         self.optimizer = StackedAdamW(self.weights.detach(), self.settings.weight_decay)
         for name in ("mean", "square", "steps"):
-            setattr(self.optimizer, name, state[name].to(self.device))
-        self.best = state["best"].to(self.device)
+            setattr(self.optimizer, name, state[name].to(self.device, copy=True))
+        self.best = state["best"].to(self.device, copy=True)
         self.best_loss, self.best_epoch = np.array(state["best_loss"]), np.array(state["best_epoch"], dtype=int)
         self.history = [tuple(row) for row in state["history"]]
         self._done = {(symbol, member): (weights, epoch, loss)
                       for symbol, member, weights, epoch, loss in state["done"]}
         self._diverged = dict(state["diverged"])
-        self.epoch = state["epoch"]
-        self._begin_epoch()
-        self.step_in_epoch, self._loss_sum = state["step_in_epoch"], state["loss_sum"].to(self.device)
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self._loss_sum = state["loss_sum"].to(self.device, copy=True)
+        self._plan()
 
     def forecaster(self) -> "StockformerForecaster":
         """The ensembles of the symbols that finished, with the spread of their validation residuals."""
@@ -150,18 +150,22 @@ class TorchLearner(Learner):
 
     # ---------------------------------------------------------------------------------------------- inside one epoch
     def _begin_epoch(self) -> None:
-        """Which windows each model sees at each step of this epoch."""
-        rows = [self.panel.symbols.index(symbol) for symbol, _ in self.models]
-        plans = [plan_epoch(np.flatnonzero(self._train_days[row]),
-                            self.settings.windows_per_batch * self.settings.accumulate, self._labelled,
+        self.step_in_epoch = 0
+        self._loss_sum = torch.zeros(len(self.models), device=self.device)
+        self._plan()
+
+    def _plan(self) -> None:
+        """Which windows each model of the stack sees at each step of this epoch."""
+        symbols = [self.panel.symbols.index(symbol) for symbol, _ in self.models]
+        self._symbol = torch.tensor(symbols, dtype=torch.long, device=self.device)  # [models] row of the pack's data
+        windows = self.settings.windows_per_batch * self.settings.accumulate
+        plans = [plan_epoch(np.flatnonzero(self._train_days[row]), windows, self._labelled,
                             stable_seed("order", self.config.seed, *model, self.epoch))
-                 for row, model in zip(rows, self.models, strict=True)]
+                 for row, model in zip(symbols, self.models, strict=True)]
         self._steps = [len(plan) for plan in plans]
         ends = stack_plans(plans)  # [models, steps, windows]
         self._ends = torch.from_numpy(ends).to(self.device)
-        self._labels_in_step = count_labels(ends, self._train_days[rows], self._labelled)
-        self._loss_sum = torch.zeros(len(plans), device=self.device)
-        self.step_in_epoch = 0
+        self._labels_in_step = count_labels(ends, self._train_days[symbols], self._labelled)
 
     @property
     def _labelled(self) -> int:
@@ -169,18 +173,16 @@ class TorchLearner(Learner):
         model = self.config.model
         return 1 if self.settings.supervise == "last_day" else model.look_back - model.min_context + 1
 
-    def _gradient(self, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss `[models]` and its gradient `[models, parameters]` at this step, averaged over accumulated batches."""
-        ends = self._ends[:, self.step_in_epoch]  # [models, windows]
-        batches = ends.split(self.settings.windows_per_batch, dim=1)
-        if len(batches) > 1:  # the last step of an epoch may have fewer
-            batches = [batch for batch in batches if bool((batch >= 0).any())]
-        total, gradient = torch.zeros(len(self.models), device=self.device), torch.zeros(0)
-        for batch in batches:
-            loss = self._loss(batch, self._in_train, noise)
-            part, = torch.autograd.grad(loss.sum() / len(batches), self.weights)
-            gradient = part if gradient.numel() == 0 else gradient + part
-            total += loss.detach() / len(batches)
+    def _gradient(self, noise: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss `[models]` and gradient `[models, parameters]` of this step, the mean over each model's own batches."""
+        ends, size = self._ends[:, self.step_in_epoch], self.settings.windows_per_batch  # [models, windows]
+        n_batches = ((ends >= 0).sum(1) / size).ceil().clamp(min=1)  # [models]
+        total, gradient = torch.zeros(len(self.models), device=self.device), None
+        for batch in ends.split(size, dim=1):
+            loss = self._loss(batch, self._in_train, noise) / n_batches
+            part, = torch.autograd.grad(loss.sum(), self.weights)
+            gradient = part if gradient is None else gradient + part
+            total += loss.detach()
         return total, gradient
 
     def _loss(self, ends: torch.Tensor, carries: torch.Tensor, noise: torch.Generator | None = None,
@@ -193,8 +195,7 @@ class TorchLearner(Learner):
                 labelled: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Outputs and labels `[models, batch, labelled, horizon]` and label weights `[models, batch, labelled]`."""
         labelled = labelled or self._labelled
-        of_model = self._symbol_rows()
-        x, there = windows_at(self._scaled, self._present, of_model, ends, self.config.model.look_back)
+        x, there = windows_at(self._scaled, self._present, self._symbol, ends, self.config.model.look_back)
         low = self.config.machine.dtype != "float32"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             output = self.network.forward(self.weights, x, there, noise=noise,
@@ -202,12 +203,8 @@ class TorchLearner(Learner):
         day = ends.unsqueeze(-1) + torch.arange(1 - labelled, 1, device=self.device)  # [models, batch, labelled]
         inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
         day = day.clamp(0, self._scaled.shape[1] - 1)
-        symbol = of_model[:, None, None]
+        symbol = self._symbol[:, None, None]
         return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
-
-    def _symbol_rows(self) -> torch.Tensor:
-        """`[models]`: which row of the pack's data belongs to each model."""
-        return torch.tensor([self.panel.symbols.index(symbol) for symbol, _ in self.models], device=self.device)
 
     def _learning_rate(self) -> float:
         """Linear warm-up, then a cosine that ends with the last configured epoch; constant within an epoch."""
@@ -222,13 +219,13 @@ class TorchLearner(Learner):
         """Validation, best snapshots, and who leaves; then the next epoch's plan."""
         trained = (self._loss_sum / torch.tensor(self._steps, device=self.device)).tolist()
         self.epoch += 1
-        valid, no_skill = self._validate() if self.valid_days else (trained, [math.nan] * len(trained))
+        unknown = [math.nan] * len(trained)
+        valid, no_skill = self._validate() if self.valid_days else (unknown, unknown)
         leaving = []
         for row, model in enumerate(self.models):
-            self.history.append((*model, self.epoch, trained[row], valid[row] if self.valid_days else math.nan,
-                                 no_skill[row]))
+            self.history.append((*model, self.epoch, trained[row], valid[row], no_skill[row]))
             last = self.epochs_of[model] if self.epochs_of else self.settings.epochs
-            if self.epochs_of or not self.valid_days or valid[row] < self.best_loss[row]:
+            if self.epochs_of or not valid[row] >= self.best_loss[row]:  # without a validation loss the latest is best
                 self.best[row] = self.weights.detach()[row]
                 self.best_loss[row], self.best_epoch[row] = valid[row], self.epoch
             if self.epoch >= last or self.epoch - self.best_epoch[row] >= self.settings.patience:
@@ -238,30 +235,30 @@ class TorchLearner(Learner):
                                             float(self.best_loss[row]))
         self._keep([row for row in range(len(self.models)) if row not in set(leaving)])
         self._begin_epoch()
-        return {"ended_epoch": self.epoch, "train_loss": _mean(trained), "valid_loss": _mean(valid),
-                "no_skill": _mean(no_skill)}
+        losses = {"train_loss": trained, "valid_loss": valid, "no_skill": no_skill}
+        return {name: float(np.mean(values)) for name, values in losses.items() if np.isfinite(values).all()}
 
     @torch.no_grad()
     def _validate(self) -> tuple[list[float], list[float]]:
         """Validation loss of each model in one causal pass, and that of the forecast of no change."""
         n_labelled = self.config.model.look_back - self.config.model.min_context + 1
-        days = np.flatnonzero(self._valid_days.any(axis=0))
+        days = np.flatnonzero(self.valid_days.mask(self.panel.days))  # the same windows whoever shares the pack
         ends = torch.arange(int(days[0]) + n_labelled - 1, int(days[-1]) + n_labelled, n_labelled, device=self.device)
         output, target, weight = self._output(ends.expand(len(self.models), -1), self._in_valid, None, n_labelled)
-        no_skill = huber_per_model(torch.zeros_like(target), target, weight)
-        return huber_per_model(output, target, weight).tolist(), no_skill.tolist()
+        known = weight.flatten(1).sum(1) > 0  # a symbol without validation days has no validation loss
+        losses = [huber_per_model(guess, target, weight) for guess in (output, torch.zeros_like(target))]
+        return tuple(torch.where(known, loss, math.nan).tolist() for loss in losses)
 
     def _leave_diverged(self, rows: list[int]) -> None:
-        """Takes out every member of the symbols of these models."""
+        """Takes out every member of the symbols of these models, also those that had finished."""
         for row in rows:
             symbol = self.models[row][0]
             self._diverged[symbol] = f"gradient not finite in epoch {self.epoch + 1}, step {self.step_in_epoch}"
+        self._done = {model: kept for model, kept in self._done.items() if model[0] not in self._diverged}
         keep = [row for row, (symbol, _) in enumerate(self.models) if symbol not in self._diverged]
-        self._steps = [self._steps[row] for row in keep]
-        picked = torch.tensor(keep, dtype=torch.long, device=self.device)
-        self._ends, self._loss_sum = self._ends[picked], self._loss_sum[picked]
-        self._labels_in_step = self._labels_in_step[keep]
+        self._loss_sum = self._loss_sum[torch.tensor(keep, dtype=torch.long, device=self.device)]
         self._keep(keep)
+        self._plan()
 
     def _keep(self, rows: list[int]) -> None:
         """Only these models stay in the stack, with their optimizer state."""
@@ -283,7 +280,7 @@ class TorchLearner(Learner):
             rows = [self.panel.symbols.index(symbol) for symbol in symbols]
             weights = torch.stack([torch.stack([self._done[symbol, member][0] for member in members])
                                    for symbol in symbols])
-            scaler = Scaler(self.scaler.mean[rows], self.scaler.spread[rows], self.scaler.target[rows])
+            scaler = self.scaler.select(rows)
             unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
             made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler,
                                     unknown)
@@ -307,6 +304,3 @@ class TorchLearner(Learner):
     def _last_epoch(self, symbol: str) -> int:
         return max(row[2] for row in self.history if row[0] == symbol)
 
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else math.nan

@@ -4,7 +4,6 @@ A state is a dictionary of tensors and plain values. It is serialised through a 
 bytes, and stands behind a header with its own sequence number, length and sha256: a file proves itself or is not used.
 """
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,33 @@ class CheckpointStore:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self._sequence = 0  # of the newest checkpoint of this process
 
     def save(self, state: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Overwrites the older slot; returns what its manifest says: `facts`, sequence, bytes, sha256, written."""
         sequences = {name: payload_sequence(self.folder / name) for name in SLOTS}
-        slot, sequence = min(sequences, key=sequences.get), max(*sequences.values(), 0) + 1
+        slot, sequence = min(sequences, key=sequences.get), max(*sequences.values(), self._sequence) + 1
         body = _to_bytes(state | {"facts": facts})
-        write_payload(self.folder / slot, body, sequence)
-        manifest = facts | {"sequence": sequence, "slot": slot, "bytes": len(body),
-                            "sha256": hashlib.sha256(body).hexdigest(), "written": utc_now()}
+        digest = write_payload(self.folder / slot, body, sequence)
+        self._sequence = sequence
+        manifest = facts | {"sequence": sequence, "slot": slot, "bytes": len(body), "sha256": digest,
+                            "written": utc_now()}
         write_json(self.folder / f"manifest_{slot[-1]}.json", manifest)
         return manifest
 
     def load_latest(self, pack: int) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state of `pack` that verifies, else None; and a sentence for each slot that did not verify."""
-        told = []
-        slots = sorted(SLOTS, key=lambda name: payload_sequence(self.folder / name), reverse=True)
-        for slot in slots:
-            path = self.folder / slot
+        verified, told = {}, []
+        for path in (self.folder / slot for slot in SLOTS):
             if not path.exists():
                 continue
             try:
-                state = _from_bytes(read_payload(path)[1], path)
+                sequence, body = read_payload(path)
+                verified[sequence] = _from_bytes(body, path)
             except CheckpointError as error:
                 told.append(f"{error} The other slot, or the start of the pack, is used instead.")
-                continue
-            return (state if state["facts"]["pack"] == pack else None), told
-        return None, told
+        newest = verified[max(verified)] if verified else None
+        return (newest if newest and newest["facts"]["pack"] == pack else None), told
 
     def pack_path(self, pack: int) -> Path:
         return self.folder / "done" / f"pack_{pack:02d}"

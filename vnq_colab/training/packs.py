@@ -11,7 +11,7 @@ from vnq_colab.data.splits import DayRange, Splits
 from vnq_colab.errors import DataError, name_a_few
 from vnq_colab.models.base import family_module
 
-FEWEST_DAYS = 100  # labelled training days below which a symbol is left out
+FEWEST_DAYS = {"valid": 20, "train": 100}  # labelled days below which a symbol is left out
 STATE_COPIES = 4  # of the weights in a checkpoint: weights, two moments, best snapshot
 
 
@@ -22,11 +22,12 @@ def choose_symbols(panel: Panel, splits: Splits, config: RunConfig) -> tuple[lis
         wanted = wanted[:SMOKE_SYMBOLS]
     chosen = panel.select(wanted)
     _, known = chosen.labels(config.model.horizon)
-    labelled = (known & splits.train.mask(panel.days)).sum(axis=1)
-    counts = dict(zip(wanted, labelled.tolist(), strict=True))
-    skipped = {symbol: f"{count} labelled training days, needed {FEWEST_DAYS}" for symbol, count in counts.items()
-               if count < FEWEST_DAYS}
-    if len(skipped) == len(counts):
+    skipped = {}
+    for part, needed in FEWEST_DAYS.items():
+        labelled = (known & getattr(splits, part).mask(panel.days)).sum(axis=1).tolist()
+        skipped |= {symbol: f"{count} labelled {part} days, needed {needed}"
+                    for symbol, count in zip(wanted, labelled, strict=True) if count < needed}
+    if len(skipped) == len(wanted):
         few = name_a_few(f"{symbol} has {why}" for symbol, why in skipped.items())
         raise DataError(f"no symbol has enough history to train: {few}. Bring a longer history.")
     return [symbol for symbol in wanted if symbol not in skipped], skipped
@@ -40,6 +41,7 @@ def compose_packs(panel: Panel, train_days: DayRange, config: RunConfig, symbols
     model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
     models = min(config.machine.pack_models,
                  int(config.machine.checkpoint_budget_gb * 1e9 / (STATE_COPIES * model_bytes)))
+    models = min(models, family_module(config.family).most_models(config))
     at_once = max(1, models // config.n_members)
     n_packs = -(-len(order) // at_once)
     return [{"symbols": part.tolist(), "learning_rate_share": 1.0, "done": None}

@@ -1,6 +1,7 @@
 """This process: its threads and memory, what machine it runs on, and how it is asked to stop."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,30 +10,56 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 
+from vnq_colab import __version__
+from vnq_colab.config import MachineConfig
+from vnq_colab.errors import SessionError
 from vnq_colab.training.session import Session, machine_facts
 
 
-def set_up_machine(session: Session) -> None:
-    """Threads and memory of this process; and what it is, for the promise of equal bits."""
-    machine = session.config.machine
-    if machine.device == "cuda" and not torch.cuda.is_available():
-        session.config = replace(session.config, machine=replace(machine, device="cpu", dtype="float32"))
-        print("This run was started on a GPU and there is none here: it goes on on the CPU, "
-              "and its last bits may differ.", file=sys.stderr)
+def fitting_machine(session: Session) -> MachineConfig:
+    """Where a run goes on: as it was stored on the machine it ran on, else on what this machine has."""
+    stored = session.config.machine
+    if session.machine.get("node") == machine_facts()["node"] and (stored.device == "cpu" or torch.cuda.is_available()):
+        return stored
+    if not torch.cuda.is_available():
+        return replace(stored, device="cpu", dtype="float32", threads=None)
+    fast = torch.cuda.get_device_capability() >= (8, 0)  # bfloat16 in its tensor cores
+    return replace(stored, device="cuda", dtype="bfloat16" if fast else "float32")
+
+
+def set_up_machine(session: Session, machine: MachineConfig) -> None:
+    """Threads, memory and kernels of this process; and what it is, for the promise of equal bits."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
     keep_freed_memory()
-    facts = machine_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": (
-        torch.cuda.get_device_name() if session.config.machine.device == "cuda" else "cpu")}
-    bits = ("processor", "torch", "threads", "device")
+    device = "cpu"
+    if machine.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        device = torch.cuda.get_device_name()
+    facts = machine_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device,
+                               "dtype": machine.dtype, "code_version": __version__}
+    bits = ("processor", "torch", "threads", "device", "dtype", "code_version")
     differs = [f"{name} {session.machine[name]} then, {facts[name]} now" for name in bits
                if name in session.machine and session.machine[name] != facts[name]]
     if differs:
-        print(f"Another kind of machine ({'; '.join(differs)}): the same state goes on, its last bits may differ.",
-              file=sys.stderr)
-    session.machine = facts
+        print(f"Not the machine or code of before ({'; '.join(differs)}): the same state goes on, "
+              "its last bits may differ.", file=sys.stderr)
+    session.machine = facts | {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+
+
+def refuse_second_owner(session: Session) -> None:
+    """Raises SessionError while the process that trains this run is alive on this machine."""
+    pid = session.machine.get("pid")
+    if session.status != "running" or pid in (None, os.getpid()) or session.machine["node"] != machine_facts()["node"]:
+        return
+    with contextlib.suppress(psutil.Error):
+        if psutil.Process(pid).create_time() == session.machine["pid_started"]:
+            raise SessionError(f"run {session.run_id} is being trained by another process of this machine ({pid}). "
+                               "Wait for it, or stop it with Ctrl-C: then resume goes on.")
 
 
 def keep_freed_memory() -> None:
@@ -58,7 +85,8 @@ def stop_requests() -> Iterator[list[str]]:
         if stop:
             raise KeyboardInterrupt
         stop.append("stopped by the person" if number == signal.SIGINT else "stopped by the system")
-        print("\nStopping after this step; once more stops at once.", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # not print: a signal may come while something is being printed
+            os.write(2, b"\nStopping after this step; once more stops at once.\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

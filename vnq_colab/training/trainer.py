@@ -5,17 +5,17 @@ judged run's networks again on all labelled days.
 """
 
 import contextlib
-import hashlib
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from vnq_colab.clock import Clock, spell
-from vnq_colab.config import RunConfig
+from vnq_colab.config import MachineConfig, RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import keep_panel, load_panel
 from vnq_colab.data.splits import DayRange, Splits
@@ -26,7 +26,13 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Learner, family_module
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
-from vnq_colab.training.process import code_commit, set_up_machine, stop_requests
+from vnq_colab.training.process import (
+    code_commit,
+    fitting_machine,
+    refuse_second_owner,
+    set_up_machine,
+    stop_requests,
+)
 from vnq_colab.training.progress import Progress
 from vnq_colab.training.session import REFIT, Session, latest_session, sessions
 
@@ -50,10 +56,12 @@ def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hou
             "splits": splits.to_dict()}
     session = _same_run(ws, config, panel, symbols, days)
     if session is None:
+        if not quiet:
+            _tell_other_run(ws, config, panel)
         keep_panel(ws, panel)
         packs = compose_packs(panel, splits.train, config, symbols)
         session = _start(ws, config, panel, days, packs, skipped)
-    return _run(session, panel, hours, on_finish, quiet)
+    return _run(session, panel, config.machine, hours, on_finish, quiet)
 
 
 def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None, on_finish: OnFinish | None = None,
@@ -67,7 +75,8 @@ def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None,
     else:
         unfinished = [session for session in sessions(ws) if session.status in ("running", "paused")]
         session = unfinished[-1] if unfinished else latest_session(ws)
-    return _run(session, load_panel(ws, session.data_id), hours, on_finish, quiet)
+    panel = load_panel(ws, session.data_id)
+    return _run(session, panel, fitting_machine(session), hours, on_finish, quiet)
 
 
 def refit(judged: Session, *, hours: float | None = None, on_finish: OnFinish | None = None,
@@ -76,19 +85,24 @@ def refit(judged: Session, *, hours: float | None = None, on_finish: OnFinish | 
 
     The refit is a run of its own, named after the judged one, with packs, checkpoints and resume.
     """
-    run_id = judged.run_id + REFIT
-    panel = load_panel(judged.ws, judged.data_id)
+    if judged.status != "finished":
+        raise SessionError(f"run {judged.run_id} is {judged.status}. Go on with resume first, or export what is "
+                           "finished without a refit (--no-refit, in Python: refit=False).")
+    done = {symbol: row["best_epochs"] for symbol, row in judged.ledger.items() if row["state"] == "done"}
+    if not done:
+        raise SessionError(f"run {judged.run_id} has no symbol that did not fail, so there is nothing to train again.")
+    run_id, panel = judged.run_id + REFIT, load_panel(judged.ws, judged.data_id)
     if (judged.ws.checkpoint_folder(run_id) / "session.json").exists():
-        return _run(Session.load(judged.ws, run_id), panel, hours, on_finish, quiet)
-    done = [symbol for symbol, row in judged.ledger.items() if row["state"] == "done"]
+        session = Session.load(judged.ws, run_id)
+        return _run(session, panel, fitting_machine(session), hours, on_finish, quiet)
     days = {"train": [f"{panel.days[0]:%Y-%m-%d}", f"{panel.days[-1]:%Y-%m-%d}"], "valid": None,
             "splits": judged.days["splits"]}
-    packs = [pack | {"symbols": [symbol for symbol in pack["symbols"] if symbol in done], "done": None}
-             for pack in judged.packs]
-    epochs_of = {symbol: judged.ledger[symbol]["best_epochs"] for symbol in done}
-    session = _start(judged.ws, judged.config, panel, days, [pack for pack in packs if pack["symbols"]], {},
-                     run_id=run_id, epochs_of=epochs_of)
-    return _run(session, panel, hours, on_finish, quiet)
+    packs = []
+    for pack in judged.packs:  # a retried symbol stands in two packs and was done in one
+        symbols = [symbol for symbol in pack["symbols"] if judged.ledger[symbol].get("file") == pack["done"]]
+        packs += [pack | {"symbols": symbols, "done": None}] if symbols else []
+    session = _start(judged.ws, judged.config, panel, days, packs, {}, run_id=run_id, epochs_of=done)
+    return _run(session, panel, fitting_machine(judged), hours, on_finish, quiet)
 
 
 def _same_run(ws: Workspace, config: RunConfig, panel: Panel, symbols: list[str], days: dict) -> Session | None:
@@ -98,6 +112,15 @@ def _same_run(ws: Workspace, config: RunConfig, panel: Panel, symbols: list[str]
                 and session.days == days and set(session.ledger) == set(symbols) and session.status != "failed"):
             return session
     return None
+
+
+def _tell_other_run(ws: Workspace, config: RunConfig, panel: Panel) -> None:
+    """Says so when an unfinished run on this data differs: the person may have meant to go on with it."""
+    others = [session for session in sessions(ws) if session.status in ("running", "paused") and not session.is_refit
+              and session.data_id == panel.data_id]
+    if others and (differences := others[-1].config.differences(config)):
+        print(f"Run {others[-1].run_id} on this data is not finished and differs ({name_a_few(differences)}): this is "
+              f"a new run. To go on with that one instead: resume --run {others[-1].run_id}", file=sys.stderr)
 
 
 def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: list[dict], skipped: dict[str, str],
@@ -117,64 +140,69 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: li
     return session
 
 
-def _run(session: Session, panel: Panel, hours: float | None, on_finish: OnFinish | None, quiet: bool) -> Session:
+def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
+         quiet: bool) -> Session:
     """The loop: every pack that is not done, every step until its learner is finished."""
     if session.status == "finished":
         if not quiet:
             print(f"{session.run_id} is finished: nothing to do.", file=sys.stderr)
         return session
-    if panel.data_id != session.data_id:
-        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data {panel.data_id}. "
-                           "Use the run's own data, or start a new run.")
+    refuse_second_owner(session)
     clock = Clock(hours, session.seconds)
     session.seconds = clock.seconds  # one dictionary: what the clock counts is what the session stores
     store = CheckpointStore(session.folder)
-    set_up_machine(session)
+    set_up_machine(session, machine)
     session.begin_attempt()
-    name = "refit" if session.is_refit else "run"
-    progress = Progress(f"{name} {session.run_id}: {len(session.ledger)} symbols × {session.config.n_members} networks "
-                        f"in {len(session.packs)} packs. {session.note}".rstrip(" ."),
+    name = f"{'refit' if session.is_refit else 'run'} {session.run_id}"
+    progress = Progress(f"{name}: {len(session.ledger)} symbols × {session.config.n_members} networks in "
+                        f"{len(session.packs)} packs. {session.note}".rstrip(" ."),
                         session.ws.log_folder(session.run_id) / "progress.txt", clock, quiet)
     if session.skipped:
         progress.say(f"skipped {len(session.skipped)}: "
                      f"{name_a_few(f'{s} ({why})' for s, why in session.skipped.items())}")
-    ended = "failed", "an error"
     try:
         with stop_requests() as stop:
-            why = _train_packs(session, panel, store, clock, progress, stop)
-        ended = ("paused", why) if why else ("finished", _finish_words(session))
-    except torch.OutOfMemoryError as error:
-        raise SessionError(f"run {session.run_id}: the device has not enough memory for "
-                           f"{session.config.machine.pack_models} models at once. "
-                           "Start again with --set machine.pack_models=24.") from error
+            why = _train_packs(session, panel, machine, store, clock, progress, stop)
+        _close(session, clock, progress, *(("paused", why) if why else ("finished", _finish_words(session))))
     except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
-        ended = "paused", str(error)
+        _close(session, clock, progress, "paused", str(error))
     except KeyboardInterrupt:
-        ended = "paused", "interrupted twice, back to the last checkpoint"
+        _close(session, clock, progress, "paused", "interrupted twice, back to the last checkpoint")
     except BaseException as error:
-        ended = "paused", f"stopped by {type(error).__name__}: {error}"
-        raise
-    finally:
-        with contextlib.suppress(Exception):  # the first error is the one to see
-            session.end_attempt(*ended)
-        progress.say(f"{name} {session.run_id}: {ended[0]}, {ended[1]}")
-        progress.close()
+        _close(session, clock, progress, "paused", f"stopped by {type(error).__name__}: {error}")
         if on_finish is not None:
-            on_finish(session)
+            with contextlib.suppress(Exception):  # the first error is the one to see
+                on_finish(session)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise SessionError(f"run {session.run_id}: {machine.pack_models} networks at once do not fit into the "
+                               "memory of this device. Start again with --set machine.pack_models=24.") from error
+        raise
+    if on_finish is not None:
+        on_finish(session)
     return session
 
 
-def _train_packs(session: Session, panel: Panel, store: CheckpointStore, clock: Clock, progress: Progress,
-                 stop: list[str]) -> str:
+def _close(session: Session, clock: Clock, progress: Progress, status: str, why: str) -> None:
+    """The end of an attempt, as far as the disk takes it."""
+    clock.settle()
+    with contextlib.suppress(StorageError):
+        session.end_attempt(status, why)
+    with contextlib.suppress(StorageError):
+        progress.say(f"{'refit' if session.is_refit else 'run'} {session.run_id}: {status}, {why}")
+        progress.close()
+
+
+def _train_packs(session: Session, panel: Panel, machine: MachineConfig, store: CheckpointStore, clock: Clock,
+                 progress: Progress, stop: list[str]) -> str:
     """Trains what is left; returns why it paused, or "" when everything is done."""
     while (number := next((n for n, pack in enumerate(session.packs) if pack["done"] is None), None)) is not None:
-        learner = _make_learner(session, panel, number)
+        learner = _make_learner(session, panel, machine, number)
         state, told = store.load_latest(number)
         for sentence in told:
             progress.say(sentence)
         if state is not None:
             learner.load_state_dict(state)
-            progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {state['epoch'] + 1}")
+            progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
         for symbol in session.packs[number]["symbols"]:
             session.ledger[symbol]["state"] = "training"
         session.save()
@@ -201,8 +229,8 @@ def _train_packs(session: Session, panel: Panel, store: CheckpointStore, clock: 
     return ""
 
 
-def _make_learner(session: Session, panel: Panel, number: int) -> Learner:
-    config, pack = session.config, session.packs[number]
+def _make_learner(session: Session, panel: Panel, machine: MachineConfig, number: int) -> Learner:
+    config, pack = replace(session.config, machine=machine), session.packs[number]
     epochs_of = session.epochs_of and {(symbol, member): epochs for symbol in pack["symbols"]
                                        for member, epochs in enumerate(session.epochs_of[symbol])}
     valid = session.days["valid"]
@@ -214,10 +242,9 @@ def _make_learner(session: Session, panel: Panel, number: int) -> Learner:
 
 def _checkpoint(session: Session, learner: Learner, store: CheckpointStore, clock: Clock, number: int) -> None:
     with clock.spend("checkpoint"):
-        state = learner.state_dict()
-        facts = {"pack": number, "epoch": state["epoch"], "step": state["step_in_epoch"], "data_id": session.data_id,
+        facts = {"pack": number, "epoch": learner.epoch, "step": learner.step_in_epoch, "data_id": session.data_id,
                  "config_id": session.config.config_id, "code_version": session.code_version}
-        session.checkpoint = store.save(state, facts)
+        session.checkpoint = store.save(learner.state_dict(), facts)
     clock.mark("checkpoint")
     session.save()
 
@@ -234,12 +261,11 @@ def _finish_pack(session: Session, learner: Learner, store: CheckpointStore, clo
         session.add_history(learner.history)
     for symbol in measured.index:
         row = measured.loc[symbol]
-        weights = forecaster.weights[forecaster.symbols.index(symbol)].numpy()
         session.ledger[symbol] = {
             "state": "done", "epoch": int(row["epoch"]), "best_epoch": float(row["best_epoch"]),
             "best_epochs": learner.best_epochs(symbol), "valid_loss": _number(row["valid_loss"]),
             "valid_accuracy": _number(accuracy.get(symbol)), "file": done,
-            "sha256": hashlib.sha256(weights.tobytes()).hexdigest(), "reason": "",
+            "sha256": forecaster.digest(symbol), "reason": "",
         }
     again = [symbol for symbol in diverged if pack["learning_rate_share"] == 1.0]
     for symbol, reason in diverged.items():
