@@ -79,6 +79,7 @@ def test_file_of_a_symbol_is_complete_by_itself(bundle):
     state = torch.load(bundle.folder / "SYN001_stockformer_simple_best.pt", weights_only=True)
     assert state["members"].shape[0] == 3 and state["members"].dtype == torch.float16
     assert {"config", "feature_names", "scaler", "horizon", "data_id", "code_version"} <= set(state)
+    assert (bundle.folder / "SYN001_stockformer_simple_best.pt").stat().st_size < 2 * state["members"].numel() + 16_000
 
 
 def test_loaded_bundle_forecasts_like_the_exported_one(bundle, judged):
@@ -130,6 +131,7 @@ def test_judged_form_is_not_the_float32_session(judged):
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 99, "code_version": "9"}), "newer version"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 1}), "not a manifest"),
+    (lambda folder: write_json(folder / "manifest.json", {"format": 1, "run_id": "x", "files": {}}), "not a manifest"),
 ])
 def test_damaged_bundle_is_refused_in_words(copy, damage, message):
     damage(copy)

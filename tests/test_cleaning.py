@@ -23,6 +23,8 @@ def table(*changes):
     ({"open": -5.0}, "price zero or negative"),
     ({"close": float("nan")}, "price missing"),
     ({"volume": -1}, "volume missing or negative"),
+    ({"volume": 1e19}, "volume beyond 1e15"),
+    ({"high": 1e300}, "price beyond 1e9"),
     ({"close": 43_000.0}, "open or close outside [low, high]"),
     ({"date": ROW["date"]}, "duplicate row for a day"),
 ])

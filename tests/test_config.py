@@ -37,7 +37,10 @@ def test_default_network_has_the_documented_size():
     ("model.width", "30", "multiple of n_heads"),
     ("model.dropout", "1.5", "must lie in"),
     ("machine.device", "tpu", "'cpu' or 'cuda'"),
-    ("model", "3", "there is no setting 'model'"),
+    ("model", "3", "'model' is a group of settings"),
+    ("train.learning_rate", "Infinity", "expected float"),
+    ("machine.threads", "0", "at least 1, or null"),
+    ("model.look_back", "10000", "must not exceed 512"),
     ("model.horizon", "10", "a table of 5 days"),
     ("recipe", "original", "choose it with --recipe"),
     ("symbols", "FPT,HPG,FPT", "FPT.*named twice"),
@@ -67,3 +70,12 @@ def test_config_id_ignores_the_machine_and_the_checkpoint_interval():
     assert base.config_id == same.config_id
     assert base.config_id != RunConfig(seed=1).config_id
     assert base.differences(RunConfig(train=TrainConfig(epochs=30))) == ["train.epochs: 100, here 30"]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: RunConfig(symbols="FPT"), lambda: TrainConfig(epochs="x"), lambda: TrainConfig(learning_rate=float("nan")),
+    lambda: RunConfig(model={"width": 8}),
+])
+def test_field_of_the_wrong_type_is_refused(make):
+    with pytest.raises(ConfigError, match="expected"):
+        make()

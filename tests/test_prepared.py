@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.data.prepared import default_universe, load_prepared, prepare
-from vnq_colab.errors import DataError, StorageError
+from vnq_colab.errors import DataError, StorageError, VnqError
 from vnq_colab.layout import Workspace
 
 
@@ -54,6 +54,23 @@ def test_table_without_a_column_is_one_sentence(tmp_path, prices):
 def test_nothing_prepared_says_what_to_run(tmp_path):
     with pytest.raises(DataError, match="Run prepare first"):
         load_prepared(Workspace(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["prices.parquet", "panel.parquet", "prepared.json", "splits.json"])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_preparing_again_repairs_a_damaged_set(tmp_path, prices, name, damage):
+    ws = Workspace(tmp_path)
+    damage(prepare(ws, prices).folder / name)
+    with pytest.raises(VnqError):
+        load_prepared(ws)
+    prepare(ws, prices)
+    pd.testing.assert_frame_equal(load_prepared(ws).prices, prices, check_dtype=False)
+
+
+def test_index_that_ends_early_brings_a_warning(tmp_path, prices):
+    days = np.sort(prices["date"].unique())[:200]
+    prepared = prepare(Workspace(tmp_path), prices, index=pd.DataFrame({"date": days, "close": 1000.0}))
+    assert "the index has no value on 220 of 420 trading days" in prepared.cleaning.warnings[0]
 
 
 def test_set_with_a_missing_part_is_refused(tmp_path, prices):

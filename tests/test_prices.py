@@ -45,9 +45,13 @@ def test_harmless_differences_change_nothing(tmp_path, change):
     ("", "the file is empty"),
     ("symbol,date,open,high,low,close,volume\n", "no rows below the header"),
     (GOOD.replace("close", "clsoe"), "column close is missing.*Did you mean 'clsoe'"),
-    (GOOD.replace("symbol,date", "a,b"), "column symbol, date is missing"),
+    (GOOD.replace("symbol,date", "a,b"), "columns symbol, date are missing"),
     (GOOD.replace("2024-01-03", "yesterday"), "row 3: date is 'yesterday', not a date"),
     (GOOD.replace("11000,2000", "dear,2000"), "row 3: close is 'dear', not a number"),
+    (GOOD.replace("FPT,2024-01-03", "../../EVIL,2024-01-03"), "symbol is '../../EVIL', not letters and digits"),
+    (GOOD.replace("2024-01-03", "9999-12-31"), "row 3: date is '9999-12-31', not a date"),
+    (GOOD.replace("symbol,", "Close,symbol,").replace("FPT,", "1,FPT,"), "column close stands twice"),
+    (GOOD.replace("2024-01-02", "2024-01-02T00+07:00").replace("2024-01-03", "2024-01-03T00+08:00"), "time zones"),
     ("PAR1 but not really", "cannot be read as parquet or CSV"),
     (GOOD.replace("FPT,2024-01-03", ",2024-01-03"), "row 3 has no symbol"),
 ])
@@ -61,6 +65,12 @@ def test_missing_file_names_the_nearest(tmp_path):
     write(tmp_path, GOOD)
     with pytest.raises(DataError, match=r"no such file or folder. Did you mean 'prices.csv'"):
         load_prices(tmp_path / "price.csv")
+
+
+def test_hidden_and_lock_files_are_passed_over(tmp_path):
+    write(tmp_path, GOOD)
+    write(tmp_path, "locked", "~$prices.csv"), write(tmp_path, "locked", ".~lock.prices.csv")
+    assert len(load_prices(tmp_path)[0]) == 2
 
 
 def test_empty_folder_says_what_to_put_there(tmp_path):

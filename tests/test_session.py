@@ -64,14 +64,34 @@ def test_workspace_without_runs_says_how_to_start(tmp_path):
     (lambda value: value | {"format": 99}, "newer version"),
     (lambda value: {name: part for name, part in value.items() if name != "ledger"}, "not a session"),
     (lambda value: value | {"mood": "good"}, "not a session"),
+    (lambda value: value | {"ledger": []}, "not a session"),
 ])
-def test_foreign_session_is_refused_and_left_alone(session, change, message):
+def test_foreign_session_is_refused_named_and_left_alone(session, change, message, capsys):
     path = session.folder / "session.json"
     write_json(path, change(read_json(path)))
     before = path.read_bytes()
     with pytest.raises(SessionError, match=message):
         Session.load(session.ws, session.run_id)
     assert sessions(session.ws) == [] and path.read_bytes() == before
+    assert "passed over" in capsys.readouterr().err
+
+
+def test_status_shows_what_runs_else_the_newest_run(session):
+    again = Session.start(session.ws, session.config, run_id=f"{session.run_id}-refit", data_id="x", days=session.days,
+                          packs=[], ledger={})
+    session.status = "finished"
+    session.save()
+    assert status(session.ws).run_id == again.run_id and "last sign of life" in repr(again)
+    again.status = "finished"
+    again.save()
+    assert status(session.ws).run_id == session.run_id
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
+def test_foreign_history_is_no_history(session, text):
+    session.add_history([("FPT", 0, 1, 0.5, 0.6, 0.7)])
+    (session.ws.log_folder(session.run_id) / "history.csv").write_text(text)
+    assert session.history.empty
 
 
 def test_history_of_a_pack_replaces_its_older_one(session):

@@ -195,6 +195,16 @@ def test_refit_of_a_run_that_is_not_finished_is_refused(tmp_path, panel, splits,
         refit(session, quiet=True)
 
 
+def test_finished_pack_that_is_lost_is_trained_again(tmp_path, panel, splits, config, capsys):
+    ws = Workspace(tmp_path)
+    session = run_quietly(ws, panel, splits, config)
+    before = hashes(session)
+    (session.folder / session.packs[0]["done"]).unlink()
+    again = resume(ws, quiet=True)
+    assert again.status == "finished" and hashes(again) == before
+    assert "is gone: its symbols are trained again" in capsys.readouterr().err
+
+
 def test_second_process_on_a_run_is_refused(tmp_path, panel, splits, config, monkeypatch):
     monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
     ws = Workspace(tmp_path)

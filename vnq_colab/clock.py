@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from vnq_colab.errors import ConfigError
+
 SECONDS_SPENT = ("training", "evaluation", "checkpoint", "idle")
 
 
@@ -17,6 +19,12 @@ def utc_now() -> str:
 def utc_stamp() -> str:
     """Now as the beginning of a run's name, e.g. "20261121T021000"."""
     return dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds from a moment as `utc_now` writes it; never negative, whatever two clocks say."""
+    then = dt.datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    return max(0.0, (dt.datetime.now(dt.UTC) - then).total_seconds())
 
 
 def machine_age_hours() -> float | None:
@@ -47,6 +55,8 @@ class Clock:
     """
 
     def __init__(self, hours: float | None = None, spent: dict[str, float] | None = None):
+        if hours is not None and not hours >= 0:
+            raise ConfigError(f"hours = {hours}: must not be negative.")
         self._started = time.monotonic()
         self._last: dict[str, float] = {}
         self._happened: dict[str, float] = {}

@@ -6,6 +6,7 @@ Three words, never mixed: the *profile* is the machine, the *recipe* how to trai
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,16 @@ HORIZON = 5  # [days] ahead that every forecast reaches
 def _require(holds: bool, name: str, value: Any, rule: str) -> None:
     if not holds:
         raise ConfigError(f"{name} = {value!r}: {rule}.")
+
+
+def _check_types(config: Any) -> None:
+    """Raises ConfigError unless every field of a config has its declared type, and numbers are finite."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not dataclasses.is_dataclass(hint):
+            _convert(hint, value, name)
+        elif not isinstance(value, hint):
+            raise ConfigError(f"{name} = {value!r}: expected {hint.__name__}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +46,13 @@ class StockformerConfig:
     dropout: float = 0.1  # [fraction] of each residual branch, in training only
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("look_back", "horizon", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
         _require(self.horizon == HORIZON, "model.horizon", self.horizon, f"the Forecast is a table of {HORIZON} days")
         _require(self.width % self.n_heads == 0, "model.width", self.width,
                  f"must be a multiple of n_heads = {self.n_heads}")
+        _require(self.look_back <= 512, "model.look_back", self.look_back, "must not exceed 512 days")
         _require(self.min_context <= self.look_back, "model.min_context", self.min_context,
                  f"must not exceed look_back = {self.look_back}")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
@@ -61,6 +74,7 @@ class TrainConfig:
     checkpoint_minutes: float = 20.0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(self.supervise in ("all_days", "last_day"), "train.supervise", self.supervise,
                  "must be 'all_days' or 'last_day'")
         _require(self.batch_windows is None or self.batch_windows >= 1, "train.batch_windows", self.batch_windows,
@@ -89,8 +103,11 @@ class MachineConfig:
     checkpoint_budget_gb: float = 2.0  # state of a pack in flight, at most
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(self.device in ("cpu", "cuda"), "machine.device", self.device, "must be 'cpu' or 'cuda'")
         _require(self.dtype in ("float32", "bfloat16"), "machine.dtype", self.dtype, "must be 'float32' or 'bfloat16'")
+        _require(self.threads is None or self.threads >= 1, "machine.threads", self.threads,
+                 "must be at least 1, or null")
         _require(self.pack_models >= 1, "machine.pack_models", self.pack_models, "must be at least 1")
         _require(self.checkpoint_budget_gb > 0, "machine.checkpoint_budget_gb", self.checkpoint_budget_gb,
                  "must be positive")
@@ -175,6 +192,7 @@ class RunConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
         _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
                  "must name a symbol, or be null")
@@ -218,12 +236,17 @@ class RunConfig:
             if not isinstance(place.get(parent), dict):
                 raise ConfigError(f"there is no setting {path!r}.{did_you_mean(parent, ('model', 'train', 'machine'))}")
             place = place[parent]
-        if name not in place or isinstance(place[name], dict):
+        if isinstance(place.get(name), dict):
+            fields = ", ".join(f"{path}.{field}" for field in place[name])
+            raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")
+        if name not in place:
             raise ConfigError(f"there is no setting {path!r}.{did_you_mean(name, place)}")
         try:
             place[name] = json.loads(text)
         except json.JSONDecodeError:
             place[name] = text
+        if path == "symbols" and place[name] is not None:
+            place[name] = [item.strip().upper() for item in text.split(",") if item.strip()]
         return self.from_dict(value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -282,9 +305,8 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
             return tuple(str(item) for item in value)
-        if typing.get_origin(option) is tuple and isinstance(value, str):
-            return tuple(item.strip() for item in value.split(",") if item.strip())
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if option is float and is_number:
             return float(value)
         if option is int and isinstance(value, int) and not isinstance(value, bool):
             return value

@@ -80,7 +80,9 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str =
     diseases = {
         "price missing": ~np.isfinite(prices).all(axis=1),
         "price zero or negative": (prices <= 0).any(axis=1),
-        "volume missing or negative": ~(volume >= 0) | ~np.isfinite(volume),
+        "price beyond 1e9": (prices > 1e9).any(axis=1),
+        "volume missing or negative": ~(volume >= 0),
+        "volume beyond 1e15": volume > 1e15,
         "high < low": high < low,
         "open or close outside [low, high]": body_outside & (high >= low),
     }

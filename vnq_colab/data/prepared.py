@@ -17,7 +17,7 @@ from vnq_colab.data.prices import load_index, read_prices, typed_prices
 from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
-from vnq_colab.files import read_json, require_space, write_atomic, write_json
+from vnq_colab.files import read_json, require_space, sha256_of, write_atomic, write_json
 from vnq_colab.layout import Workspace
 
 STALE_DAYS = 7  # a data set whose last day is older than this is warned about
@@ -63,7 +63,8 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     prices, cleaning = clean_prices(raw, on_bad_rows=on_bad_rows, source="the price table" if is_table else str(data))
     if index is not None:
         index = up_to(index if isinstance(index, pd.DataFrame) else load_index(index), day)
-    cleaning = replace(cleaning, warnings=staleness(prices, day))
+    warnings = staleness(prices, day) + ([] if index is None else _gaps(prices, index))
+    cleaning = replace(cleaning, warnings=warnings)
     panel = build_panel(prices, index)
     prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
     if not _is_there(prepared):
@@ -77,7 +78,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     if data_id is None:
         try:
             data_id = read_json(ws.prepared / "current.json")["data_id"]
-        except FileNotFoundError:
+        except (FileNotFoundError, KeyError, TypeError):
             raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
     folder = ws.prepared / data_id
     try:
@@ -91,8 +92,8 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
             Splits.from_dict(read_json(folder / "splits.json")),
             CleaningReport.from_dict(read_json(folder / "cleaning.json")), index,
         )
-    except (FileNotFoundError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: the prepared set is not whole ({error}). Run prepare again.") from error
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
 
 
 def keep_panel(ws: Workspace, panel: Panel) -> None:
@@ -148,12 +149,24 @@ def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
             "bring newer files, or name the day with --as-of"]
 
 
+def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
+    """A warning when the index misses more than one trading day in a hundred: there the market stands still."""
+    days = prices["date"].drop_duplicates()
+    missing = ~days.isin(index["date"])
+    if missing.mean() <= 0.01:
+        return []
+    return [f"the index has no value on {int(missing.sum()):,} of {len(days):,} trading days "
+            f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
+
+
 def _is_there(prepared: Prepared) -> bool:
+    """Whether the set is stored whole, unchanged, and by this code."""
     try:
         facts = read_json(prepared.folder / "prepared.json")
-    except (FileNotFoundError, VnqError):
+        current = tuple(facts["features"]) == tuple(FEATURES) and facts["version"] == __version__
+        return current and all(sha256_of(prepared.folder / name) == found for name, found in facts["files"].items())
+    except (OSError, VnqError, KeyError, TypeError, AttributeError):
         return False
-    return tuple(facts.get("features", ())) == tuple(FEATURES) and facts.get("version") == __version__
 
 
 def _write(prepared: Prepared) -> None:
@@ -166,8 +179,11 @@ def _write(prepared: Prepared) -> None:
     prepared.panel.save(folder / "panel.parquet")
     write_json(folder / "splits.json", prepared.splits.to_dict())
     write_json(folder / "cleaning.json", prepared.cleaning.to_dict())
+    names = ["panel.parquet", "splits.json", "cleaning.json"]
+    names += [f"{name}.parquet" for name, table in tables.items() if table is not None]
     write_json(folder / "prepared.json", {  # last: its presence says that the set is whole
         "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),
         "source": prepared.cleaning.source, "synthetic": prepared.synthetic, "index": prepared.index is not None,
         "symbols": len(prepared.panel.symbols), "features": list(FEATURES),
+        "files": {name: sha256_of(folder / name) for name in names},
     })

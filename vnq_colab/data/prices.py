@@ -8,9 +8,11 @@ import pandas as pd
 from vnq_colab.data.cleaning import CleaningReport, clean_prices
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
+YEARS = (1990, 2100)  # dates outside are mistakes; the exchange opened in 2000
 NEEDED = ("symbol", "date", "open", "high", "low", "close", "volume")
 OPTIONAL = ("raw_close", "exchange")
 NUMBERS = ("open", "high", "low", "close", "volume", "raw_close")
+SYMBOL = r"[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -25,6 +27,8 @@ def load_prices(path: str | Path, *, on_bad_rows: str = "raise") -> tuple[pd.Dat
 
 def read_prices(path: str | Path) -> pd.DataFrame:
     """The rows as they stand in the file or the folder, with typed columns; nothing repaired yet."""
+    if not str(path).strip():
+        raise DataError("the path of the prices is empty. Name a file or a folder.")
     tables = [typed_prices(_read_table(file), str(file)) for file in _files(Path(path))]
     return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 
@@ -49,7 +53,8 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = sorted(file for file in path.rglob("*")  # hidden and lock files are not the person's data
+                   if file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~")))
     if not found:
         raise DataError(f"{path}: no {' or '.join(SUFFIXES)} file in this folder. Put the price files there.")
     return found
@@ -75,15 +80,20 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _lower(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename(columns={name: str(name).strip().lower() for name in table.columns})
+    table = table.rename(columns={name: str(name).strip().lower() for name in table.columns})
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"column {twice[0]} stands twice in the table. Remove one of them.")
+    return table
 
 
 def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: str) -> None:
     missing = [name for name in needed if name not in table.columns]
     if missing:
+        named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
         spare = [str(name) for name in table.columns if name not in needed + OPTIONAL]
         hints = "".join(did_you_mean(name, spare) for name in missing[:1] if spare)
-        raise DataError(f"{path}: column {name_a_few(missing)} is missing; "
+        raise DataError(f"{path}: {named} missing; "
                         f"found {name_a_few(map(str, table.columns), 12)}."
                         f"{hints if 'mean' in hints else ''} Needed: {', '.join(needed)}.")
 
@@ -97,6 +107,8 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     if nameless.any():
         raise DataError(f"{path}: row {int(nameless.argmax()) + 2} has no symbol (and {int(nameless.sum()) - 1} more).")
     table["symbol"] = table["symbol"].astype(str).str.strip().str.upper()
+    strange = ~table["symbol"].str.fullmatch(SYMBOL)
+    _refuse_unreadable(strange.to_numpy(), table["symbol"], "symbol", "letters and digits such as FPT", path)
     table["date"] = _dates(table["date"], path)
     for name in NUMBERS:
         if name in table.columns:
@@ -107,7 +119,11 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
 def _dates(column: pd.Series, path: str) -> pd.Series:
     """Days without a time of day, in nanoseconds, whatever the file held."""
     as_text = column.astype(str) if column.dtype.kind in "iu" else column  # 20210315 is a day, not nanoseconds
-    dates = pd.to_datetime(as_text, errors="coerce")
+    try:
+        dates = pd.to_datetime(as_text, errors="coerce")
+    except ValueError:  # several time zones in one column
+        raise DataError(f"{path}: the dates have several time zones. Write each as a day such as 2021-03-15.") from None
+    dates = dates.mask(~dates.between(*(pd.Timestamp(year, 1, 1, tz=dates.dt.tz) for year in YEARS)))
     _refuse_unreadable(dates.isna().to_numpy(), column, "date", "a date such as 2021-03-15", path)
     if dates.dt.tz is not None:
         dates = dates.dt.tz_convert("Asia/Ho_Chi_Minh").dt.tz_localize(None)  # midnight there is a day earlier in UTC

@@ -19,6 +19,8 @@ from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import refit as train_again
 
 FORMAT = 1  # of manifest.json
+MANIFEST = ("run_id", "family", "synthetic", "trained_to", "market_symbols", "market_index", "config", "symbols",
+            "files")  # what a manifest must have to be used
 UNJUDGED = {"decision": "unjudged", "reasons": ["no verdict was found for it"]}
 
 
@@ -108,11 +110,14 @@ def load_bundle(path: "str | Path") -> Bundle:
         if manifest["format"] > FORMAT:
             raise DeliveryError(f"{folder}: written by a newer version of the library ({manifest['code_version']}; "
                                 f"this is {__version__}). Update vnq_colab.")
+        missing = [name for name in MANIFEST if name not in manifest]
+        if missing:
+            raise KeyError(missing[0])
         files, family = manifest["files"], family_module(manifest["family"])
     except FileNotFoundError:
         raise DeliveryError(f"{folder}: there is no manifest.json in it. "
                             "Export first, or name a bundle's folder.") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DeliveryError(f"{folder / 'manifest.json'}: not a manifest of this library ({error}). "
                             "Export again.") from error
     for name, fact in files.items():

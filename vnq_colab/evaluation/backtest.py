@@ -13,6 +13,7 @@ from vnq_colab.data.market import EXCHANGES, VN_RULES, MarketRules, tick
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 
+MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
 DEFAULT_FAMILY = "stockformer"
 ORDER_COLUMNS = ("symbol", "date", "side", "shares", "price", "cost")
 
@@ -57,8 +58,8 @@ def backtest(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = 
     end counts as on it; the wider band of a symbol's first day is not known here; shares sellable from the close of
     T+2 are sold at the next open.
     """
-    if not capital > 0:
-        raise ConfigError(f"capital = {capital!r}: must be positive [VND].")
+    if not 0 < capital <= MOST_CAPITAL:
+        raise ConfigError(f"capital = {capital!r}: must be positive, at most {MOST_CAPITAL:.0e} [VND].")
     forecast = check_forecast(forecast)
     family = _choose_family(forecast, family)
     forecast = forecast[forecast["family"] == family]

@@ -206,7 +206,7 @@ class StockformerForecaster(Forecaster):
         return {
             "format": FORMAT, "family": "stockformer", "symbol": symbol, "config": asdict(self.config),
             "horizon": self.config.horizon, "feature_names": list(self.feature_names),
-            "members": self.weights[row].half(),
+            "members": self.weights[row].half().clone(),
             "scaler": {"mean": torch.from_numpy(self.scaler.mean[row].copy()),
                        "spread": torch.from_numpy(self.scaler.spread[row].copy()),
                        "target": float(self.scaler.target[row])},

@@ -61,7 +61,10 @@ class CheckpointStore:
     def load_pack(self, pack: int) -> dict[str, Any]:
         """A finished pack. Raises CheckpointError when it does not verify."""
         path = self.pack_path(pack)
-        return _from_bytes(read_payload(path)[1], path)
+        try:
+            return _from_bytes(read_payload(path)[1], path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Delete it, and resume trains this pack again.") from error
 
 
 def _to_bytes(state: dict[str, Any]) -> memoryview:

@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import secrets
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__
-from vnq_colab.clock import SECONDS_SPENT, spell, utc_now, utc_stamp
+from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now, utc_stamp
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean, name_a_few
 from vnq_colab.files import read_json, write_atomic, write_json
@@ -117,12 +118,14 @@ class Session:
                 raise SessionError(f"{path}: written by a newer version of the library ({value['code_version']}; "
                                    f"this is {__version__}). Update vnq_colab.")
             config = RunConfig.from_dict(value["config"])
+            if not isinstance(value["ledger"], dict) or not isinstance(value["packs"], list):
+                raise TypeError("ledger or packs")
             rest = {name: part for name, part in value.items()
                     if name not in ("format", "family", "config", "config_id")}
             return cls(ws=ws, config=config, **rest)
         except FileNotFoundError:
             raise SessionError(f"{path}: there is no such run.") from None
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise SessionError(f"{path}: not a session of this library ({error}). "
                                "Restore it, or start a new run.") from error
 
@@ -151,7 +154,10 @@ class Session:
         import pandas as pd
 
         path = self.ws.log_folder(self.run_id) / "history.csv"
-        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(HISTORY_COLUMNS))
+        try:
+            return pd.read_csv(path)[list(HISTORY_COLUMNS)]
+        except (OSError, KeyError, ValueError):  # gone or foreign: the curves are for looking at, nothing rests on them
+            return pd.DataFrame(columns=list(HISTORY_COLUMNS))
 
     def add_history(self, rows: list[tuple]) -> None:
         """Adds the curves of a finished pack, in place of older ones of the same symbols."""
@@ -181,8 +187,11 @@ class Session:
         spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
         lines += [f"  time: {spent}"] if spent else []
         if self.checkpoint and self.status != "finished":
-            lines += [f"  last checkpoint {self.checkpoint['written']}: pack {self.checkpoint['pack']}, "
-                      f"epoch {self.checkpoint['epoch']}"]
+            lines += [f"  last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: pack "
+                      f"{self.checkpoint['pack'] + 1}, epoch {self.checkpoint['epoch'] + 1}"]
+        if self.status == "running":
+            lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one a minute while it "
+                      "trains; when they stop, resume goes on)"]
         return "\n".join(lines)
 
 
@@ -205,12 +214,12 @@ def sessions(ws: Workspace) -> list[Session]:
     for name in sorted(entry.name for entry in ws.checkpoints.iterdir() if RUN_ID.fullmatch(entry.name)):
         try:
             found.append(Session.load(ws, name))
-        except VnqError:
-            continue  # a damaged session is reported when it is asked for by name
+        except VnqError as error:
+            print(f"passed over: {error}", file=sys.stderr)
     return found
 
 
-def latest_session(ws: Workspace, run: str | None = None, *, refits: bool = False) -> Session:
+def latest_session(ws: Workspace, run: str | None = None) -> Session:
     """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
     if run is not None:
         names = [entry.name for entry in ws.checkpoints.iterdir()] if ws.checkpoints.is_dir() else []
@@ -220,15 +229,17 @@ def latest_session(ws: Workspace, run: str | None = None, *, refits: bool = Fals
             found = f"{len(matches)} runs begin with" if matches else "there is no run"
             raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
         return Session.load(ws, matches[0])
-    found = [session for session in sessions(ws) if refits or not session.is_refit]
+    found = [session for session in sessions(ws) if not session.is_refit]
     if not found:
         raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
     return found[-1]
 
 
 def status(ws: Workspace, run: str | None = None) -> Session:
-    """What runs, how far, how old the last checkpoint is: from JSON alone, at once."""
-    return latest_session(ws, run, refits=True)
+    """What runs (else the newest run), how far, how old the last checkpoint is: from JSON alone, at once."""
+    if run is None and (going := [s for s in sessions(ws) if s.status != "finished"]):
+        return going[-1]
+    return latest_session(ws, run)
 
 
 def machine_facts() -> dict[str, Any]:

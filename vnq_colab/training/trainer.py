@@ -143,6 +143,7 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: li
 def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
          quiet: bool) -> Session:
     """The loop: every pack that is not done, every step until its learner is finished."""
+    _reopen_lost_packs(session)
     if session.status == "finished":
         if not quiet:
             print(f"{session.run_id} is finished: nothing to do.", file=sys.stderr)
@@ -180,6 +181,17 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     if on_finish is not None:
         on_finish(session)
     return session
+
+
+def _reopen_lost_packs(session: Session) -> None:
+    """A pack whose file is gone is not done: its symbols are trained again."""
+    for pack in session.packs:
+        if pack["done"] is not None and not (session.folder / pack["done"]).exists():
+            for symbol, row in session.ledger.items():
+                if row.get("file") == pack["done"]:
+                    session.ledger[symbol] = {"state": "pending", "reason": ""}
+            print(f"{session.folder / pack['done']} is gone: its symbols are trained again.", file=sys.stderr)
+            pack["done"], session.status = None, "paused"
 
 
 def _close(session: Session, clock: Clock, progress: Progress, status: str, why: str) -> None:
