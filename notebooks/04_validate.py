@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | a few minutes for 102 symbols |
+# | expected time | half a minute for 102 symbols (measured on two cores) |
 # | before | notebook 2 or 3 |
 #
 # Run all, as often as you like: what is done already is not done again.

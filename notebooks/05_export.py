@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | a GPU is worth while for `REFIT`, which takes about as long as notebook 2; without `REFIT` any machine will do |
-# | expected time | that of notebook 2 with `REFIT`; a minute without |
+# | expected time | half that of notebook 2 with `REFIT` (measured on two cores); seconds without |
 # | before | notebook 4, or every symbol is exported as `unjudged` |
 #
 # Run all, as often as you like: what is done already is not done again.

@@ -7,7 +7,8 @@ day (`last_day`). A model that is finished, or whose gradient is not finite, lea
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,15 +17,21 @@ import torch
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import FLAT, Panel, Scaler, fit_scaler
 from vnq_colab.data.splits import DayRange
-from vnq_colab.models.base import Learner
+from vnq_colab.models.base import Forecaster, Learner
 from vnq_colab.models.stacked import StackedAdamW, clip_per_model, huber_per_model, stable_seed
 from vnq_colab.models.windows import count_labels, plan_epoch, stack_plans, windows_at
 
-if TYPE_CHECKING:
-    from vnq_colab.models.stockformer import Stockformer, StockformerForecaster
-
 FEWEST_RESIDUALS = 20  # validation days from which a spread is measured; below, that of a random walk stands in
 HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
+
+
+class Network(Protocol):
+    """What a learner needs of a network: pure functions of the weights, one row for each model of a stack."""
+
+    def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
+
+    def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
+                noise: torch.Generator | None = None, last_only: bool = False) -> torch.Tensor: ...
 
 
 class TorchLearner(Learner):
@@ -35,8 +42,8 @@ class TorchLearner(Learner):
     `pack` and `learning_rate_share` (of the configured rate, for a retry) belong to the pack, not to a model.
     """
 
-    def __init__(self, network: "Stockformer", panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
-                 forecaster: "type[StockformerForecaster]", *, epochs_of: dict[tuple[str, int], int] | None = None,
+    def __init__(self, network: Network, panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
+                 forecaster: Callable[..., Any], *, epochs_of: dict[tuple[str, int], int] | None = None,
                  pack: int = 0, learning_rate_share: float = 1.0):
         self.network, self.panel, self.config, self._forecaster = network, panel, config, forecaster
         self.settings, self.device = config.train, torch.device(config.machine.device)
@@ -137,7 +144,7 @@ class TorchLearner(Learner):
         self._loss_sum = state["loss_sum"].to(self.device, copy=True)
         self._plan()
 
-    def forecaster(self) -> "StockformerForecaster":
+    def forecaster(self) -> Forecaster:
         """The ensembles of the symbols that finished, with the spread of their validation residuals."""
         return self._validated()[0]
 
@@ -271,7 +278,7 @@ class TorchLearner(Learner):
         self.best_loss, self.best_epoch = self.best_loss[rows], self.best_epoch[rows]
         self.models = [self.models[row] for row in rows]
 
-    def _validated(self) -> "tuple[StockformerForecaster, dict[str, float]]":
+    def _validated(self) -> tuple[Forecaster, dict[str, float]]:
         """The finished ensembles on the full windows of the validation days, once the pack is finished."""
         if self._validation is None:
             members = range(self.config.n_members)
@@ -287,8 +294,8 @@ class TorchLearner(Learner):
             self._validation = self._compare(made, unknown) if self.valid_days else (made, {})
         return self._validation
 
-    def _compare(self, made: "StockformerForecaster",
-                 unknown: np.ndarray) -> "tuple[StockformerForecaster, dict[str, float]]":
+    def _compare(self, made: Any,
+                 unknown: np.ndarray) -> tuple[Forecaster, dict[str, float]]:
         """Residual spread and direction accuracy of the 5-day sums over the validation days."""
         origins = self.valid_days.mask(self.panel.days)
         labels, known = self.panel.select(made.symbols).labels(self.config.model.horizon)
