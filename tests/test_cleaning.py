@@ -3,7 +3,8 @@ import json
 import pandas as pd
 import pytest
 
-from vnq_colab.data.cleaning import CleaningReport, clean_prices
+from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.findings import CleaningReport
 from vnq_colab.errors import ConfigError, DataError
 
 ROW = {"symbol": "HPG", "date": pd.Timestamp("2021-03-15"), "open": 41_000.0, "high": 42_000.0, "low": 40_000.0,

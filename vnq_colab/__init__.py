@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "CleaningReport": "data.cleaning",
+    "CleaningReport": "data.findings",
     "Panel": "data.panel",
     "RunConfig": "config",
     "Splits": "data.splits",

@@ -1,65 +1,15 @@
 """Cleaning: every disease of a price table by name, what was done about it, and how often. Nothing in silence."""
 
-from dataclasses import asdict, dataclass, field
-
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.findings import CleaningReport, Finding
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.errors import ConfigError, DataError
 
 PRICES = ("open", "high", "low", "close")
 LEAST_TYPICAL_CLOSE = 1_000  # [VND] chosen: the median of real prices is about 15,000, in thousand VND about 15
 ON_BAD_ROWS = ("raise", "drop")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One disease: how many rows had it, and what was done."""
-
-    disease: str
-    treatment: str
-    rows: int
-    example: str  # the first row, in words
-
-
-@dataclass(frozen=True, repr=False)
-class CleaningReport:
-    """What cleaning found and did. Good to look at in a notebook; exact to and from JSON."""
-
-    source: str
-    rows_read: int
-    rows_kept: int
-    symbols: int
-    first_day: str
-    last_day: str
-    findings: list[Finding] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict) -> "CleaningReport":
-        return cls(**(value | {"findings": [Finding(**item) for item in value["findings"]]}))
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per disease."""
-        return pd.DataFrame([asdict(item) for item in self.findings],
-                            columns=["disease", "treatment", "rows", "example"])
-
-    def __repr__(self) -> str:
-        lines = [f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
-                 f"{self.first_day} to {self.last_day}"]
-        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
-                  for item in self.findings]
-        lines += ["  no disease found"] if not self.findings else []
-        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False) if self.findings else "<p>No disease found.</p>"
-        return (f"<p><b>{repr(self).splitlines()[0]}</b></p>{table}"
-                + "".join(f"<p>⚠ {text}</p>" for text in self.warnings))
 
 
 def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str = "the price table",

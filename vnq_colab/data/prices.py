@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.cleaning import CleaningReport, clean_prices
+from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.findings import CleaningReport
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
 YEARS = (1990, 2100)  # dates outside are mistakes; the exchange opened in 2000

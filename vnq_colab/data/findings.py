@@ -1,0 +1,86 @@
+"""What reading and cleaning found: each file as it was understood, each disease and its treatment, one report."""
+
+import html
+from dataclasses import asdict, dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One price file as it was understood: nothing about it is guessed in silence."""
+
+    file: str  # its name; a member of a zip as "name.zip/member.csv"
+    format: str  # "price table", "CafeF", "AmiBroker", "vnstock", "cophieu68", "VNDirect", "Yahoo", "by its headers"
+    unit: str  # "VND", "thousand VND", or "points" where it holds indices only
+    adjusted: bool | None  # for splits and dividends; None: the format does not say
+    rows: int  # of stocks, kept
+    first_day: str
+    last_day: str
+    columns: dict[str, str] = field(default_factory=dict)  # ours: the file's own header
+    set_apart: dict[str, int] = field(default_factory=dict)  # rows that are no stock: {"warrant": 61}
+    dropped: dict[str, int] = field(default_factory=dict)  # rows that cannot be read: {"date unreadable": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disease: how many rows had it, and what was done."""
+
+    disease: str
+    treatment: str
+    rows: int
+    example: str  # the first row, in words
+
+
+@dataclass(frozen=True, repr=False)
+class CleaningReport:
+    """What reading and cleaning found and did. Good to look at in a notebook; exact to and from JSON."""
+
+    source: str
+    rows_read: int
+    rows_kept: int
+    symbols: int
+    first_day: str
+    last_day: str
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    files: list[FileFacts] = field(default_factory=list)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict) -> "CleaningReport":
+        return cls(**(value | {"findings": [Finding(**item) for item in value["findings"]],
+                               "files": [FileFacts(**item) for item in value["files"]]}))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per disease."""
+        return pd.DataFrame([asdict(item) for item in self.findings],
+                            columns=["disease", "treatment", "rows", "example"])
+
+    def files_table(self) -> pd.DataFrame:
+        """One row per file: how it was understood."""
+        def in_words(counts: dict[str, int]) -> str:
+            return ", ".join(f"{name} {rows:,}" for name, rows in counts.items())
+
+        return pd.DataFrame([{
+            "file": item.file, "format": item.format, "unit": item.unit, "rows": item.rows, "first": item.first_day,
+            "last": item.last_day, "columns": ", ".join(f"{ours} = {theirs}" for ours, theirs in item.columns.items()),
+            "set apart": in_words(item.set_apart), "unreadable": in_words(item.dropped)} for item in self.files])
+
+    def __repr__(self) -> str:
+        lines = [f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
+                 f"{self.first_day} to {self.last_day}"]
+        formats = pd.Series([f"{item.format} in {item.unit}" for item in self.files], dtype=object).value_counts()
+        lines += [f"  read {n:,} × {name}" for name, n in formats.items()]
+        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
+                  for item in self.findings]
+        lines += ["  no disease found"] if not self.findings else []
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False) if self.findings else "<p>No disease found.</p>"
+        files = self.files_table().to_html(index=False, max_rows=20) if self.files else ""
+        return (f"<p><b>{html.escape(repr(self).splitlines()[0])}</b></p>{files}{table}"
+                + "".join(f"<p>⚠ {html.escape(text)}</p>" for text in self.warnings))
