@@ -10,8 +10,8 @@ from vnq_colab import __version__
 from vnq_colab.clock import utc_now
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.cleaning import clean_prices
-from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.features import FEATURES
+from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prices import load_index, read_prices, typed_prices
