@@ -12,14 +12,14 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/01_prepare.ipynb)
 #
-# Reads your price files, cleans them and says what it found, computes the features, and splits the days into training, validation and test days.
-# The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
+# Reads your price files in whatever format they come, cleans them and says what it found, computes 50 features a day, proves that none of them knows the future, and splits the days into training, validation and test days.
+# What lies in `data/weekly_updates/` is merged into it. The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
 #
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | seconds for 185 symbols of 14 years (measured on two cores), after the download of the library |
-# | before | put your price files into `data/raw/` of the folder that the first cell prints |
+# | expected time | half a minute for 185 symbols of 14 years (measured on two cores; the proof takes most of it), after the download of the library |
+# | before | put your price files (CafeF, vnstock, AmiBroker, cophieu68, VNDirect, Yahoo, or a table of your own; zips as they are) into `data/raw/` of the folder that the first cell prints, or paste a Drive link below, or let `COLLECT` bring the newest files of CafeF |
 #
 # Run all, as often as you like: what is done already is not done again.
 
@@ -35,10 +35,12 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
 # %% cellView="form"
 #@title Your prices
-PRICES = ""  #@param {type: "string", placeholder: "a file or a folder; empty: data/raw, or a made-up market when that is empty"}
-INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: the mean of all stocks"}
+PRICES = ""  #@param {type: "string", placeholder: "a file, zip or folder, or a Drive link; empty: data/raw, or a made-up market when that is empty"}
+COLLECT = False  #@param {type: "boolean"}
+INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: a VNINDEX among the files, else the mean of all stocks"}
 AS_OF = ""  #@param {type: "date"}
-found = sorted(ws.raw.glob("*"))
+print(vnq.collect_prices(ws) if COLLECT else "nothing collected")
+found = sorted(ws.raw.glob("[!.]*"))
 PRICES or list(map(str, found)) or "no price files: a SYNTHETIC market"
 
 # %%
@@ -47,15 +49,26 @@ prepared = vnq.prepare(ws, source, index=INDEX or None, as_of=AS_OF or None)
 prepared
 
 # %%
-prepared.cleaning
+from IPython.display import display
+display(prepared.cleaning)
+vnq.plots.cleaning(prepared.cleaning)
 
 # %%
-prepared.prices.groupby("symbol").agg(first=("date", "min"), last=("date", "max"), days=("date", "size"), close=("close", "last"))
+vnq.plots.coverage(prepared.panel, prepared.splits)
 
 # %%
 import pandas as pd
 pd.set_option("display.max_colwidth", None)
 vnq.features_table()
+
+# %%
+from IPython.display import display
+display(vnq.plots.feature_distributions(prepared.panel))
+vnq.plots.feature_correlations(prepared.panel)
+
+# %%
+rows = vnq.read_all(ws, source).prices
+vnq.prove_no_lookahead(rows, at=prepared.splits.train.last, index=prepared.index)
 
 # %% [markdown]
 # ## If something goes wrong
@@ -65,6 +78,9 @@ vnq.features_table()
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
-# | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, source, on_bad_rows="drop")` to leave such rows out |
+# | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, source, on_bad_rows="treat")` to repair such rows, `"drop"` to leave them out |
+# | `DataError: … VND or thousand VND …` | say it: `vnq.prepare(ws, source, unit="kVND")`, or `unit={"FILE.csv": "VND"}` for one file |
+# | `unadjusted corporate action` among the findings, and you know better | `vnq.prepare(ws, source, treatments={"unadjusted_action": "keep"})` |
+# | the download of a Drive link is refused | share the file with "anyone with the link", or copy it into `data/raw/` of this folder by hand |
 # | `the newest prices are … days before …` | bring newer files, or name the day in `AS_OF` |
 # | a symbol has too few days | nothing to do: it is named and left out of training |

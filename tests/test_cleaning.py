@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.diseases import DISEASES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.errors import ConfigError, DataError
 
@@ -38,6 +40,63 @@ def test_each_disease_is_named_or_dropped(change, disease):
     assert [(item.rows, item.treatment) for item in report.findings] == [(1, "dropped")]
 
 
+@pytest.mark.parametrize("change, candle", [
+    ({"open": 0.0, "high": 0.0, "low": 0.0, "volume": 0}, (41_500, 41_500, 41_500, 41_500)),
+    ({"open": 0.0}, (41_500, 42_000, 40_000, 41_500)),
+    ({"open": float("nan"), "low": 0.0}, (41_500, 42_000, 41_500, 41_500)),
+    ({"high": -1.0}, (41_000, 41_500, 40_000, 41_500)),
+    ({"open": 39_000.0}, (40_000, 42_000, 40_000, 41_500)),
+    ({"open": 43_000.0}, (42_000, 42_000, 40_000, 41_500)),
+    ({"close": 43_000.0}, (41_000, 43_000, 40_000, 43_000)),
+    ({"close": 43_000.0, "volume": 0}, (43_000, 43_000, 43_000, 43_000)),
+    ({"open": 43_000.0, "close": 44_000.0}, (43_000, 44_000, 40_000, 44_000)),
+    ({"high": 40_000.0, "low": 42_000.0}, (41_000, 42_000, 40_000, 41_500)),
+    ({"high": 39_000.0, "volume": 0}, (41_500, 41_500, 41_500, 41_500)),
+    ({"open": 1_700.0, "high": 1_700.0, "low": 16_960.0, "close": 1_700.0, "volume": 0}, (1_700,) * 4),
+])
+def test_treatment_repairs_what_the_row_itself_can_tell(change, candle):
+    clean, report = clean_prices(table(change), on_bad_rows="treat")
+    assert tuple(clean.loc[1, ["open", "high", "low", "close"]]) == candle
+    assert clean["volume"].iat[1] == change.get("volume", 1000)
+    assert {item.treatment for item in report.findings} <= {"repaired", "kept"}
+    again, second = clean_prices(clean)
+    pd.testing.assert_frame_equal(again, clean, check_exact=True)
+    assert {item.treatment for item in second.findings} <= {"kept"}
+
+
+@pytest.mark.parametrize("change", [
+    {"close": 0.0}, {"open": 0.0, "high": 0.0, "low": 0.0, "close": 0.0}, {"high": 2e9}, {"high": 39_000.0},
+    {"close": 70_000.0}, {"close": 41.5}])
+def test_treatment_drops_what_nothing_can_repair(change):
+    clean, report = clean_prices(table(change), on_bad_rows="treat")
+    assert len(clean) == 1 and [(item.rows, item.treatment) for item in report.findings] == [(1, "dropped")]
+
+
+@pytest.mark.parametrize("volume", [float("nan"), -100.0, 1e16])
+def test_unknown_volume_becomes_none(volume):
+    clean, report = clean_prices(table({"volume": volume}), on_bad_rows="treat")
+    assert clean["volume"].tolist() == [1000, 0]
+    assert [item.treatment for item in report.findings] == ["repaired", "kept"]
+
+
+def test_one_disease_can_have_two_treatments_each_with_its_example():
+    _, report = clean_prices(table({"open": 0.0}, {"close": 0.0}, {"close": 0.0}), on_bad_rows="treat")
+    assert [(item.disease, item.treatment, item.rows, item.example[:14]) for item in report.findings] == [
+        ("price zero or negative", "repaired", 1, "HPG 2021-03-16"),
+        ("price zero or negative", "dropped", 2, "HPG 2021-03-17")]
+
+
+def test_of_duplicates_the_sound_one_stays_and_conflicts_are_named():
+    same = {"date": ROW["date"]}
+    other, sick = same | {"close": 41_700.0}, same | {"open": 0.0}
+    clean, report = clean_prices(table(same, other, sick), on_bad_rows="treat")
+    assert clean["close"].tolist() == [41_700.0]
+    assert {item.disease: item.rows for item in report.findings if item.treatment == "dropped"} == {
+        "duplicate row for a day, conflicting": 3}
+    _, report = clean_prices(table(same, same), on_bad_rows="treat")
+    assert [(item.disease, item.rows) for item in report.findings] == [("duplicate row for a day, identical", 2)]
+
+
 def test_of_duplicates_the_last_stays():
     clean, _ = clean_prices(table({"date": ROW["date"], "close": 41_700.0}), on_bad_rows="drop")
     assert clean["close"].tolist() == [41_700.0]
@@ -69,7 +128,7 @@ def test_report_survives_json():
 
 
 def test_unknown_treatment_is_refused():
-    with pytest.raises(ConfigError, match="'raise' or 'drop'"):
+    with pytest.raises(ConfigError, match="'raise' or 'drop' or 'treat'"):
         clean_prices(table(), on_bad_rows="ignore")
 
 
@@ -84,3 +143,126 @@ def test_exchange_is_read_as_people_write_it(written, read):
     clean, report = clean_prices(table().assign(exchange=written))
     assert clean["exchange"].tolist() == [read]
     assert [item.disease for item in report.findings] == (["unknown exchange"] if written == "NYSE" else [])
+
+
+def market(n_symbols=8, n_days=40, **columns):
+    """Sound rows of several symbols on the weekdays from 2021-03-01."""
+    days = pd.bdate_range("2021-03-01", periods=n_days).astype("datetime64[ns]")
+    close = 20_000.0 + 100 * (np.arange(n_days)[:, None] % 3) + 1_000 * np.arange(n_symbols)
+    close = close.T.ravel()
+    return pd.DataFrame({"symbol": np.repeat([f"S{number:02d}" for number in range(n_symbols)], n_days),
+                         "date": np.tile(days, n_symbols), "open": close, "high": close + 100, "low": close - 100,
+                         "close": close, "volume": 1_000.0} | columns)
+
+
+def fill(table, day):
+    """Makes a day one that a vendor filled in: the rows of the day before without trades."""
+    rows = table["date"] == day
+    table.loc[rows, ["open", "high", "low", "close"]] = table.shift().loc[rows, ["open", "high", "low", "close"]]
+    table.loc[rows, "volume"] = 0.0
+
+
+def found_in(table, **options):
+    clean, report = clean_prices(table, **options)
+    return clean, {item.disease: item for item in report.findings}
+
+
+def test_weekend_rows_are_dropped_even_from_a_table_that_promises_to_be_clean():
+    raw = market()
+    saturday = raw[raw["date"] == "2021-03-05"].assign(date=pd.Timestamp("2021-03-06"))
+    clean, found = found_in(pd.concat([raw, saturday]))
+    assert found["weekend day"].rows == 8 and found["weekend day"].example == "S00 2021-03-06: weekend day"
+    assert len(clean) == len(raw)
+
+
+def test_day_on_which_nobody_trades_is_dropped_and_a_halt_of_most_is_not():
+    raw = market()
+    fill(raw, "2021-03-24")
+    raw.loc[(raw["date"] == "2021-04-07") & (raw["symbol"] > "S01"), "volume"] = 0.0
+    clean, found = found_in(raw)
+    assert found["day without a market"].rows == 8 and found["day without trades"].rows == 6
+    assert sorted(set(raw["date"]) - set(clean["date"])) == [pd.Timestamp("2021-03-24")]
+    assert len(found_in(raw, treatments={"closed_day": "keep"})[0]) == len(raw)
+
+
+@pytest.mark.parametrize("volume", [0.0, float("nan")])
+def test_day_whose_prices_move_is_a_trading_day_though_its_volumes_are_lost(volume):
+    raw = market()
+    raw.loc[raw["date"] == "2021-03-24", "volume"] = volume
+    clean, found = found_in(raw, on_bad_rows="treat")
+    assert len(clean) == len(raw) and "day without a market" not in found
+
+
+def test_too_few_symbols_say_nothing_about_the_calendar():
+    raw = market(n_symbols=4)
+    fill(raw, "2021-03-24")
+    assert set(found_in(raw)[1]) == {"day without trades"}
+
+
+def test_update_of_one_symbol_is_kept_and_said():
+    raw = market(n_symbols=30)
+    clean, found = found_in(raw[(raw["symbol"] == "S00") | (raw["date"] < raw["date"].max())])
+    assert found["day of a few symbols"].rows == 1 and clean["date"].max() == raw["date"].max()
+
+
+def test_gap_and_stale_tail_are_kept_and_counted():
+    raw = market()
+    gap = (raw["symbol"] == "S01") & raw["date"].between("2021-03-08", "2021-03-15")  # six trading days
+    tail = (raw["symbol"] == "S02") & (raw["date"] > "2021-04-01")
+    raw.loc[(raw["symbol"] == "S03") & (raw["date"] > "2021-04-01"), "volume"] = 0.0
+    clean, found = found_in(raw[~gap & ~tail])
+    assert len(clean) == len(raw) - gap.sum() - tail.sum()
+    assert found["gap over 5 trading days"].rows == 1
+    assert found["gap over 5 trading days"].example == "S01 2021-03-16: 6 trading days without a row before it"
+    assert found["stale tail"].rows == 2
+
+
+def test_symbol_is_dropped_from_its_first_sick_day_on():
+    raw = market()
+    raw.loc[[50, 60], "close"] = 0.0
+    clean, found = found_in(raw, treatments={"zero_price": "drop symbol"})
+    assert (clean["symbol"] == "S01").sum() == 10
+    assert (found["price zero or negative"].rows, found["price zero or negative"].treatment) == (30, "dropped")
+    assert "S01 2021-03-15" in found["price zero or negative"].example
+
+
+def test_own_choice_of_a_treatment_overrides_the_preset():
+    assert len(clean_prices(table({"close": 0.0}, {"open": 0.0}), treatments={"zero_price": "repair"})[0]) == 2
+    with pytest.raises(DataError, match=r"HPG 2021-03-16: day without trades.*'no_trades' in treatments="):
+        clean_prices(table({"volume": 0}), treatments={"no_trades": "raise"})
+
+
+def test_unknown_exchange_is_that_of_the_day_before():
+    clean, report = clean_prices(market(2, 3, exchange=["", "HNX", None, "UPCOM", "UPCOM", "nowhere"]))
+    assert clean["exchange"].tolist() == ["HOSE", "HNX", "HNX", "UPCOM", "UPCOM", "UPCOM"]
+    assert [(item.disease, item.rows) for item in report.findings] == [("unknown exchange", 3)]
+
+
+@pytest.mark.parametrize("change", ["values", "rows", "symbols"])
+def test_past_keeps_its_bits_whatever_follows(change):
+    raw = market(exchange="HOSE")
+    raw.loc[raw.index[10:40], ["open", "high", "low", "close"]] /= 2  # a split inside the past
+    raw.loc[[90, 95], "open"] = 0.0
+    fill(raw, "2021-03-24")
+    border = pd.Timestamp("2021-04-05")
+    later = raw["date"] > border
+    other = raw.copy()
+    if change == "values":
+        factors = np.random.default_rng(1).uniform(0, 1000, (later.sum(), 1))
+        other.loc[later, ["open", "high", "low", "close"]] *= factors
+        other.loc[later, "volume"] = 0.0
+    elif change == "rows":
+        other = other[~later]
+    else:
+        other = other[~later | (other["symbol"] > "S03")]
+    tables = [clean_prices(rows, on_bad_rows="treat")[0] for rows in (raw, other)]
+    past = [clean[clean["date"] <= border].reset_index(drop=True) for clean in tables]
+    pd.testing.assert_frame_equal(*past, check_exact=True)
+
+
+def test_raw_rows_are_left_as_they_are():
+    raw = table({"open": 0.0}, {"close": 20_000.0, "open": 20_000.0, "high": 20_000.0, "low": 20_000.0})
+    before = raw.copy()
+    _, report = clean_prices(raw, on_bad_rows="treat")
+    pd.testing.assert_frame_equal(raw, before)
+    assert {item.disease for item in report.findings} <= {disease.name for disease in DISEASES.values()}

@@ -1,9 +1,23 @@
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import SHARED_DATA
 from vnq_colab.data.features import FEATURES, compute_features, features_table
-from vnq_colab.data.history import History
+from vnq_colab.data.history import Market, rolling
+from vnq_colab.data.market_features import TET
+
+PRICES = ["open", "high", "low", "close"]
+
+
+@pytest.fixture(scope="module")
+def real_prices():
+    if not (SHARED_DATA / "vn_daily.parquet").exists():
+        pytest.skip("the shared data is not here: no real prices to try")
+    table = pd.read_parquet(SHARED_DATA / "vn_daily.parquet")
+    return table.assign(date=table["date"].astype("datetime64[ns]"))
 
 
 def one_stock(closes, **columns):
@@ -24,43 +38,152 @@ def random_stock(n_days=200, seed=0):
     return one_stock(20_000 * np.exp(np.cumsum(random.normal(0, 0.02, n_days))))
 
 
+def test_features_are_fifty_and_each_says_what_it_is():
+    assert len(FEATURES) == 50
+    for name, item in FEATURES.items():
+        assert name == item.name and item.formula and item.unit and item.source, name
+        assert item.low <= 0 <= item.high and item.low < item.high, f"{name}: 0 is its neutral value"
+
+
 def test_every_feature_is_finite_bounded_and_not_constant(panel):
     values = panel.values[panel.present]
     for place, item in enumerate(FEATURES.values()):
         column = values[:, place]
-        assert np.isfinite(column).all() and np.abs(column).max() <= item.bound, item.name
+        assert np.isfinite(column).all(), item.name
+        assert np.float32(item.low) <= column.min() and column.max() <= np.float32(item.high), item.name
         assert column.std() > 1e-6, item.name
 
 
-def test_no_two_features_say_the_same(panel):
+def test_no_two_features_say_the_same_on_synthetic_prices(panel):
     correlation = np.corrcoef(panel.values[panel.present].T)
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 0.999
 
 
-def test_no_feature_knows_the_future(prices):
-    """Every later price and volume is changed, some stocks vanish: up to the day all bits stay."""
-    days = np.sort(prices["date"].unique())
-    day = days[300]
+def test_real_prices_give_finite_features_rarely_clipped_and_no_two_that_say_the_same(real_prices):
+    block = compute_features(real_prices)
+    values = block.values[block.present]
+    assert np.isfinite(values).all()
+    correlation = np.corrcoef(values.T)
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 0.98
+    market = Market(real_prices)
+    for place, item in enumerate(FEATURES.values()):
+        at_bound = np.isin(values[:, place], np.float32([item.low, item.high]))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            raw = market.across(item.compute)[at_bound]
+        clipped = (raw < item.low - 1e-9) | (raw > item.high + 1e-9)
+        assert clipped.sum() <= 1e-3 * len(values), item.name
+
+
+# --- the past keeps its bits
+
+LAST = 300  # the day of the fixture's calendar up to which everything must stay
+
+
+def changed(prices, day):
+    """Other prices and volumes after the day."""
     later = prices["date"] > day
-    changed = prices[~(later & (prices["symbol"] == "SYN002"))].copy()
-    later = changed["date"] > day
-    for name in ("open", "high", "low", "close"):
-        changed[name] = np.where(later, changed[name] * 1.7, changed[name])
-    changed["volume"] = np.where(later, changed["volume"] * 9 + 100, changed["volume"])
-    whole, other, cut = (compute_features(table) for table in (prices, changed, prices[prices["date"] <= day]))
-    last = int(np.searchsorted(whole.days, day)) + 1
-    for block in (other, cut):
-        np.testing.assert_array_equal(block.values[:, :last], whole.values[:, :last])
-        np.testing.assert_array_equal(block.returns[:, :last], whole.returns[:, :last])
-    assert not np.array_equal(other.values[0, last:], whole.values[0, last:])
+    table = prices.copy()
+    for name in PRICES:
+        table[name] = np.where(later, table[name] * 1.7, table[name])
+    return table.assign(volume=np.where(later, table["volume"] * 9 + 100, table["volume"]))
+
+
+def newcomers(prices, day):
+    """Stocks that exist only later, before, between and after the others' names."""
+    later = prices[(prices["date"] > day) & (prices["symbol"] == "SYN001")]
+    return pd.concat([prices, *(later.assign(symbol=name) for name in ("AAA", "SYN0035", "ZZZ"))])
+
+
+FUTURES = {
+    "other values": changed,
+    "no later rows": lambda prices, day: prices[prices["date"] <= day],
+    "stocks that exist only later": newcomers,
+    "stocks without later rows": lambda prices, day: prices[
+        (prices["date"] <= day) | ~prices["symbol"].isin(["SYN001", "SYN004"])],
+    "another exchange": lambda prices, day: prices.assign(
+        exchange=prices["exchange"].where(prices["date"] <= day, "UPCOM")),
+    "holes": lambda prices, day: prices[(prices["date"] <= day) | (np.arange(len(prices)) % 3 > 0)],
+    "everything at once": lambda prices, day: newcomers(changed(prices[prices["symbol"].ne("SYN002")
+                                                                       | (prices["date"] <= day)], day), day),
+}
+
+
+@pytest.mark.parametrize("with_index", [False, True], ids=["", "index"])
+@pytest.mark.parametrize("future", FUTURES)
+def test_no_bit_of_a_feature_knows_the_future(prices, future, with_index):
+    days = np.sort(prices["date"].unique())
+    index = other_index = None
+    if with_index:
+        index = pd.DataFrame({"date": days, "close": 1000 * 1.001 ** np.arange(len(days)) * (1 + days.astype(int) % 7)})
+        other_index = index.assign(close=index["close"].where(index["date"] <= days[LAST], 1234.5))
+    whole = compute_features(prices, index)
+    other = compute_features(FUTURES[future](prices, days[LAST]), other_index)
+    rows = [other.symbols.index(symbol) for symbol in whole.symbols]
+    for part in ("values", "returns", "present"):
+        before = getattr(whole, part)[:, : LAST + 1]
+        np.testing.assert_array_equal(getattr(other, part)[rows, : LAST + 1], before)
+    others = np.setdiff1d(np.arange(len(other.symbols)), rows)
+    assert not other.present[others, : LAST + 1].any()
+
+
+def test_future_of_real_prices_changes_no_bit(real_prices):
+    """185 stocks are enough for a sum over all of them to round by their number."""
+    day = pd.Timestamp("2016-06-30")
+    late = real_prices[real_prices["date"] > day].groupby("symbol").head(40).assign(
+        symbol=lambda table: "A" + table["symbol"].astype(str))
+    few = real_prices[real_prices["date"] < "2016-09-01"]
+    whole, other = compute_features(few), compute_features(pd.concat([few[few["date"] <= day], late]))
+    n_days = int(whole.days.searchsorted(day, side="right"))
+    here = [place for place, symbol in enumerate(whole.symbols) if symbol in other.symbols]
+    rows = [other.symbols.index(whole.symbols[place]) for place in here]
+    kept = whole.values[here, :n_days]
+    assert len(here) > 80
+    assert digest(other.values[rows, :n_days]) == digest(kept)
+
+
+def digest(values):
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def test_sum_over_a_window_is_the_same_wherever_it_stands():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(1, 300)) * 1e6
+    for days in (2, 5, 13, 60, 252):
+        np.testing.assert_array_equal(rolling(values[:, 40:], days)[:, days:], rolling(values, days)[:, 40 + days :])
+        np.testing.assert_allclose(rolling(values, days)[0, -1], values[0, -days:].sum(), rtol=1e-10)
+        assert rolling(values, days, np.maximum)[0, -1] == values[0, -days:].max()
+        assert np.isnan(rolling(values, days)[0, : days - 1]).all()
+    assert rolling(values, 252, np.minimum, np.inf)[0, 9] == values[0, :10].min()
+
+
+# --- units do not matter
 
 
 def test_feature_of_a_stock_does_not_depend_on_its_price_level(panel, prices):
-    scaled = prices.copy()
-    for name in ("open", "high", "low", "close"):
-        scaled[name] = scaled[name] * 4
-    np.testing.assert_allclose(compute_features(scaled).values, panel.values, atol=1e-5)
+    scaled = prices.assign(**{name: prices[name] * 4 for name in PRICES})
+    np.testing.assert_array_equal(compute_features(scaled).values, panel.values)
+    thousands = prices.assign(**{name: prices[name] / 1000 for name in PRICES})
+    np.testing.assert_allclose(compute_features(thousands).values, panel.values, atol=2e-5)
+
+
+def test_feature_of_a_stock_does_not_depend_on_its_number_of_shares(panel, prices):
+    of_one = prices.assign(volume=prices["volume"].where(prices["symbol"] != "SYN002", prices["volume"] * 1000))
+    np.testing.assert_allclose(compute_features(of_one).values, panel.values, atol=2e-5)
+
+
+def test_stock_that_never_moves_or_trades_is_neutral():
+    """Of what is not of the market's or the calendar's making, only the two distances from a range are not 0: at 0."""
+    block = compute_features(pd.concat([one_stock(np.full(300, 12_345.678), volume=0),
+                                        random_stock(300).assign(symbol="BBB")]))
+    last = dict(zip(FEATURES, block.values[0, -1], strict=True))
+    others = {"market_return_1", "market_return_20", "market_volatility_20", "breadth", "breadth_50", "weekday",
+              "tet_nearness", "relative_strength_20", "beta_60", "return_rank_5", "volume_rank"}
+    assert {name: value for name, value in last.items() if name not in others and abs(value) > 1e-6} == {}
+
+
+# --- hand-computed numbers
 
 
 def test_return_counts_the_days_of_the_stock_itself():
@@ -98,7 +221,7 @@ def test_bollinger_and_stochastic_equal_the_slow_way():
     table = random_stock()
     close = table["close"].to_numpy()
     assert value(table, "bollinger_20") == pytest.approx(
-        (close[-1] - close[-20:].mean()) / (2 * close[-20:].std(ddof=1)), rel=1e-4)
+        (close[-1] - close[-20:].mean()) / (2 * close[-20:].std()), rel=1e-4)
     low, high = close[-14:].min(), close[-14:].max()
     assert value(table, "stochastic_14") == pytest.approx(2 * (close[-1] - low) / (high - low) - 1, abs=1e-5)
 
@@ -135,9 +258,118 @@ def test_absent_day_leaves_a_hole_and_shifts_nothing(prices):
     assert block.returns[0, 101] == pytest.approx(np.log(close[101] / close[99]))
 
 
-def test_blocks_go_to_the_calendar_and_back(prices):
-    history = History(prices)
-    np.testing.assert_array_equal(history.from_days(history.to_days(history.close)), history.close)
+def test_table_in_any_order_gives_the_same(prices, panel):
+    np.testing.assert_array_equal(compute_features(prices.sample(frac=1, random_state=0)).values, panel.values)
+
+
+def test_shortest_tables_give_neutral_values():
+    for n_days in (1, 2, 13, 14, 27, 60):
+        block = compute_features(random_stock(n_days))
+        assert np.isfinite(block.values).all() and block.values.shape == (1, n_days, 50)
+        for place, item in enumerate(FEATURES.values()):
+            assert not block.values[0, : item.warm_up_days, place].any(), item.name
+
+
+def test_limit_flags_follow_the_band_of_the_exchange():
+    def flags(move, exchange=None, day=-1, high=None):
+        closes = [10_000.0] * 5 + [10_000 * (1 + move)]
+        table = one_stock(closes, high=np.maximum(closes, high or 0), exchange=exchange or "")
+        return value(table, "ceiling_hit", day), value(table, "floor_hit", day)
+
+    assert flags(0.07) == flags(0.07, "HOSE") == flags(0.067) == (1, 0)
+    assert flags(-0.07, "HOSE") == (0, 1)
+    assert flags(0.07, "HNX") == flags(0.06, "HOSE") == flags(0.15, "HOSE") == flags(0, "HOSE") == (0, 0)
+    assert flags(0.10, "HNX") == flags(0.099, "HNX") == flags(0.15, "UPCOM") == (1, 0)
+    assert flags(0.068, "HOSE", high=10_700.0) == (0, 0), "the close left the ceiling again"
+    early = one_stock([10_000, 10_500]).assign(date=pd.to_datetime(["2012-06-04", "2012-06-05"]))
+    assert value(early, "ceiling_hit") == 1, "the band of HOSE was 5 % until 2013"
+
+
+def test_volume_features_equal_the_slow_way(prices):
+    table = prices[prices["symbol"] == "SYN003"].reset_index(drop=True)
+    volume, close = table["volume"].to_numpy(float)[-20:], table["close"].to_numpy()
+    balance = (np.sign(np.diff(close)) * table["volume"].to_numpy(float)[1:]).cumsum()[-20:]
+    slope = np.polyfit(np.arange(20), balance, 1)[0] / volume.mean()
+    assert value(table, "obv_slope_20") == pytest.approx(slope, rel=1e-5)
+    raised = 0.01 * volume.mean()
+    assert value(table, "volume_surprise") == pytest.approx(
+        np.log((volume[-1] + raised) / (volume.mean() + raised)), rel=1e-5)
+    assert value(table, "volume_correlation_20") == pytest.approx(
+        np.corrcoef(np.diff(np.log(close))[-20:], volume)[0, 1], rel=1e-5)
+
+
+def test_distance_to_the_extremes_takes_a_year_or_what_there_is():
+    table = random_stock(400)
+    close = table["close"].to_numpy()
+    assert value(table, "high_distance_252") == pytest.approx(np.log(close[-1] / close[-252:].max()), abs=1e-6)
+    assert value(table, "low_distance_252", day=100) == pytest.approx(np.log(close[100] / close[:101].min()), abs=1e-6)
+    assert value(table, "low_distance_252", day=58) == 0
+
+
+def test_breadth_counts_the_stocks_of_the_day():
+    rising, falling = one_stock([100, 101, 102]), one_stock([100, 99, 98]).assign(symbol="BBB")
+    still, absent = one_stock([100, 100, 100]).assign(symbol="CCC"), one_stock([1, 2, 3]).assign(symbol="DDD").iloc[:2]
+    table = pd.concat([rising, falling, still, absent])
+    assert value(table, "breadth", day=1) == pytest.approx((2 - 1) / 4)
+    assert value(table, "breadth", day=2) == pytest.approx((1 - 1) / 3)
+
+
+def test_relative_strength_compares_the_same_days(prices):
+    """A stock that was halted is held against the market's move over its own 20 days, not over the last 20."""
+    rows = prices.index[prices["symbol"] == "SYN001"]
+    block = compute_features(prices.drop(rows[360:380]))
+    market = np.nancumsum(np.append(0, np.nanmean(block.returns[:, 1:], axis=0)))
+    own = np.flatnonzero(block.present[0])
+    expected = block.returns[0, own[-20:]].sum() - (market[own[-1]] - market[own[-21]])
+    assert block.values[0, -1, list(FEATURES).index("relative_strength_20")] == pytest.approx(expected, abs=1e-6)
+
+
+# --- the calendar
+
+
+def new_moon(lunation):
+    """Day [days since 1970-01-01, UTC] of a new moon, to some minutes. Source: Meeus 1998, chapter 49."""
+    t = lunation / 1236.85
+    middle = 2451550.09766 + 29.530588861 * lunation + 0.00015437 * t**2
+    sun, moon, node = (np.radians(v) for v in (2.5534 + 29.1053567 * lunation, 201.5643 + 385.81693528 * lunation,
+                                               160.7108 + 390.67050284 * lunation))
+    e = 1 - 0.002516 * t
+    wave = (-0.4072 * np.sin(moon) + 0.17241 * e * np.sin(sun) + 0.01608 * np.sin(2 * moon) + 0.01039 * np.sin(2 * node)
+            + 0.00739 * e * np.sin(moon - sun) - 0.00514 * e * np.sin(moon + sun) + 0.00208 * e * e * np.sin(2 * sun)
+            - 0.00111 * np.sin(moon - 2 * node) - 0.00057 * np.sin(moon + 2 * node))
+    seconds_ahead = 62.92 + 0.32217 * 100 * t + 0.005589 * (100 * t) ** 2  # of dynamical time. Espenak & Meeus 2006
+    return middle + wave - seconds_ahead / 86_400 - 2440587.5
+
+
+def test_tet_is_the_day_of_a_new_moon_in_vietnam():
+    """The new moon that comes between 21 January and 20 February by Vietnam's clock."""
+    moons = np.floor(np.array([new_moon(lunation) for lunation in range(-2, 450)]) + 7 / 24).astype(int)
+    moons = pd.DatetimeIndex(moons.astype("datetime64[D]"))
+    spring = [moon for moon in moons if 2000 <= moon.year <= 2035 and "01-21" <= f"{moon:%m-%d}" <= "02-20"]
+    first = {moon.year: moon for moon in reversed(spring)}  # 2004 has a second one, of its second month
+    assert TET.is_monotonic_increasing and TET.year.tolist() == list(range(2000, 2036))
+    assert [f"{first[tet.year]:%Y-%m-%d}" for tet in TET] == [f"{tet:%Y-%m-%d}" for tet in TET]
+
+
+def test_tet_lies_in_the_longest_gap_of_each_year():
+    if not (SHARED_DATA / "vn_index.parquet").exists():
+        pytest.skip("the shared data is not here: no trading days to hold the dates against")
+    index = pd.read_parquet(SHARED_DATA / "vn_index.parquet")
+    days = pd.DatetimeIndex(np.unique(index.loc[index["symbol"] == "VNINDEX", "date"].to_numpy("datetime64[ns]")))
+    within = [tet for tet in TET if days[0] < tet < days[-1]]
+    assert len(within) >= 20
+    for tet in within:
+        place = days.searchsorted(tet)
+        assert days[place] != tet and (days[place] - days[place - 1]).days >= 5, tet
+
+
+def test_nearness_of_tet_grows_to_the_break_and_is_none_after_it():
+    table = one_stock(np.full(60, 100.0)).assign(date=pd.date_range("2024-01-01", periods=60))
+    near = compute_features(table).values[0, :, list(FEATURES).index("tet_nearness")]
+    assert near[10] == 0 and near[10 + 15] == pytest.approx(0.5) and near[39] == pytest.approx(29 / 30)
+    assert not near[40:].any(), "2024-02-10 and later"
+    later = one_stock([100.0, 101.0]).assign(date=pd.to_datetime(["2036-01-20", "2036-01-21"]))
+    assert value(later, "tet_nearness") == 0, "no date is known"
 
 
 def test_table_of_features_is_the_registry():

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
-from vnq_colab.data.market import VN102, VN_RULES, tick
+from vnq_colab.data.market import EXCHANGES, RULES, VN102, VN_RULES, in_force, lot, tick, trading_days
 
 
 def test_universe_is_102_names_in_order():
@@ -33,3 +33,39 @@ def test_tick_grows_with_the_price_on_hose_only():
     prices = np.array([9_990.0, 10_000.0, 49_950.0, 50_000.0])
     assert tick(prices, "HOSE").tolist() == [10, 50, 50, 100]
     assert tick(prices, "HNX").tolist() == [100] * 4
+
+
+def test_band_of_each_row_goes_by_its_own_exchange_and_day():
+    days = pd.DatetimeIndex(["2020-06-01", "2020-06-01", "2012-06-01", "2020-06-01"])
+    exchanges = np.array(["HNX", "UPCOM", "HOSE", ""])
+    assert VN_RULES.band(exchanges, days).tolist() == [0.10, 0.15, 0.05, 0.07]
+    first = np.array([True, False, True, True])
+    assert VN_RULES.band(exchanges, days, first_day=first).tolist() == [0.30, 0.15, 0.20, 0.20]
+    assert VN_RULES.band("UPCOM", days, first_day=True).tolist() == [0.40] * 4
+
+
+def test_lot_of_hose_grew_in_2021():
+    days = pd.DatetimeIndex(["2020-12-31", "2021-01-04"])
+    assert lot("HOSE", days).tolist() == [10, 100]
+    assert lot(np.array(["HNX", "UPCOM"]), days).tolist() == [100, 100]
+
+
+def test_rules_are_one_dated_table_with_sources_in_order():
+    table = pd.DataFrame(RULES)
+    assert (table["source"] != "").all() and set(table["exchange"]) == set(EXCHANGES)
+    assert pd.to_datetime(table["since"]).notna().all()
+    assert table.groupby(["rule", "exchange"])["since"].apply(lambda since: since.is_monotonic_increasing).all()
+
+
+def test_default_costs_are_those_of_the_table():
+    today = pd.DatetimeIndex(["2026-11-02"])
+    for rule, value in (("broker's fee", VN_RULES.fee), ("tax on sales", VN_RULES.sale_tax)):
+        assert in_force(rule, "HOSE", today).tolist() == [value]
+    assert in_force("tax on cash dividends", "HNX", today).tolist() == [0.05]
+    assert lot("HOSE", today).tolist() == [VN_RULES.lot]
+
+
+def test_trading_days_are_the_union_of_all_symbols():
+    prices = pd.DataFrame({"symbol": ["A", "A", "B"],
+                           "date": pd.to_datetime(["2021-03-02", "2021-03-01", "2021-03-04"])})
+    assert trading_days(prices).strftime("%d").tolist() == ["01", "02", "04"]

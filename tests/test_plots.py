@@ -1,5 +1,6 @@
 """Pictures say what their tables say, with units, and leave nothing behind."""
 
+import itertools
 import sys
 import types
 
@@ -8,8 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from vnq_colab.config import SYNTHETIC_NOTE
+from vnq_colab.data.diseases import DISEASES
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.findings import CleaningReport, Finding
 from vnq_colab.data.market import VN_RULES
+from vnq_colab.data.panel import Panel
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
@@ -101,13 +108,173 @@ def test_equity_shows_the_strategy_beside_buy_and_hold():
     assert legend_of(figure) == ["stockformer", "buy and hold"]
 
 
-@pytest.mark.parametrize("draw", [lambda note: plots.symbol_accuracy(scores_of(3), note=note),
-                                  lambda note: plots.learning_curves(history_of(AAA=[2.2, 1.8]), note=note),
-                                  lambda note: plots.equity(result_of(), note=note)])
-def test_every_picture_has_units_a_note_and_shows_itself_in_a_notebook(draw):
-    figure = draw("synthetic market")
+# --- the data
+
+
+def panel_of(present, **features):
+    """A panel with these present days; each keyword is a feature of the registry with its values [symbols, days]."""
+    present = np.asarray(present, dtype=bool)
+    values = np.stack([np.broadcast_to(value, present.shape) for value in features.values()], axis=2)
+    return Panel(values.astype("float32"), np.zeros(present.shape), present,
+                 tuple(f"SYN{row + 1:03}" for row in range(len(present))),
+                 pd.bdate_range("2023-01-02", periods=present.shape[1]), tuple(features), "0" * 12)
+
+
+def test_coverage_shows_who_is_present_by_first_day_with_the_borders(panel, splits):
+    figure = plots.coverage(panel, splits)
     axes = figure.axes[0]
-    assert isinstance(figure, Figure) and "synthetic market" in axes.get_title(loc="left")
-    assert "[" in axes.get_xlabel() + axes.get_ylabel()
-    assert figure._repr_png_().startswith(b"\x89PNG") and plots.png(draw("again")) == plots.png(draw("again"))
+    first = panel.present.argmax(axis=1)
+    order = np.argsort(first, kind="stable")
+    np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), panel.present[order])
+    assert [label.get_text() for label in axes.get_yticklabels()] == [panel.symbols[row] for row in order]
+    assert first[order[-1]] == 116, "the one listed last stands at the bottom"
+    borders = [line.get_xdata()[0] for line in axes.lines]
+    assert [f"{panel.days[border]:%Y-%m-%d}" for border in borders] == [splits.valid.first, splits.test.first]
+    assert [text.get_text() for text in axes.texts] == ["valid", "test"] and not plots.coverage(panel).axes[0].lines
+    assert f"{panel.present.mean():.0%} of 6 symbols × 420 days" in figure.get_suptitle()
+    years = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
+    assert years == {day: f"{panel.days[day].year}" for day in (0, *np.flatnonzero(np.diff(panel.days.year)) + 1)}
+
+
+def test_coverage_of_many_days_takes_them_together_without_losing_one():
+    present = np.random.default_rng(0).random((185, 3613)) < 0.9
+    axes = plots.coverage(panel_of(present, return_1=0)).axes[0]
+    share = np.asarray(axes.images[0].get_array())
+    assert share.shape[1] <= plots.MOST_COLUMNS and "8 to a column" in axes.get_xlabel()
+    days = np.diff(np.append(np.arange(0, 3613, 8), 3613))
+    np.testing.assert_allclose(np.sort(share @ days), np.sort(present.sum(axis=1)))
+    assert len(axes.get_yticks()) < 40 and "one in 6 named" in axes.get_ylabel()
+
+
+def report_of(**rows):
+    """Each keyword is a disease with its treatment and its rows."""
+    findings = [Finding(disease.replace("_", " "), *found, "FPT 2024-01-02: x") for disease, found in rows.items()]
+    return CleaningReport("prices.csv", 51_000, 50_000, 6, "2024-01-02", "2025-12-31", findings)
+
+
+def test_cleaning_shows_rows_by_disease_coloured_by_treatment():
+    figure = plots.cleaning(report_of(filler=("kept, the later file's", 15_000), split=("rescaled", 3),
+                                      twice=("dropped, the later row stays", 1_000)))
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [3, 1_000, 15_000] and axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["split", "twice", "filler"]
+    assert [text.get_text() for text in axes.texts] == ["3", "1,000", "15,000"]
+    colours = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in axes.patches]
+    assert colours == [plots.BLUE, plots.ORANGE, plots.GREY] and legend_of(figure) == ["repaired", "dropped", "kept"]
+    assert "50,000 of 51,000 rows kept" in figure.get_suptitle() and "logarithmic" in axes.get_xlabel()
+
+
+def test_cleaning_of_like_counts_is_linear_and_begins_at_zero():
+    axes = plots.cleaning(report_of(one=("kept", 20), other=("repaired", 40))).axes[0]
+    assert axes.get_xscale() == "linear" and axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 3], [0, 900], [1], [2_000_000]])
+def test_cleaning_shows_any_count(rows):
+    figure = plots.cleaning(report_of(**{f"disease_{place}": ("kept", n) for place, n in enumerate(rows)}))
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"{n:,}" for n in sorted(rows)]
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.axes[0].texts)
+
+
+def test_cleaning_names_every_disease_of_the_library_without_cutting_it():
+    names = {disease.name: ("kept", 10 ** (place % 6)) for place, disease in enumerate(DISEASES.values())}
+    figure = plots.cleaning(report_of(**names))
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    assert {" ".join(label.get_text().split()) for label in labels} == set(names)
+    assert min(label.get_window_extent().x0 for label in labels) >= 0
+    assert figure.axes[0].get_position().width > 0.3, "the bars keep their room"
+
+
+def test_cleaning_without_a_disease_says_so():
+    axes = plots.cleaning(report_of()).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["no disease found"] and not axes.patches
+
+
+def test_feature_distributions_show_percentiles_in_parts_of_the_bounds(panel):
+    axes = plots.feature_distributions(panel).axes[0]
+    values = panel.values[panel.present]  # [rows, features]
+    reach = np.array([max(-FEATURES[name].low, FEATURES[name].high) for name in panel.feature_names])
+    bounds, wide, narrow = (np.array(lines.get_segments())[:, :, 0] for lines in axes.collections)
+    for lines, percentiles in ((wide, (1, 99)), (narrow, (25, 75))):
+        np.testing.assert_allclose(lines, np.percentile(values, percentiles, axis=0).T / reach[:, None], atol=1e-6)
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), np.median(values, axis=0) / reach, atol=1e-6)
+    assert np.abs(bounds).max() == 1 and (bounds[:, 0] <= wide[:, 0]).all() and (wide[:, 1] <= bounds[:, 1]).all()
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(FEATURES) and len(FEATURES) == 50
+
+
+def test_feature_distributions_count_the_days_at_a_bound_that_is_not_neutral():
+    at_bound = np.where(np.arange(200) < 30, FEATURES["return_1"].high, 0.001)
+    panel = panel_of(np.ones((1, 200)), return_1=at_bound, ceiling_hit=np.arange(200) < 4, upper_shadow=0)
+    texts = {round(text.xy[1]): text.get_text() for text in plots.feature_distributions(panel).axes[0].texts}
+    assert texts == {0: "15.0%", 1: "2.0%"}
+
+
+def test_feature_correlations_are_pearsons_and_the_strongest_pair_is_named(panel):
+    figure = plots.feature_correlations(panel)
+    axes, names = figure.axes[0], panel.feature_names
+    table = pd.DataFrame(panel.values[panel.present].astype("float64"), columns=names)
+    expected = table.corr().to_numpy()
+    found = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    pairs = table.corr().abs().where(np.tril(np.ones_like(expected), -1) > 0).stack()
+    row, column = pairs.idxmax()
+    assert figure.get_suptitle().endswith(f"{table.corr().loc[row, column]:.2f}\n{column} and {row}")
+    frame = axes.patches[0]
+    assert (round(frame.get_x() + 0.5), round(frame.get_y() + 0.5)) == (names.index(column), names.index(row))
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(names)
+
+
+def test_feature_correlations_leave_a_constant_feature_grey():
+    random = np.random.default_rng(0).normal(size=(2, 50))
+    panel = panel_of(np.ones((2, 50)), return_1=random, return_5=-random, weekday=0)
+    figure = plots.feature_correlations(panel)
+    assert figure.axes[0].images[0].get_array().mask[2].all()
+    assert figure.get_suptitle().endswith("-1.00\nreturn_1 and return_5")
+    plots.png(figure)
+
+
+def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_time(monkeypatch):
+    present = np.arange(1_000).reshape(2, 500) % 10 > 0
+    panel = panel_of(present, return_1=np.where(present, 0.01, 0.2), weekday=np.arange(500) % 5 / 2 - 1)
+    monkeypatch.setattr(plots, "MOST_ROWS", 300)
+    sample = plots._sample(panel)
+    assert sample.shape == (300, 2) and (sample[:, 0] == np.float32(0.01)).all()
+    assert len(np.unique(sample[:, 1])) == 5, "every day of the week"
+    np.testing.assert_array_equal(sample, plots._sample(panel))
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("draw", [lambda panel, note: plots.symbol_accuracy(scores_of(3), note=note),
+                                  lambda panel, note: plots.learning_curves(history_of(AAA=[2.2, 1.8]), note=note),
+                                  lambda panel, note: plots.equity(result_of(), note=note),
+                                  lambda panel, note: plots.coverage(panel, note=note),
+                                  lambda panel, note: plots.cleaning(report_of(), note=note),
+                                  lambda panel, note: plots.cleaning(report_of(split=("repaired", 3)), note=note),
+                                  lambda panel, note: plots.feature_distributions(panel, note=note),
+                                  lambda panel, note: plots.feature_correlations(panel, note=note)])
+def test_every_picture_has_units_a_note_and_shows_itself_in_a_notebook(panel, draw):
+    figure = draw(panel, SYNTHETIC_NOTE)
+    assert isinstance(figure, Figure) and figure.get_suptitle().endswith(SYNTHETIC_NOTE)
+    assert "[" in "".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert plots.png(draw(panel, "again")) == plots.png(draw(panel, "again"))
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+@pytest.mark.parametrize("draw", [lambda panel, splits: plots.coverage(panel, splits, note=SYNTHETIC_NOTE),
+                                  lambda panel, splits: plots.cleaning(report_of(split=("repaired", 515_000))),
+                                  lambda panel, splits: plots.feature_distributions(panel, note=SYNTHETIC_NOTE),
+                                  lambda panel, splits: plots.feature_correlations(panel, note=SYNTHETIC_NOTE)])
+def test_no_text_of_a_picture_is_cut_or_laid_over_another(panel, splits, draw):
+    figure = draw(panel, splits)
+    figure.draw_without_rendering()
+    edge, unseen = figure.bbox, {id(label) for axes in figure.axes for label in axes.get_xticklabels()}
+    for text in [text for text in figure.findobj(Text) if text.get_text() and id(text) not in unseen]:
+        box = text.get_window_extent()
+        assert edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1, text.get_text()
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(abs(upper.y0 - lower.y0) >= 0.8 * upper.height for upper, lower in itertools.pairwise(labels))

@@ -92,3 +92,67 @@ def test_universe_is_vn102_where_the_data_has_it(panel, prices):
 
     renamed = prices.assign(symbol=prices["symbol"].replace({"SYN001": "FPT", "SYN003": "ACB"}))
     assert default_universe(build_panel(renamed)) == ("ACB", "FPT")
+
+
+# --- weekly updates
+
+
+PRICES = ["open", "high", "low", "close"]
+
+
+def weekly(ws, base, update, name="week.csv"):
+    """A workspace with a base in data/raw and one update."""
+    for folder, table, file in ((ws.raw, base, "base.csv"), (ws.weekly_updates, update, name)):
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / file, index=False)
+
+
+def test_update_goes_on_where_the_base_ends(tmp_path, prices):
+    days = np.sort(prices["date"].unique())
+    weekly(Workspace(tmp_path), prices[prices["date"] <= days[-6]], prices[prices["date"] > days[-11]])
+    prepared = prepare(Workspace(tmp_path), tmp_path / "data" / "raw")
+    assert prepared.panel.data_id == prepare(Workspace(tmp_path / "b"), prices).panel.data_id
+    assert [item.file for item in prepared.cleaning.files] == ["raw/base.csv", "weekly_updates/week.csv"]
+
+
+def test_later_value_wins_and_the_disagreement_is_told(tmp_path, prices):
+    days = np.sort(prices["date"].unique())
+    update = prices[prices["date"] > days[-11]].copy()
+    wrong = (update["symbol"] == "SYN002") & (update["date"] == days[-8])
+    update.loc[wrong, PRICES] *= 1.04
+    weekly(Workspace(tmp_path), prices[prices["date"] <= days[-6]], update)
+    prepared = prepare(Workspace(tmp_path), tmp_path / "data" / "raw")
+    row = prepared.prices[(prepared.prices["symbol"] == "SYN002") & (prepared.prices["date"] == days[-8])]
+    assert row["close"].item() == pytest.approx(update.loc[wrong, "close"].item())
+    told = [item for item in prepared.cleaning.findings if "disagree" in item.disease]
+    assert told and "SYN002" in told[0].example
+
+
+def test_dividend_that_rescales_history_makes_no_false_jump(tmp_path, prices):
+    days = np.sort(prices["date"].unique())
+    update = prices[prices["date"] > days[-11]].copy()
+    update.loc[update["symbol"] == "SYN003", PRICES] *= 0.9  # the provider's new basis
+    weekly(Workspace(tmp_path), prices[prices["date"] <= days[-6]], update)
+    prepared = prepare(Workspace(tmp_path), tmp_path / "data" / "raw")
+    whole = prepare(Workspace(tmp_path / "b"), prices)
+    np.testing.assert_allclose(prepared.panel.returns, whole.panel.returns, atol=1e-9)
+    past = prepared.prices["date"] <= days[-11]
+    pd.testing.assert_frame_equal(prepared.prices[past], whole.prices[past], check_dtype=False)
+    told = [item for item in prepared.cleaning.findings if "basis" in item.disease]
+    assert told and "SYN003" in told[0].example
+
+
+def test_vnindex_among_the_files_is_the_market(tmp_path, prices):
+    ws, days = Workspace(tmp_path), np.sort(prices["date"].unique())
+    index = pd.DataFrame({"symbol": "VNINDEX", "date": days, "open": 1000.0, "high": 1000.0, "low": 1000.0,
+                          "close": 1000 * 1.001 ** np.arange(len(days)), "volume": 0})
+    weekly(ws, prices, index, "index.csv")
+    prepared = prepare(ws, ws.raw)
+    assert "VNINDEX" not in prepared.panel.symbols and len(prepared.index) == len(days)
+    assert "market: the index" in repr(prepared)
+
+
+def test_table_by_hand_stands_alone(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    weekly(ws, prices, prices.assign(symbol="OTHER"))
+    assert "OTHER" not in prepare(ws, prices).panel.symbols

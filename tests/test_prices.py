@@ -1,9 +1,16 @@
+import gzip
+import io
+import time
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.prices import load_index, load_prices, read_prices
-from vnq_colab.errors import DataError
+from tests.conftest import SHARED_DATA
+from vnq_colab.data import collect
+from vnq_colab.data.prices import adjustment_factors, load_index, load_prices, read_prices, typed_prices
+from vnq_colab.errors import ConfigError, DataError
 
 GOOD = ("symbol,date,open,high,low,close,volume\n"
         "FPT,2024-01-02,10000,11000,9000,10500,1000\nFPT,2024-01-03,10500,11100,10000,11000,2000\n")
@@ -79,8 +86,8 @@ def test_empty_folder_says_what_to_put_there(tmp_path):
 
 
 def test_reading_keeps_what_cleaning_should_see(tmp_path):
-    table = read_prices(write(tmp_path, GOOD.replace("10500,1000", ",1000")))
-    assert np.isnan(table["close"][0])
+    reading = read_prices(write(tmp_path, GOOD.replace("10500,1000", ",1000")))
+    assert np.isnan(reading.prices["close"][0])
 
 
 def test_index_takes_the_named_one(tmp_path):
@@ -96,9 +103,192 @@ def test_days_with_a_time_zone_are_days_in_vietnam(tmp_path):
     assert days.dt.strftime("%Y-%m-%d").tolist() == ["2024-01-02", "2024-01-03"]
 
 
-def test_prices_in_thousand_vnd_are_refused(tmp_path, prices):
-    for name in ("open", "high", "low", "close"):
-        prices = prices.assign(**{name: prices[name] / 1000})
-    prices.to_csv(tmp_path / "prices.csv", index=False)
-    with pytest.raises(DataError, match="looks like thousand VND"):
-        load_prices(tmp_path / "prices.csv")
+def in_thousands(prices):
+    return prices.assign(**{name: prices[name] / 1000 for name in ("open", "high", "low", "close")})
+
+
+def packed(files):
+    """A zip of {name: text or bytes}."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as folder:
+        for name, text in files.items():
+            folder.writestr(name, text)
+    return content.getvalue()
+
+
+CAFEF = "<Ticker>,<DTYYYYMMDD>,<Open>,<High>,<Low>,<Close>,<Volume>\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- units
+def test_prices_in_thousand_vnd_are_converted_and_said(tmp_path, prices):
+    prices.to_csv(tmp_path / "vnd.csv", index=False)
+    in_thousands(prices).to_csv(tmp_path / "thousand.csv", index=False)
+    first, second = read_prices(tmp_path / "vnd.csv"), read_prices(tmp_path / "thousand.csv")
+    np.testing.assert_allclose(second.prices["close"], first.prices["close"], rtol=1e-12)
+    assert [first.files[0].unit, second.files[0].unit] == ["VND", "thousand VND"]
+
+
+def test_a_doubtful_unit_is_an_error_that_names_the_file_and_the_option(tmp_path, prices):
+    doubtful = prices[prices["symbol"] == "SYN001"]
+    level = 333.333 / doubtful["close"].median()
+    doubtful.assign(**{name: doubtful[name] * level for name in ("open", "high", "low", "close")}).to_csv(
+        tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match=r"x.csv: the median close is 333.*--unit VND or --unit kVND"):
+        read_prices(tmp_path)
+    median = {unit: read_prices(tmp_path, unit=unit).prices["close"].median() for unit in ("VND", "kVND")}
+    assert median["VND"] == pytest.approx(333.333) and median["kVND"] == pytest.approx(333_333)
+    assert read_prices(tmp_path, unit={"x.csv": "kVND"}).files[0].unit == "thousand VND"
+
+
+def test_a_doubtful_unit_is_settled_by_a_file_of_the_same_stock(tmp_path, prices):
+    dear = prices[prices["symbol"] == "SYN001"]
+    level = 240_333.3 / dear["close"].median()  # 240.3333 thousand VND, or VND?
+    dear = dear.assign(**{name: dear[name] * level for name in ("open", "high", "low", "close")})
+    dear.to_csv(tmp_path / "vnd.csv", index=False)
+    in_thousands(dear.tail(30)).to_csv(tmp_path / "week.csv", index=False)
+    units = {file.file: file.unit for file in read_prices(tmp_path).files}
+    assert units == {"vnd.csv": "VND", "week.csv": "thousand VND"}
+
+
+def test_files_that_contradict_each_other_in_the_unit_are_refused(tmp_path, prices):
+    prices.to_csv(tmp_path / "a.csv", index=False)
+    prices.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(DataError, match="about 1,000 times those of .*b.csv for the same stocks. Say which"):
+        read_prices(tmp_path, unit={"a.csv": "kVND", "b.csv": "VND"})
+
+
+def test_two_units_in_one_file_are_refused(tmp_path, prices):
+    mixed = pd.concat([prices[prices["symbol"] != "SYN002"], in_thousands(prices[prices["symbol"] == "SYN002"])])
+    mixed.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match="SYN002 closes at .* two units in one file"):
+        read_prices(tmp_path)
+
+
+@pytest.mark.parametrize("unit, message", [("USD", "must be 'VND' or 'kVND'"),
+                                           ({"pices.csv": "VND"}, "Did you mean 'prices.csv'")])
+def test_an_unknown_unit_or_file_is_refused(tmp_path, unit, message):
+    write(tmp_path, GOOD)
+    with pytest.raises(ConfigError, match=message):
+        read_prices(tmp_path, unit=unit)
+
+
+# -------------------------------------------------------------------------------------------------- folders and zips
+def test_files_packed_in_any_way_are_read_without_unpacking(tmp_path):
+    line = "FPT,20240102,10.1,11.2,9.3,10.4,500\n"
+    inner = packed({"CafeF.RAW_HNX.Upto02.01.2024.csv": CAFEF + line.replace("FPT", "SHS")})
+    (tmp_path / "CafeF.zip").write_bytes(packed({
+        "CafeF.HSX.Upto02.01.2024.csv": CAFEF + line + line.replace("FPT", "CFPT2301"), "inner.zip": inner,
+        "CafeF.INDEX.Upto02.01.2024.csv": CAFEF + line.replace("FPT", "VN-INDEX"), "__MACOSX/x.csv": "junk"}))
+    vnm = b"time,open,high,low,close,volume\n2024-01-02,60,61,59,60.5,7\n"
+    (tmp_path / "VNM.csv.gz").write_bytes(gzip.compress(vnm))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    reading = read_prices(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    rows = reading.prices.set_index("symbol")
+    assert rows["close"].to_dict() == {"SHS": 10_400, "FPT": 10_400, "VNM": 60_500}
+    assert rows["exchange"].to_dict() == {"SHS": "HNX", "FPT": "HOSE", "VNM": ""}
+    assert rows["unadjusted"].to_dict() == {"SHS": True, "FPT": False, "VNM": False}
+    assert rows["raw_close"].dropna().to_dict() == {"SHS": 10_400}
+    assert reading.index.values.tolist() == [["VNINDEX", pd.Timestamp("2024-01-02"), 10.4]]
+    facts = {file.file: file for file in reading.files}
+    assert facts["CafeF.zip/CafeF.HSX.Upto02.01.2024.csv"].set_apart == {"warrant": 1}
+    assert facts["CafeF.zip/CafeF.INDEX.Upto02.01.2024.csv"].unit == "points"
+    assert reading.on_bad_rows == "treat"
+
+
+def test_later_files_win_and_unadjusted_ones_come_first(tmp_path, prices):
+    one = prices[prices["symbol"] == "SYN001"]
+    one.to_csv(tmp_path / "a_newest.csv", index=False)
+    one.head(400).to_csv(tmp_path / "z_older.csv", index=False)
+    write(tmp_path, CAFEF + "SYN001,20301231,20.1,20.2,20.0,20.1,500\n", "CafeF.RAW_HSX.Upto31.12.2030.csv")
+    reading = read_prices(tmp_path)
+    assert list(reading.prices["file"].cat.categories) == ["CafeF.RAW_HSX.Upto31.12.2030.csv", "z_older.csv",
+                                                           "a_newest.csv"]
+    assert reading.prices["file"].cat.ordered
+
+
+def test_several_paths_are_one_reading(tmp_path):
+    for folder, day in (("raw", "02"), ("weekly_updates", "09")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, f"time,open,high,low,close,volume\n2024-01-{day},60,61,59,60.5,7\n", "VNM.csv")
+    reading = read_prices([tmp_path / "raw", tmp_path / "weekly_updates"])
+    assert [file.file for file in reading.files] == ["raw/VNM.csv", "weekly_updates/VNM.csv"]
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.zip", packed({"a.csv": GOOD})[:-30], "cannot be unpacked"),
+    ("a.csv.gz", gzip.compress(GOOD.encode())[:-9], "cannot be unpacked"),
+    ("a.zip", packed({"readme.md": "hello"}), "Put the price files there"),
+    ("a.xlsx", packed({"[Content_Types].xml": "", "xl/workbook.xml": ""}), "save the sheet as CSV"),
+    ("a.csv", b"<!DOCTYPE html><html>Quota exceeded</html>", "is a web page"),
+    ("README.csv", b"hello\nworld\n", "README.csv: columns symbol, date"),
+    ("a.csv", b"symbol,date\0\n", "NUL bytes"),
+])
+def test_what_is_no_price_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_prices(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_drive_link_is_fetched_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "download_drive", lambda link, folder: write(tmp_path, GOOD))
+    assert len(load_prices("https://drive.google.com/file/d/x/view")[0]) == 2
+
+
+def test_indices_alone_are_no_prices(tmp_path):
+    path = write(tmp_path, "symbol,date,close\nHNX-INDEX,2024-01-02,230\n")
+    assert read_prices(path).prices.empty
+    with pytest.raises(DataError, match="there are no stocks in it"):
+        load_prices(path)
+    assert load_index(path, "HNXINDEX")["close"].tolist() == [230.0]
+    assert load_index(write(tmp_path, "Date,Close\n2024-01-02,1100\n", "any.csv"))["close"].tolist() == [1100.0]
+
+
+def test_a_table_with_mixed_types_is_typed(prices):
+    mixed = prices.astype({"close": object, "date": object})
+    mixed.loc[0, "close"] = str(prices["close"][0])
+    typed = typed_prices(mixed, "the table")
+    assert typed["close"].tolist() == prices["close"].tolist() and typed["date"].equals(prices["date"])
+
+
+def test_a_table_in_thousand_vnd_is_refused(prices):
+    with pytest.raises(DataError, match="the table: the median close .* looks like thousand VND"):
+        typed_prices(in_thousands(prices), "the table")
+
+
+# ---------------------------------------------------------------------------------------------------------- adjusting
+def test_adjustment_factors_undo_the_rounding_of_the_adjusted_close():
+    random = np.random.default_rng(0)
+    close = np.round(40_000 * np.exp(np.cumsum(random.normal(0, 0.02, 600))), -1)
+    true = np.repeat([0.4, 0.5, 0.95, 1.0], 150)
+    factor = adjustment_factors(close, np.round(close * true, -2))
+    assert np.abs(factor / true - 1).max() < 0.012  # within the rounding even next to a change
+    inside = np.arange(600) % 150 > 30
+    assert np.abs(factor / true - 1)[inside].max() < 1e-4
+    assert (adjustment_factors(close.round(-2), close.round(-2)) == 1).all()
+
+
+def test_days_without_an_adjusted_close_take_the_factor_of_the_days_before():
+    assert adjustment_factors(np.array([10_000.0, 0, 10_000]), np.array([5000.0, 0, 5000])).tolist() == [0.5, 0.5, 0.5]
+
+
+# ---------------------------------------------------------------------------------------------------------- real data
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared price files are not on this machine")
+@pytest.mark.parametrize("name, form, unit, symbols", [
+    ("vn_daily.parquet", "price table", "VND", 184), ("amibroker", "AmiBroker", "thousand VND", 8),
+    ("vnstock_csv", "vnstock", "thousand VND", 10), ("cophieu68", "cophieu68", "thousand VND", 6),
+    ("unadjusted", "VNDirect", "VND", 6), ("cafef", "CafeF", "thousand VND", 390)])
+def test_real_files_are_read_without_an_option(name, form, unit, symbols):
+    start = time.perf_counter()
+    reading = read_prices(SHARED_DATA / name)
+    assert time.perf_counter() - start < 5
+    assert {(file.format, file.unit) for file in reading.files} == {(form, unit)}
+    assert reading.prices["symbol"].nunique() == symbols
+    assert 1000 < reading.prices["close"].median() < 100_000
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the shared price files are not on this machine")
+def test_real_intraday_files_are_refused():
+    with pytest.raises(DataError, match="BTC_USD_1h.csv: holds 7,196 rows for 301 days: intraday data"):
+        read_prices(SHARED_DATA / "crypto_1h")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.training.session import Session
 
-DONE, BAD_INPUT, PAUSED, SOME_FAILED = 0, arguments.BAD_INPUT, 3, 4
+DONE, DEFECT, BAD_INPUT, PAUSED, SOME_FAILED = 0, 1, arguments.BAD_INPUT, 3, 4
 
 
 def main(words: list[str] | None = None) -> int:
@@ -61,12 +61,17 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
 
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
-    """Read, clean, report, panel, splits."""
+    """Read, clean, report, panel, splits; pictures, and the proof that nothing looks ahead."""
+    from vnq_colab.data.prepared import read_all
+    from vnq_colab.delivery.review import review
+
     prepared = _prepare(ws, options)
-    _tell(options, repr(prepared), {"data_id": prepared.panel.data_id, "folder": str(prepared.folder),
-                                    "synthetic": prepared.synthetic, "splits": prepared.splits.to_dict(),
-                                    "cleaning": prepared.cleaning.to_dict()})
-    return DONE
+    reviewed = review(prepared, read_all(ws, options.data, unit=_units(options)).prices)
+    _tell(options, f"{prepared!r}\n{reviewed!r}", {
+        "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
+        "splits": prepared.splits.to_dict(), "cleaning": prepared.cleaning.to_dict(),
+        "lookahead": reviewed.proof.to_dict()})
+    return DONE if reviewed.proof.passed else DEFECT
 
 
 def train(ws: Workspace, options: argparse.Namespace) -> int:
@@ -117,17 +122,16 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Forecasts of the accepted symbols from the latest day."""
-    from vnq_colab.data.prepared import up_to
-    from vnq_colab.data.prices import load_index, load_prices
-    from vnq_colab.data.splits import to_day
+    from vnq_colab.data.prepared import gather
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
-    prices, _ = load_prices(options.data, on_bad_rows=options.on_bad_rows)
-    index = load_index(options.index) if options.index else None
+    prices, index, _ = gather(ws, options.data, **_reading(options))
+    if options.index is None and not bundle.manifest["market_index"]:
+        index = None  # found among the files, but the networks were trained without one
     table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
-    day = prices["date"].max() if options.as_of is None else up_to(prices, to_day(options.as_of))["date"].max()
+    day = prices["date"].max()
     path = write_predictions(ws, table, day)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -171,7 +175,26 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
 def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
     from vnq_colab.data.prepared import prepare
 
-    return prepare(ws, options.data, index=options.index, as_of=options.as_of, on_bad_rows=options.on_bad_rows)
+    return prepare(ws, options.data, **_reading(options))
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    """How prices are read and cleaned."""
+    return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows,
+            "treatments": dict(_pair(text, "--treat") for text in options.treat), "unit": _units(options)}
+
+
+def _units(options: argparse.Namespace) -> "str | dict[str, str] | None":
+    if len(options.unit) == 1 and "=" not in options.unit[0]:
+        return options.unit[0]
+    return dict(_pair(text, "--unit") for text in options.unit) or None
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals:
+        raise ConfigError(f"{flag} {text!r}: write it as {arguments.EXAMPLES[flag]}.")
+    return name.strip(), value.strip()
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -182,10 +205,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
              "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols}
     settings = [(name, str(value)) for name, value in named.items() if value is not None]
     for text in options.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text!r}: write it as --set train.learning_rate=3e-4.")
-        settings.append((name.strip(), value.strip()))
+        settings.append(_pair(text, "--set"))
     for name, value in settings:
         config = config.with_setting(name, value)
     return config

@@ -8,6 +8,8 @@ from vnq_colab.config import PROFILES, RECIPES
 from vnq_colab.errors import did_you_mean
 
 BAD_INPUT = 2
+EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
+            "--unit": "--unit kVND, or --unit FILE.csv=VND"}
 BEGIN_WITH = "Begin with: python -m vnq_colab run --data PRICES.parquet  (without --data: a synthetic market)"
 
 
@@ -32,18 +34,28 @@ def common_flags(sub: Parser) -> None:
 
 def data_flags(sub: Parser) -> None:
     """Where the prices come from."""
-    sub.add_argument("--data", metavar="PATH",
-                     help="price file or folder: parquet or CSV with symbol, date, open, high, low, close [VND], "
-                          "volume [shares] (default: a synthetic market)")
+    source = sub.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="PATH",
+                        help="price file, zip or folder, in any known format: CafeF, vnstock, AmiBroker, cophieu68, "
+                             "VNDirect, Yahoo, or columns symbol, date, open, high, low, close, volume; what lies in "
+                             "data/weekly_updates/ is merged into it (default: a synthetic market)")
+    source.add_argument("--from-drive-link", dest="data", metavar="URL",
+                        help="the same from a Google Drive share link; downloaded into data/raw/ once")
     price_flags(sub)
 
 
 def price_flags(sub: Parser) -> None:
     """How prices are read."""
-    sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: the mean of all stocks)")
+    sub.add_argument("--index", metavar="PATH", help="market index with date, close (default: a VNINDEX among the "
+                                                     "files, else the mean of all stocks)")
     sub.add_argument("--as-of", metavar="DATE", help="stand in this evening: later rows are left out (default: today)")
-    sub.add_argument("--on-bad-rows", choices=("raise", "drop"), default="raise",
-                     help="stop at a bad row, or leave it out")
+    sub.add_argument("--on-bad-rows", choices=("raise", "drop", "treat"),
+                     help="stop at a bad row, leave it out, or repair what can be repaired (default: raise for tables "
+                          "in our own columns, treat for the files of vendors)")
+    sub.add_argument("--treat", action="append", default=[], metavar="DISEASE=TREATMENT",
+                     help="another treatment for one disease, e.g. unadjusted_action=keep; may be repeated")
+    sub.add_argument("--unit", action="append", default=[], metavar="[FILE=]UNIT",
+                     help="VND or kVND (thousand VND) when the prices do not say it clearly; may be repeated")
 
 
 def profile_flag(sub: Parser) -> None:

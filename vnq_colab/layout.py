@@ -12,8 +12,8 @@ WORKSPACE_NAME = "VN-Quant-Training"
 
 # path below the workspace: what it holds. `drive_layout.md` explains each; a test keeps the two equal.
 FOLDERS = {
-    "data/raw": "price files that the user brings",
-    "data/weekly_updates": "newer price files that the user brings",
+    "data/raw": "price files that the user brings, or collects",
+    "data/weekly_updates": "newer price files that the user brings, merged by prepare",
     "data/prepared/<data_id>": "one prepared data set",
     "configs": "every argument of each run",
     "checkpoints/<run_id>": "the state of a run",
@@ -31,7 +31,12 @@ FILES = {
     "data/prepared/<data_id>/index.parquet": "the market index, when one was given",
     "data/prepared/<data_id>/panel.parquet": "the features and returns of every symbol and day",
     "data/prepared/<data_id>/splits.json": "training, validation and test days",
-    "data/prepared/<data_id>/cleaning.json": "what cleaning found and did",
+    "data/prepared/<data_id>/cleaning.json": "how each file was understood, what cleaning found and did",
+    "data/prepared/<data_id>/lookahead.json": "the proof that nothing knows the future",
+    "data/prepared/<data_id>/coverage.png": "which symbol was present when, and the borders of the splits",
+    "data/prepared/<data_id>/cleaning.png": "what cleaning found, as bars",
+    "data/prepared/<data_id>/features.png": "how each feature is distributed",
+    "data/prepared/<data_id>/correlations.png": "which features say the same",
     "configs/<run_id>.json": "every argument, versions, commit",
     "checkpoints/<run_id>/session.json": "what runs, how far, per symbol",
     "checkpoints/<run_id>/slot_a": "training state, written in turn with slot_b",

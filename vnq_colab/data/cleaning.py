@@ -1,88 +1,320 @@
-"""Cleaning: every disease of a price table by name, what was done about it, and how often. Nothing in silence."""
+"""Cleaning: what raw rows suffer from is found, treated as was agreed, and counted. Nothing in silence.
+
+A decision about a day uses rows up to that day, and a repair changes that day and later ones: the cleaned past keeps
+its bits whatever follows. Only merging several files of one symbol may look at all their common days.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.findings import CleaningReport, Finding
+from vnq_colab.data.diseases import DISEASES, plan_treatments
+from vnq_colab.data.findings import CleaningReport, FileFacts, Finding
+from vnq_colab.data.jumps import find_actions, price_limits, starts, unit_levels
 from vnq_colab.data.market import EXCHANGES
-from vnq_colab.errors import ConfigError, DataError
+from vnq_colab.data.sources import combine
+from vnq_colab.errors import DataError
 
 PRICES = ("open", "high", "low", "close")
-LEAST_TYPICAL_CLOSE = 1_000  # [VND] chosen: the median of real prices is about 15,000, in thousand VND about 15
-ON_BAD_ROWS = ("raise", "drop")
+SOUND = (1e-3, 1e9)  # [VND] a price outside is none
+MOST_VOLUME = 1e15  # [shares]
+FAR_CLOSE = 1.5  # a close that far outside the day's range, as a ratio, makes neither of them believable
+WIDEST_RANGE = 2.4  # high / low of a day inside the widest band: 1.4 / 0.6, and rounding
+USUAL_DAYS = "30D"  # about 20 trading days
+LEAST_SYMBOLS = 5  # symbols that must have traded in that time before a day can be called closed
+FEW = 0.05  # [fraction]
+LONG_GAP = 5  # [trading days]
 
 
-def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", source: str = "the price table",
+def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Mapping[str, str] | None = None,
+                 source: str = "the price table", files: Iterable[FileFacts] = (),
                  ) -> tuple[pd.DataFrame, CleaningReport]:
-    """A price table without bad rows, sorted by symbol and day, and the report.
+    """A price table without bad rows, one row per symbol and day, sorted, and the report of what was found.
 
-    A row is bad when a price is missing, zero or negative, its volume is missing or negative, high < low, open or close
-    lie outside [low, high], or its symbol and day stand in another row as well. "raise" names the first bad row in a
-    DataError; "drop" leaves bad rows out (of duplicates the last stays). Days without trades are kept and counted.
+    `raw` holds prices [VND per share] and volumes [shares] under `symbol, date, open, high, low, close, volume`;
+    optionally `raw_close`, `exchange`, `unadjusted` and `file` (see `sources.combine`). `on_bad_rows` decides on rows
+    that are bad in themselves: "raise" names the first in a DataError, "drop" leaves them out, "treat" repairs what can
+    be repaired. All else gets its default treatment. `treatments` overrides any of them: {"unit_jump": "raise"};
+    `diseases.DISEASES` has every name, default and choice.
     """
-    if on_bad_rows not in ON_BAD_ROWS:
-        raise ConfigError(f"on_bad_rows = {on_bad_rows!r}: must be 'raise' or 'drop'.")
-    order = raw.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
-    low, high, volume = (order[name].to_numpy("float64") for name in ("low", "high", "volume"))
-    prices = order[list(PRICES)].to_numpy("float64")  # [rows, 4]
-    body = order[["open", "close"]].to_numpy("float64")
-    body_outside = (body.max(axis=1) > high) | (body.min(axis=1) < low)
-    diseases = {
-        "price missing": ~np.isfinite(prices).all(axis=1),
-        "price zero or negative": (prices <= 0).any(axis=1),
-        "price beyond 1e9": (prices > 1e9).any(axis=1),
-        "volume missing or negative": ~(volume >= 0),
-        "volume beyond 1e15": volume > 1e15,
-        "high < low": high < low,
-        "open or close outside [low, high]": body_outside & (high >= low),
-    }
-    sound = order[~np.logical_or.reduce(list(diseases.values()))]
-    twice = sound.index[sound.duplicated(["symbol", "date"], keep="last")]  # of two sound rows the later one stays
-    diseases["duplicate row for a day"] = np.isin(order.index, twice)
-    bad = np.zeros(len(order), dtype=bool)
-    findings = []
-    for disease, rows in diseases.items():
-        new = rows & ~bad
-        bad |= rows
-        if not new.any():
-            continue
-        example = _in_words(order.iloc[int(new.argmax())], disease)
-        if on_bad_rows == "raise":
-            more = f" (and {int(new.sum()) - 1} more rows)" if new.sum() > 1 else ""
-            raise DataError(f"{example}{more}. Repair {source}, or leave such rows out with --on-bad-rows drop "
-                            "(in Python: on_bad_rows=\"drop\").")
-        findings.append(Finding(disease, "dropped", int(new.sum()), example))
-    clean = order[~bad].reset_index(drop=True)
-    if clean.empty:
-        raise DataError(f"{source}: no usable row is left of {len(raw):,}. Look at the file: is it a price table?")
-    clean["volume"] = clean["volume"].round().astype("int64")
-    if "exchange" in clean.columns:
-        named = clean["exchange"].astype(str).str.strip().str.upper().replace("HSX", "HOSE")
-        unknown = ~named.isin(EXCHANGES)
-        clean["exchange"] = named.where(~unknown, "HOSE")
-        if unknown.any():
-            row = clean[unknown].iloc[0]
-            findings.append(Finding("unknown exchange", "taken as HOSE", int(unknown.sum()),
-                                    f"{row['symbol']} {row['date']:%Y-%m-%d}"))
-    typical = float(clean["close"].median())
-    if typical < LEAST_TYPICAL_CLOSE:
-        raise DataError(f"{source}: the median close is {typical:,.1f}, which looks like thousand VND. Multiply the "
-                        "prices by 1,000: they are read as VND per share.")
-    quiet = int((clean["volume"] == 0).sum())
-    if quiet:
-        example = _in_words(clean[clean["volume"] == 0].iloc[0], "volume 0")
-        findings.append(Finding("day without trades", "kept", quiet, example))
-    report = CleaningReport(source, len(raw), len(clean), int(clean["symbol"].nunique()),
-                            f"{clean['date'].min():%Y-%m-%d}", f"{clean['date'].max():%Y-%m-%d}", findings)
-    return clean, report
+    chart = _Chart(plan_treatments(on_bad_rows, treatments), source, len(raw))
+    rows = _one_per_file(*_treat_rows(_sorted(raw), chart), chart)
+    rows, merged = combine(rows)
+    chart.add(merged)
+    rows = _keep_to_calendar(rows, chart)
+    rows = _name_exchanges(rows, chart)
+    rows = _undo_jumps(rows, chart)
+    days = rows["date"]
+    report = CleaningReport(source, len(raw), len(rows), int(rows["symbol"].nunique()), f"{days.min():%Y-%m-%d}",
+                            f"{days.max():%Y-%m-%d}", chart.findings, files=list(files))
+    for name in {"symbol", "exchange"} & set(rows.columns):
+        rows[name] = rows[name].astype(rows[name].cat.categories.dtype)
+    columns = ["symbol", "date", *PRICES, "volume", "raw_close", "exchange"]
+    return rows[[name for name in columns if name in rows]], report
 
 
-def _in_words(row: pd.Series, disease: str) -> str:
+class _Chart:
+    """The treatment of each disease, and what was found so far."""
+
+    def __init__(self, plan: dict[str, str], source: str, n_read: int) -> None:
+        self.plan, self.source, self.n_read = plan, source, n_read
+        self.findings: list[Finding] = []
+
+    def treat(self, slug: str, rows: pd.DataFrame, sick: np.ndarray, gone: np.ndarray,
+              repair: Callable[[np.ndarray], np.ndarray] | None = None,
+              words: Callable[[int], str] | None = None) -> None:
+        """Treats the sick rows that are not gone yet, and marks in `gone` those that are to go.
+
+        `repair` heals in place what it can of the rows it is given, and says which; `words` describes a row.
+        """
+        sick = sick & ~gone
+        if not sick.any():
+            return
+        treatment, words = self.plan[slug], words or (lambda row: _in_words(rows.iloc[row], slug))
+        if treatment == "raise":
+            raise DataError(self._refusal(slug, words(int(sick.argmax())), int(sick.sum())))
+        healed = repair(sick) if treatment == "repair" else sick if treatment == "keep" else np.zeros_like(sick)
+        lost = sick & ~healed
+        if treatment == "drop symbol":
+            start = starts(rows["symbol"].cat.codes.to_numpy())
+            total = np.cumsum(sick)
+            lost = (total > total[start] - sick[start]) & ~gone
+        for found, done in ((healed, "kept" if treatment == "keep" else "repaired"), (lost, "dropped")):
+            if found.any():
+                self.findings.append(Finding(DISEASES[slug].name, done, int(found.sum()),
+                                             words(int((found & sick).argmax()))))
+        gone |= lost
+
+    def add(self, findings: list[Finding]) -> None:
+        """Findings of the merging of files; raises where one of them is not to be accepted."""
+        slugs = {disease.name: slug for slug, disease in DISEASES.items()}
+        for finding in findings:
+            if self.plan[slugs[finding.disease]] == "raise":
+                raise DataError(self._refusal(slugs[finding.disease], finding.example, finding.rows))
+        self.findings += findings
+
+    def keep(self, rows: pd.DataFrame, gone: np.ndarray) -> pd.DataFrame:
+        """The rows that stay. Raises DataError when there are none."""
+        if gone.all():
+            raise DataError(f"{self.source}: no usable row is left of {self.n_read:,}. Look at the file: is it a price "
+                            "table?")
+        return rows[~gone].reset_index(drop=True) if gone.any() else rows
+
+    def _refusal(self, slug: str, example: str, n_rows: int) -> str:
+        more = f" (and {n_rows - 1} more rows)" if n_rows > 1 else ""
+        if DISEASES[slug].of_a_row:
+            return (f"{example}{more}. Repair {self.source}, or leave such rows out with --on-bad-rows drop, "
+                    "or have them repaired with --on-bad-rows treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
+        choices = " or ".join(repr(choice) for choice in DISEASES[slug].allowed if choice != "raise")
+        return (f"{example}: {DISEASES[slug].name}{more}. Repair {self.source}, or choose {choices} for {slug!r} in "
+                "treatments=.")
+
+
+def _sorted(raw: pd.DataFrame) -> pd.DataFrame:
+    """The rows by symbol, day and file; symbols, exchanges and files as categories, exchanges as they are called."""
+    rows = raw.assign(symbol=raw["symbol"].astype("category"))
+    if "exchange" in rows:
+        named = rows["exchange"].astype("category").array
+        known = [str(name).strip().upper().replace("HSX", "HOSE") for name in named.categories]
+        code = np.append(pd.Index(EXCHANGES).get_indexer(known), -1)  # the code -1 stays -1: not known
+        rows["exchange"] = pd.Categorical.from_codes(code[named.codes], EXCHANGES)
+    keys = [rows["file"].cat.codes.to_numpy()] if "file" in rows else []
+    order = np.lexsort((*keys, rows["date"].to_numpy(), rows["symbol"].cat.codes.to_numpy()))
+    return rows.take(order).reset_index(drop=True)
+
+
+def _treat_rows(rows: pd.DataFrame, chart: _Chart) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows that are sound in themselves or could be repaired, and which of them were."""
+    table = {name: rows[name].to_numpy("float64", copy=True) for name in (*PRICES, "volume")}
+    open_, high, low, close, volume = table.values()  # repaired in place
+    raw_close = rows["raw_close"].to_numpy("float64", copy=True) if "raw_close" in rows else np.full(len(rows), np.nan)
+    gone, repaired = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+
+    def any_price(test: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return test(open_) | test(high) | test(low) | test(close)
+
+    def from_close(sick: np.ndarray) -> np.ndarray:
+        healed = sick & (close >= SOUND[0]) & (close <= SOUND[1])
+        begin, top, bottom, end = (column[healed] for column in (open_, high, low, close))
+        known = {name: (table[name][healed] >= SOUND[0]) & (table[name][healed] <= SOUND[1]) for name in PRICES}
+        begin = np.where(known["open"], begin, end)
+        top = np.where(known["high"], top, np.fmax(np.maximum(begin, end), np.where(known["low"], bottom, np.nan)))
+        bottom = np.where(known["low"], bottom, np.minimum(np.minimum(begin, end), top))
+        open_[healed], high[healed], low[healed] = begin, top, bottom
+        return healed
+
+    def unknown(column: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        def forget(sick: np.ndarray) -> np.ndarray:
+            column[sick] = np.nan
+            return sick
+        return forget
+
+    def flat(at: np.ndarray) -> None:
+        open_[at] = high[at] = low[at] = close[at]
+
+    def swapped(sick: np.ndarray) -> np.ndarray:
+        idle = sick & (volume == 0)
+        flat(idle)
+        fits = sick & ~idle & (np.minimum(open_, close) >= high) & (np.maximum(open_, close) <= low)
+        high[fits], low[fits] = low[fits], high[fits]
+        return fits | idle
+
+    def widened(sick: np.ndarray) -> np.ndarray:
+        idle = sick & (volume == 0)
+        flat(idle)
+        near = sick & (close <= high * FAR_CLOSE) & (close >= low / FAR_CLOSE)
+        high[near], low[near] = np.maximum(high, close)[near], np.minimum(low, close)[near]
+        return idle | near
+
+    def clipped(sick: np.ndarray) -> np.ndarray:
+        flat(sick & (volume == 0))
+        open_[sick] = np.clip(open_, low, high)[sick]
+        return sick
+
+    for slug, find, repair in (
+        ("missing_price", lambda: any_price(lambda price: ~np.isfinite(price)), from_close),
+        ("zero_price", lambda: any_price(lambda price: price < SOUND[0]), from_close),
+        ("huge_price", lambda: any_price(lambda price: price > SOUND[1]), from_close),
+        ("missing_volume", lambda: ~(volume >= 0), unknown(volume)),
+        ("huge_volume", lambda: volume > MOST_VOLUME, unknown(volume)),
+        ("zero_raw_close", lambda: (raw_close < SOUND[0]) | (raw_close > SOUND[1]), unknown(raw_close)),
+        ("high_below_low", lambda: high < low, swapped),
+        ("close_outside", lambda: (close > high) | (close < low), widened),
+        ("open_outside", lambda: (open_ > high) | (open_ < low), clipped),
+    ):
+        sick = find()
+        chart.treat(slug, rows, sick, gone, repair)
+        repaired |= sick & ("volume" not in slug)
+    if "raw_close" in rows:
+        table["raw_close"] = raw_close
+    return chart.keep(rows.assign(**table), gone), repaired[~gone]
+
+
+def _one_per_file(rows: pd.DataFrame, repaired: np.ndarray, chart: _Chart) -> pd.DataFrame:
+    """Of several rows of one symbol, day and file the last that needed no repair, else the last."""
+    keys = [rows["symbol"].cat.codes, rows["date"], *([rows["file"].cat.codes] if "file" in rows else [])]
+    new = np.r_[True, np.logical_or.reduce([key.to_numpy()[1:] != key.to_numpy()[:-1] for key in keys])]
+    if new.all():
+        return rows
+    twin = ~new | np.r_[~new[1:], False]
+    group, at = np.cumsum(new)[twin], np.flatnonzero(twin)
+    order = np.lexsort((at, ~repaired[at], group))  # repaired rows before sound ones, the best is the last
+    group, at = group[order], at[order]
+    is_best = np.r_[group[1:] != group[:-1], True]
+    best = at[is_best][np.searchsorted(group[is_best], group)]
+    compared = rows.drop(columns=["symbol", "date", "file"], errors="ignore")
+    values = [column.cat.codes.to_numpy() if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
+              for _, column in compared.items()]
+    equal = np.logical_and.reduce([(column[at] == column[best]) | (pd.isna(column[at]) & pd.isna(column[best]))
+                                   for column in values])
+    gone = np.zeros(len(rows), bool)
+    chart.treat("identical_duplicate", rows, _mask(at[~is_best & equal], len(rows)), gone)
+    chart.treat("conflicting_duplicate", rows, _mask(at[~is_best & ~equal], len(rows)), gone)
+    return chart.keep(rows, gone)
+
+
+def _keep_to_calendar(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+    """Without days on which there was no market; an unknown volume becomes 0."""
+    days, place = _day_places(rows)
+    gone = np.zeros(len(rows), bool)
+    chart.treat("weekend", rows, (days.day_of_week >= 5)[place], gone)
+    rows = chart.keep(rows, gone)
+    days, place = _day_places(rows)
+    volume, close, symbol = rows["volume"].to_numpy(), rows["close"].to_numpy(), rows["symbol"].cat.codes.to_numpy()
+    moves = np.r_[False, (close[1:] != close[:-1]) & (symbol[1:] == symbol[:-1])]
+    present, traded, moved = (np.bincount(place, weights=weights) for weights in (None, volume > 0, moves))
+    usual = pd.Series(traded, index=days).rolling(USUAL_DAYS, closed="left").max().fillna(0).to_numpy()
+    # Where most closes moved there was a market, even if the source has lost its volumes.
+    closed = (usual >= LEAST_SYMBOLS) & (traded <= FEW * present) & (moved <= present / 2)
+    lonely = (usual >= LEAST_SYMBOLS) & ~closed & (np.maximum(traded, moved) < FEW * usual)
+    gone = np.zeros(len(rows), bool)
+    chart.treat("closed_day", rows, closed[place], gone)
+    chart.treat("lonely_day", rows, lonely[place], gone)
+    return chart.keep(rows.assign(volume=np.nan_to_num(volume)), gone)
+
+
+def _name_exchanges(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+    """An unknown exchange is the symbol's of the day before, else HOSE."""
+    if "exchange" not in rows:
+        return rows
+    code = rows["exchange"].cat.codes.to_numpy()
+    start = starts(rows["symbol"].cat.codes.to_numpy())
+    known = np.maximum.accumulate(np.where(code >= 0, np.arange(len(code)), -1))
+    filled = np.where(known >= start, code[known], 0)
+    chart.treat("unknown_exchange", rows, code < 0, np.zeros(len(rows), bool), lambda sick: sick)
+    return rows.assign(exchange=pd.Categorical.from_codes(filled, EXCHANGES))
+
+
+def _undo_jumps(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+    """Jumps of the unit and unadjusted corporate actions are undone; then what stays strange is flagged."""
+    start, (days, place) = starts(rows["symbol"].cat.codes.to_numpy()), _day_places(rows)
+    close = rows["close"].to_numpy()
+    level = unit_levels(close, start)
+
+    def in_one_unit(sick: np.ndarray) -> np.ndarray:
+        scale = 1000.0 ** np.abs(level)
+        for name in {*PRICES, "raw_close"} & set(rows.columns):
+            price = rows[name].to_numpy()
+            rows[name] = np.where(level > 0, price / scale, price * scale)
+        return sick
+
+    def jump(row: int) -> str:
+        return f"{_where(rows.iloc[row])}: close {close[row - 1]:,.0f} to {close[row]:,.0f} [VND]"
+
+    gone = np.zeros(len(rows), bool)
+    chart.treat("unit_jump", rows, level != 0, gone, in_one_unit, jump)
+    actions = find_actions(rows, start, days, place)
+    close = rows["close"].to_numpy()
+
+    def adjusted(sick: np.ndarray) -> np.ndarray:
+        for name in PRICES:
+            rows[name] = rows[name].to_numpy() * actions.price
+        volume = rows["volume"].to_numpy()
+        rows["volume"] = np.where(actions.volume == 1, volume, np.ceil(volume / actions.volume))  # a trade stays one
+        return sick
+
+    chart.treat("unadjusted_action", rows, _mask(list(actions.events), len(rows)), gone, adjusted, lambda row: (
+        f"{jump(row)}, {actions.events[row]}; from there on prices ×{actions.price[row]:.4g}"))
+    limits = price_limits(rows, start, days, place)
+    close, low, high = (rows[name].to_numpy() for name in ("close", "low", "high"))
+    chart.treat("out_of_scale", rows, (low < SOUND[0]) | (high > SOUND[1]), gone)
+    strange = (close < limits.floor) | (close > limits.ceiling) | (high > low * WIDEST_RANGE)
+    chart.treat("beyond_band", rows, strange, gone)
+    chart.treat("gap", rows, limits.missed - 1 > LONG_GAP, gone, words=lambda row: (
+        f"{_where(rows.iloc[row])}: {limits.missed[row] - 1} trading days without a row before it"))
+    last = np.flatnonzero(np.r_[start[1:] != start[:-1], True])
+    traded = np.maximum.accumulate(np.where(rows["volume"] > 0, np.arange(len(rows)), -1))[last]
+    traded = np.where(traded < start[last], last, traded)
+    stale = len(days) - 1 - place[traded] > LONG_GAP
+    chart.treat("stale_tail", rows, _mask(last[stale], len(rows)), gone)
+    chart.treat("no_trades", rows, rows["volume"].to_numpy() == 0, gone)
+    rows["volume"] = np.rint(rows["volume"]).astype("int64")
+    return chart.keep(rows, gone)
+
+
+def _day_places(rows: pd.DataFrame) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """The days of the data in order, and the place of each row's day among them."""
+    place, days = pd.factorize(rows["date"].to_numpy(), sort=True)
+    return pd.DatetimeIndex(days), place
+
+
+def _mask(places: np.ndarray | list[int], length: int) -> np.ndarray:
+    return np.bincount(np.asarray(places, int), minlength=length) > 0
+
+
+def _where(row: pd.Series) -> str:
+    return f"{row['symbol']} {row['date']:%Y-%m-%d}"
+
+
+def _in_words(row: pd.Series, slug: str) -> str:
     """ "HPG 2021-03-15: high 41,200 < low 41,900 [VND]"."""
-    where = f"{row['symbol']} {row['date']:%Y-%m-%d}"
-    if disease == "high < low":
-        return f"{where}: high {row['high']:,.0f} < low {row['low']:,.0f} [VND]"
-    if disease.startswith(("duplicate", "volume", "day")):
-        return f"{where}: {disease}"
-    found = ", ".join(f"{name} {row[name]:,.0f}" for name in PRICES)
-    return f"{where}: {disease} ({found} [VND])"
+    if slug == "high_below_low":
+        return f"{_where(row)}: high {row['high']:,.0f} < low {row['low']:,.0f} [VND]"
+    if slug.endswith("price") or slug.endswith("outside") or slug == "beyond_band":
+        name = "open or close outside [low, high]" if slug.endswith("outside") else DISEASES[slug].name
+        found = ", ".join(f"{price} {row[price]:,.0f}" for price in PRICES)
+        return f"{_where(row)}: {name} ({found} [VND])"
+    if "volume" in slug:
+        return f"{_where(row)}: {DISEASES[slug].name} ({row['volume']:,.0f})"
+    return f"{_where(row)}: {DISEASES[slug].name}"

@@ -74,13 +74,18 @@ class CleaningReport:
                  f"{self.first_day} to {self.last_day}"]
         formats = pd.Series([f"{item.format} in {item.unit}" for item in self.files], dtype=object).value_counts()
         lines += [f"  read {n:,} × {name}" for name, n in formats.items()]
+        apart = pd.DataFrame([item.set_apart for item in self.files]).sum().astype(int)
+        lines += [f"  set apart: {rows:,} rows of an {kind}" if kind[0] in "aeiou" else
+                  f"  set apart: {rows:,} rows of a {kind}" for kind, rows in apart.items()]
         lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
                   for item in self.findings]
         lines += ["  no disease found"] if not self.findings else []
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False) if self.findings else "<p>No disease found.</p>"
-        files = self.files_table().to_html(index=False, max_rows=20) if self.files else ""
+        with pd.option_context("display.max_colwidth", None):  # the examples are sentences
+            look = {"index": False, "border": 0, "justify": "left", "formatters": {"rows": "{:,}".format}}
+            table = self.to_frame().to_html(**look) if self.findings else "<p>No disease found.</p>"
+            files = self.files_table().to_html(**look, max_rows=20) if self.files else ""
         return (f"<p><b>{html.escape(repr(self).splitlines()[0])}</b></p>{files}{table}"
                 + "".join(f"<p>⚠ {html.escape(text)}</p>" for text in self.warnings))

@@ -1,9 +1,12 @@
-"""The market's rules: who is traded, price bands, ticks, lots, settlement, costs. One dated table each.
+"""The market's rules: who is traded, price bands, ticks, lots, settlement, costs. One dated table.
 
-Sources: HOSE, HNX and UPCOM trading regulations as of November 2026; rows marked "memory" are to be verified.
+Source: the public rules of HOSE, HNX and UPCOM as they stood in November 2026. A row whose source is "memory" could
+not be looked up and is to be verified; bands before 2016 are among them, so backtests start in 2016.
+Bands and ticks apply to raw prices; most sources give adjusted ones. A stock changes its exchange over the years.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,20 +24,52 @@ VN102: tuple[str, ...] = tuple(
 )
 
 EXCHANGES = ("HOSE", "HNX", "UPCOM")
+LONG_HALT_SESSIONS = 25  # memory: after so many sessions without a trade the first day's band applies again
 
-# (exchange, in force from, daily band as a fraction of the reference price)
-BANDS = (
-    ("HOSE", "2000-07-28", 0.05),  # memory
-    ("HOSE", "2013-01-15", 0.07),
-    ("HNX", "2005-03-08", 0.07),  # memory
-    ("HNX", "2013-01-15", 0.10),
-    ("UPCOM", "2009-06-24", 0.10),  # memory
-    ("UPCOM", "2015-07-01", 0.15),
+
+class Rule(NamedTuple):
+    """One rule of one exchange, in force from a day until the next row of the same rule and exchange."""
+
+    rule: str
+    exchange: str
+    since: str
+    value: float
+    unit: str
+    source: str
+
+
+_NOW = "rules of November 2026"
+HOSE_TICKS = ((0, 10.0), (10_000, 50.0), (50_000, 100.0))  # (from this raw price, step) [VND]
+RULES = (
+    Rule("band", "HOSE", "2000-07-28", 0.05, "of the reference price", "memory"),
+    Rule("band", "HOSE", "2013-01-15", 0.07, "of the reference price", _NOW + "; the date from memory"),
+    Rule("band", "HNX", "2005-03-08", 0.07, "of the reference price", "memory"),
+    Rule("band", "HNX", "2013-01-15", 0.10, "of the reference price", _NOW + "; the date from memory"),
+    Rule("band", "UPCOM", "2009-06-24", 0.10, "of the reference price", "memory"),
+    Rule("band", "UPCOM", "2015-07-01", 0.15, "of the reference price", _NOW + "; the date from memory"),
+    Rule("first-day band", "HOSE", "2000-07-28", 0.20, "of the reference price", _NOW + "; earlier years from memory"),
+    Rule("first-day band", "HNX", "2005-03-08", 0.30, "of the reference price", _NOW + "; earlier years from memory"),
+    Rule("first-day band", "UPCOM", "2009-06-24", 0.40, "of the reference price", _NOW + "; earlier years from memory"),
+    Rule("lot", "HOSE", "2000-07-28", 10, "shares", "memory"),
+    Rule("lot", "HOSE", "2021-01-01", 100, "shares", _NOW + "; the date from memory"),
+    Rule("lot", "HNX", "2005-03-08", 100, "shares", _NOW),
+    Rule("lot", "UPCOM", "2009-06-24", 100, "shares", _NOW),
+    *(Rule(f"tick from {price:,} VND", "HOSE", "2000-07-28", step, "VND", _NOW) for price, step in HOSE_TICKS),
+    Rule("tick from 0 VND", "HNX", "2005-03-08", 100, "VND", _NOW),
+    Rule("tick from 0 VND", "UPCOM", "2009-06-24", 100, "VND", _NOW),
+    *(rule for name in EXCHANGES for rule in (
+        # Trading days after the purchase at whose OPEN the shares can first be sold in daily data. Since 2022-08-29
+        # they arrive at 13:00 of T+2: a sale at the close of T+2, or at the open of T+3.
+        Rule("sellable at the open", name, "2000-07-28", 4, "trading days", "T+3 until 2015-12-31"),
+        Rule("sellable at the open", name, "2016-01-01", 3, "trading days", "T+2, end of day, from 2016-01-01"),
+        Rule("sellable at the open", name, "2022-08-29", 3, "trading days", "T+2 from 13:00, from 2022-08-29"),
+        Rule("broker's fee", name, "2000-07-28", 0.0015, "of each trade", "about what brokers take in 2026"),
+        Rule("tax on sales", name, "2000-07-28", 0.001, "of the sale", _NOW),
+        Rule("tax on cash dividends", name, "2000-07-28", 0.05, "of the dividend", _NOW),
+    )),
 )
-
-# (in force from, trading days after the purchase at whose OPEN the shares can first be sold in daily data)
-# Since 2022-08-29 shares arrive at 13:00 of T+2: a sale at the close of T+2 or at the open of T+3.
-SETTLEMENT_OPENS = (("2000-07-28", 4), ("2016-01-01", 3), ("2022-08-29", 3))
+# Days on which one exchange stood still while the others traded.
+HALTS = (("HOSE", "2018-01-23"), ("HOSE", "2018-01-24"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +88,54 @@ class MarketRules:
         if self.lot < 1:
             raise ConfigError(f"lot = {self.lot}: must be at least 1 [shares].")
 
-    def band(self, exchange: str, days: pd.DatetimeIndex) -> np.ndarray:
-        """`[days]`: daily price band as a fraction of the reference price; an unknown exchange counts as HOSE."""
-        exchange = exchange if exchange in EXCHANGES else "HOSE"
-        width = np.full(len(days), np.nan)
-        for name, since, value in BANDS:
-            if name == exchange:
-                width = np.where(np.isnan(width) | (days >= pd.Timestamp(since)), value, width)
-        return width
+    def band(self, exchange: str | np.ndarray, days: pd.DatetimeIndex, *,
+             first_day: bool | np.ndarray = False) -> np.ndarray:
+        """`[days]`: daily price band as a fraction of the reference price; an unknown exchange counts as HOSE.
+
+        `exchange` is one for all days or one for each. `first_day` marks days under the wider band: the first one of a
+        stock on its exchange, and the first after `LONG_HALT_SESSIONS` without a trade. The reference is the close
+        before; on UPCOM the average price of the day before (memory).
+        """
+        daily = in_force("band", exchange, days)
+        return np.where(first_day, in_force("first-day band", exchange, days), daily) if np.any(first_day) else daily
 
     def sellable_after(self, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]` int: a purchase at the open of this day can be sold from the open that many trading days later."""
-        wait = np.full(len(days), SETTLEMENT_OPENS[0][1])
-        for since, value in SETTLEMENT_OPENS:
-            wait = np.where(days >= pd.Timestamp(since), value, wait)
-        return wait
+        return in_force("sellable at the open", "HOSE", days).astype(int)
 
 
 VN_RULES = MarketRules()
 
 
+def in_force(rule: str, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
+    """`[days]`: the value of a dated rule, such as "band", on each of these days.
+
+    `exchange` is one for all days or one for each; an unknown one counts as HOSE. Days before the first date of a rule
+    take its first value.
+    """
+    place = pd.Index(EXCHANGES).get_indexer([exchange] if isinstance(exchange, str) else exchange)
+    place = np.maximum(place, 0)  # HOSE stands first
+    value = np.full(len(days), np.nan)
+    for row in RULES:
+        if row.rule == rule:
+            here = place == EXCHANGES.index(row.exchange)
+            value = np.where(here & (np.isnan(value) | (days >= pd.Timestamp(row.since))), row.value, value)
+    return value
+
+
+def lot(exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
+    """`[days]` int: the smallest number of shares of an order [shares]."""
+    return in_force("lot", exchange, days).astype(int)
+
+
 def tick(price: np.ndarray, exchange: str) -> np.ndarray:
     """`[...] -> [...]`: the price step [VND] at a raw price. HOSE 10, 50, 100 by level; HNX and UPCOM 100."""
     if exchange == "HOSE":
-        return np.where(price < 10_000, 10.0, np.where(price < 50_000, 50.0, 100.0))
+        levels, steps = np.array(HOSE_TICKS).T
+        return steps[np.searchsorted(levels, price, side="right") - 1]
     return np.full(np.shape(price), 100.0)
+
+
+def trading_days(prices: pd.DataFrame) -> pd.DatetimeIndex:
+    """The market's own calendar: every day on which any symbol of a price table has a row, in order."""
+    return pd.DatetimeIndex(np.sort(prices["date"].unique()), name="date")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from vnq_colab.data.features import FEATURES, compute_features
 from vnq_colab.data.forecast import HORIZON
+from vnq_colab.data.history import in_order
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.files import write_atomic
 
@@ -141,12 +142,15 @@ def fit_scaler(panel: Panel, first: pd.Timestamp, last: pd.Timestamp) -> Scaler:
     A symbol absent throughout gets mean 0, spread 1.
     """
     inside = np.asarray((panel.days >= first) & (panel.days <= last))
-    use = (panel.present & inside)[:, :, None]
-    count = np.maximum(use.sum(axis=1), 1)  # [symbols, 1]
-    mean = np.where(use, panel.values, 0).sum(axis=1, dtype="float64") / count
-    variance = (np.where(use, panel.values - mean[:, None], 0) ** 2).sum(axis=1, dtype="float64") / count
-    spread = np.where(variance > 1e-12, np.sqrt(variance), 1.0)  # a constant feature stays constant
-    daily = np.where(inside, panel.returns, np.nan)
+    mean = np.zeros((len(panel.symbols), len(panel.feature_names)))
+    spread = np.ones_like(mean)
+    for row, present in enumerate(panel.present & inside):
+        if present.any():
+            values = panel.values[row, present].astype("float64")  # [days, features]
+            mean[row] = values.mean(axis=0)
+            variance = values.var(axis=0)
+            spread[row] = np.where(variance > 1e-12, np.sqrt(variance), 1.0)  # a constant feature stays constant
+    daily = panel.returns[:, inside]
     known = np.isfinite(daily)
     target = np.sqrt((np.where(known, daily, 0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
     target = np.where(target > 1e-6, target, 0.02)  # 2 % a day: a symbol without a move has no spread of its own
@@ -166,19 +170,27 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
 def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
     """Hash of the values themselves, 12 hex digits: the same for any row order, file format and pandas version."""
     digest = hashlib.sha256()
-    rows = prices.sort_values(["symbol", "date"])
-    digest.update("\n".join(rows["symbol"].astype(str)).encode())
+    rows, symbols, names = in_order(prices)
+    digest.update(_lines(symbols, names))
     digest.update(_day_numbers(rows["date"]))
     for name in ("open", "high", "low", "close"):
         digest.update(rows[name].to_numpy("<f8").tobytes())
     digest.update(rows["volume"].to_numpy("<i8").tobytes())
     if "exchange" in rows.columns:
-        digest.update("\n".join(rows["exchange"].astype(str)).encode())
+        digest.update(_lines(*pd.factorize(rows["exchange"], use_na_sentinel=False)))
     if index is not None:
         rows = index.sort_values("date")
         digest.update(_day_numbers(rows["date"]))
         digest.update(rows["close"].to_numpy("<f8").tobytes())
     return digest.hexdigest()[:12]
+
+
+def _lines(codes: np.ndarray, names: pd.Index) -> bytes:
+    """The names of the codes, one a line; runs of one name are written at once."""
+    starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
+    words = [f"{name}\n" for name in names]
+    return "".join(words[codes[start]] * int(n) for start, n in zip(starts[:-1], np.diff(starts), strict=True)
+                   )[:-1].encode()
 
 
 def _day_numbers(dates: pd.Series) -> bytes:

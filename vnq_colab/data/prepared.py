@@ -14,13 +14,14 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.prices import load_index, read_prices, typed_prices
+from vnq_colab.data.prices import Reading, fetched, load_index, read_prices, typed_prices
 from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, require_space, sha256_of, write_atomic, write_json
 from vnq_colab.layout import Workspace
 
+MARKET_INDEX = "VNINDEX"
 STALE_DAYS = 7  # a data set whose last day is older than this is warned about
 
 
@@ -41,37 +42,72 @@ class Prepared:
 
     def __repr__(self) -> str:
         title = f"Prepared data {self.panel.data_id}" + (f" — {SYNTHETIC_NOTE}" if self.synthetic else "")
-        return "\n".join([title, f"  {self.panel!r}", f"  {self.splits!r}", f"  {self.cleaning!r}"])
+        market = "the mean of all stocks" if self.index is None else f"the index, {len(self.index):,} days"
+        return "\n".join([title, f"  {self.panel!r}", f"  {self.splits!r}", f"  market: {market}",
+                          f"  {self.cleaning!r}"])
 
 
 def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
-            as_of: str | None = None, on_bad_rows: str = "raise") -> Prepared:
+            as_of: str | None = None, on_bad_rows: str | None = None, treatments: dict[str, str] | None = None,
+            unit: "str | dict[str, str] | None" = None) -> Prepared:
     """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
 
-    `data` is a file or folder in the price table's columns, or such a table; None makes the seeded synthetic market.
-    The set becomes the current one, which `train` takes. What is already there for the same data is kept as it is.
-    `as_of` is the evening to stand in (None: today): later rows are left out, data more than a week older brings a
-    warning.
+    `data` is what `gather` takes. The set becomes the current one, which `train` takes. What is already there for the
+    same data is kept as it is. `as_of` is the evening to stand in (None: today): later rows are left out, data more
+    than a week older brings a warning.
     """
     ws.check_writable()
-    day = to_day(as_of or dt.date.today().isoformat())
-    if data is None:
-        data = synthetic_prices()
-    is_table = isinstance(data, pd.DataFrame)
-    raw = typed_prices(data, "the price table") if is_table else read_prices(data)
-    if as_of is not None:
-        raw = up_to(raw, day)
-    prices, cleaning = clean_prices(raw, on_bad_rows=on_bad_rows, source="the price table" if is_table else str(data))
-    if index is not None:
-        index = up_to(index if isinstance(index, pd.DataFrame) else load_index(index), day)
-    warnings = staleness(prices, day) + ([] if index is None else _gaps(prices, index))
-    cleaning = replace(cleaning, warnings=warnings)
+    prices, index, cleaning = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows,
+                                     treatments=treatments, unit=unit)
     panel = build_panel(prices, index)
     prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
     if not _is_there(prepared):
         _write(prepared)
     write_json(ws.prepared / "current.json", {"data_id": panel.data_id, "prepared": utc_now()})
     return prepared
+
+
+def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
+           as_of: str | None = None, on_bad_rows: str | None = None, treatments: dict[str, str] | None = None,
+           unit: "str | dict[str, str] | None" = None) -> tuple[pd.DataFrame, pd.DataFrame | None, CleaningReport]:
+    """The cleaned prices, the market index (None where there is none) and the report, of all that the person has.
+
+    `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
+    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None,
+    the seeded synthetic market. Without `index` a VNINDEX among the files is taken when it covers nearly all days.
+    """
+    day = to_day(as_of or dt.date.today().isoformat())
+    reading = read_all(ws, data, unit=unit)
+    rows = reading.prices if as_of is None else up_to(reading.prices, day)
+    source = str(data) if isinstance(data, (str, Path)) else "the price table"
+    prices, cleaning = clean_prices(rows, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
+                                    source=source, files=reading.files)
+    if index is None:
+        found = reading.index[(reading.index["symbol"] == MARKET_INDEX) & (reading.index["date"] <= day)]
+        if prices["date"].isin(found["date"]).mean() > 0.99:
+            index = found[["date", "close"]].reset_index(drop=True)
+    else:
+        index = up_to(index if isinstance(index, pd.DataFrame) else load_index(index), day)
+    warnings = cleaning.warnings + staleness(prices, day) + ([] if index is None else _gaps(prices, index))
+    return prices, index, replace(cleaning, warnings=warnings)
+
+
+def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *,
+             unit: "str | dict[str, str] | None" = None) -> Reading:
+    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired.
+
+    A table stands alone, and so does the seeded synthetic market, which None makes.
+    """
+    if data is None:
+        data = synthetic_prices()
+    if isinstance(data, pd.DataFrame):
+        return Reading(typed_prices(data, "the price table"))
+    updates = [ws.weekly_updates] if _has_files(ws.weekly_updates) else []
+    return read_prices([fetched(data, ws.raw), *updates], unit=unit)
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(not path.name.startswith((".", "~")) for path in folder.iterdir())
 
 
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:

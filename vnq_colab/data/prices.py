@@ -1,146 +1,221 @@
-"""Reading prices: files in the price table's own columns, parquet or CSV, alone or a folder of them."""
+"""Reading prices: any files of daily prices, alone, in a folder or in zips, as one table in VND per share."""
 
-from pathlib import Path
+import gzip
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
 from vnq_colab.data.cleaning import clean_prices
-from vnq_colab.data.findings import CleaningReport
-from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.data.findings import CleaningReport, FileFacts
+from vnq_colab.data.formats import NEEDED, OPTIONAL, OWN, PRICES, Part, index_name, match_columns, read_part, typed_rows
+from vnq_colab.data.formats import require_columns as _require_columns
+from vnq_colab.data.tables import columns_of
+from vnq_colab.data.units import Unit, in_vnd, unit_of
+from vnq_colab.errors import DataError, did_you_mean
 
-YEARS = (1990, 2100)  # dates outside are mistakes; the exchange opened in 2000
-NEEDED = ("symbol", "date", "open", "high", "low", "close", "volume")
-OPTIONAL = ("raw_close", "exchange")
-NUMBERS = ("open", "high", "low", "close", "volume", "raw_close")
-SYMBOL = r"[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
-SUFFIXES = (".parquet", ".csv")
+SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
+NO_INDEX = {"symbol": pd.Series(dtype=object), "date": pd.Series(dtype="datetime64[ns]"),
+            "close": pd.Series(dtype="float64")}
 
 
-def load_prices(path: str | Path, *, on_bad_rows: str = "raise") -> tuple[pd.DataFrame, CleaningReport]:
-    """The cleaned price table of a file, or of all files in a folder, and the report of what cleaning found.
+@dataclass(frozen=True)
+class Reading:
+    """The rows of all files as they stand, in one unit, and what each file was taken for."""
 
-    Prices in VND per share, adjusted; volume in shares. `on_bad_rows` is "raise" (name the first bad row) or "drop".
-    Raises DataError when a file is missing, empty, lacks a column, or holds what is not a date or a number.
+    prices: pd.DataFrame  # stocks: symbol, date, open, high, low, close [VND], volume [shares], ..., file
+    index: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(NO_INDEX))  # symbol, date, close [points]
+    files: list[FileFacts] = field(default_factory=list)
+
+    @property
+    def on_bad_rows(self) -> str:
+        """What cleaning does by default: the price table's own columns promise clean rows, providers' files nothing."""
+        return "raise" if all(file.format == OWN for file in self.files if file.rows) else "treat"
+
+
+def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None = None,
+                treatments: dict[str, str] | None = None) -> tuple[pd.DataFrame, CleaningReport]:
+    """The cleaned price table of a file, folder, zip or Drive link, and the report of what was read and repaired.
+
+    Prices in VND per share, adjusted; volume in shares. `unit` as in `read_prices`; `on_bad_rows` and `treatments` as
+    in `clean_prices`, None: "raise" for tables in our own columns, else "treat". Raises DataError when a file is
+    missing, empty or no table of daily prices, or its unit is in doubt.
     """
-    return clean_prices(read_prices(path), on_bad_rows=on_bad_rows, source=str(path))
+    reading = read_prices(fetched(path, Path.home() / ".cache" / "vnq_colab"), unit=unit)
+    if reading.prices.empty:
+        raise DataError(f"{path}: there are no stocks in it. Name files with the prices of stocks.")
+    return clean_prices(reading.prices, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
+                        source=str(path), files=reading.files)
 
 
-def read_prices(path: str | Path) -> pd.DataFrame:
-    """The rows as they stand in the file or the folder, with typed columns; nothing repaired yet."""
+def fetched(path: str | Path, folder: Path) -> Path:
+    """The file of a Drive share link, downloaded into a folder; any other path as it is."""
     if not str(path).strip():
         raise DataError("the path of the prices is empty. Name a file or a folder.")
-    tables = [typed_prices(_read_table(file), str(file)) for file in _files(Path(path))]
-    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    if str(path).startswith(("http://", "https://")):
+        from vnq_colab.data.collect import download_drive
+
+        return download_drive(str(path), folder / f"drive_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}")
+    return Path(path)
+
+
+def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None) -> Reading:
+    """The rows as they stand in files, folders and zips, with typed columns and in VND; nothing repaired yet.
+
+    `unit` settles whether files hold "VND" or "kVND" (thousand VND): one for all, or {file name: unit}; None tells it
+    from the prices. In the order of `file` later ones win: those of later paths, and in a folder those of a later last
+    day; unadjusted ones come first.
+    """
+    paths = path if isinstance(path, list) else [path]
+    if not all(str(item).strip() for item in paths):
+        raise DataError("the path of the prices is empty. Name a file or a folder.")
+    parts = []
+    for one in paths:
+        files = _files(Path(one), Path(one).name + "/" if len(paths) > 1 else "")
+        some = [_adjusted(read_part(data, name, where)) for data, name, where in files]
+        parts += sorted(some, key=lambda part: (not part.unadjusted, part.facts.last_day, part.facts.file))
+    parts = in_vnd(parts, unit)
+    rows = [part.prices.assign(unadjusted=part.unadjusted) for part in parts if len(part.prices)]
+    names = [part.facts.file for part in parts if len(part.prices)]
+    columns = [*NEEDED, *OPTIONAL, "unadjusted"]
+    prices = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+    prices = prices[[name for name in columns if name in prices.columns]]
+    if "exchange" in prices.columns:
+        prices["exchange"] = prices["exchange"].fillna("")
+    if not any(part.unadjusted for part in parts):
+        prices = prices.drop(columns="unadjusted")
+    codes = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+    prices["file"] = pd.Categorical.from_codes(codes, categories=names, ordered=True)
+    index = pd.concat([part.index for part in parts], ignore_index=True)
+    index = index.sort_values(["symbol", "date"], kind="stable").drop_duplicates(["symbol", "date"], keep="last")
+    return Reading(prices, index.reset_index(drop=True), [part.facts for part in parts])
 
 
 def load_index(path: str | Path, symbol: str = "VNINDEX") -> pd.DataFrame:
     """The market index as a table `date, close`; of a file with several indices, the one named `symbol`."""
-    path = Path(path)
-    table = _lower(_read_table(path))
-    if "symbol" in table.columns:
-        table = table[table["symbol"] == symbol]
-        if table.empty:
-            raise DataError(f"{path}: there is no index {symbol} in it.")
-    _require_columns(table, ("date", "close"), str(path))
-    table = table[["date", "close"]].assign(date=_dates(table["date"], str(path)),
-                                            close=_numbers(table, "close", str(path)))
-    return table.sort_values("date").drop_duplicates("date", keep="last").reset_index(drop=True)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
-    found = sorted(file for file in path.rglob("*")  # hidden and lock files are not the person's data
-                   if file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~")))
-    if not found:
-        raise DataError(f"{path}: no {' or '.join(SUFFIXES)} file in this folder. Put the price files there.")
-    return found
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty. Download it again.")
-    try:
-        if path.read_bytes()[:4] == b"PAR1":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True,
-                                dtype={"symbol": str, "exchange": str})
-    except (ValueError, OSError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read as parquet or CSV ({reason}).") from error
+    parts = [read_part(data, name, where, is_index=Path(path).is_file() and not zipfile.is_zipfile(path))
+             for data, name, where in _files(Path(path))]
+    parts.sort(key=lambda part: (part.facts.last_day, part.facts.file))
+    table = pd.concat([part.index for part in parts], ignore_index=True)
+    if any("symbol" in part.facts.columns for part in parts) or len(parts) > 1:
+        table = table[table["symbol"] == index_name(symbol)]
     if table.empty:
-        raise DataError(f"{path}: there are no rows below the header. Download it again.")
-    return table
-
-
-def _lower(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.rename(columns={name: str(name).strip().lower() for name in table.columns})
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise DataError(f"column {twice[0]} stands twice in the table. Remove one of them.")
-    return table
-
-
-def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], path: str) -> None:
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
-        spare = [str(name) for name in table.columns if name not in needed + OPTIONAL]
-        hints = "".join(did_you_mean(name, spare) for name in missing[:1] if spare)
-        raise DataError(f"{path}: {named} missing; "
-                        f"found {name_a_few(map(str, table.columns), 12)}."
-                        f"{hints if 'mean' in hints else ''} Needed: {', '.join(needed)}.")
+        raise DataError(f"{path}: there is no index {symbol} in it.")
+    table = table[["date", "close"]].sort_values("date", kind="stable")
+    return table.drop_duplicates("date", keep="last", ignore_index=True)
 
 
 def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     """A table in the price table's columns and types, rows as they are; `path` names it in a DataError."""
-    table = _lower(table)
-    _require_columns(table, NEEDED, path)
-    table = table[[name for name in NEEDED + OPTIONAL if name in table.columns]].copy()
-    nameless = table["symbol"].isna().to_numpy()
-    if nameless.any():
-        raise DataError(f"{path}: row {int(nameless.argmax()) + 2} has no symbol (and {int(nameless.sum()) - 1} more).")
-    table["symbol"] = table["symbol"].astype(str).str.strip().str.upper()
-    strange = ~table["symbol"].str.fullmatch(SYMBOL)
-    _refuse_unreadable(strange.to_numpy(), table["symbol"], "symbol", "letters and digits such as FPT", path)
-    table["date"] = _dates(table["date"], path)
-    for name in NUMBERS:
-        if name in table.columns:
-            table[name] = _numbers(table, name, path)
-    return table
+    header = [str(name) for name in table.columns]
+    match_columns(header, path)
+    lowered = [name.strip().lower() for name in header]
+    _require_columns(lowered, header, NEEDED, path)
+    own = [name for name in (*NEEDED, *OPTIONAL) if name in lowered]
+    picked = table.iloc[:, [lowered.index(name) for name in own]].set_axis(own, axis=1)
+    rows = typed_rows(columns_of(picked), path, strict=True)[0][own]
+    if unit_of(rows, path)[0] != "VND":
+        raise DataError(f"{path}: the median close is {rows['close'].median():,.1f}, which looks like thousand VND. "
+                        "Multiply the prices by 1,000: they are read as VND per share.")
+    return rows
 
 
-def _dates(column: pd.Series, path: str) -> pd.Series:
-    """Days without a time of day, in nanoseconds, whatever the file held."""
-    as_text = column.astype(str) if column.dtype.kind in "iu" else column  # 20210315 is a day, not nanoseconds
+# -------------------------------------------------------------------------------------------------------------- files
+def _files(path: Path, prefix: str = "") -> Iterator[tuple[bytes, str, str]]:
+    """(content, name below the folder, name in an error) of every file, members of zips included."""
+    if path.is_file():
+        found = [path]
+    elif not path.is_dir():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
+    else:
+        found = sorted(file for file in path.rglob("*") if _is_wanted(file) and file.is_file())
+    none = True
+    for file in found:
+        name = file.name if path.is_file() else prefix + file.relative_to(path).as_posix()
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
+        for item in _unpacked(data, name, str(file)):
+            none = False
+            yield item
+    if none:
+        raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
+
+
+def _is_wanted(file: PurePath) -> bool:
+    """Hidden and lock files are not the person's data."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~")) and "__MACOSX" not in file.parts
+
+
+def _unpacked(data: bytes, name: str, path: str, depth: int = 0) -> Iterator[tuple[bytes, str, str]]:
+    """The file itself, or what is packed in it, read in memory."""
     try:
-        dates = pd.to_datetime(as_text, errors="coerce")
-    except ValueError:  # several time zones in one column
-        raise DataError(f"{path}: the dates have several time zones. Write each as a day such as 2021-03-15.") from None
-    dates = dates.mask(~dates.between(*(pd.Timestamp(year, 1, 1, tz=dates.dt.tz) for year in YEARS)))
-    _refuse_unreadable(dates.isna().to_numpy(), column, "date", "a date such as 2021-03-15", path)
-    if dates.dt.tz is not None:
-        dates = dates.dt.tz_convert("Asia/Ho_Chi_Minh").dt.tz_localize(None)  # midnight there is a day earlier in UTC
-    return dates.dt.normalize().astype("datetime64[ns]")
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        if data[:2] != b"PK" or (b"xl/workbook" in data and b"[Content_Types]" in data) or depth > 2:
+            yield data, name, path
+            return
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            members = [(member, packed.read(member)) for member in sorted(packed.namelist())
+                       if _is_wanted(PurePath(member))]
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        raise DataError(f"{path}: cannot be unpacked ({str(error).splitlines()[0] if str(error) else 'cut short'}). "
+                        "Download it again.") from None
+    for member, content in members:
+        yield from _unpacked(content, f"{name}/{member}", f"{path}/{member}", depth + 1)
 
 
-def _numbers(table: pd.DataFrame, name: str, path: str) -> pd.Series:
-    column = table[name]
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    _refuse_unreadable((numbers.isna() & column.notna()).to_numpy(), column, name, "a number", path)
-    return numbers
+# ------------------------------------------------------------------------------------------------- adjusting
+def _adjusted(part: Part) -> Part:
+    """Raw prices beside an adjusted close become adjusted prices; the raw close is kept."""
+    if "adj_close" not in part.prices:
+        return part
+    rows = part.prices.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
+    close = rows["close"].to_numpy("float64")
+    starts = np.flatnonzero(rows["symbol"].ne(rows["symbol"].shift()).to_numpy())[1:]
+    factors = [adjustment_factors(*pair) for pair in zip(
+        np.split(close, starts), np.split(rows["adj_close"].to_numpy("float64"), starts), strict=True)]
+    factor = np.concatenate(factors)
+    changes = np.concatenate([np.abs(np.diff(np.log(one))) > 0.001 for one in factors])
+    if not 0.005 < np.median(factor) < 1.01 or (len(changes) > 5 and changes.mean() > 0.3):
+        raise DataError(f"{part.path}: the adjusted close is no steady fraction of the close (in the median "
+                        f"{np.median(factor):.2g}): the columns seem to be swapped. Put the right headers above them.")
+    rows = rows.assign(**{name: rows[name] * factor for name in PRICES}).drop(columns="adj_close")
+    is_raw = part.facts.format != "Yahoo" and "raw_close" not in rows  # Yahoo's close is adjusted for splits
+    return replace(part, prices=rows.assign(raw_close=close) if is_raw else rows)
 
 
-def _refuse_unreadable(bad: np.ndarray, column: pd.Series, name: str, expected: str, path: str) -> None:
-    if bad.any():
-        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
-        found = column.iloc[int(bad.argmax())]
-        raise DataError(f"{path}: row {int(bad.argmax()) + 2}: {name} is {found!r}, not {expected}{more}. "
-                        "Repair the file.")
+def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
+    """`[days], [days] -> [days]`: the factor between raw and adjusted prices of one symbol, undone of its rounding.
+
+    The factor is constant between two corporate actions, and each day confines it to (adjusted ± half a rounding step)
+    / close. A new constant begins on the day whose interval leaves nothing of the earlier ones.
+    """
+    known = (close > 0) & (adjusted > 0)
+    if not known.any():
+        return np.ones(len(close))
+    level = np.median(adjusted[known])
+    steps = [step for step in 100.0 / 10 ** np.arange(8) if step < level / 25 and np.mean(
+        np.abs(adjusted[known] / step - np.round(adjusted[known] / step)) < 1e-6) > 0.98]
+    half = (steps or [1e-5])[0] / 2 * (1 + 1e-9)  # of the file's rounding step
+    low, high = (adjusted - half) / np.where(known, close, 1), (adjusted + half) / np.where(known, close, 1)
+    factor = np.full(len(close), np.nan)
+    start, least, most = 0, 0.0, np.inf
+    days = [*np.flatnonzero(known).tolist(), None]
+    for day in days:
+        if day is not None and max(least, low[day]) <= min(most, high[day]):
+            least, most = max(least, low[day]), min(most, high[day])
+            continue
+        same = np.median(np.abs(adjusted[start:day] - close[start:day])) == 0  # an odd day does not shift the rest
+        factor[start:day] = 1.0 if same else (least + most) / 2
+        if day is not None:
+            start, least, most = day, low[day], high[day]
+    return factor

@@ -1,0 +1,154 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import SHARED_DATA
+from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.jumps import unit_levels
+
+
+def series(closes, symbol="HPG", volume=1_000.0, first="2021-03-01", **columns):
+    """One flat candle a weekday at each close."""
+    days = pd.bdate_range(first, periods=len(closes)).astype("datetime64[ns]")
+    closes = np.array(closes, dtype=float)
+    return pd.DataFrame({"symbol": symbol, "date": days, "open": closes, "high": closes, "low": closes,
+                         "close": closes, "volume": volume} | columns)
+
+
+def cleaned(table, **options):
+    clean, report = clean_prices(table, **options)
+    return clean, {item.disease: item for item in report.findings}
+
+
+def test_split_rescales_the_rows_after_it_and_their_volume():
+    clean, found = cleaned(series([20_000, 20_400, 10_300, 10_400]))
+    assert clean["close"].tolist() == [20_000, 20_400, 20_600, 20_800]
+    assert clean["volume"].tolist() == [1_000, 1_000, 500, 500]
+    split = found["unadjusted corporate action"]
+    assert (split.rows, split.treatment) == (1, "repaired")
+    assert split.example == ("HPG 2021-03-03: close 20,400 to 10,300 [VND], as after a split to 1/2; "
+                             "from there on prices ×2")
+
+
+def test_splits_multiply_and_begin_anew_with_each_symbol():
+    table = pd.concat([series([24_000, 12_000, 8_000, 8_080]), series([5_000, 5_050], symbol="VNM")])
+    clean, found = cleaned(table)
+    assert clean["close"].tolist() == pytest.approx([24_000, 24_000, 24_000, 24_240, 5_000, 5_050])
+    assert found["unadjusted corporate action"].rows == 2
+
+
+def test_dividend_of_no_simple_ratio_is_closed_at_the_open():
+    table = series([20_000, 14_200, 14_600])
+    table.loc[1, ["high", "close"]] = 14_500.0  # opens at 14,200: 0.71 of the close before
+    clean, _ = cleaned(table)
+    assert clean["open"].tolist() == pytest.approx([20_000, 20_000, 14_600 / 0.71])
+    assert clean["close"].iloc[1] == pytest.approx(14_500 / 0.71)
+
+
+def test_bad_print_is_undone_when_it_comes_back():
+    clean, found = cleaned(series([20_000, 10_000, 20_200, 20_300]))
+    assert clean["close"].tolist() == [20_000, 20_000, 20_200, 20_300]
+    assert clean["volume"].tolist() == [1_000, 500, 1_000, 1_000]
+    assert found["unadjusted corporate action"].rows == 2
+
+
+def test_source_that_changes_between_two_bases_stays_on_the_first():
+    block = np.full(30, 20_000.0)
+    clean, found = cleaned(series(np.r_[block, block / 2, block, block / 2, block]))
+    assert clean["close"].unique().tolist() == [20_000]
+    assert found["unadjusted corporate action"].rows == 4
+
+
+def test_jump_upwards_is_kept_and_its_way_back_is_no_split():
+    clean, found = cleaned(series([10_000, 20_000, 20_200, 10_100, 10_000]))
+    assert clean["close"].tolist() == [10_000, 20_000, 20_200, 10_100, 10_000]
+    assert list(found) == ["move beyond any band"] and found["move beyond any band"].rows == 2
+
+
+def test_adjusted_close_that_jumps_alone_is_explained_by_the_raw_one():
+    table = series([10_000, 10_100, 11_110, 11_000], raw_close=[20_000.0, 20_200.0, 20_000.0, 19_800.0])
+    table.loc[2:, ["open", "high", "low", "close"]] *= 1.8  # from here on another basis
+    clean, found = cleaned(table)
+    assert clean["close"].tolist() == pytest.approx([10_000, 10_100, 10_000, 9_900.990], rel=1e-6)
+    assert clean["volume"].tolist() == [1_000] * 4 and clean["raw_close"].tolist() == [20_000, 20_200, 20_000, 19_800]
+    assert "its raw close did not jump" in found["unadjusted corporate action"].example
+
+
+def test_range_too_wide_for_a_day_is_no_split():
+    table = series([20_000, 10_000, 10_000])
+    table.loc[1, "high"] = 14_000.0  # 40 % above the low
+    clean, found = cleaned(table)
+    assert clean["close"].tolist() == [20_000, 10_000, 10_000] and "move beyond any band" in found
+
+
+def test_band_of_the_first_day_holds_after_25_sessions_without_a_trade():
+    volume = np.r_[1_000.0, np.zeros(26), 100.0]
+    halted = series([10_000] * 27 + [6_100], volume=volume)
+    assert set(cleaned(halted)[1]) == {"day without trades"}
+    _, found = cleaned(series([10_000] * 20 + [6_100], volume=np.r_[1_000.0, np.zeros(19), 100.0]))
+    assert "unadjusted corporate action" in found
+
+
+def test_band_compounds_over_days_without_a_row():
+    calendar = series([9_000] * 8, symbol="AAA")
+    gap = series([10_000, 0, 0, 0, 6_500, 6_500], symbol="HPG").query("close > 0")
+    clean, found = cleaned(pd.concat([calendar, gap]))
+    assert found == {} and clean["close"].iloc[-1] == 6_500
+
+
+def test_band_of_hose_counts_once_a_year_has_kept_to_it():
+    quiet = [20_000 + 100 * (day % 3) for day in range(200)]
+    clean, found = cleaned(series([*quiet, 18_200, 18_300]))
+    assert clean["close"].iloc[-2:].tolist() == pytest.approx([20_020, 20_130])
+    assert "to 10/11" in found["unadjusted corporate action"].example
+    wild = [*quiet[:100], 21_900, *quiet[100:]]  # +9 %: not a stock of HOSE
+    assert cleaned(series([*wild, 18_200, 18_300]))[1] == {}
+
+
+def test_unit_that_changes_is_brought_back_by_exactly_1000():
+    clean, found = cleaned(series([20.5, 20.4, 20_600, 20_700, 20.8]))
+    assert clean["close"].tolist() == [20.5, 20.4, 20.6, 20.7, 20.8]
+    assert (found["unit jump"].rows, found["unit jump"].treatment) == (2, "repaired")
+    assert found["unit jump"].example == "HPG 2021-03-03: close 20 to 20,600 [VND]"
+    clean, _ = cleaned(series([20_500, 20.4, 20_600]))
+    assert clean["close"].tolist() == [20_500, 20_400, 20_600]
+
+
+def test_unit_levels_count_within_a_symbol():
+    close, start = np.array([1.0, 1_000, 999_000, 5, 5_000_000, 7_000]), np.array([0, 0, 0, 3, 3, 3])
+    assert unit_levels(close, start).tolist() == [0, 1, 2, 0, 2, 1]
+
+
+@pytest.mark.parametrize("treatment, kept", [("keep", [20_000, 20_000, 10_000, 10_000]), ("drop symbol", [20_000] * 2)])
+def test_split_can_be_kept_or_end_the_symbol(treatment, kept):
+    clean, found = cleaned(series([20_000, 20_000, 10_000, 10_000]), treatments={"unadjusted_action": treatment})
+    assert clean["close"].tolist() == kept
+    assert found["unadjusted corporate action"].treatment == {"keep": "kept", "drop symbol": "dropped"}[treatment]
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
+def test_adjusted_real_prices_raise_no_false_alarm():
+    raw = pd.read_parquet(SHARED_DATA / "vn_daily.parquet")
+    clean, found = cleaned(raw)
+    assert {item.treatment for item in found.values()} == {"kept"} and len(clean) == len(raw) == 514_844
+    assert found["move beyond any band"].rows < 10
+    assert (clean["date"] == "2018-01-23").sum() == 51, "HOSE's halt is a trading day of the others"
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
+def test_unadjusted_real_prices_are_repaired_where_the_adjusted_close_says_so():
+    tables = []
+    for path in sorted((SHARED_DATA / "unadjusted").glob("*.csv")):
+        table = pd.read_csv(path, index_col=0).rename(columns=str.lower)
+        table["volume"] = pd.to_numeric(table["volume"], errors="coerce").fillna(0)
+        tables.append(table.assign(symbol=path.stem, date=pd.to_datetime(table["date"], dayfirst=True)))
+    raw = pd.concat(tables, ignore_index=True).sort_values(["symbol", "date"], ignore_index=True)
+    clean, _ = clean_prices(raw.drop(columns="adj close"), on_bad_rows="treat")
+    assert clean["date"].equals(raw["date"].astype(clean["date"].dtype))
+    before = raw.groupby("symbol").shift()
+    factor = (raw["close"] / before["close"]) / (raw["adj close"] / before["adj close"])  # 1 without an event
+    doubt = 50 / raw["adj close"] + 50 / before["adj close"]  # the adjusted close is rounded to 100 VND
+    scale = clean["close"] / raw["close"]
+    repaired = (scale / scale.groupby(raw["symbol"]).shift() - 1).abs() > 1e-9
+    assert repaired[factor < 0.85 - doubt].all() and (factor < 0.85 - doubt).sum() >= 35
+    assert not repaired[factor > 0.95].any()

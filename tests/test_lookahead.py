@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vnq_colab.data import lookahead
+from vnq_colab.data.features import FEATURES, Feature
+from vnq_colab.data.lookahead import prove_no_lookahead
+from vnq_colab.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def index(prices):
+    days = np.sort(prices["date"].unique())
+    return pd.DataFrame({"date": days, "close": 1000 * 1.001 ** np.arange(len(days))})
+
+
+def test_nothing_in_the_panel_knows_the_future(prices, index):
+    proof = prove_no_lookahead(prices, index=index)
+    assert proof.passed and "No look-ahead" in repr(proof)
+    assert set(proof.table["world"]) == {"every later value changed", "stocks delisted and listed", "no later rows"}
+    seen = set(proof.table["what"])
+    assert {"cleaned rows", "returns", "scaler", "windows"} < seen and len(seen) == 4 + len(FEATURES)
+
+
+def test_nothing_knows_the_future_without_an_index_or_early_on(prices):
+    assert prove_no_lookahead(prices, str(prices["date"].unique()[150])[:10]).passed
+
+
+def peeking(history):
+    return np.hstack([history.returns[:, 1:], np.full((len(history.returns), 1), np.nan)])
+
+
+def scaled_by_all(history):
+    return history.volume / np.nanmean(history.volume, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("compute", [peeking, scaled_by_all])
+def test_feature_that_peeks_is_caught_and_named(prices, monkeypatch, compute):
+    honest = next(iter(FEATURES.values()))
+    peeks = Feature(**{name: getattr(honest, name) for name in honest.__dataclass_fields__} | {"compute": compute})
+    monkeypatch.setitem(FEATURES, honest.name, peeks)
+    proof = prove_no_lookahead(prices)
+    assert not proof.passed
+    assert repr(proof).startswith("LOOK-AHEAD") and f"feature {honest.name}" in repr(proof)
+    honest_ones = proof.table[~proof.table["what"].isin([f"feature {honest.name}", "scaler", "windows"])]
+    assert (honest_ones["differ"] == 0).all()
+
+
+def test_cleaning_that_looks_at_the_whole_history_is_caught(prices, monkeypatch):
+    honest = lookahead.clean_prices
+
+    def clean_by_the_median(table, **options):
+        clean, report = honest(table, **options)
+        typical = clean.groupby("symbol")["close"].transform("median")
+        return clean[clean["close"] < 1.5 * typical], report
+
+    monkeypatch.setattr(lookahead, "clean_prices", clean_by_the_median)
+    proof = prove_no_lookahead(prices)
+    assert not proof.passed and "cleaned rows" in repr(proof)
+
+
+def test_scaler_of_all_days_is_caught(prices, monkeypatch):
+    honest = lookahead.fit_scaler
+    monkeypatch.setattr(lookahead, "fit_scaler", lambda panel, first, last: honest(panel, first, panel.days[-1]))
+    proof = prove_no_lookahead(prices)
+    assert set(proof.table[proof.table["differ"] > 0]["what"]) == {"scaler", "windows"}
+
+
+def test_proof_needs_a_future(prices):
+    with pytest.raises(DataError, match="so that there is a future to change"):
+        prove_no_lookahead(prices, prices["date"].max())
+
+
+def test_proof_is_stored_as_json(prices):
+    value = json.loads(json.dumps(prove_no_lookahead(prices).to_dict()))
+    assert value["passed"] and len(value["table"]) == 3 * (4 + len(FEATURES))

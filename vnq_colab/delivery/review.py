@@ -1,0 +1,46 @@
+"""The review of a prepared set: four pictures, and the proof that nothing in it knows the future."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from vnq_colab.config import SYNTHETIC_NOTE
+from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
+from vnq_colab.data.prepared import Prepared
+from vnq_colab.evaluation import plots
+from vnq_colab.files import write_atomic, write_json
+
+PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
+
+
+@dataclass(frozen=True, repr=False)
+class Review:
+    """What a person should look at before training."""
+
+    proof: LookaheadProof
+    pictures: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(path.name for path in self.pictures)
+        return f"{self.proof!r}\nPictures in {self.pictures[0].parent}: {names}"
+
+
+def review(prepared: Prepared, rows: pd.DataFrame | None = None) -> Review:
+    """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
+
+    `rows` are the rows as they were read, so that the proof covers what cleaning decided; None takes the clean ones.
+    The proof stands on the evening before the first validation day, and runs cleaning and features four times.
+    """
+    note = SYNTHETIC_NOTE if prepared.synthetic else ""
+    figures = (plots.coverage(prepared.panel, prepared.splits, note=note), plots.cleaning(prepared.cleaning, note=note),
+               plots.feature_distributions(prepared.panel, note=note),
+               plots.feature_correlations(prepared.panel, note=note))
+    pictures = tuple(prepared.folder / name for name in PICTURES)
+    for path, figure in zip(pictures, figures, strict=True):
+        image = plots.png(figure)
+        write_atomic(path, lambda file, image=image: file.write(image))
+    proof = prove_no_lookahead(prepared.prices if rows is None else rows, prepared.splits.train.last,
+                               index=prepared.index)
+    write_json(prepared.folder / "lookahead.json", proof.to_dict())
+    return Review(proof, pictures)
