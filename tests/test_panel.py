@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vnq_colab.data.features import FEATURES
 from vnq_colab.data.panel import FLAT, Panel, build_panel, data_id, fit_scaler
 from vnq_colab.errors import DataError
 
@@ -52,10 +53,20 @@ def test_data_id_is_of_the_values_alone(prices):
     assert data_id(prices, pd.DataFrame({"date": prices["date"][:1], "close": [1.0]})) != data_id(prices)
 
 
-def test_data_id_is_the_same_on_every_machine():
+def test_data_id_tells_versions_and_their_features_apart(prices, monkeypatch):
+    first = data_id(prices)
+    monkeypatch.setattr("vnq_colab.data.panel.__version__", "99.0")
+    second = data_id(prices)
+    monkeypatch.setattr("vnq_colab.data.panel.FEATURES", dict(list(FEATURES.items())[:-1]))
+    assert len({first, second, data_id(prices)}) == 3
+
+
+def test_data_id_is_the_same_on_every_machine(monkeypatch):
+    monkeypatch.setattr("vnq_colab.data.panel.__version__", "1.0")
+    monkeypatch.setattr("vnq_colab.data.panel.FEATURES", {})
     table = pd.DataFrame({"symbol": ["AAA"], "date": pd.to_datetime(["2024-01-02"]), "open": [1.0], "high": [2.0],
                           "low": [0.5], "close": [1.5], "volume": [100]})
-    assert data_id(table) == "367bc9040f15"
+    assert data_id(table) == "9ca782bdbdbc"
 
 
 def test_scaler_sees_training_days_only(panel):

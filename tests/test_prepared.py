@@ -26,6 +26,15 @@ def test_same_data_is_not_written_twice(tmp_path, prices):
     assert (folder / "panel.parquet").stat().st_mtime_ns == before
 
 
+def test_newer_version_leaves_an_older_set_as_it_is(tmp_path, prices, monkeypatch):
+    ws = Workspace(tmp_path)
+    old = prepare(ws, prices).folder
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    monkeypatch.setattr("vnq_colab.data.panel.__version__", "99.0")
+    assert prepare(ws, prices).folder != old
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+
+
 def test_old_prices_bring_a_warning(tmp_path, prices):
     prices = prices.assign(symbol="FPT" + prices["symbol"])  # nobody waits for newer synthetic prices
     last = prices["date"].max().date()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vnq_colab import __version__
 from vnq_colab.data.features import FEATURES, compute_features
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.history import in_order
@@ -168,8 +169,12 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
 
 
 def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
-    """Hash of the values themselves, 12 hex digits: the same for any row order, file format and pandas version."""
-    digest = hashlib.sha256()
+    """Hash of the values themselves and of what this version computes of them, 12 hex digits.
+
+    It is the same for any row order, file format and pandas version.
+    """
+    digest = hashlib.sha256(__version__.encode())
+    digest.update(repr([(item.name, item.formula, item.low, item.high) for item in FEATURES.values()]).encode())
     rows, symbols, names = in_order(prices)
     digest.update(_lines(symbols, names))
     digest.update(_day_numbers(rows["date"]))

@@ -197,11 +197,10 @@ def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
 
 
 def _is_there(prepared: Prepared) -> bool:
-    """Whether the set is stored whole, unchanged, and by this code."""
+    """Whether the set is stored whole and unchanged; another version's set has another name."""
     try:
         facts = read_json(prepared.folder / "prepared.json")
-        current = tuple(facts["features"]) == tuple(FEATURES) and facts["version"] == __version__
-        return current and all(sha256_of(prepared.folder / name) == found for name, found in facts["files"].items())
+        return all(sha256_of(prepared.folder / name) == found for name, found in facts["files"].items())
     except (OSError, VnqError, KeyError, TypeError, AttributeError):
         return False
 
