@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.__main__ import main
+from vnq_colab.data.features import FEATURES
+from vnq_colab.delivery.review import PROOF
 from vnq_colab.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +46,18 @@ def test_run_leaves_report_verdict_and_bundle(root):
     for path in (f"reports/{run_id}/report.html", f"reports/{run_id}/verdict.json", f"models/{run_id}/manifest.json"):
         assert (ws / path).exists()
     assert len(list((ws / "models" / run_id).glob("*_stockformer_simple_best.pt"))) == 3
+    prepared = ws / "data" / "prepared" / read_json(ws / "data" / "prepared" / "current.json")["data_id"]
+    assert read_json(prepared / PROOF)["passed"] and (prepared / "coverage.png").exists()
+
+
+def test_run_stops_where_a_feature_knows_the_future(prices, tmp_path, capsys, monkeypatch):
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    peeking = replace(FEATURES["gap"], compute=lambda history: np.roll(history.close, -1, axis=1) / history.close - 1)
+    monkeypatch.setitem(FEATURES, "gap", peeking)
+    words = ("run", "--data", tmp_path / "prices.csv", "--profile", "smoke", "--root", tmp_path / "ws")
+    code, out, _ = run(capsys, *words)
+    assert code == 1 and "LOOK-AHEAD" in out and "gap" in out
+    assert not (tmp_path / "ws" / "checkpoints").exists()
 
 
 def test_every_part_can_be_run_alone_and_again(root, capsys):

@@ -18,6 +18,7 @@ from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
+    from vnq_colab.delivery.review import Review
     from vnq_colab.training.session import Session
 
 DONE, DEFECT, BAD_INPUT, PAUSED, SOME_FAILED = 0, 1, arguments.BAD_INPUT, 3, 4
@@ -46,12 +47,18 @@ def main(words: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------ the commands
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate and export, end to end."""
+    from vnq_colab.delivery.review import PROOF
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
     config = _config(options)  # a wrong setting is said before the work
     prepared = _prepare(ws, options)
     _tell(options, repr(prepared))
+    if not (prepared.folder / PROOF).exists():  # once for each set: it takes longer than preparing it
+        reviewed = _review(ws, prepared, options)
+        _tell(options, repr(reviewed))
+        if not reviewed.proof.passed:
+            return DEFECT
     session = train(ws, prepared.panel, prepared.splits, config, hours=options.hours)
     if session.status != "finished":
         return _ended(session, options)
@@ -62,11 +69,8 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     """Read, clean, report, panel, splits; pictures, and the proof that nothing looks ahead."""
-    from vnq_colab.data.prepared import read_all
-    from vnq_colab.delivery.review import review
-
     prepared = _prepare(ws, options)
-    reviewed = review(prepared, read_all(ws, options.data, unit=_units(options)).prices)
+    reviewed = _review(ws, prepared, options)
     _tell(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
         "splits": prepared.splits.to_dict(), "cleaning": prepared.cleaning.to_dict(),
@@ -176,6 +180,14 @@ def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
     from vnq_colab.data.prepared import prepare
 
     return prepare(ws, options.data, **_reading(options))
+
+
+def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Review":
+    """Pictures, and the proof over the rows as they were read."""
+    from vnq_colab.data.prepared import read_all
+    from vnq_colab.delivery.review import review
+
+    return review(prepared, read_all(ws, options.data, unit=_units(options)).prices)
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from vnq_colab.evaluation import plots
 from vnq_colab.files import write_atomic, write_json
 
 PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
+PROOF = "lookahead.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,5 +43,5 @@ def review(prepared: Prepared, rows: pd.DataFrame | None = None) -> Review:
         write_atomic(path, lambda file, image=image: file.write(image))
     proof = prove_no_lookahead(prepared.prices if rows is None else rows, prepared.splits.train.last,
                                index=prepared.index)
-    write_json(prepared.folder / "lookahead.json", proof.to_dict())
+    write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)
