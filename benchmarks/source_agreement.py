@@ -1,6 +1,6 @@
 """Where two sources hold the same stock: how far do its daily returns agree?
 
-    python benchmarks/source_agreement.py ../shared/data        a folder whose files and folders are one source each
+    python benchmarks/source_agreement.py ../shared/data        each folder, zip, parquet and CSV in it is one source
 
 Returns are compared on days that both sources have, with the day before. A difference counts when it is beyond what the
 rounding of the two sources' prices explains: each close may be off by half its source's price step.
@@ -20,10 +20,13 @@ STEPS = 10.0 ** np.arange(3, -5, -1)  # [VND]
 
 
 def source(path: Path) -> pd.DataFrame:
-    """Rows (symbol, date, close [VND], step [VND]); the step is the finest of the symbol's closes."""
+    """Rows (symbol, date, close [VND], step [VND]); the step is the finest of the symbol's closes.
+
+    Where a source has raw prices, too, its adjusted rows are left out: the raw ones are compared.
+    """
     rows = read_prices(path).prices
     close = rows["raw_close"].where(rows["unadjusted"]) if "unadjusted" in rows else rows["close"]
-    rows = rows.assign(close=close)[rows["close"] > 0]
+    rows = rows.assign(close=close)[close > 0]
     steps = {symbol: step_of(closes.to_numpy()) for symbol, closes in rows.groupby("symbol")["close"]}
     if "raw_close" in rows and "unadjusted" not in rows:  # recovered from a rounded adjusted close, in 100 VND
         steps = dict.fromkeys(steps, 100.0)
@@ -64,10 +67,11 @@ def main() -> None:
     sources = {}
     for path in sorted(options.folder.iterdir()):
         try:
-            sources[path.stem] = source(path) if path.suffix in ("", ".parquet") else None
+            if path.is_dir() or path.suffix.lower() in (".parquet", ".csv", ".zip"):
+                sources[path.stem if path.stem not in sources else path.name] = source(path)
         except DataError as error:
             print(f"left out: {error}")
-    sources = {name: rows for name, rows in sources.items() if rows is not None and len(rows)}
+    sources = {name: rows for name, rows in sources.items() if len(rows)}
     table, largest = [], []
     for one, other in itertools.combinations(sources, 2):
         both = compared(sources[one], sources[other])

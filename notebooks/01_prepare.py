@@ -21,7 +21,7 @@
 # | expected time | half a minute for 185 symbols of 14 years (measured on two cores; the proof takes most of it), after the download of the library |
 # | before | put your price files (CafeF, vnstock, AmiBroker, cophieu68, VNDirect, Yahoo, or a table of your own; zips as they are) into `data/raw/` of the folder that the first cell prints, or paste a Drive link below, or let `COLLECT` bring the newest files of CafeF |
 #
-# Run all, as often as you like: what is done already is not done again.
+# Run all, as often as you like: the same files give the same set.
 
 # %%
 import glob, importlib.util, os
@@ -40,12 +40,10 @@ COLLECT = False  #@param {type: "boolean"}
 INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: a VNINDEX among the files, else the mean of all stocks"}
 AS_OF = ""  #@param {type: "date"}
 print(vnq.collect_prices(ws) if COLLECT else "nothing collected")
-found = sorted(ws.raw.glob("[!.]*"))
-PRICES or list(map(str, found)) or "no price files: a SYNTHETIC market"
+PRICES or list(map(str, vnq.price_files(ws.raw) + vnq.price_files(ws.weekly_updates))) or "no files: a SYNTHETIC market"
 
 # %%
-source = PRICES or (ws.raw if found else None)
-prepared = vnq.prepare(ws, source, index=INDEX or None, as_of=AS_OF or None)
+prepared = vnq.prepare(ws, PRICES or None, index=INDEX or None, as_of=AS_OF or None)
 prepared
 
 # %%
@@ -67,8 +65,7 @@ display(vnq.plots.feature_distributions(prepared.panel))
 vnq.plots.feature_correlations(prepared.panel)
 
 # %%
-rows = vnq.read_all(ws, source).prices
-vnq.prove_no_lookahead(rows, at=prepared.splits.train.last, index=prepared.index)
+vnq.review(prepared, vnq.read_all(ws, PRICES or None).prices)
 
 # %% [markdown]
 # ## If something goes wrong
@@ -78,9 +75,9 @@ vnq.prove_no_lookahead(rows, at=prepared.splits.train.last, index=prepared.index
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
-# | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, source, on_bad_rows="treat")` to repair such rows, `"drop"` to leave them out |
-# | `DataError: … VND or thousand VND …` | say it: `vnq.prepare(ws, source, unit="kVND")`, or `unit={"FILE.csv": "VND"}` for one file |
-# | `unadjusted corporate action` among the findings, and you know better | `vnq.prepare(ws, source, treatments={"unadjusted_action": "keep"})` |
+# | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, PRICES or None, on_bad_rows="treat")` to repair such rows, `"drop"` to leave them out |
+# | `DataError: … VND or thousand VND …` | say it: `vnq.prepare(ws, PRICES or None, unit={"FILE.csv": "kVND"})` |
+# | `unadjusted corporate action` among the findings, and you know better | `vnq.prepare(ws, PRICES or None, treatments={"unadjusted_action": "keep"})` |
 # | the download of a Drive link is refused | share the file with "anyone with the link", or copy it into `data/raw/` of this folder by hand |
 # | `the newest prices are … days before …` | bring newer files, or name the day in `AS_OF` |
 # | a symbol has too few days | nothing to do: it is named and left out of training |

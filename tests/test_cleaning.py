@@ -266,3 +266,23 @@ def test_raw_rows_are_left_as_they_are():
     _, report = clean_prices(raw, on_bad_rows="treat")
     pd.testing.assert_frame_equal(raw, before)
     assert {item.disease for item in report.findings} <= {disease.name for disease in DISEASES.values()}
+
+
+def test_weekly_bars_are_refused(prices):
+    weekly = prices[prices["date"].dt.day_of_week == 2]
+    with pytest.raises(DataError, match="one row in 5 weekdays: these are weekly"):
+        clean_prices(weekly)
+
+
+def test_volume_that_is_not_whole_is_rounded_and_counted(prices):
+    table = prices.assign(volume=prices["volume"] + 0.4)
+    clean, report = clean_prices(table)
+    assert (clean["volume"].to_numpy() == prices["volume"].to_numpy()).all()
+    assert {item.disease: item.rows for item in report.findings}["volume not whole"] == len(prices)
+
+
+def test_report_names_fifty_rows_of_a_disease(prices):
+    table = prices.copy()
+    table.loc[:99, "close"] = 0.0
+    finding = clean_prices(table, on_bad_rows="drop")[1].findings[0]
+    assert finding.rows == 100 and len(finding.more) == 49 and finding.example not in finding.more

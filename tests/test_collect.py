@@ -105,6 +105,14 @@ def site(monkeypatch):
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Where downloads are on their way lies below it."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture
 def ws(tmp_path):
     return Workspace(tmp_path / "workspace")
@@ -175,14 +183,46 @@ def test_collect_goes_on_where_the_connection_was_cut(ws, site, etags):
     assert [status for status, _ in site.sent] == [200, 206, 206] and visible(ws.raw) == [name_of(FRIDAY)]
 
 
-def test_collect_goes_on_in_a_later_session(ws, site):
+def test_collect_goes_on_in_a_later_session_with_what_waited_outside_the_workspace(ws, site, home):
     site.publish(FRIDAY)
     site.trouble = [("cut", 1000), 503, 503, 503]
     with pytest.raises(DataError, match=r"in 4 tries \(the last: HTTP 503\)\. Try again later, it goes on"):
         bring(ws, site)
-    assert visible(ws.raw) == [f".{name_of(FRIDAY)}.part"]
+    assert [path.name for path in ws.raw.iterdir()] == [], "nothing but whole files, not even a list of parts"
+    assert [path.stat().st_size for path in home.rglob("*.part")] == [1000]
     bring(ws, site)
     assert site.sent[-1] == (206, name_of(FRIDAY)) and visible(ws.raw) == [name_of(FRIDAY)]
+    assert not list(home.rglob("*.part"))
+
+
+def test_collect_takes_no_part_of_another_day_or_for_another_folder(ws, site, tmp_path):
+    site.publish(THURSDAY, FRIDAY)
+    site.trouble = [("cut", 1000), 503, 503, 503]
+    with pytest.raises(DataError):
+        bring(ws, site, THURSDAY)
+    bring(Workspace(tmp_path / "other"), site, THURSDAY)
+    assert bring(ws, site).files[0].read_bytes() == zip_of(FRIDAY)
+    assert [status for status, _ in site.sent[-2:]] == [200, 200]
+
+
+def test_collect_appends_to_nothing_in_the_workspace_and_leaves_what_is_there(ws, site, monkeypatch):
+    site.publish(THURSDAY, FRIDAY)
+    site.trouble, opened = [("cut", 1000)], []
+    real = io.open
+
+    def watched(path, mode="r", *args, **options):
+        opened.append((str(path), mode))
+        return real(path, mode, *args, **options)
+
+    monkeypatch.setattr("builtins.open", watched)
+    thursday = bring(ws, site, THURSDAY).files[0]
+    inode = thursday.stat().st_ino
+    bring(ws, site)
+    monkeypatch.undo()
+    written = [(path, mode) for path, mode in opened if path.startswith(str(ws.raw)) and mode not in ("r", "rb")]
+    assert written and {mode for _, mode in written} == {"xb"}, "each file is new and written in one go"
+    assert any(mode == "ab" for _, mode in opened), "what is appended to lies elsewhere"
+    assert thursday.stat().st_ino == inode and thursday.read_bytes() == zip_of(THURSDAY)
 
 
 def test_collect_begins_anew_where_the_server_cannot_go_on(ws, site):
@@ -254,31 +294,25 @@ def test_collect_names_a_missing_kind_and_unequal_days(ws, site):
     assert "not all of one day: adjusted 2025-11-21, raw 2025-11-20" in notes
 
 
-def test_collect_removes_its_own_older_zip_and_nothing_of_the_person(ws, site):
+def test_collect_removes_no_older_zip_and_says_which_are_not_needed(ws, site):
     site.publish(THURSDAY, kinds=("adjusted", "raw"))
     bring(ws, site, THURSDAY, ("adjusted", "raw"))
     by_hand = ws.raw / name_of("2025-10-01")
     by_hand.write_bytes(zip_of("2025-10-01"))
     site.publish(FRIDAY)
     found = bring(ws, site)
-    assert visible(ws.raw) == sorted([name_of(FRIDAY), name_of(THURSDAY, "raw"), by_hand.name])
-    assert f"{name_of(THURSDAY)} was removed: adjusted up to 2025-11-21 replaces it" in found.notes
-    assert any(by_hand.name in note and "not fetched by us, so it stays" in note for note in found.notes)
-    assert len(json.loads((ws.raw / MANIFEST).read_text())) == 2
-
-
-def test_collect_keeps_an_older_zip_that_somebody_changed(ws, site):
-    site.publish(THURSDAY, FRIDAY)
-    older = bring(ws, site, THURSDAY).files[0]
-    older.write_bytes(zip_of("2025-10-01"))
-    bring(ws, site)
-    assert older.read_bytes() == zip_of("2025-10-01")
+    days = (FRIDAY, THURSDAY, "2025-10-01")
+    assert visible(ws.raw) == sorted([name_of(THURSDAY, "raw"), *map(name_of, days)])
+    assert (ws.raw / name_of(THURSDAY)).read_bytes() == zip_of(THURSDAY)
+    assert found.notes == (f"{by_hand.name}, {name_of(THURSDAY)}: adjusted up to 2025-11-21 replaces it; without it, "
+                           "reading is faster",)
+    assert len(json.loads((ws.raw / MANIFEST).read_text())) == 3
 
 
 def test_collect_of_an_earlier_day_keeps_the_newer_zip(ws, site):
     site.publish(THURSDAY, FRIDAY)
     newer = bring(ws, site).files[0]
-    assert bring(ws, site, THURSDAY).day == THURSDAY and newer.exists()
+    assert bring(ws, site, THURSDAY).notes == () and newer.exists()
 
 
 def test_collect_takes_a_zip_that_was_brought_by_hand(ws, site):

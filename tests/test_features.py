@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.data.features import FEATURES, compute_features, features_table
-from vnq_colab.data.history import Market, rolling
+from vnq_colab.data.history import LIMIT_TOLERANCE, Market, rolling
 from vnq_colab.data.market_features import TET
 
 PRICES = ["open", "high", "low", "close"]
@@ -43,6 +43,18 @@ def test_features_are_fifty_and_each_says_what_it_is():
     for name, item in FEATURES.items():
         assert name == item.name and item.formula and item.unit and item.source, name
         assert item.low <= 0 <= item.high and item.low < item.high, f"{name}: 0 is its neutral value"
+
+
+def test_formulas_of_the_limits_and_of_illiquidity_are_those_that_are_computed():
+    for name in ("ceiling_hit", "floor_hit"):
+        for number in LIMIT_TOLERANCE.values():
+            assert f"{number}" in FEATURES[name].formula
+    assert FEATURES["illiquidity_20"].source == "after Amihud 2002"
+    table = random_stock(61)
+    moved, money = table["close"].map(np.log).diff().abs().to_numpy()[1:], (table["close"] * table["volume"]).to_numpy()
+    r20, r60, m20, m60 = moved[-20:].sum(), moved.sum(), money[-20:].sum(), money[1:].sum()
+    by_its_formula = np.log((3 * r20 + 0.01 * r60) / (3 * m20 + 0.01 * m60)) - np.log(r60 / m60)
+    assert value(table, "illiquidity_20") == pytest.approx(by_its_formula, abs=1e-6)
 
 
 def test_every_feature_is_finite_bounded_and_not_constant(panel):

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.formats import index_name, kinds_of, match_columns, read_part, symbol_of
+from vnq_colab.data.formats import match_columns, read_part
+from vnq_colab.data.tickers import index_name, kinds_of, symbol_of
 from vnq_colab.errors import DataError
 
 HEADERS = {  # format: (name of the file, header, one line)
@@ -61,6 +62,32 @@ def test_several_tickers_side_by_side_become_rows():
     assert part.prices[["symbol", "close"]].values.tolist() == [["FPT", 11], ["FPT", 11], ["VNM", 61]]
 
 
+def yahoo(*tickers, closes):
+    """A file of yfinance: the rows of `closes` are days, its columns tickers; "" is no close."""
+    fields = ("Close", "High", "Low", "Open", "Volume")
+    lines = ["Price," + ",".join(field for field in fields for _ in tickers),
+             "Ticker," + ",".join(tickers * len(fields)), "Date" + "," * len(tickers) * len(fields)]
+    days = pd.bdate_range("2024-01-01", periods=len(closes)).strftime("%Y-%m-%d")
+    return "\n".join([*lines, *(",".join([day, *map(str, row * len(fields))]) for day, row in zip(days, closes,
+                                                                                              strict=True))])
+
+
+def test_days_without_a_close_are_counted_in_yahoo_s_files_but_not_the_padding_of_several_tickers():
+    part = part_of(yahoo("FPT.VN", "VNM.VN", closes=[(11, ""), ("", 61), (11, ""), (12, 62), (12, ""), (12, "")]))
+    assert part.facts.dropped == {"no close": 2} and part.facts.rows == 7
+    assert part_of(yahoo("FPT.VN", "VNM.VN", closes=[(11, ""), (11, "")])).facts.dropped == {}
+    assert part_of(yahoo("FPT.VN", closes=[("",), (11,), ("",), (12,), ("",)])).facts.dropped == {"no close": 3}
+    assert part_of(yahoo("FPT.VN", closes=[(11,), (12,)])).facts.dropped == {}
+
+
+def test_a_day_in_the_future_is_left_out_and_said_so_or_refused_in_our_own_columns():
+    lines = in_days(100, "FPT,{day},10,12,9,11,500") + "FPT,2062-01-03,10,12,9,11,500\n"
+    part = part_of("code,time,open,high,low,close,volume\n" + lines)
+    assert part.facts.dropped == {"date unreadable or in the future": 1} and part.facts.last_day == "2024-05-17"
+    with pytest.raises(DataError, match="row 102: date is '2062-01-03', not a past date such as 2021-03-15"):
+        part_of("symbol,date,open,high,low,close,volume\n" + lines)
+
+
 @pytest.mark.parametrize("symbol, kind", [
     ("FPT", "stock"), ("VNM", "stock"), ("VND", "stock"), ("CSV", "stock"), ("L40", "stock"), ("SYN001", "stock"),
     ("SYN1600", "stock"), ("CFPT2108", "warrant"), ("FUEVFVND", "fund"), ("FUCVREIT", "fund"), ("E1VFVN30", "fund"),
@@ -94,8 +121,8 @@ def test_unreadable_rows_of_a_provider_are_left_out_and_counted():
     part = part_of("code,time,open,high,low,close,volume\n" + lines + ",2024-06-03,10,12,9,11,500\nFPT,dividend,,,,,\n"
                    "FPT,30/11/-0001,10,12,9,11,500\nFPT,2024-06-03,ten,12,9,11,500\nFPT,2024-06-04\n")
     assert part.facts.rows == 100
-    assert part.facts.dropped == {"wrong number of fields": 1, "no symbol": 1, "date unreadable": 2,
-                                  "number unreadable": 1}
+    assert part.facts.dropped == {"wrong number of fields": 1, "no symbol": 1,
+                                  "date unreadable or in the future": 2, "number unreadable": 1}
 
 
 def test_a_provider_s_file_with_many_unreadable_rows_is_refused():

@@ -105,6 +105,17 @@ def test_band_of_hose_counts_once_a_year_has_kept_to_it():
     assert cleaned(series([*wild, 18_200, 18_300]))[1] == {}
 
 
+@pytest.mark.parametrize("exchange, fall", [("UPCOM", 0.137), ("HNX", 0.095)])
+def test_limit_down_day_of_a_calm_stock_with_a_wider_band_is_no_dividend(exchange, fall):
+    quiet = [20_000 + 100 * (day % 3) for day in range(300)]
+    closes = [*quiet, *(round(close * (1 - fall), -2) for close in quiet[:20])]
+    clean, found = cleaned(series(closes, exchange=exchange))
+    assert clean["close"].tolist() == closes and found == {}
+    assert cleaned(series(closes, exchange="HOSE"))[0]["close"].iloc[-1] > 19_000, "below HOSE's floor: a dividend"
+    halved = [*closes, *(round(close / 2, -2) for close in closes[-20:])]
+    assert cleaned(series(halved, exchange=exchange))[0]["close"].iloc[-1] > 16_000, "its splits are still found"
+
+
 def test_unit_that_changes_is_brought_back_by_exactly_1000():
     clean, found = cleaned(series([20.5, 20.4, 20_600, 20_700, 20.8]))
     assert clean["close"].tolist() == [20.5, 20.4, 20.6, 20.7, 20.8]
@@ -152,3 +163,13 @@ def test_unadjusted_real_prices_are_repaired_where_the_adjusted_close_says_so():
     repaired = (scale / scale.groupby(raw["symbol"]).shift() - 1).abs() > 1e-9
     assert repaired[factor < 0.85 - doubt].all() and (factor < 0.85 - doubt).sum() >= 35
     assert not repaired[factor > 0.95].any()
+
+
+def test_hole_in_the_data_is_a_gap_and_no_dividend():
+    """A month without any row, of any stock: what fell meanwhile fell within as many bands."""
+    days = pd.bdate_range("2020-01-02", periods=60)
+    table = pd.concat([series([20_000.0] * 60, symbol=name, first="2020-01-02") for name in ("AAA", "BBB")])
+    table.loc[table["date"] >= days[45], ["open", "high", "low", "close"]] *= 0.6
+    _, found = cleaned(table[(table["date"] < days[25]) | (table["date"] >= days[45])])
+    assert "unadjusted corporate action" not in found
+    assert found["gap over 5 trading days"].rows == 2

@@ -76,3 +76,23 @@ def test_proof_needs_a_future(prices):
 def test_proof_is_stored_as_json(prices):
     value = json.loads(json.dumps(prove_no_lookahead(prices).to_dict()))
     assert value["passed"] and len(value["table"]) == 3 * (4 + len(FEATURES))
+
+
+def test_overlapping_files_on_two_bases_are_no_look_ahead(prices):
+    """A later file with a dividend in its history, and a hole late in it: its basis is a fact about the file."""
+    days = np.sort(prices["date"].unique())
+    later = prices[prices["date"] >= days[200]].copy()
+    later[["open", "high", "low", "close"]] *= 0.97
+    rows = pd.concat([prices[prices["date"] <= days[260]].assign(file="a.csv"),
+                      later[later["date"] != days[330]].assign(file="b.csv")], ignore_index=True)
+    rows["file"] = pd.Categorical(rows["file"], categories=["a.csv", "b.csv"], ordered=True)
+    for day in days[[199, 202, 240, 300]]:
+        assert prove_no_lookahead(rows, pd.Timestamp(day)).passed
+
+
+def test_person_s_own_treatments_are_what_is_proven(prices):
+    rows = prices.copy()
+    rows.loc[100, "close"] = 0.0
+    assert prove_no_lookahead(rows, on_bad_rows="drop").passed
+    with pytest.raises(DataError, match="zero or negative"):
+        prove_no_lookahead(rows, on_bad_rows="raise")

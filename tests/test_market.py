@@ -57,6 +57,12 @@ def test_rules_are_one_dated_table_with_sources_in_order():
     assert table.groupby(["rule", "exchange"])["since"].apply(lambda since: since.is_monotonic_increasing).all()
 
 
+def test_ticks_say_that_their_days_are_not_known():
+    ticks = [row for row in RULES if row.rule.startswith("tick")]
+    assert len(ticks) == 5 and all("not dated in our sources" in row.source for row in ticks)
+    assert all("before 2016-09-12" in row.source for row in ticks if row.exchange == "HOSE")
+
+
 def test_default_costs_are_those_of_the_table():
     today = pd.DatetimeIndex(["2026-11-02"])
     for rule, value in (("broker's fee", VN_RULES.fee), ("tax on sales", VN_RULES.sale_tax)):

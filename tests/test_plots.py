@@ -146,6 +146,16 @@ def test_coverage_of_many_days_takes_them_together_without_losing_one():
     assert len(axes.get_yticks()) < 40 and "one in 6 named" in axes.get_ylabel()
 
 
+def test_coverage_draws_every_day_in_its_place_when_the_last_column_is_short():
+    axes = plots.coverage(panel_of(np.ones((3, 1005), dtype=bool), return_1=0)).axes[0]  # 335 columns of three days
+    assert tuple(axes.images[0].get_extent()[:2]) == (0, 1005) and axes.get_xlim() == (0, 1005)
+    axes = plots.coverage(panel_of(np.ones((3, 1003), dtype=bool), return_1=0)).axes[0]
+    image = axes.images[0]
+    left, right = image.get_extent()[:2]
+    assert (right - left) / image.get_array().shape[1] == 3, "a column is three days wide, the last one, too"
+    assert axes.get_xlim() == (0, 1003)
+
+
 def report_of(**rows):
     """Each keyword is a disease with its treatment and its rows."""
     findings = [Finding(disease.replace("_", " "), *found, "FPT 2024-01-02: x") for disease, found in rows.items()]

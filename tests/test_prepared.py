@@ -1,11 +1,14 @@
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.prepared import default_universe, load_prepared, prepare
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.prepared import PROOF, default_universe, keep_panel, load_panel, load_prepared, prepare
 from vnq_colab.errors import DataError, StorageError, VnqError
+from vnq_colab.files import write_json
 from vnq_colab.layout import Workspace
 
 
@@ -165,3 +168,57 @@ def test_table_by_hand_stands_alone(tmp_path, prices):
     ws = Workspace(tmp_path)
     weekly(ws, prices, prices.assign(symbol="OTHER"))
     assert "OTHER" not in prepare(ws, prices).panel.symbols
+
+
+def test_without_a_path_the_files_of_the_workspace_are_taken(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    assert prepare(ws, None).synthetic and len(prepare(ws, None).panel.symbols) > 6
+    prices = prices.assign(symbol="TST" + prices["symbol"].str[-1])
+    ws.raw.mkdir(parents=True)
+    (ws.raw / "desktop.ini").write_text("[.ShellClassInfo]", encoding="utf-8")
+    assert prepare(ws, None).synthetic
+    prices.iloc[: len(prices) // 2].to_csv(ws.raw / "prices.csv", index=False)
+    assert not prepare(ws, None).synthetic
+    ws.weekly_updates.mkdir(parents=True)
+    prices.to_csv(ws.weekly_updates / "update.csv", index=False)
+    assert len(prepare(ws, None).prices) == len(prices)
+
+
+def test_what_is_stored_is_what_comes_back_and_other_code_is_noticed(tmp_path, prices, monkeypatch):
+    ws = Workspace(tmp_path)
+    first = prepare(ws, prices)
+    again = prepare(ws, prices)
+    assert again.panel.values.tobytes() == load_prepared(ws).panel.values.tobytes() == first.panel.values.tobytes()
+    other = replace(FEATURES["gap"], compute=lambda history: 0 * history.close)
+    monkeypatch.setitem(FEATURES, "gap", other)
+    assert not prepare(ws, prices).panel.agrees_with(first.panel)
+    assert not load_prepared(ws).panel.agrees_with(first.panel)
+
+
+def test_set_whose_proof_failed_is_refused(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    write_json(prepare(ws, prices).folder / PROOF, {"passed": False})
+    with pytest.raises(DataError, match="knows the future"):
+        load_prepared(ws)
+
+
+def test_panel_of_some_symbols_does_not_stand_for_all(tmp_path, panel):
+    ws = Workspace(tmp_path)
+    keep_panel(ws, panel.select(panel.symbols[:2]))
+    keep_panel(ws, panel)
+    assert load_panel(ws, panel.data_id).symbols == panel.symbols
+    keep_panel(ws, panel.select(panel.symbols[:2]))
+    assert load_panel(ws, panel.data_id).symbols == panel.symbols
+
+
+def test_index_with_a_bad_row_or_too_few_days_is_told(tmp_path, prices):
+    days = np.sort(prices["date"].unique())
+    index = pd.DataFrame({"symbol": "VNINDEX", "date": days, "close": 1000.0})
+    index.loc[7, "close"] = 0.0
+    prices.to_csv(tmp_path / "prices.csv", index=False)
+    (tmp_path / "raw").mkdir()
+    for table, used, said in ((index, True, "1 rows without a positive close"), (index[100:], False, "is not used")):
+        prices.to_csv(tmp_path / "raw" / "prices.csv", index=False)
+        table.to_csv(tmp_path / "raw" / "VNINDEX.csv", index=False)
+        made = prepare(Workspace(tmp_path / "ws"), tmp_path / "raw")
+        assert (made.index is not None) == used and said in " ".join(made.cleaning.warnings)

@@ -1,7 +1,9 @@
 import gzip
 import io
+import runpy
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,15 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.data import collect
-from vnq_colab.data.prices import adjustment_factors, load_index, load_prices, read_prices, typed_prices
+from vnq_colab.data.prices import (
+    adjustment_factors,
+    load_index,
+    load_prices,
+    price_files,
+    read_prices,
+    typed_index,
+    typed_prices,
+)
 from vnq_colab.errors import ConfigError, DataError
 
 GOOD = ("symbol,date,open,high,low,close,volume\n"
@@ -53,10 +63,10 @@ def test_harmless_differences_change_nothing(tmp_path, change):
     ("symbol,date,open,high,low,close,volume\n", "no rows below the header"),
     (GOOD.replace("close", "clsoe"), "column close is missing.*Did you mean 'clsoe'"),
     (GOOD.replace("symbol,date", "a,b"), "columns symbol, date are missing"),
-    (GOOD.replace("2024-01-03", "yesterday"), "row 3: date is 'yesterday', not a date"),
+    (GOOD.replace("2024-01-03", "yesterday"), "row 3: date is 'yesterday', not a past date such as"),
     (GOOD.replace("11000,2000", "dear,2000"), "row 3: close is 'dear', not a number"),
     (GOOD.replace("FPT,2024-01-03", "../../EVIL,2024-01-03"), "symbol is '../../EVIL', not letters and digits"),
-    (GOOD.replace("2024-01-03", "9999-12-31"), "row 3: date is '9999-12-31', not a date"),
+    (GOOD.replace("2024-01-03", "9999-12-31"), "row 3: date is '9999-12-31', not a past date such as"),
     (GOOD.replace("symbol,", "Close,symbol,").replace("FPT,", "1,FPT,"), "column close stands twice"),
     (GOOD.replace("2024-01-02", "2024-01-02T00+07:00").replace("2024-01-03", "2024-01-03T00+08:00"), "time zones"),
     ("PAR1 but not really", "cannot be read as parquet or CSV"),
@@ -80,6 +90,16 @@ def test_hidden_and_lock_files_are_passed_over(tmp_path):
     assert len(load_prices(tmp_path)[0]) == 2
 
 
+def test_price_files_are_those_that_are_read(tmp_path):
+    assert price_files(tmp_path / "missing") == price_files(tmp_path) == []
+    (tmp_path / "more").mkdir()
+    for name in ("b.csv", "more/c.csv", "a.csv", "desktop.ini", ".hidden.csv", "~$a.csv", "notes.md"):
+        write(tmp_path, GOOD, name)
+    (tmp_path / "folder.csv").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in price_files(tmp_path)] == ["a.csv", "b.csv", "more/c.csv"]
+    assert {file.file for file in read_prices(tmp_path).files} == {"a.csv", "b.csv", "more/c.csv"}
+
+
 def test_empty_folder_says_what_to_put_there(tmp_path):
     with pytest.raises(DataError, match="Put the price files there"):
         load_prices(tmp_path)
@@ -95,6 +115,49 @@ def test_index_takes_the_named_one(tmp_path):
     assert load_index(path)["close"].tolist() == [1100.0]
     with pytest.raises(DataError, match="no index HNX"):
         load_index(path, "HNX")
+
+
+@pytest.mark.parametrize("line, said", [
+    ("VNINDEX,2024-01-04,", "2024-01-04: the close of the index is missing"),
+    ("VNINDEX,2024-01-04,-1", "2024-01-04: the close of the index is -1, not above 0"),
+    ("VNINDEX,2024-01-04,0", "2024-01-04: the close of the index is 0, not above 0"),
+    ("VNINDEX,2024-13-04,1100", r"days of the index cannot be read \(date unreadable or in the future 1\)"),
+    ("VNINDEX,2062-01-04,1100", r"days of the index cannot be read \(date unreadable or in the future 1\)"),
+    ("VNINDEX,2024-01-04,many", r"days of the index cannot be read \(number unreadable 1\)")])
+def test_an_index_file_with_a_day_that_has_no_close_is_refused(tmp_path, line, said):
+    days = pd.bdate_range("2023-01-02", periods=60).strftime("%Y-%m-%d")
+    text = "symbol,date,close\n" + "".join(f"VNINDEX,{day},1100\nVN30,{day},\n" for day in days)
+    path = write(tmp_path, text + line + "\n", "index.csv")
+    with pytest.raises(DataError, match=f"index.csv: {said}") as caught:
+        load_index(path)
+    assert "\n" not in str(caught.value)
+    assert len(load_index(write(tmp_path, text, "sound.csv"))) == 60, "another index may have gaps"
+
+
+def test_an_index_of_one_s_own_is_a_table_of_days_and_closes():
+    table = pd.DataFrame({"Close": [1103, 1101, 1102], " DATE": ["2024-01-03", "2024-01-02", "2024-01-03"], "x": "y"})
+    expected = pd.DataFrame({"date": pd.to_datetime(["2024-01-02", "2024-01-03"]).astype("datetime64[ns]"),
+                             "close": [1101.0, 1102.0]})
+    pd.testing.assert_frame_equal(typed_index(table), expected)
+    pd.testing.assert_frame_equal(typed_index(expected), expected)
+    pd.testing.assert_frame_equal(typed_index(expected.astype({"date": "datetime64[s]", "close": object})), expected)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda table: table.set_index("date"), "one column date.*found 2 rows of close"),
+    (lambda table: table.rename(columns={"close": "price"}), "one column close .*found 2 rows of date, price"),
+    (lambda table: table.assign(Close=1.0), "one column close"),
+    (lambda table: table.head(0), "found 0 rows"),
+    (lambda table: table.assign(close=[1100, None]), "2024-01-03: the close of the index is missing"),
+    (lambda table: table.assign(close=[1100, 0]), "2024-01-03: the close of the index is 0, not above 0"),
+    (lambda table: table.assign(close=[1100, np.inf]), "2024-01-03: the close of the index is not finite"),
+    (lambda table: table.assign(close=["1100", "dear"]), "close is 'dear', not a number"),
+    (lambda table: table.assign(date=["2024-01-02", None]), "date is None, not a past date"),
+    (lambda table: table.assign(date=["2024-01-02", "2062-01-02"]), "date is '2062-01-02', not a past date")])
+def test_an_index_of_one_s_own_that_is_none_is_refused(change, said):
+    with pytest.raises(DataError, match=said) as caught:
+        typed_index(change(pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "close": [1100.0, 1101.0]})))
+    assert "\n" not in str(caught.value)
 
 
 def test_days_with_a_time_zone_are_days_in_vietnam(tmp_path):
@@ -133,7 +196,7 @@ def test_a_doubtful_unit_is_an_error_that_names_the_file_and_the_option(tmp_path
     level = 333.333 / doubtful["close"].median()
     doubtful.assign(**{name: doubtful[name] * level for name in ("open", "high", "low", "close")}).to_csv(
         tmp_path / "x.csv", index=False)
-    with pytest.raises(DataError, match=r"x.csv: the median close is 333.*--unit VND or --unit kVND"):
+    with pytest.raises(DataError, match=r"x.csv: the median close is 333.*--unit x.csv=kVND"):
         read_prices(tmp_path)
     median = {unit: read_prices(tmp_path, unit=unit).prices["close"].median() for unit in ("VND", "kVND")}
     assert median["VND"] == pytest.approx(333.333) and median["kVND"] == pytest.approx(333_333)
@@ -153,7 +216,7 @@ def test_a_doubtful_unit_is_settled_by_a_file_of_the_same_stock(tmp_path, prices
 def test_files_that_contradict_each_other_in_the_unit_are_refused(tmp_path, prices):
     prices.to_csv(tmp_path / "a.csv", index=False)
     prices.to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(DataError, match="about 1,000 times those of .*b.csv for the same stocks. Say which"):
+    with pytest.raises(DataError, match="about 1,000 times those of .*b.csv for the same stocks. Name the file"):
         read_prices(tmp_path, unit={"a.csv": "kVND", "b.csv": "VND"})
 
 
@@ -200,9 +263,9 @@ def test_later_files_win_and_unadjusted_ones_come_first(tmp_path, prices):
     one = prices[prices["symbol"] == "SYN001"]
     one.to_csv(tmp_path / "a_newest.csv", index=False)
     one.head(400).to_csv(tmp_path / "z_older.csv", index=False)
-    write(tmp_path, CAFEF + "SYN001,20301231,20.1,20.2,20.0,20.1,500\n", "CafeF.RAW_HSX.Upto31.12.2030.csv")
+    write(tmp_path, CAFEF + "SYN001,20260105,20.1,20.2,20.0,20.1,500\n", "CafeF.RAW_HSX.Upto05.01.2026.csv")
     reading = read_prices(tmp_path)
-    assert list(reading.prices["file"].cat.categories) == ["CafeF.RAW_HSX.Upto31.12.2030.csv", "z_older.csv",
+    assert list(reading.prices["file"].cat.categories) == ["CafeF.RAW_HSX.Upto05.01.2026.csv", "z_older.csv",
                                                            "a_newest.csv"]
     assert reading.prices["file"].cat.ordered
 
@@ -213,6 +276,28 @@ def test_several_paths_are_one_reading(tmp_path):
         write(tmp_path / folder, f"time,open,high,low,close,volume\n2024-01-{day},60,61,59,60.5,7\n", "VNM.csv")
     reading = read_prices([tmp_path / "raw", tmp_path / "weekly_updates"])
     assert [file.file for file in reading.files] == ["raw/VNM.csv", "weekly_updates/VNM.csv"]
+
+
+def test_files_of_one_name_are_told_apart_and_all_are_read(tmp_path):
+    line = "time,open,high,low,close,volume\n2024-01-{day},60,61,59,60.5,7\n"
+    for day, folder in (("02", "one/raw"), ("03", "two/raw"), ("04", "three/raw")):
+        (tmp_path / folder).mkdir(parents=True)
+        write(tmp_path / folder, line.format(day=day), "VNM.csv")
+    reading = read_prices([tmp_path / "one/raw", tmp_path / "two/raw", tmp_path / "three/raw"],
+                          unit={"VNM.csv": "kVND"})
+    names = ["raw/VNM.csv", "raw/VNM.csv (2)", "raw/VNM.csv (3)"]
+    assert [file.file for file in reading.files] == list(reading.prices["file"].cat.categories) == names
+    assert reading.prices["date"].dt.day.tolist() == [2, 3, 4] and reading.prices["symbol"].unique() == ["VNM"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_in_a_zip_are_both_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for day in ("02", "03"):
+            archive.writestr("VNM.csv", f"time,open,high,low,close,volume\n2024-01-{day},60,61,59,60.5,7\n")
+    reading = read_prices(tmp_path)
+    assert [file.file for file in reading.files] == ["a.zip/VNM.csv", "a.zip/VNM.csv (2)"]
+    assert reading.prices["date"].dt.day.tolist() == [2, 3]
 
 
 @pytest.mark.parametrize("name, content, message", [
@@ -292,3 +377,35 @@ def test_real_files_are_read_without_an_option(name, form, unit, symbols):
 def test_real_intraday_files_are_refused():
     with pytest.raises(DataError, match="BTC_USD_1h.csv: holds 7,196 rows for 301 days: intraday data"):
         read_prices(SHARED_DATA / "crypto_1h")
+
+
+def test_sources_agreement_compares_the_raw_closes_of_a_source_with_both(tmp_path):
+    source = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "source_agreement.py"))["source"]
+    for kind, close in (("HSX", "10.4"), ("RAW_HSX", "20.8")):
+        line = f"FPT,20240102,{close},{close},{close},{close},500\n"
+        write(tmp_path, CAFEF + line, f"CafeF.{kind}.Upto02.01.2024.csv")
+    assert source(tmp_path)[["symbol", "close", "step"]].values.tolist() == [["FPT", 20_800, 100]]
+
+
+def test_dates_off_by_a_day_are_refused(prices, tmp_path):
+    shifted = prices.assign(date=prices["date"].dt.strftime("%Y-%m-%dT17:00:00Z"))
+    shifted.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match="20% of the dates are Saturdays and Sundays"):
+        load_prices(tmp_path / "x.csv")
+
+
+def test_line_that_cannot_be_read_is_left_out_when_asked(prices, tmp_path):
+    text = prices.to_csv(index=False) + "Total,,,,,,12,\n"
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="a past date"):
+        load_prices(tmp_path / "x.csv")
+    kept, report = load_prices(tmp_path / "x.csv", on_bad_rows="drop")
+    assert len(kept) == len(prices) and sum(report.files[0].dropped.values()) == 1
+
+
+def test_unit_for_all_files_is_refused_where_one_is_clearly_in_the_other(prices, tmp_path):
+    prices.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match="clearly in VND .*--unit x.csv=kVND"):
+        load_prices(tmp_path / "x.csv", unit="kVND")
+    insisted, _ = load_prices(tmp_path / "x.csv", unit={"x.csv": "kVND"})
+    assert insisted["close"].iloc[0] == pytest.approx(1000 * prices["close"].iloc[0])

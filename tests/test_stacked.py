@@ -155,7 +155,7 @@ def test_absent_day_is_never_looked_at():
 def test_row_without_any_key_gives_zero_attention():
     present = torch.tensor([[[False, False, True]]])
     mask, any_key = stacked.attention_mask(present)
-    mixed = stacked.attention(torch.randn(1, 3, 12), mask, any_key, n_heads=2)
+    mixed = stacked.attention(torch.randn(1, 3, 12), mask, any_key, n_heads=2, n_last=3)
     assert torch.equal(mixed[0, :2], torch.zeros(2, 4)) and mixed[0, 2].abs().min() > 0
 
 
@@ -168,18 +168,31 @@ def test_position_sees_nothing_later():
     assert not torch.allclose(output[:, :, 12:], other[:, :, 12:])
 
 
-def test_last_position_alone_equals_the_last_of_all():
+@pytest.mark.parametrize("n_last", [1, 7])
+def test_last_positions_alone_equal_the_last_of_all(n_last):
     network, weights, x, present, _ = make_stack()
-    alone = network.forward(weights, x, present, last_only=True)
-    torch.testing.assert_close(alone[:, :, 0], network.forward(weights, x, present)[:, :, -1], rtol=1e-5, atol=1e-6)
+    alone = network.forward(weights, x, present, n_last=n_last)
+    torch.testing.assert_close(alone, network.forward(weights, x, present)[:, :, -n_last:], rtol=1e-5, atol=1e-6)
+
+
+def test_attention_equals_pytorch_s_own(double):
+    present = torch.rand(2, 3, 20) > 0.3
+    present[..., 0] = True  # every query sees a key
+    mask, any_key = stacked.attention_mask(present)
+    qkv = torch.randn(6, 20, 48)
+    query, key, value = qkv.unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+    theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(stacked.attention(qkv, mask, any_key, 4, 20), theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_dropout_keeps_the_mean_and_the_share():
-    noise = torch.Generator().manual_seed(0)
-    dropped = stacked.dropout(torch.ones(200_000), 0.1, noise)
+    x, h, noise = torch.ones(200_003), torch.full((200_003,), 2.0), torch.Generator().manual_seed(0)
+    dropped = stacked.add_dropped(h, x, 0.1, noise) - 2
     assert (dropped == 0).float().mean() == pytest.approx(0.1, abs=0.005)
     assert dropped.mean() == pytest.approx(1.0, abs=0.01)
-    assert torch.equal(stacked.dropout(torch.ones(3), 0.1, None), torch.ones(3))
+    neighbours = (dropped == 0).float() - 0.1
+    assert torch.corrcoef(torch.stack([neighbours[:-1], neighbours[1:]]))[0, 1].abs() < 0.01
+    assert torch.equal(stacked.add_dropped(h, x, 0.1, None), h + x)
 
 
 def test_initial_weights_belong_to_seed_symbol_and_member():

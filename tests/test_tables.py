@@ -1,6 +1,7 @@
 import datetime as dt
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -35,9 +36,18 @@ def test_times_of_parquet_are_days_in_vietnam():
     assert days(dt.datetime(2021, 3, 3, 17), dt.datetime(2021, 3, 14, 17), type=pa.timestamp("us", "UTC")) == DAYS
 
 
-@pytest.mark.parametrize("cell", ["30/11/-0001", "31/02/2021", "yesterday", "1", "9999-12-31", "99999", "", None])
+@pytest.mark.parametrize("cell", ["30/11/-0001", "31/02/2021", "yesterday", "1", "9999-12-31", "2062-01-03", "99999",
+                                  "", None])
 def test_what_is_no_day_is_not_a_time(cell):
     assert days("13/02/2021" if "/" in str(cell) else "2021-02-13", cell) == ["2021-02-13", "NaT"]
+
+
+def test_a_day_is_read_up_to_tomorrow_in_vietnam():
+    tomorrow = pd.Timestamp.now("Asia/Ho_Chi_Minh").date() + dt.timedelta(days=1)
+    near = [tomorrow - dt.timedelta(days=1), tomorrow, tomorrow + dt.timedelta(days=2)]
+    read = [f"{near[0]}", f"{near[1]}", "NaT"]
+    assert days(*map(str, near)) == days(*near) == read
+    assert days(*(f"{day} 23:59:00+07:00" for day in near)) == read
 
 
 def test_day_and_month_are_told_apart_by_weekends_and_order_or_not_at_all():

@@ -33,6 +33,7 @@ _HOMES = {
     "opponents": "models.baselines",
     "plots": "evaluation.plots",
     "prepare": "data.prepared",
+    "price_files": "data.prices",
     "prove_no_lookahead": "data.lookahead",
     "read_all": "data.prepared",
     "release_gpu": "colab",

@@ -47,14 +47,14 @@ def main(words: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------ the commands
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate and export, end to end."""
-    from vnq_colab.delivery.review import PROOF
+    from vnq_colab.delivery.review import is_proven
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
     config = _config(options)  # a wrong setting is said before the work
     prepared = _prepare(ws, options)
     _tell(options, repr(prepared))
-    if not (prepared.folder / PROOF).exists():  # once for each set: it takes longer than preparing it
+    if not is_proven(prepared):  # once for each set: it takes longer than preparing it
         reviewed = _review(ws, prepared, options)
         _tell(options, repr(reviewed))
         if not reviewed.proof.passed:
@@ -187,7 +187,9 @@ def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) ->
     from vnq_colab.data.prepared import read_all
     from vnq_colab.delivery.review import review
 
-    return review(prepared, read_all(ws, options.data, unit=_units(options)).prices)
+    how = _reading(options)
+    rows = read_all(ws, options.data, unit=how["unit"], on_bad_rows=how["on_bad_rows"]).prices
+    return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def data_flags(sub: Parser) -> None:
     source.add_argument("--data", metavar="PATH",
                         help="price file, zip or folder, in any known format: CafeF, vnstock, AmiBroker, cophieu68, "
                              "VNDirect, Yahoo, or columns symbol, date, open, high, low, close, volume; what lies in "
-                             "data/weekly_updates/ is merged into it (default: a synthetic market)")
+                             "data/weekly_updates/ is merged into it (default: data/raw/ of the workspace, and a "
+                             "synthetic market when there are no files)")
     source.add_argument("--from-drive-link", dest="data", metavar="URL",
                         help="the same from a Google Drive share link; downloaded into data/raw/ once")
     price_flags(sub)
@@ -53,7 +54,8 @@ def price_flags(sub: Parser) -> None:
                      help="stop at a bad row, leave it out, or repair what can be repaired (default: raise for tables "
                           "in our own columns, treat for the files of vendors)")
     sub.add_argument("--treat", action="append", default=[], metavar="DISEASE=TREATMENT",
-                     help="another treatment for one disease, e.g. unadjusted_action=keep; may be repeated")
+                     help="another treatment for one disease, e.g. unadjusted_action=keep; a wrong name lists all; "
+                          "may be repeated")
     sub.add_argument("--unit", action="append", default=[], metavar="[FILE=]UNIT",
                      help="VND or kVND (thousand VND) when the prices do not say it clearly; may be repeated")
 

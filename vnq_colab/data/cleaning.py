@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.diseases import DISEASES, plan_treatments
-from vnq_colab.data.findings import CleaningReport, FileFacts, Finding
+from vnq_colab.data.chart import PRICES, Chart, where
+from vnq_colab.data.diseases import plan_treatments
+from vnq_colab.data.findings import CleaningReport, FileFacts
 from vnq_colab.data.jumps import find_actions, price_limits, starts, unit_levels
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.data.sources import combine
 from vnq_colab.errors import DataError
 
-PRICES = ("open", "high", "low", "close")
 SOUND = (1e-3, 1e9)  # [VND] a price outside is none
 MOST_VOLUME = 1e15  # [shares]
 FAR_CLOSE = 1.5  # a close that far outside the day's range, as a ratio, makes neither of them believable
@@ -25,6 +25,7 @@ USUAL_DAYS = "30D"  # about 20 trading days
 LEAST_SYMBOLS = 5  # symbols that must have traded in that time before a day can be called closed
 FEW = 0.05  # [fraction]
 LONG_GAP = 5  # [trading days]
+LEAST_DAYS = 20  # from which the distance of days is judged
 
 
 def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Mapping[str, str] | None = None,
@@ -38,77 +39,33 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: M
     be repaired. All else gets its default treatment. `treatments` overrides any of them: {"unit_jump": "raise"};
     `diseases.DISEASES` has every name, default and choice.
     """
-    chart = _Chart(plan_treatments(on_bad_rows, treatments), source, len(raw))
-    rows = _one_per_file(*_treat_rows(_sorted(raw), chart), chart)
-    rows, merged = combine(rows)
-    chart.add(merged)
-    rows = _keep_to_calendar(rows, chart)
+    chart = Chart(plan_treatments(on_bad_rows, treatments), source, len(raw))
+    rows = _keep_to_calendar(_merged(raw, chart), chart)
     rows = _name_exchanges(rows, chart)
     rows = _undo_jumps(rows, chart)
     days = rows["date"]
     report = CleaningReport(source, len(raw), len(rows), int(rows["symbol"].nunique()), f"{days.min():%Y-%m-%d}",
                             f"{days.max():%Y-%m-%d}", chart.findings, files=list(files))
-    for name in {"symbol", "exchange"} & set(rows.columns):
-        rows[name] = rows[name].astype(rows[name].cat.categories.dtype)
+    return _named(rows), report
+
+
+def merge_files(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Mapping[str, str] | None = None,
+                ) -> pd.DataFrame:
+    """What `clean_prices` cleans on: the rows of all files made sound and merged, one per symbol and day."""
+    return _named(_merged(raw, Chart(plan_treatments(on_bad_rows, treatments), "the price table", len(raw))))
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a price table, symbols and exchanges as text."""
     columns = ["symbol", "date", *PRICES, "volume", "raw_close", "exchange"]
-    return rows[[name for name in columns if name in rows]], report
+    return rows[[name for name in columns if name in rows]].assign(
+        **{name: rows[name].astype(rows[name].cat.categories.dtype) for name in {"symbol", "exchange"} & set(rows)})
 
 
-class _Chart:
-    """The treatment of each disease, and what was found so far."""
-
-    def __init__(self, plan: dict[str, str], source: str, n_read: int) -> None:
-        self.plan, self.source, self.n_read = plan, source, n_read
-        self.findings: list[Finding] = []
-
-    def treat(self, slug: str, rows: pd.DataFrame, sick: np.ndarray, gone: np.ndarray,
-              repair: Callable[[np.ndarray], np.ndarray] | None = None,
-              words: Callable[[int], str] | None = None) -> None:
-        """Treats the sick rows that are not gone yet, and marks in `gone` those that are to go.
-
-        `repair` heals in place what it can of the rows it is given, and says which; `words` describes a row.
-        """
-        sick = sick & ~gone
-        if not sick.any():
-            return
-        treatment, words = self.plan[slug], words or (lambda row: _in_words(rows.iloc[row], slug))
-        if treatment == "raise":
-            raise DataError(self._refusal(slug, words(int(sick.argmax())), int(sick.sum())))
-        healed = repair(sick) if treatment == "repair" else sick if treatment == "keep" else np.zeros_like(sick)
-        lost = sick & ~healed
-        if treatment == "drop symbol":
-            start = starts(rows["symbol"].cat.codes.to_numpy())
-            total = np.cumsum(sick)
-            lost = (total > total[start] - sick[start]) & ~gone
-        for found, done in ((healed, "kept" if treatment == "keep" else "repaired"), (lost, "dropped")):
-            if found.any():
-                self.findings.append(Finding(DISEASES[slug].name, done, int(found.sum()),
-                                             words(int((found & sick).argmax()))))
-        gone |= lost
-
-    def add(self, findings: list[Finding]) -> None:
-        """Findings of the merging of files; raises where one of them is not to be accepted."""
-        slugs = {disease.name: slug for slug, disease in DISEASES.items()}
-        for finding in findings:
-            if self.plan[slugs[finding.disease]] == "raise":
-                raise DataError(self._refusal(slugs[finding.disease], finding.example, finding.rows))
-        self.findings += findings
-
-    def keep(self, rows: pd.DataFrame, gone: np.ndarray) -> pd.DataFrame:
-        """The rows that stay. Raises DataError when there are none."""
-        if gone.all():
-            raise DataError(f"{self.source}: no usable row is left of {self.n_read:,}. Look at the file: is it a price "
-                            "table?")
-        return rows[~gone].reset_index(drop=True) if gone.any() else rows
-
-    def _refusal(self, slug: str, example: str, n_rows: int) -> str:
-        more = f" (and {n_rows - 1} more rows)" if n_rows > 1 else ""
-        if DISEASES[slug].of_a_row:
-            return (f"{example}{more}. Repair {self.source}, or leave such rows out with --on-bad-rows drop, "
-                    "or have them repaired with --on-bad-rows treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
-        choices = " or ".join(repr(choice) for choice in DISEASES[slug].allowed if choice != "raise")
-        return (f"{example}: {DISEASES[slug].name}{more}. Repair {self.source}, or choose {choices} for {slug!r} in "
-                "treatments=.")
+def _merged(raw: pd.DataFrame, chart: Chart) -> pd.DataFrame:
+    rows, found = combine(_one_per_file(*_treat_rows(_sorted(raw), chart), chart))
+    chart.add(found)
+    return rows
 
 
 def _sorted(raw: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +81,7 @@ def _sorted(raw: pd.DataFrame) -> pd.DataFrame:
     return rows.take(order).reset_index(drop=True)
 
 
-def _treat_rows(rows: pd.DataFrame, chart: _Chart) -> tuple[pd.DataFrame, np.ndarray]:
+def _treat_rows(rows: pd.DataFrame, chart: Chart) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows that are sound in themselves or could be repaired, and which of them were."""
     table = {name: rows[name].to_numpy("float64", copy=True) for name in (*PRICES, "volume")}
     open_, high, low, close, volume = table.values()  # repaired in place
@@ -149,6 +106,10 @@ def _treat_rows(rows: pd.DataFrame, chart: _Chart) -> tuple[pd.DataFrame, np.nda
             column[sick] = np.nan
             return sick
         return forget
+
+    def whole(sick: np.ndarray) -> np.ndarray:
+        volume[sick] = np.rint(volume[sick])
+        return sick
 
     def flat(at: np.ndarray) -> None:
         open_[at] = high[at] = low[at] = close[at]
@@ -178,6 +139,7 @@ def _treat_rows(rows: pd.DataFrame, chart: _Chart) -> tuple[pd.DataFrame, np.nda
         ("huge_price", lambda: any_price(lambda price: price > SOUND[1]), from_close),
         ("missing_volume", lambda: ~(volume >= 0), unknown(volume)),
         ("huge_volume", lambda: volume > MOST_VOLUME, unknown(volume)),
+        ("fractional_volume", lambda: np.isfinite(volume) & (np.rint(volume) != volume), whole),
         ("zero_raw_close", lambda: (raw_close < SOUND[0]) | (raw_close > SOUND[1]), unknown(raw_close)),
         ("high_below_low", lambda: high < low, swapped),
         ("close_outside", lambda: (close > high) | (close < low), widened),
@@ -191,7 +153,7 @@ def _treat_rows(rows: pd.DataFrame, chart: _Chart) -> tuple[pd.DataFrame, np.nda
     return chart.keep(rows.assign(**table), gone), repaired[~gone]
 
 
-def _one_per_file(rows: pd.DataFrame, repaired: np.ndarray, chart: _Chart) -> pd.DataFrame:
+def _one_per_file(rows: pd.DataFrame, repaired: np.ndarray, chart: Chart) -> pd.DataFrame:
     """Of several rows of one symbol, day and file the last that needed no repair, else the last."""
     keys = [rows["symbol"].cat.codes, rows["date"], *([rows["file"].cat.codes] if "file" in rows else [])]
     new = np.r_[True, np.logical_or.reduce([key.to_numpy()[1:] != key.to_numpy()[:-1] for key in keys])]
@@ -214,13 +176,14 @@ def _one_per_file(rows: pd.DataFrame, repaired: np.ndarray, chart: _Chart) -> pd
     return chart.keep(rows, gone)
 
 
-def _keep_to_calendar(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+def _keep_to_calendar(rows: pd.DataFrame, chart: Chart) -> pd.DataFrame:
     """Without days on which there was no market; an unknown volume becomes 0."""
     days, place = _day_places(rows)
     gone = np.zeros(len(rows), bool)
     chart.treat("weekend", rows, (days.day_of_week >= 5)[place], gone)
     rows = chart.keep(rows, gone)
     days, place = _day_places(rows)
+    _refuse_long_bars(days, chart.source)
     volume, close, symbol = rows["volume"].to_numpy(), rows["close"].to_numpy(), rows["symbol"].cat.codes.to_numpy()
     moves = np.r_[False, (close[1:] != close[:-1]) & (symbol[1:] == symbol[:-1])]
     present, traded, moved = (np.bincount(place, weights=weights) for weights in (None, volume > 0, moves))
@@ -234,7 +197,15 @@ def _keep_to_calendar(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
     return chart.keep(rows.assign(volume=np.nan_to_num(volume)), gone)
 
 
-def _name_exchanges(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+def _refuse_long_bars(days: pd.DatetimeIndex, source: str) -> None:
+    """Raises a DataError when most days of the data lie far apart."""
+    dates = days.to_numpy("datetime64[D]")
+    if len(days) >= LEAST_DAYS and (step := np.median(np.busday_count(dates[:-1], dates[1:]))) > 2:
+        raise DataError(f"{source}: there is one row in {step:.0f} weekdays: these are weekly or monthly bars. Bring "
+                        "one row per day.")
+
+
+def _name_exchanges(rows: pd.DataFrame, chart: Chart) -> pd.DataFrame:
     """An unknown exchange is the symbol's of the day before, else HOSE."""
     if "exchange" not in rows:
         return rows
@@ -246,7 +217,7 @@ def _name_exchanges(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
     return rows.assign(exchange=pd.Categorical.from_codes(filled, EXCHANGES))
 
 
-def _undo_jumps(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
+def _undo_jumps(rows: pd.DataFrame, chart: Chart) -> pd.DataFrame:
     """Jumps of the unit and unadjusted corporate actions are undone; then what stays strange is flagged."""
     start, (days, place) = starts(rows["symbol"].cat.codes.to_numpy()), _day_places(rows)
     close = rows["close"].to_numpy()
@@ -260,7 +231,7 @@ def _undo_jumps(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
         return sick
 
     def jump(row: int) -> str:
-        return f"{_where(rows.iloc[row])}: close {close[row - 1]:,.0f} to {close[row]:,.0f} [VND]"
+        return f"{where(rows.iloc[row])}: close {close[row - 1]:,.0f} to {close[row]:,.0f} [VND]"
 
     gone = np.zeros(len(rows), bool)
     chart.treat("unit_jump", rows, level != 0, gone, in_one_unit, jump)
@@ -282,7 +253,7 @@ def _undo_jumps(rows: pd.DataFrame, chart: _Chart) -> pd.DataFrame:
     strange = (close < limits.floor) | (close > limits.ceiling) | (high > low * WIDEST_RANGE)
     chart.treat("beyond_band", rows, strange, gone)
     chart.treat("gap", rows, limits.missed - 1 > LONG_GAP, gone, words=lambda row: (
-        f"{_where(rows.iloc[row])}: {limits.missed[row] - 1} trading days without a row before it"))
+        f"{where(rows.iloc[row])}: {limits.missed[row] - 1} trading days without a row before it"))
     last = np.flatnonzero(np.r_[start[1:] != start[:-1], True])
     traded = np.maximum.accumulate(np.where(rows["volume"] > 0, np.arange(len(rows)), -1))[last]
     traded = np.where(traded < start[last], last, traded)
@@ -301,20 +272,3 @@ def _day_places(rows: pd.DataFrame) -> tuple[pd.DatetimeIndex, np.ndarray]:
 
 def _mask(places: np.ndarray | list[int], length: int) -> np.ndarray:
     return np.bincount(np.asarray(places, int), minlength=length) > 0
-
-
-def _where(row: pd.Series) -> str:
-    return f"{row['symbol']} {row['date']:%Y-%m-%d}"
-
-
-def _in_words(row: pd.Series, slug: str) -> str:
-    """ "HPG 2021-03-15: high 41,200 < low 41,900 [VND]"."""
-    if slug == "high_below_low":
-        return f"{_where(row)}: high {row['high']:,.0f} < low {row['low']:,.0f} [VND]"
-    if slug.endswith("price") or slug.endswith("outside") or slug == "beyond_band":
-        name = "open or close outside [low, high]" if slug.endswith("outside") else DISEASES[slug].name
-        found = ", ".join(f"{price} {row[price]:,.0f}" for price in PRICES)
-        return f"{_where(row)}: {name} ({found} [VND])"
-    if "volume" in slug:
-        return f"{_where(row)}: {DISEASES[slug].name} ({row['volume']:,.0f})"
-    return f"{_where(row)}: {DISEASES[slug].name}"

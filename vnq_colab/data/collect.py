@@ -22,7 +22,7 @@ from vnq_colab.data.downloads import Downloads, flaw_of_zip, is_live, is_web_pag
 from vnq_colab.data.market import VN102
 from vnq_colab.data.splits import to_day
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
-from vnq_colab.files import require_space, sha256_of, storage_error
+from vnq_colab.files import read_json, require_space, sha256_of, storage_error, write_json
 from vnq_colab.layout import Workspace
 
 CAFEF = "https://cafef1.mediacdn.vn/data/ami_data"
@@ -49,7 +49,7 @@ class Collected:
     files: tuple[Path, ...]  # all that are there and verified
     day: str  # the newest day that was found, "2026-11-20"
     skipped: tuple[str, ...]  # names of those that were there already
-    notes: tuple[str, ...]  # what was removed, passed over or not found
+    notes: tuple[str, ...]  # what was passed over, not found, or is replaced by now
 
     def __repr__(self) -> str:
         size = sum(file.stat().st_size for file in self.files if file.exists()) / 1e6
@@ -65,7 +65,7 @@ def collect_prices(ws: Workspace, *, day: str | None = None, source: str = "cafe
     """Brings the newest price files up to `day` (None: today in Vietnam) into `data/raw/`.
 
     source "cafef": one zip per kind, of the newest day that has it, at most `look_back_days` back, from `url` (None:
-    CafeF's own); an older zip of the kind that an earlier call fetched is removed, an interrupted download goes on.
+    CafeF's own); an interrupted download goes on. Nothing is removed: a note says which older zips are not needed.
     source "vnstock": the daily history of each of `symbols` as `vnstock/SYMBOL.csv`, prices as they come.
     Raises DataError when nothing is found, or the site does not answer.
     """
@@ -97,7 +97,7 @@ def _collect_cafef(downloads: Downloads, days: list[dt.date], url: str, kinds: t
                 notes += [] if str(error).startswith("HTTP") else [f"{name} was passed over: {error}"]
             else:
                 found[kind] = day, downloads.folder / name
-                notes += _remove_older(kind, day, downloads)
+                notes += _older_than(day, kind, downloads.folder)
                 break
         else:
             notes.append(f"no {kind} zip of {days[-1]} to {days[0]} was found")
@@ -119,16 +119,17 @@ def _bring_zip(link: str, name: str, downloads: Downloads, kind: str, day: dt.da
         if flaw := flaw_of_zip(downloads.folder / name):
             raise DataError(f"{downloads.folder / name}: {flaw}. Remove it, then collect again.")
         return True
-    part, reason = downloads.folder / f".{name}.part", ""
+    part, reason = downloads.scratch / f"{kind}.part", ""
     for pause in (0, *RETRY_SECONDS):
         time.sleep(pause)
         try:
-            resumed = _receive(link, part, downloads, {"file": name, "kind": kind, "day": f"{day}"}, quiet)
+            resumed = _receive(link, part, name, downloads.folder, quiet)
         except (OSError, http.client.HTTPException) as error:
             reason = _reason_to_retry(error, part)
             continue
         if not (reason := flaw_of_zip(part)):
             downloads.put_in_place(link, part, name, kind=kind, day=f"{day}")
+            part.unlink()
             say(f"{name}: {(downloads.folder / name).stat().st_size / 1e6:,.1f} MB, verified", quiet)
             return False
         part.unlink()
@@ -152,13 +153,16 @@ def _reason_to_retry(error: Exception, part: Path) -> str:
     return str(error) or type(error).__name__
 
 
-def _receive(link: str, part: Path, downloads: Downloads, facts: dict[str, str], quiet: bool) -> bool:
+def _receive(link: str, part: Path, name: str, folder: Path, quiet: bool) -> bool:
     """Appends to `part` what is missing of it, or begins anew; True when an earlier part was used.
 
-    Raises OSError when the connection breaks, the body is short, or the server answers with an error.
+    Beside the part lies a JSON with its link, length and validator. `folder` is where the file goes in the end. Raises
+    OSError when the connection breaks, the body is short, or the server answers with an error.
     """
-    known = downloads.entries.get(link, {})
-    have = part.stat().st_size if part.exists() else 0
+    state = part.with_suffix(".json")
+    known = read_json(state) if state.exists() and part.exists() else {}
+    known = known if known.get("link") == link else {}
+    have = part.stat().st_size if known else 0
     if have and have == known.get("total"):
         return True
     headers = {"User-Agent": "Mozilla/5.0 (compatible; vnq_colab)", "Accept-Encoding": "identity"}
@@ -171,15 +175,17 @@ def _receive(link: str, part: Path, downloads: Downloads, facts: dict[str, str],
                 part.unlink()
                 raise ConnectionError("the site went on with another file")
         else:
+            part.unlink(missing_ok=True)  # before its state changes
             have, length = 0, response.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
             etag = response.headers.get("ETag", "")  # a weak one must not stand in If-Range. Source: RFC 9110, 13.1.5
             validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-            downloads.note(link, **(known | facts | {"total": total, "validator": validator}))
-        require_space(part.parent, (total or 0) - have, facts["file"])
+            require_space(folder, total or 0, name)
+            write_json(state, {"link": link, "total": total, "validator": validator})
+        require_space(part.parent, (total or 0) - have, name)
         resumed = have > 0
         with open(part, "ab" if resumed else "wb") as file, \
-                progress(facts["file"], total, done=have, quiet=quiet) as advance:
+                progress(name, total, done=have, quiet=quiet) as advance:
             while piece := response.read(PIECE):
                 have += file.write(piece)
                 advance(len(piece))
@@ -188,23 +194,12 @@ def _receive(link: str, part: Path, downloads: Downloads, facts: dict[str, str],
     return resumed
 
 
-def _remove_older(kind: str, day: dt.date, downloads: Downloads) -> list[str]:
-    """Removes earlier zips of a kind that this module fetched, now that a newer one is verified; says which."""
-    notes = []
-    for link, entry in list(downloads.entries.items()):
-        if entry.get("kind") != kind or entry["day"] >= f"{day}":
-            continue
-        if downloads.is_verified(link):  # as we fetched it; what somebody changed since is theirs
-            file = downloads.folder / entry["file"]
-            os.truncate(file, 0)  # Drive's trash keeps a removed file for 30 days, and counts it
-            file.unlink()
-            notes.append(f"{file.name} was removed: {kind} up to {day} replaces it")
-        (downloads.folder / f".{entry['file']}.part").unlink(missing_ok=True)
-        downloads.forget(link)
-    newest = KINDS[kind].format(f"{day:%d%m%Y}")
-    rest = sorted({file.name for file in downloads.folder.glob(KINDS[kind].format("*"))} - {newest})
-    return notes + ([f"{name_a_few(rest)}: not fetched by us, so it stays; without it, reading is faster"]
-                    if rest else [])
+def _older_than(day: dt.date, kind: str, folder: Path) -> list[str]:
+    """Says which zips of a kind the one of `day` replaces. They stay: removing is the person's."""
+    stamp = len(KINDS[kind].partition("{}")[0])
+    days = {file.name: file.name[stamp:stamp + 8] for file in folder.glob(KINDS[kind].format("*"))}
+    older = sorted(name for name, at in days.items() if at[4:] + at[2:4] + at[:2] < f"{day:%Y%m%d}")
+    return [f"{name_a_few(older)}: {kind} up to {day} replaces it; without it, reading is faster"] if older else []
 
 
 # ----------------------------------------------------------------------------------------------------------- vnstock
@@ -215,7 +210,8 @@ def _collect_vnstock(downloads: Downloads, symbols: tuple[str, ...], last: str, 
         raise DataError('vnstock is needed for source="vnstock". Install it with: pip install vnstock') from None
     require_space(downloads.folder, 3e5 * len(symbols), "the history of every symbol")
     files, skipped, failed, called = [], [], {}, False
-    with progress("vnstock", len(symbols), unit="symbols", quiet=quiet) as advance:
+    with progress("vnstock", len(symbols), unit="symbols", quiet=quiet) as advance, \
+            tempfile.TemporaryDirectory() as scratch:
         for symbol in symbols:
             link, name = f"vnstock:{symbol}", f"{symbol}.csv"
             if downloads.is_verified(link) and downloads.entries[link]["day"] == last:
@@ -230,7 +226,7 @@ def _collect_vnstock(downloads: Downloads, symbols: tuple[str, ...], last: str, 
                     table = Quote(symbol=symbol, source="VCI").history(start=VNSTOCK_FROM, end=last, interval="1D")
                     if not len(table):
                         raise ValueError("no rows")
-                    table.to_csv(part := downloads.folder / f".{name}.part", index=False)
+                    table.to_csv(part := Path(scratch, name), index=False)
                 except (Exception, SystemExit) as error:  # at its rate limit, vnstock calls sys.exit
                     failed[symbol] = (str(error) or type(error).__name__).splitlines()[0]
                 else:

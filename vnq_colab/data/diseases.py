@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError
 
 ON_BAD_ROWS = ("raise", "drop", "treat")
 ROW = ("repair", "drop row", "drop symbol", "raise")  # what can be done about a row that cannot stay as it is
@@ -36,6 +36,7 @@ DISEASES = {
         "volume missing or negative", "Another file's volume is taken, else 0: the price is worth keeping.",
         "repair", ROW, True),
     "huge_volume": Disease("volume beyond 1e15", "More than there are shares; as if missing.", "repair", ROW, True),
+    "fractional_volume": Disease("volume not whole", "Rounded to whole shares.", "repair", ("repair", "raise")),
     "zero_raw_close": Disease(
         "raw close zero, negative or beyond 1e9", "Taken as unknown: only the explanation of jumps needs it.",
         "repair", ROW),
@@ -113,8 +114,7 @@ def plan_treatments(on_bad_rows: str, treatments: Mapping[str, str] | None = Non
     plan = {slug: preset if preset and disease.of_a_row else disease.treatment for slug, disease in DISEASES.items()}
     for slug, treatment in (treatments or {}).items():
         if slug not in DISEASES:
-            raise ConfigError(f"treatments: there is no disease {slug!r}.{did_you_mean(str(slug), DISEASES)} "
-                              "All are in vnq_colab.data.diseases.DISEASES.")
+            raise ConfigError(f"treatments: there is no disease {slug!r}. Choose one of {', '.join(DISEASES)}.")
         if treatment not in DISEASES[slug].allowed:
             raise ConfigError(f"treatments: {slug} cannot be treated with {treatment!r}. "
                               f"Choose one of {', '.join(map(repr, DISEASES[slug].allowed))}.")

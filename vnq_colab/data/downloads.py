@@ -1,11 +1,13 @@
 """Downloads: the list of what was fetched into a folder, what is sound, and what a person sees while it arrives.
 
 The list is `.downloads.json`: link -> {file, bytes, sha256, fetched}. What verifies is not fetched again; a file that
-the list does not name was brought by the person and is never changed or removed.
+the list does not name was brought by the person and is never changed. The folder may lie on Google Drive, which answers
+what is appended to or removed with copies and a full trash: a file is written there once, whole, and none is removed.
+What is on its way lies on the local disk.
 """
 
 import contextlib
-import os
+import hashlib
 import re
 import shutil
 import sys
@@ -31,6 +33,12 @@ class Downloads:
         self.folder, self._path = folder, folder / MANIFEST
         self.entries: dict[str, dict[str, Any]] = read_json(self._path) if self._path.exists() else {}
 
+    @property
+    def scratch(self) -> Path:
+        """The folder on the local disk for what is on its way to this one; a later session finds it again."""
+        key = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        return Path.home() / ".cache" / "vnq_colab" / "downloads" / key
+
     def is_verified(self, link: str) -> bool:
         """True when the file of that link is there with the bytes that were fetched."""
         entry = self.entries.get(link, {})
@@ -45,26 +53,16 @@ class Downloads:
         return (self.folder / name).exists() and (entry.get("file") != name or "sha256" not in entry)
 
     def put_in_place(self, link: str, source: Path, name: str, **facts: str) -> Path:
-        """Gives a file its name in the folder, replacing what came from that link earlier; `facts` go into the list."""
+        """Copies a verified file into the folder, over what came from that link earlier; `facts` go into the list."""
         target = self.folder / name
         if not target.resolve().is_relative_to(self.folder.resolve()):
             raise DataError(f"{link}: its name {name!r} leads out of {self.folder}. Rename it where it is published.")
-        if source.parent == self.folder:
-            os.replace(source, target)
-        else:  # from the local disk, perhaps onto Drive
-            with open(source, "rb") as whole:
-                write_atomic(target, lambda file: shutil.copyfileobj(whole, file))
-        self.note(link, file=name, bytes=target.stat().st_size, sha256=sha256_of(target), fetched=utc_now(), **facts)
+        with open(source, "rb") as whole:
+            write_atomic(target, lambda file: shutil.copyfileobj(whole, file))
+        self.entries[link] = {"file": name, "bytes": source.stat().st_size, "sha256": sha256_of(source),
+                              "fetched": utc_now(), **facts}
+        write_json(self._path, self.entries)
         return target
-
-    def note(self, link: str, **entry: Any) -> None:
-        """Keeps `entry` for a link; without a sha256 it is of a download that is not finished."""
-        self.entries[link] = entry
-        write_json(self._path, self.entries)
-
-    def forget(self, link: str) -> None:
-        del self.entries[link]
-        write_json(self._path, self.entries)
 
 
 def flaw_of_zip(path: Path) -> str:

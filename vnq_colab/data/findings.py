@@ -19,7 +19,7 @@ class FileFacts:
     last_day: str
     columns: dict[str, str] = field(default_factory=dict)  # ours: the file's own header
     set_apart: dict[str, int] = field(default_factory=dict)  # rows that are no stock: {"warrant": 61}
-    dropped: dict[str, int] = field(default_factory=dict)  # rows that cannot be read: {"date unreadable": 2}
+    dropped: dict[str, int] = field(default_factory=dict)  # rows that cannot be read: {"number unreadable": 2}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Finding:
     treatment: str
     rows: int
     example: str  # the first row, in words
+    more: list[str] = field(default_factory=list)  # the next ones, at most 49
 
 
 @dataclass(frozen=True, repr=False)

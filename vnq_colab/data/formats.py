@@ -6,7 +6,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vnq_colab.data.findings import FileFacts
-from vnq_colab.data.tables import Column, first_rows, numbers, plain, read_body, text_of, timestamps, words
+from vnq_colab.data.tables import (
+    Column,
+    first_rows,
+    numbers,
+    plain,
+    read_body,
+    refuse_weekends,
+    text_of,
+    timestamps,
+    words,
+)
+from vnq_colab.data.tickers import index_name, kinds_of, symbol_of
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
 NEEDED = ("symbol", "date", "open", "high", "low", "close", "volume")
@@ -27,26 +37,16 @@ MOST_UNREADABLE = 0.05  # [fraction of the rows] chosen: the dirtiest real file 
 SYNONYMS = {
     "symbol": "symbol ticker code stockcode stocksymbol ma mack machungkhoan macp macophieu stock",
     "date": "date tradingdate tradedate dtyyyymmdd ngay ngaygiaodich ngaygd datetime time timestamp day thoigian",
-    "open": "open openfixed priceopen openprice giamocua mocua giamo",
-    "high": "high highfixed pricehigh highprice highestprice giacaonhat caonhat giacao",
-    "low": "low lowfixed pricelow lowprice lowestprice giathapnhat thapnhat giathap",
-    "close": "close closefixed priceclose closeprice giadongcua dongcua giadong lastprice price",
+    "open": "open openfixed priceopen openprice giamocua mocua giamo mo",
+    "high": "high highfixed pricehigh highprice highestprice giacaonhat caonhat giacao cao",
+    "low": "low lowfixed pricelow lowprice lowestprice giathapnhat thapnhat giathap thap",
+    "close": "close closefixed priceclose closeprice giadongcua dongcua giadong lastprice price lancuoi",
     "adj_close": "adjclose adjustedclose closeadj closeadjusted giadieuchinh giadongcuadieuchinh",
     "raw_close": "rawclose closeraw unadjustedclose",
     "volume": "volume vol khoiluong kl klgd khoiluonggd khoiluonggiaodich khoiluongkhoplenh klkhoplenh totalvolume",
     "exchange": "exchange san sangiaodich floor market",
 }
-KINDS = {  # what is no stock, by its symbol
-    "warrant": r"C[A-Z][A-Z0-9]{2}\d{4}",
-    "fund": r"FU[EC][A-Z0-9]{3,}|E1(?:VFVN30|SSHN30)",
-    "future": r"VN(?:30|100)F[A-Z0-9]{2,}|GB(?:05|10)F[A-Z0-9]{2,}|41[A-Z0-9]{5,}",
-    "bond": r"[A-Z]{3}\d{5,6}",
-    "index": r"\^?(?:VN-?[A-Z0-9]{2,}(?:-?INDEX)?|(?:HNX|UPCOM|UP|HASTC)-?INDEX|(?:HNX|HASTC|UPCOM)[A-Z0-9]*)",
-}
-INDEX_NAMES = {"HNX": "HNXINDEX", "HASTC": "HNXINDEX", "HASTCINDEX": "HNXINDEX", "UPCOM": "UPCOMINDEX",
-               "UPINDEX": "UPCOMINDEX"}
-NO_TICKERS = {"RAW", "TXT", "ALL", "NEW", "OLD", "ADJ", "HSX", "HNX", "DAY", "GIA", "USD"}  # in the names of files
-OWN = "price table"
+OWN, MISFIT = "price table", "wrong number of fields"
 MUTE = ("by its headers", "Yahoo")  # formats that do not say whether prices are adjusted
 
 
@@ -61,24 +61,28 @@ class Part:
     unadjusted: bool = False
 
 
-def read_part(data: bytes, name: str, path: str, *, is_index: bool = False) -> Part:
+def read_part(data: bytes, name: str, path: str, *, is_index: bool = False, strict: bool = True) -> Part:
     """The rows of one file and what it was taken for. `is_index`: a table without symbols is an index all the same.
+
+    `strict` refuses a table of our own columns of which any row cannot be read.
 
     Raises DataError when it is no table of daily prices, or more than 5 % of a provider's rows cannot be read.
     """
     if data[:4] == b"PAR1":
-        columns, matched, form, n_misfits = _parquet(data, path)
+        columns, matched, form, lost = _parquet(data, path)
     elif data[:4] == b"\xd0\xcf\x11\xe0" or (data[:4] == b"PK\x03\x04" and b"xl/" in data):
         raise DataError(f"{path}: is an Excel file. Open it in Excel and save the sheet as CSV.")
     else:
-        columns, matched, form, n_misfits = _text(data, path)
-    if not len(columns["date"]) and not n_misfits:
+        columns, matched, form, lost = _text(data, path, strict)
+    if not len(columns["date"]) and not lost.get(MISFIT):
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
     in_name = re.search(r"(?:^|[._/])(?:RAW_)?(HSX|HOSE|HNX|UPCOM|INDEX)[._]", name, re.IGNORECASE)
     place = in_name[1].upper().replace("HSX", "HOSE") if in_name and form == "CafeF" else ""
     unadjusted = form == "CafeF" and bool(re.search(r"RAW_|\.Raw\.", name, re.IGNORECASE))
-    rows, dropped = typed_rows(columns, path, strict=form == OWN, n_misfits=n_misfits)
+    rows, dropped = typed_rows(columns, path, strict=strict and form == OWN, n_misfits=lost.pop(MISFIT, 0))
+    dropped |= {reason: n for reason, n in lost.items() if n}
     _refuse_intraday(rows, path)
+    refuse_weekends(rows["date"].to_numpy(), path)
     if "symbol" not in rows:
         rows["symbol"] = "VNINDEX" if is_index else symbol_of(name, path, list(matched.values()))
     codes, symbols = pd.factorize(rows["symbol"])
@@ -104,32 +108,6 @@ def read_part(data: bytes, name: str, path: str, *, is_index: bool = False) -> P
     return Part(path, facts, prices.reset_index(drop=True), index.reset_index(drop=True), unadjusted)
 
 
-def kinds_of(symbols: Iterable[str]) -> dict[str, str]:
-    """{symbol: "stock", "warrant", "fund", "future", "bond" or "index"}."""
-    return {symbol: next((kind for kind, form in KINDS.items() if len(symbol) > 3 and re.fullmatch(form, symbol)),
-                         "index" if symbol == "HNX" else "stock") for symbol in symbols}
-
-
-def index_name(symbol: str) -> str:
-    """One name for each index: HNX-INDEX is HNXINDEX."""
-    bare = symbol.replace("-", "").replace("^", "")
-    return INDEX_NAMES.get(bare, bare)
-
-
-def symbol_of(name: str, path: str, headers: list[str]) -> str:
-    """The stock that a file's name names: FPT of FPT.csv, excel_fpt.csv, FPT_daily.csv."""
-    stem = re.sub(r"(?:\.(?:csv|txt|gz|parquet))+$", "", PurePath(name).name, flags=re.IGNORECASE)
-    tokens = {token for token in (stem, *re.split(r"[^A-Za-z0-9]+", stem)) if token.upper() not in NO_TICKERS}
-    kinds = kinds_of(token.upper() for token in tokens)
-    tickers = {token for token in tokens if kinds[token.upper()] != "stock"
-               or re.fullmatch(r"[A-Z][A-Z0-9]{2}|SYN\d{3,}", token.upper())}
-    named = {token.upper() for token in tickers if token.isupper() or len(tickers) == 1}
-    if len(named) != 1:
-        raise DataError(f"{path}: column symbol is missing; found {name_a_few(headers, 12)}; and the file's name does "
-                        "not name one stock. Add the column, or name the file after its stock, such as FPT.csv.")
-    return named.pop()
-
-
 # ------------------------------------------------------------------------------------------------ headers and columns
 def match_columns(header: list[str], path: str) -> dict[str, str]:
     """{ours: the file's own header}, by synonyms. Raises DataError when there is no date or close, or one twice."""
@@ -153,7 +131,7 @@ def require_columns(matched: Iterable[str], header: Iterable[str], needed: Itera
         spare = [str(name) for name in header if str(name).strip().lower() not in NEEDED + OPTIONAL]
         hint = did_you_mean(missing[0], spare) if spare else ""
         raise DataError(f"{path}: {named} missing; found {name_a_few([str(name)[:40] for name in header], 12)}."
-                        f"{hint if 'mean' in hint else ''} Needed: {', '.join(NEEDED)}.")
+                        f"{hint if 'mean' in hint else ''} Needed: {', '.join(NEEDED)}. (No price file? Take it out.)")
 
 
 def _bare(header: object) -> str:
@@ -177,7 +155,7 @@ def _format_of(header: list[str]) -> str:
     return "vnstock" if lowered[:5] == ["time", "open", "high", "low", "close"] else "by its headers"
 
 
-def _parquet(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str], str, int]:
+def _parquet(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str], str, dict[str, int]]:
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
         header = file.schema_arrow.names
@@ -185,10 +163,10 @@ def _parquet(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str],
         table = file.read(columns=list(matched.values()))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
-    return {ours: plain(table.column(name)) for ours, name in matched.items()}, matched, _format_of(header), 0
+    return {ours: plain(table.column(name)) for ours, name in matched.items()}, matched, _format_of(header), {}
 
 
-def _text(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str], str, int]:
+def _text(data: bytes, path: str, strict: bool) -> tuple[dict[str, Column], dict[str, str], str, dict[str, int]]:
     text = text_of(data, path)
     head, delimiter, ends = first_rows(text, 3)
     if [_bare(row[0]) for row in head if row] in (["price", "ticker", "date"], ["ticker", "price", "date"]):
@@ -199,30 +177,32 @@ def _text(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str], st
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
     wanted = {ours: header.index(theirs) for ours, theirs in matched.items()}
     table, misfits = read_body(text[ends[0]:], delimiter, len(header), list(wanted.values()), path)
-    if misfits and form == OWN:
+    if misfits and strict and form == OWN:
         raise DataError(f"{path}: cannot be read as parquet or CSV ({len(misfits)} rows do not have {len(header)} "
                         f"fields, such as {misfits[0].text[:60].splitlines()[0]!r}).")
-    return {ours: table.column(str(number)) for ours, number in wanted.items()}, matched, form, len(misfits)
+    return {ours: table.column(str(number)) for ours, number in wanted.items()}, matched, form, {MISFIT: len(misfits)}
 
 
 def _yahoo(body: bytes, head: list[list[str]], delimiter: str, path: str) -> tuple:
-    """Columns of yfinance's three header lines, which may hold several tickers side by side."""
+    """Columns of yfinance's three header lines, which may hold several tickers side by side, padded to equal days."""
     fields, tickers = head[:2] if _bare(head[0][0]) == "price" else head[1::-1]
     if len(fields) != len(tickers) or not body.strip():
         raise DataError(f"{path}: its three header lines do not fit its columns. Download it again.")
     table, misfits = read_body(body, delimiter, len(fields), list(range(len(fields))), path)
-    parts = []
-    for ticker in dict.fromkeys(tickers[1:]):
+    parts, n_empty, names = [], 0, dict.fromkeys(tickers[1:])
+    for ticker in names:
         places = [place for place, name in enumerate(tickers) if name == ticker]
         matched = match_columns(["Date"] + [fields[place] for place in places], path)
         by_name = {"Date": 0} | {fields[place]: place for place in places}
         part = {ours: table.column(str(by_name[theirs])) for ours, theirs in matched.items()}
         part["symbol"] = pa.chunked_array([pa.array([ticker] * len(table), pa.string())])
         traded = part["close"].is_valid()
+        days = np.flatnonzero(traded)
+        n_empty += (len(table) if len(names) == 1 else int(np.ptp(days)) + 1 if len(days) else 0) - len(days)
         parts.append({ours: column.filter(traded) for ours, column in part.items()})
     columns = {ours: pa.chunked_array([chunk for part in parts for chunk in part[ours].chunks], pa.string())
                for ours in parts[0] if all(ours in part for part in parts)}
-    return columns, matched | {"symbol": "Ticker"}, "Yahoo", len(misfits)
+    return columns, matched | {"symbol": "Ticker"}, "Yahoo", {MISFIT: len(misfits), "no close": n_empty}
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
@@ -232,25 +212,23 @@ def typed_rows(columns: dict[str, Column], path: str, *, strict: bool, n_misfits
 
     `strict` names the first row that cannot be read in a DataError; else such rows are left out, up to 5 % of all.
     """
-    n_rows = len(columns["date"])
-    table, left_out = {}, {}
+    n_rows, table, left_out = len(columns["date"]), {}, {}
     if "symbol" in columns:
         codes, found = words(columns["symbol"])
         found = [str(name or "").strip().upper() for name in found] + [""]
-        names = np.array(found if strict else [re.sub(r"\.(?:VN|HM|HN)$", "", name) for name in found], dtype=object)
+        names = np.array([re.sub(r"\.(?:VN|HM|HN)$", "", name) for name in found], dtype=object)
         strange = np.array([not re.fullmatch(SYMBOL, name.removeprefix("^")) for name in names])
         nameless = (names == "")[codes]
         if strict and nameless.any():
-            raise DataError(f"{path}: row {int(nameless.argmax()) + 2} has no symbol "
-                            f"(and {int(nameless.sum()) - 1} more).")
+            raise DataError(f"{path}: row {nameless.argmax() + 2} has no symbol (and {nameless.sum() - 1} more).")
         left_out |= {"no symbol": nameless, "symbol unreadable": strange[codes] & ~nameless}
         if strict:
             _refuse(strange[codes], columns["symbol"], "symbol", "letters and digits such as FPT", path)
         table["symbol"] = names[codes]
     moments = timestamps(columns["date"], path)
-    left_out["date unreadable"] = np.isnat(moments)
+    left_out["date unreadable or in the future"] = np.isnat(moments)
     if strict:
-        _refuse(np.isnat(moments), columns["date"], "date", "a date such as 2021-03-15", path)
+        _refuse(np.isnat(moments), columns["date"], "date", "a past date such as 2021-03-15", path)
     table["date"] = moments.astype("datetime64[D]").astype("datetime64[ns]")
     values, unreadable = numbers({name: columns[name] for name in (*PRICES, "volume", "adj_close", "raw_close")
                                   if name in columns}, path)
@@ -262,7 +240,7 @@ def typed_rows(columns: dict[str, Column], path: str, *, strict: bool, n_misfits
     if "exchange" in columns:
         codes, found = words(columns["exchange"])
         table["exchange"] = np.array([*(str(name).strip().upper() for name in found), ""], dtype=object)[codes]
-    bad, dropped = np.zeros(n_rows, dtype=bool), {"wrong number of fields": n_misfits}
+    bad, dropped = np.zeros(n_rows, dtype=bool), {MISFIT: n_misfits}
     for reason, which in left_out.items():
         dropped[reason] = int((which & ~bad).sum())
         bad |= which

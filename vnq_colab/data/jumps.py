@@ -16,8 +16,10 @@ from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES
 UNIT_MOVE = (0.3, 3.3)  # what beside a change of unit may happen to the price: a first day, a split, a bad print
 SLACK, STEP = 0.01, 10.0  # [fraction], [VND] an adjusted price may lie that far beyond the band, from rounding
 OWN_DAYS, OWN_LEAST = 250, 120  # [rows] a year without a move beyond HOSE's band shows that the symbol has that band
+WIDER = ("HNX", "UPCOM")  # unless its row is labelled so: a calm year there makes a limit-down day no dividend
 WAY_BACK_DAYS = 20  # [rows] a jump that nothing explained comes back within that; one that was undone at any time
 MOST_EVENTS = 50
+LONGEST_BREAK = 8  # [weekdays] the market closes for at Tet; without any row for longer, the data has a hole
 LONG_GAP_DAYS = 35  # [calendar days] as long as `LONG_HALT_SESSIONS`, for a calendar of one symbol that has no gaps
 LEAST_RATIO = 1 / 12  # a smaller one is no split but an error that nothing here explains
 MOST_PRICE = 1e8  # [VND] nor is a split what would bring a share there
@@ -67,12 +69,19 @@ def unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
     return level - level[start]
 
 
+def sessions(days: pd.DatetimeIndex) -> np.ndarray:
+    """`[days]` int: the number of each trading day, counted on over weekdays where the data has a hole."""
+    weekdays = np.busday_count(days[:-1].to_numpy("datetime64[D]"), days[1:].to_numpy("datetime64[D]"))
+    return np.r_[0, np.cumsum(np.where(weekdays - 1 > LONGEST_BREAK, weekdays, 1))]
+
+
 def price_limits(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex, place: np.ndarray) -> Limits:
     """The limits of the widest band of the day: labels of exchanges are today's, not those of the day.
 
     The reference lies inside the last traded day's range (on UPCOM it is that day's average), and the band compounds
     over trading days without a row. `place` is each row's day in `days`.
     """
+    day, place = place, sessions(days)[place]
     row = np.arange(len(table))
     before = np.maximum(row - 1, 0)
     close, volume, date = (table[name].to_numpy() for name in ("close", "volume", "date"))
@@ -87,7 +96,7 @@ def price_limits(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex,
         first_day |= exchange != exchange[before]
     widest = [np.max([VN_RULES.band(name, days, first_day=is_first) for name in EXCHANGES], axis=0)
               for is_first in (False, True)]
-    width = np.where(first_day, widest[True][place], widest[False][place])
+    width = np.where(first_day, widest[True][day], widest[False][day])
     begins = row == start
     missed = np.where(begins, 1, place - place[before])
     low = np.minimum(table["low"].to_numpy()[traded], close[before])
@@ -101,9 +110,10 @@ def find_actions(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex,
     """Corporate actions that the prices were not adjusted for, and the factors that undo them from their day on.
 
     A candidate is a day that lies as a whole outside the limits, or below HOSE's floor where the symbol has kept to
-    HOSE's band for a year. It is explained, in this order, by raw closes that did not jump (the factor is exact, the
-    volume stays); by an earlier jump that it undoes, as after a bad print; or, downwards, as a split or a dividend: a
-    simple ratio near the open / the close before, else that ratio itself. What is not explained stays as it is.
+    HOSE's band for a year and is not labelled HNX or UPCOM. It is explained, in this order, by raw closes that did not
+    jump (the factor is exact, the volume stays); by an earlier jump that it undoes, as after a bad print; or,
+    downwards, as a split or a dividend: a simple ratio near the open / the close before, else that ratio itself. What
+    is not explained stays as it is.
     """
     price, volume, events = np.ones(len(table)), np.ones(len(table)), {}
     for _ in range(MOST_ROUNDS):  # where bad prints crowd, undoing some shows others; each round is causal
@@ -144,9 +154,11 @@ class _Search:
         self.n_over = np.cumsum(self.over)
         self.own_floor = self.close[before] * (1 - self.hose - SLACK) ** limits.missed - STEP
         traded = table["volume"].to_numpy() > 0  # a price that nobody paid keeps to no band
-        self.old_enough = (row - start >= OWN_LEAST) & ~limits.first_day & traded
+        self.may_be_hose = (row - start >= OWN_LEAST) & ~limits.first_day & traded
+        if "exchange" in table:
+            self.may_be_hose &= ~table["exchange"].isin(WIDER).to_numpy()
         outside = (self.high < limits.floor) | (self.low > limits.ceiling)
-        self.candidates = np.flatnonzero(outside | (self.old_enough & (self.high < self.own_floor)))
+        self.candidates = np.flatnonzero(outside | (self.may_be_hose & (self.high < self.own_floor)))
         self.now = (1.0, 1.0)  # factor of the prices, divisor of the volume
         self.recent: list[tuple] = []  # (row, move, the factors before it; None if it was not explained)
         self.undone: list[int] = []  # rows whose move is inside HOSE's band once it is undone
@@ -176,7 +188,7 @@ class _Search:
         first = max(row - 1 - OWN_DAYS, self.start[row])
         self.undone = [at for at in self.undone if at > first]
         n_over = self.n_over[row - 1] - self.n_over[first] - len(self.undone)
-        return bool(self.old_enough[row]) and n_over == 0
+        return bool(self.may_be_hose[row]) and n_over == 0
 
     def _by_raw_close(self, row: int, own: bool) -> tuple | None:
         width = self.hose[row] if own else self.limits.width[row]

@@ -1,18 +1,21 @@
 """Proof of no look-ahead: the future is changed or removed, and nothing up to a day may change by a single bit."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.cleaning import clean_prices, merge_files
 from vnq_colab.data.features import FEATURES, compute_features
 from vnq_colab.data.panel import Panel, fit_scaler
 from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError
 
 PRICES = ["open", "high", "low", "close"]
+SYMBOLS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,33 +47,44 @@ class LookaheadProof:
 
 
 def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = None, *,
-                       index: pd.DataFrame | None = None, seed: int = 0) -> LookaheadProof:
+                       index: pd.DataFrame | None = None, seed: int = 0,
+                       on_bad_rows: str = "treat", treatments: Mapping[str, str] | None = None) -> LookaheadProof:
     """Compares, bit for bit up to the day `at`, all that training sees with what it sees under other futures.
 
     The worlds: every later price, volume, exchange and index value changed; stocks delisted and listed that day; no
     later row at all. Compared: the cleaned rows, each feature with its ranks and market series, returns, presence, the
-    scaler of the days so far, and the scaled values that windows are cut from. `prices` may be clean or raw; None puts
-    the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
+    scaler of the days so far, and the scaled values that windows are cut from. `prices` may be clean or raw, then
+    cleaned as in `clean_prices`; rows of several files are merged first, which is a decision about files, not about
+    days. None puts the day at four fifths of the days. Takes little more memory than building the Panel. Raises
+    DataError when there is no day on both sides of it.
     """
     days = np.sort(prices["date"].unique())
     if at is None:
         day = pd.Timestamp(days[int(0.8 * (len(days) - 1))])
     else:
-        day = to_day(f"{at:%Y-%m-%d}" if isinstance(at, pd.Timestamp) else at)
+        day = to_day(at)
     if not days[0] <= day < days[-1]:
         raise DataError(f"at = {day:%Y-%m-%d}: name a day from {pd.Timestamp(days[0]):%Y-%m-%d} on and before "
                         f"{pd.Timestamp(days[-1]):%Y-%m-%d}, so that there is a future to change.")
-    true = _seen(prices, index, day)
+    how = {"on_bad_rows": on_bad_rows, "treatments": treatments}
+    if "file" in prices:
+        prices = merge_files(prices, **how)
+    true = _digests(_seen(prices, index, day, how))
     rows = []
-    for world, (other, other_index) in _worlds(prices, index, day, np.random.default_rng(seed)):
-        for name, seen in _seen(other, other_index, day).items():
-            rows += [{"world": world, **found} for found in _compare(name, true[name], seen)]
+    for world, other, other_index in _worlds(prices, index, day, np.random.default_rng(seed)):
+        found = _digests(_seen(other, other_index, day, how))
+        if found == true:
+            rows += [{"world": world, "what": what, "compared": size, "differ": 0, "where": ""}
+                     for what, (size, _) in true.items()]
+        else:  # only now are the values themselves laid side by side
+            here, there = (_whole(_seen(*table, day, how)) for table in ((prices, index), (other, other_index)))
+            rows += [{"world": world, **fact} for name in here for fact in _compare(name, here[name], there[name])]
     return LookaheadProof(f"{day:%Y-%m-%d}", pd.DataFrame(rows))
 
 
 def _worlds(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp, random: np.random.Generator,
-            ) -> "list[tuple[str, tuple[pd.DataFrame, pd.DataFrame | None]]]":
-    """Other futures of the same past."""
+            ) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame | None]]:
+    """Other futures of the same past: what they are, and their prices and index."""
     future = prices[prices["date"] > day].copy()
     past, n = prices[prices["date"] <= day], len(future)
     jumps = np.where(random.random((n, 1)) < 0.01, random.normal(0, 0.5, (n, 1)), 0)  # for cleaning to decide on
@@ -84,14 +98,15 @@ def _worlds(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     if index is not None:
         later = index["date"] > day
         after = index.assign(close=index["close"].where(~later, index["close"] * random.uniform(0.5, 2.0, len(index))))
+    yield "every later value changed", pd.concat([past, future], ignore_index=True), after
     names = pd.unique(prices["symbol"])
     gone = set(random.choice(names, max(1, len(names) // 3), replace=False))
     listed = future[future["symbol"].isin(names[: max(1, len(names) // 3)])]
-    turnover = pd.concat([past, future[~future["symbol"].isin(gone)], listed.assign(symbol="A0" + listed["symbol"]),
-                          listed.assign(symbol="Z9" + listed["symbol"])], ignore_index=True)
-    return [("every later value changed", (pd.concat([past, future], ignore_index=True), after)),
-            ("stocks delisted and listed", (turnover, after)),
-            ("no later rows", (past, None if index is None else index[index["date"] <= day]))]
+    yield "stocks delisted and listed", pd.concat(
+        [past, future[~future["symbol"].isin(gone)], listed.assign(symbol="A0" + listed["symbol"]),
+         listed.assign(symbol="Z9" + listed["symbol"])], ignore_index=True), after
+    del future, listed
+    yield "no later rows", past, None if index is None else index[index["date"] <= day]
 
 
 @dataclass(frozen=True)
@@ -103,35 +118,63 @@ class _Seen:
     columns: tuple[str, ...] = ()  # named where each is reported by itself
 
 
-def _seen(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp) -> dict[str, _Seen]:
-    """All that is known on the evening of a day."""
-    clean, _ = clean_prices(prices, on_bad_rows="treat")
+def _seen(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
+          how: Mapping[str, Any]) -> Iterator[tuple[str, _Seen]]:
+    """All that is known on the evening of a day, under its name; of the large things some symbols at a time."""
+    clean, _ = clean_prices(prices, **how)
+    kept = clean[clean["date"] <= day]
+    numbers = kept.select_dtypes("number").to_numpy("float64")
+    yield "cleaned rows", _Seen((kept["symbol"].to_numpy(object), kept["date"].to_numpy()), numbers)
     market = compute_features(clean, index)
+    del clean, kept, numbers
     panel = Panel(market.values, market.returns, market.present, market.symbols, market.days, tuple(FEATURES), "proof")
     last = int(panel.days.searchsorted(day, side="right"))
     there = np.flatnonzero(panel.present[:, :last].any(axis=1))  # a stock that is listed later is not known yet
-    scaler = fit_scaler(panel, panel.days[0], day).select(there)
-    values, present = panel.values[there, :last], panel.present[there, :last]
-    symbols = np.asarray(panel.symbols, dtype=object)[there]
-    symbol, place = np.nonzero(present)
-    keys = symbols[symbol], panel.days.to_numpy()[place]
-    kept = clean[clean["date"] <= day]
-    numbers = kept.select_dtypes("number").to_numpy("float64")
-    return {
-        "cleaned rows": _Seen((kept["symbol"].to_numpy(object), kept["date"].to_numpy()), numbers),
-        "returns": _Seen(keys, panel.returns[there, :last][present][:, None]),
-        "feature": _Seen(keys, values[present], tuple(FEATURES)),
-        "scaler": _Seen((symbols,), np.column_stack([scaler.mean, scaler.spread, scaler.target])),
-        "windows": _Seen(keys, scaler.scale(values, present)[present]),
-    }
+    scaler, symbols = fit_scaler(panel, panel.days[0], day), np.asarray(panel.symbols, dtype=object)
+    known = scaler.select(there)
+    yield "scaler", _Seen((symbols[there],), np.column_stack([known.mean, known.spread, known.target]))
+    for top in range(0, len(there), SYMBOLS_AT_ONCE):
+        some = there[top:top + SYMBOLS_AT_ONCE]
+        values, present = panel.values[some, :last], panel.present[some, :last]
+        symbol, place = np.nonzero(present)
+        keys = symbols[some[symbol]], panel.days.to_numpy()[place]
+        yield "returns", _Seen(keys, panel.returns[some, :last][present][:, None])
+        yield "feature", _Seen(keys, values[present], tuple(FEATURES))
+        yield "windows", _Seen(keys, scaler.select(some).scale(values, present)[present])
+
+
+def _digests(seen: Iterator[tuple[str, _Seen]]) -> dict[str, tuple[int, str]]:
+    """What was seen -> how many values, and the hash of their bits with their keys."""
+    found: dict[str, list] = {}
+    for name, block in seen:
+        keys = b"".join(pd.util.hash_array(key).tobytes() for key in block.keys)
+        columns = [(f"{name} {column}", [place]) for place, column in enumerate(block.columns)]
+        for what, places in columns or [(name, slice(None))]:
+            values = np.ascontiguousarray(block.values[:, places])
+            count, digest = found.setdefault(what, [0, hashlib.sha256()])
+            digest.update(keys)
+            digest.update(values)
+            found[what][0] = count + values.size
+    return {what: (count, digest.hexdigest()) for what, (count, digest) in found.items()}
+
+
+def _whole(seen: Iterator[tuple[str, _Seen]]) -> dict[str, _Seen]:
+    """The blocks of each name put together."""
+    blocks: dict[str, list[_Seen]] = {}
+    for name, block in seen:
+        blocks.setdefault(name, []).append(block)
+    return {name: _Seen(tuple(map(np.concatenate, zip(*(block.keys for block in parts), strict=True))),
+                        np.concatenate([block.values for block in parts]), parts[0].columns)
+            for name, parts in blocks.items()}
 
 
 def _compare(name: str, true: _Seen, found: _Seen) -> Iterator[dict[str, object]]:
     """How many values differ in their bits, and the first of them in words; rows that only one side has count."""
-    if not all(np.array_equal(here, there) for here, there in zip(true.keys, found.keys, strict=True)):
-        odd = set(zip(*true.keys, strict=True)) ^ set(zip(*found.keys, strict=True))
+    here, there = (pd.MultiIndex.from_arrays(list(side.keys)) for side in (true, found))
+    if not here.equals(there):
+        odd = here.symmetric_difference(there)
         yield {"what": name, "compared": true.values.size, "differ": len(odd) * true.values.shape[1],
-               "where": f"{_in_words(min(odd))}: the row is there in one world only"}
+               "where": f"{_in_words(odd[0])}: the row is there in one world only"}
         return
     bits = f"u{true.values.dtype.itemsize}"
     differ = np.ascontiguousarray(true.values).view(bits) != np.ascontiguousarray(found.values).view(bits)

@@ -39,6 +39,8 @@ class Rule(NamedTuple):
 
 
 _NOW = "rules of November 2026"
+_TICK = _NOW + "; not dated in our sources"
+_HOSE_TICK = _TICK + "; before 2016-09-12, from memory, 100 below 50,000, 500 below 100,000, else 1,000 VND"
 HOSE_TICKS = ((0, 10.0), (10_000, 50.0), (50_000, 100.0))  # (from this raw price, step) [VND]
 RULES = (
     Rule("band", "HOSE", "2000-07-28", 0.05, "of the reference price", "memory"),
@@ -54,9 +56,9 @@ RULES = (
     Rule("lot", "HOSE", "2021-01-01", 100, "shares", _NOW + "; the date from memory"),
     Rule("lot", "HNX", "2005-03-08", 100, "shares", _NOW),
     Rule("lot", "UPCOM", "2009-06-24", 100, "shares", _NOW),
-    *(Rule(f"tick from {price:,} VND", "HOSE", "2000-07-28", step, "VND", _NOW) for price, step in HOSE_TICKS),
-    Rule("tick from 0 VND", "HNX", "2005-03-08", 100, "VND", _NOW),
-    Rule("tick from 0 VND", "UPCOM", "2009-06-24", 100, "VND", _NOW),
+    *(Rule(f"tick from {price:,} VND", "HOSE", "2000-07-28", step, "VND", _HOSE_TICK) for price, step in HOSE_TICKS),
+    Rule("tick from 0 VND", "HNX", "2005-03-08", 100, "VND", _TICK),
+    Rule("tick from 0 VND", "UPCOM", "2009-06-24", 100, "VND", _TICK),
     *(rule for name in EXCHANGES for rule in (
         # Trading days after the purchase at whose OPEN the shares can first be sold in daily data. Since 2022-08-29
         # they arrive at 13:00 of T+2: a sale at the close of T+2, or at the open of T+3.
@@ -68,8 +70,6 @@ RULES = (
         Rule("tax on cash dividends", name, "2000-07-28", 0.05, "of the dividend", _NOW),
     )),
 )
-# Days on which one exchange stood still while the others traded.
-HALTS = (("HOSE", "2018-01-23"), ("HOSE", "2018-01-24"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,13 @@ class Panel:
         table["actual"] = found.sum(axis=1)
         return table
 
+    def agrees_with(self, other: "Panel") -> bool:
+        """Whether both hold the same values, to what two kinds of processor may differ by."""
+        return (self.symbols == other.symbols and self.feature_names == other.feature_names
+                and self.days.equals(other.days) and np.array_equal(self.present, other.present)
+                and np.allclose(self.returns, other.returns, rtol=1e-9, atol=1e-12, equal_nan=True)
+                and np.allclose(self.values, other.values, rtol=1e-4, atol=1e-5))
+
     def save(self, path: Path) -> None:
         """Writes a parquet file: one row per symbol and present day, features as float32."""
         symbol, day = np.nonzero(self.present)
@@ -88,7 +95,7 @@ class Panel:
         table.insert(0, "return", self.returns[symbol, day])
         table.insert(0, "date", self.days[day])
         table.insert(0, "symbol", pd.Categorical.from_codes(symbol, list(self.symbols)))
-        table.attrs = {"data_id": self.data_id}
+        table.attrs = {"data_id": self.data_id, "days": [f"{day:%Y-%m-%d}" for day in self.days]}
         write_atomic(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
 
     @classmethod
@@ -96,11 +103,10 @@ class Panel:
         """The panel that `save` wrote. Raises DataError when the file is not one."""
         try:
             table = pd.read_parquet(path)
-            data_id = table.attrs["data_id"]
+            data_id, days = table.attrs["data_id"], pd.DatetimeIndex(table.attrs["days"]).as_unit("ns")
             symbols = tuple(table["symbol"].cat.categories)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
-        days = pd.DatetimeIndex(np.unique(table["date"].to_numpy("datetime64[ns]")))
         names = tuple(name for name in table.columns if name not in ("symbol", "date", "return"))
         place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
         values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
@@ -123,7 +129,7 @@ class Scaler:
 
     mean: np.ndarray  # [symbols, features] float32
     spread: np.ndarray  # [symbols, features] float32, positive
-    target: np.ndarray  # [symbols] float32, positive: standard deviation of the daily log return
+    target: np.ndarray  # [symbols] float32, positive: root mean square of the daily log return
 
     def select(self, rows: "list[int] | slice") -> "Scaler":
         """The same for some of its symbols."""
@@ -181,6 +187,8 @@ def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
     for name in ("open", "high", "low", "close"):
         digest.update(rows[name].to_numpy("<f8").tobytes())
     digest.update(rows["volume"].to_numpy("<i8").tobytes())
+    if "raw_close" in rows.columns:
+        digest.update(rows["raw_close"].to_numpy("<f8").tobytes())
     if "exchange" in rows.columns:
         digest.update(_lines(*pd.factorize(rows["exchange"], use_na_sentinel=False)))
     if index is not None:

@@ -14,7 +14,15 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.prices import Reading, fetched, load_index, read_prices, typed_prices
+from vnq_colab.data.prices import (
+    Reading,
+    fetched,
+    load_index,
+    price_files,
+    read_prices,
+    typed_index,
+    typed_prices,
+)
 from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
@@ -22,6 +30,7 @@ from vnq_colab.files import read_json, require_space, sha256_of, write_atomic, w
 from vnq_colab.layout import Workspace
 
 MARKET_INDEX = "VNINDEX"
+PROOF = "lookahead.json"  # in the folder of a set that was reviewed
 STALE_DAYS = 7  # a data set whose last day is older than this is warned about
 
 
@@ -53,18 +62,20 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
 
     `data` is what `gather` takes. The set becomes the current one, which `train` takes. What is already there for the
-    same data is kept as it is. `as_of` is the evening to stand in (None: today): later rows are left out, data more
-    than a week older brings a warning.
+    same data is taken as it stands. `as_of` is the evening to stand in (None: today): later rows are left out, data
+    more than a week older brings a warning.
     """
     ws.check_writable()
     prices, index, cleaning = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows,
                                      treatments=treatments, unit=unit)
     panel = build_panel(prices, index)
     prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
-    if not _is_there(prepared):
+    stored = _stored(ws, prepared)
+    if stored is None:
         _write(prepared)
+    write_json(prepared.folder / "cleaning.json", cleaning.to_dict())  # of this time's files, whoever wrote the set
     write_json(ws.prepared / "current.json", {"data_id": panel.data_id, "prepared": utc_now()})
-    return prepared
+    return replace(stored or prepared, cleaning=cleaning)
 
 
 def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
@@ -73,41 +84,43 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     """The cleaned prices, the market index (None where there is none) and the report, of all that the person has.
 
     `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
-    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None,
-    the seeded synthetic market. Without `index` a VNINDEX among the files is taken when it covers nearly all days.
+    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None:
+    the files of `data/raw/` and the updates, and the seeded synthetic market where there are none. Without `index` a
+    VNINDEX among the files is taken when it covers nearly all days. `as_of`: later rows are left out.
     """
     day = to_day(as_of or dt.date.today().isoformat())
-    reading = read_all(ws, data, unit=unit)
+    reading = read_all(ws, data, unit=unit, on_bad_rows=on_bad_rows)
     rows = reading.prices if as_of is None else up_to(reading.prices, day)
-    source = str(data) if isinstance(data, (str, Path)) else "the price table"
+    source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
     prices, cleaning = clean_prices(rows, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
                                     source=source, files=reading.files)
+    warnings = cleaning.warnings + staleness(prices, day)
     if index is None:
         found = reading.index[(reading.index["symbol"] == MARKET_INDEX) & (reading.index["date"] <= day)]
-        if prices["date"].isin(found["date"]).mean() > 0.99:
-            index = found[["date", "close"]].reset_index(drop=True)
+        sound = found[found["close"] > 0]
+        if len(sound) < len(found):
+            warnings.append(f"{MARKET_INDEX}: {len(found) - len(sound)} rows without a positive close are left out")
+        index, told = _covering(prices, sound[["date", "close"]].reset_index(drop=True))
     else:
-        index = up_to(index if isinstance(index, pd.DataFrame) else load_index(index), day)
-    warnings = cleaning.warnings + staleness(prices, day) + ([] if index is None else _gaps(prices, index))
-    return prices, index, replace(cleaning, warnings=warnings)
+        index = up_to(typed_index(index) if isinstance(index, pd.DataFrame) else load_index(index), day)
+        told = _gaps(prices, index)
+    return prices, index, replace(cleaning, warnings=warnings + told)
 
 
-def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *,
-             unit: "str | dict[str, str] | None" = None) -> Reading:
-    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired.
+def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "str | dict[str, str] | None" = None,
+             on_bad_rows: str | None = None) -> Reading:
+    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired; `data` as in `gather`.
 
-    A table stands alone, and so does the seeded synthetic market, which None makes.
+    `on_bad_rows` decides on rows that cannot even be read; None and "raise" refuse them in a table of our own columns.
     """
-    if data is None:
-        data = synthetic_prices()
     if isinstance(data, pd.DataFrame):
         return Reading(typed_prices(data, "the price table"))
-    updates = [ws.weekly_updates] if _has_files(ws.weekly_updates) else []
-    return read_prices([fetched(data, ws.raw), *updates], unit=unit)
-
-
-def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(not path.name.startswith((".", "~")) for path in folder.iterdir())
+    paths = [folder for folder in (ws.raw, ws.weekly_updates) if price_files(folder)]
+    if data is not None:
+        paths = [fetched(data, ws.raw), *(path for path in paths if path == ws.weekly_updates)]
+    if not paths:
+        return Reading(typed_prices(synthetic_prices(), "the price table"))
+    return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)
 
 
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
@@ -123,6 +136,9 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         if tuple(facts["features"]) != tuple(FEATURES):
             raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
                             f"this code computes {len(FEATURES)}. Run prepare again on the same prices.")
+        if (folder / PROOF).exists() and not read_json(folder / PROOF)["passed"]:
+            raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
+                            "that and run prepare again.")
         index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
         return Prepared(
             folder, pd.read_parquet(folder / "prices.parquet"), Panel.load(folder / "panel.parquet"),
@@ -134,9 +150,9 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
 
 
 def keep_panel(ws: Workspace, panel: Panel) -> None:
-    """Stores a panel built by hand, so that its run can be resumed; leaves a stored one alone."""
+    """Stores a panel built by hand, so that its run can be resumed; leaves alone a stored one that holds all of it."""
     path = ws.prepared / panel.data_id / "panel.parquet"
-    if not path.exists():
+    if not path.exists() or not set(panel.symbols) <= set(Panel.load(path).symbols):
         panel.save(path)
 
 
@@ -154,7 +170,8 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
 
 def default_universe(panel: Panel) -> tuple[str, ...]:
     """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
-    return tuple(symbol for symbol in VN102 if symbol in set(panel.symbols)) or panel.symbols
+    there = set(panel.symbols)
+    return tuple(symbol for symbol in VN102 if symbol in there) or panel.symbols
 
 
 def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
@@ -186,6 +203,13 @@ def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
             "bring newer files, or name the day with --as-of"]
 
 
+def _covering(prices: pd.DataFrame, index: pd.DataFrame) -> tuple[pd.DataFrame | None, list[str]]:
+    """An index that nobody named: taken when it has a value on 99 of 100 trading days, else None and a warning."""
+    if index.empty or not (missing := _gaps(prices, index)):
+        return (None if index.empty else index), []
+    return None, [f"the {MARKET_INDEX} among the files is not used, the market is the mean of all stocks: {missing[0]}"]
+
+
 def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
     """A warning when the index misses more than one trading day in a hundred: there the market stands still."""
     days = prices["date"].drop_duplicates()
@@ -196,17 +220,21 @@ def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
             f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
 
 
-def _is_there(prepared: Prepared) -> bool:
-    """Whether the set is stored whole and unchanged; another version's set has another name."""
+def _stored(ws: Workspace, prepared: Prepared) -> Prepared | None:
+    """The same set as it is stored; None where it is not whole, is damaged, or was computed otherwise."""
     try:
         facts = read_json(prepared.folder / "prepared.json")
-        return all(sha256_of(prepared.folder / name) == found for name, found in facts["files"].items())
+        if any(sha256_of(prepared.folder / name) != found for name, found in facts["files"].items()):
+            return None
+        stored = load_prepared(ws, prepared.panel.data_id)
     except (OSError, VnqError, KeyError, TypeError, AttributeError):
-        return False
+        return None
+    return stored if stored.panel.agrees_with(prepared.panel) else None
 
 
 def _write(prepared: Prepared) -> None:
     folder = prepared.folder
+    (folder / PROOF).unlink(missing_ok=True)  # it was about what stood here before
     require_space(folder, 2 * prepared.panel.values.nbytes, "the prepared data set")
     tables = {"prices": prepared.prices, "index": prepared.index}
     for name, table in tables.items():
@@ -214,8 +242,7 @@ def _write(prepared: Prepared) -> None:
             write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     prepared.panel.save(folder / "panel.parquet")
     write_json(folder / "splits.json", prepared.splits.to_dict())
-    write_json(folder / "cleaning.json", prepared.cleaning.to_dict())
-    names = ["panel.parquet", "splits.json", "cleaning.json"]
+    names = ["panel.parquet", "splits.json"]
     names += [f"{name}.parquet" for name, table in tables.items() if table is not None]
     write_json(folder / "prepared.json", {  # last: its presence says that the set is whole
         "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),

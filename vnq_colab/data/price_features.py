@@ -154,14 +154,14 @@ def range_surprise(h: History) -> np.ndarray:
     return surprise(reach, mean(reach, 20))
 
 
-@feature("1 if the close is the day's high and, within a tick, at the ceiling of its exchange's band", "flag",
-         warm_up_days=1, bounds=(0, 1))
+@feature("1 if close = high and |close / close before - 1 - band of its exchange and day| <= 0.005 on HOSE, 0.01 on "
+         "HNX and UPCOM", "flag", warm_up_days=1, bounds=(0, 1))
 def ceiling_hit(h: History) -> np.ndarray:
     return _at_limit(h, h.close / h.previous_close - 1, h.close == h.high)
 
 
-@feature("1 if the close is the day's low and, within a tick, at the floor of its exchange's band", "flag",
-         warm_up_days=1, bounds=(0, 1))
+@feature("1 if close = low and |1 - close / close before - band of its exchange and day| <= 0.005 on HOSE, 0.01 on "
+         "HNX and UPCOM", "flag", warm_up_days=1, bounds=(0, 1))
 def floor_hit(h: History) -> np.ndarray:
     return _at_limit(h, 1 - h.close / h.previous_close, h.close == h.low)
 
@@ -241,8 +241,9 @@ def chaikin_flow_20(h: History) -> np.ndarray:
     return divide(rolling(h.volume * close_in_range(h), 20), rolling(h.volume, 20))
 
 
-@feature("log(sum of absolute daily returns / sum of money traded) of 20 days less that of 60", "log ratio",
-         warm_up_days=60, bounds=4.0, source="Amihud 2002")
+@feature("log((3 R20 + 0.01 R60) / (3 M20 + 0.01 M60)) - log(R60 / M60), Rn and Mn the sums over n days of absolute "
+         "log returns and of close x volume: a ratio of sums, not the mean of daily ratios", "log ratio",
+         warm_up_days=60, bounds=4.0, source="after Amihud 2002")
 def illiquidity_20(h: History) -> np.ndarray:
     moved, traded = np.abs(h.returns), h.close * h.volume
     recent, usual = rolling(moved, 20), rolling(moved, 60)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,15 +15,17 @@ import pandas as pd
 
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import CleaningReport, FileFacts
-from vnq_colab.data.formats import NEEDED, OPTIONAL, OWN, PRICES, Part, index_name, match_columns, read_part, typed_rows
+from vnq_colab.data.formats import NEEDED, OPTIONAL, OWN, PRICES, Part, match_columns, read_part, typed_rows
 from vnq_colab.data.formats import require_columns as _require_columns
-from vnq_colab.data.tables import columns_of
+from vnq_colab.data.tables import columns_of, refuse_weekends
+from vnq_colab.data.tickers import index_name
 from vnq_colab.data.units import Unit, in_vnd, unit_of
-from vnq_colab.errors import DataError, did_you_mean
+from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
 SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
 NO_INDEX = {"symbol": pd.Series(dtype=object), "date": pd.Series(dtype="datetime64[ns]"),
             "close": pd.Series(dtype="float64")}
+BREAKS_AN_INDEX = ("date unreadable or in the future", "number unreadable", "no close")  # why a day of it may be lost
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
     in `clean_prices`, None: "raise" for tables in our own columns, else "treat". Raises DataError when a file is
     missing, empty or no table of daily prices, or its unit is in doubt.
     """
-    reading = read_prices(fetched(path, Path.home() / ".cache" / "vnq_colab"), unit=unit)
+    reading = read_prices(fetched(path, Path.home() / ".cache" / "vnq_colab"), unit=unit, on_bad_rows=on_bad_rows)
     if reading.prices.empty:
         raise DataError(f"{path}: there are no stocks in it. Name files with the prices of stocks.")
     return clean_prices(reading.prices, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
@@ -56,6 +59,9 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
 
 def fetched(path: str | Path, folder: Path) -> Path:
     """The file of a Drive share link, downloaded into a folder; any other path as it is."""
+    if not isinstance(path, (str, Path)):
+        raise DataError(f"the path of the prices is {type(path).__name__}. Name a file or a folder; a table goes to "
+                        "prepare.")
     if not str(path).strip():
         raise DataError("the path of the prices is empty. Name a file or a folder.")
     if str(path).startswith(("http://", "https://")):
@@ -65,12 +71,13 @@ def fetched(path: str | Path, folder: Path) -> Path:
     return Path(path)
 
 
-def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None) -> Reading:
+def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_bad_rows: str | None = None) -> Reading:
     """The rows as they stand in files, folders and zips, with typed columns and in VND; nothing repaired yet.
 
     `unit` settles whether files hold "VND" or "kVND" (thousand VND): one for all, or {file name: unit}; None tells it
-    from the prices. In the order of `file` later ones win: those of later paths, and in a folder those of a later last
-    day; unadjusted ones come first.
+    from the prices. `on_bad_rows` "drop" and "treat" leave out rows that cannot be read, up to 5 %, and count them;
+    else such a row in a table of our own columns is a DataError. In the order of `file` later ones win: those of later
+    paths, and in a folder those of a later last day; unadjusted ones come first.
     """
     paths = path if isinstance(path, list) else [path]
     if not all(str(item).strip() for item in paths):
@@ -78,9 +85,10 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None) -> Re
     parts = []
     for one in paths:
         files = _files(Path(one), Path(one).name + "/" if len(paths) > 1 else "")
-        some = [_adjusted(read_part(data, name, where)) for data, name, where in files]
+        some = [_adjusted(read_part(data, name, where, strict=on_bad_rows in (None, "raise")))
+                for data, name, where in files]
         parts += sorted(some, key=lambda part: (not part.unadjusted, part.facts.last_day, part.facts.file))
-    parts = in_vnd(parts, unit)
+    parts = _named_apart(in_vnd(parts, unit))
     rows = [part.prices.assign(unadjusted=part.unadjusted) for part in parts if len(part.prices)]
     names = [part.facts.file for part in parts if len(part.prices)]
     columns = [*NEEDED, *OPTIONAL, "unadjusted"]
@@ -98,17 +106,57 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None) -> Re
 
 
 def load_index(path: str | Path, symbol: str = "VNINDEX") -> pd.DataFrame:
-    """The market index as a table `date, close`; of a file with several indices, the one named `symbol`."""
+    """The market index as a table `date, close`; of a file with several indices, the one named `symbol`.
+
+    Raises DataError when it is not there, or a day of it has no close above 0 or cannot be read.
+    """
     parts = [read_part(data, name, where, is_index=Path(path).is_file() and not zipfile.is_zipfile(path))
              for data, name, where in _files(Path(path))]
     parts.sort(key=lambda part: (part.facts.last_day, part.facts.file))
-    table = pd.concat([part.index for part in parts], ignore_index=True)
-    if any("symbol" in part.facts.columns for part in parts) or len(parts) > 1:
-        table = table[table["symbol"] == index_name(symbol)]
-    if table.empty:
+    is_named = any("symbol" in part.facts.columns for part in parts) or len(parts) > 1
+    tables = []
+    for part in parts:
+        rows = part.index[part.index["symbol"] == index_name(symbol)] if is_named else part.index
+        if len(rows):
+            lost = {reason: n for reason, n in part.facts.dropped.items() if reason in BREAKS_AN_INDEX}
+            if lost:
+                reasons = ", ".join(f"{reason} {n:,}" for reason, n in lost.items())
+                raise DataError(f"{part.path}: days of the index cannot be read ({reasons}). Repair the file.")
+            tables.append(_sound_index(rows, part.path))
+    if not tables:
         raise DataError(f"{path}: there is no index {symbol} in it.")
-    table = table[["date", "close"]].sort_values("date", kind="stable")
-    return table.drop_duplicates("date", keep="last", ignore_index=True)
+    return _by_day(pd.concat(tables))
+
+
+def typed_index(table: pd.DataFrame) -> pd.DataFrame:
+    """A person's index table as `date, close` [points], sorted, one row a date: of several the last one.
+
+    Its columns may be written in any case, its dates as text. Raises DataError for what is missing or no such value.
+    """
+    header = [str(name) for name in table.columns]
+    lowered = [name.strip().lower() for name in header]
+    found = {name: lowered.count(name) for name in ("date", "close")}
+    if table.empty or set(found.values()) != {1}:
+        raise DataError(f"the index: needed are one column date, one column close and some rows; found {len(table):,} "
+                        f"rows of {name_a_few(header, 12) or 'no columns'}. Name the columns so.")
+    picked = table.iloc[:, [lowered.index(name) for name in found]].set_axis([*found], axis=1)
+    return _by_day(_sound_index(typed_rows(columns_of(picked), "the index", strict=True)[0], "the index"))
+
+
+def _sound_index(rows: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The rows `date, close`. Raises a DataError that names the first day without a close above 0."""
+    close = rows["close"].to_numpy("float64")
+    bad = ~(np.isfinite(close) & (close > 0))
+    if bad.any():
+        day, value = rows["date"].iloc[bad.argmax()], close[bad.argmax()]
+        found = "missing" if np.isnan(value) else f"{value:,g}, not above 0" if value <= 0 else "not finite"
+        raise DataError(f"{path}: {day:%Y-%m-%d}: the close of the index is {found} (and {bad.sum() - 1} more rows). "
+                        "Repair it, or take these days out.")
+    return rows[["date", "close"]].astype({"close": "float64"})
+
+
+def _by_day(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("date", kind="stable").drop_duplicates("date", keep="last", ignore_index=True)
 
 
 def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
@@ -120,6 +168,7 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     own = [name for name in (*NEEDED, *OPTIONAL) if name in lowered]
     picked = table.iloc[:, [lowered.index(name) for name in own]].set_axis(own, axis=1)
     rows = typed_rows(columns_of(picked), path, strict=True)[0][own]
+    refuse_weekends(rows["date"].to_numpy(), path)
     if unit_of(rows, path)[0] != "VND":
         raise DataError(f"{path}: the median close is {rows['close'].median():,.1f}, which looks like thousand VND. "
                         "Multiply the prices by 1,000: they are read as VND per share.")
@@ -127,6 +176,16 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
 
 
 # -------------------------------------------------------------------------------------------------------------- files
+def price_files(folder: Path) -> list[Path]:
+    """The files below a folder that `read_prices` reads, in order; none when there is no such folder."""
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
+
+    found = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return sorted(file for file in found if _is_wanted(file))
+
+
 def _files(path: Path, prefix: str = "") -> Iterator[tuple[bytes, str, str]]:
     """(content, name below the folder, name in an error) of every file, members of zips included."""
     if path.is_file():
@@ -135,7 +194,7 @@ def _files(path: Path, prefix: str = "") -> Iterator[tuple[bytes, str, str]]:
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
     else:
-        found = sorted(file for file in path.rglob("*") if _is_wanted(file) and file.is_file())
+        found = price_files(path)
     none = True
     for file in found:
         name = file.name if path.is_file() else prefix + file.relative_to(path).as_posix()
@@ -164,13 +223,25 @@ def _unpacked(data: bytes, name: str, path: str, depth: int = 0) -> Iterator[tup
             yield data, name, path
             return
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
-            members = [(member, packed.read(member)) for member in sorted(packed.namelist())
-                       if _is_wanted(PurePath(member))]
+            members = [(member.filename, packed.read(member))  # two may have one name
+                       for member in sorted(packed.infolist(), key=lambda member: member.filename)
+                       if _is_wanted(PurePath(member.filename)) and not member.is_dir()]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
         raise DataError(f"{path}: cannot be unpacked ({str(error).splitlines()[0] if str(error) else 'cut short'}). "
                         "Download it again.") from None
     for member, content in members:
         yield from _unpacked(content, f"{name}/{member}", f"{path}/{member}", depth + 1)
+
+
+def _named_apart(parts: list[Part]) -> list[Part]:
+    """The files under names that differ: a second raw/FPT.csv becomes "raw/FPT.csv (2)"."""
+    names = {}
+    for part in parts:
+        name, number = part.facts.file, 2
+        while name in names:
+            name, number = f"{part.facts.file} ({number})", number + 1
+        names[name] = part
+    return [replace(part, facts=replace(part.facts, file=name)) for name, part in names.items()]
 
 
 # ------------------------------------------------------------------------------------------------- adjusting
@@ -197,7 +268,8 @@ def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
     """`[days], [days] -> [days]`: the factor between raw and adjusted prices of one symbol, undone of its rounding.
 
     The factor is constant between two corporate actions, and each day confines it to (adjusted ± half a rounding step)
-    / close. A new constant begins on the day whose interval leaves nothing of the earlier ones.
+    / close. A new constant begins on the day whose interval leaves nothing of the earlier ones. It is found from all
+    its days in the file, so new rows can change the last digits of old adjusted prices, by the size of the rounding.
     """
     known = (close > 0) & (adjusted > 0)
     if not known.any():

@@ -10,12 +10,14 @@ from vnq_colab.data.forecast import HORIZON
 from vnq_colab.errors import DataError
 
 
-def to_day(text: str) -> pd.Timestamp:
+def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
     """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
+    if isinstance(text, dt.date):
+        return pd.Timestamp(text).normalize()
     try:
         return pd.Timestamp(dt.datetime.strptime(text, "%Y-%m-%d"))
     except (ValueError, TypeError):
-        raise DataError(f"{text!r} is not a date such as 2026-11-20.") from None
+        raise DataError(f"{text!r} is not a date: write it as 2026-11-20.") from None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def split_days(days: pd.DatetimeIndex, valid_from: str | None = None, test_from:
     ranges = {}
     for name, (first, end) in borders.items():
         if end - first < 1:
-            raise DataError(f"no {name} days are left of {n_days} days, with valid from day {valid} and test from day "
-                            f"{test}. Bring a longer history, or move valid_from and test_from.")
+            moved = valid_from or test_from
+            raise DataError(f"no {name} days are left of {n_days:,} trading days beside the {purge_days} purged before "
+                            f"each border. Bring a longer history{', or move valid_from and test_from' * bool(moved)}.")
         ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[end - 1]:%Y-%m-%d}")
     return Splits(**ranges, purge_days=purge_days)

@@ -29,7 +29,11 @@ def in_vnd(parts: list[Part], unit: Unit) -> list[Part]:
     for part in parts:
         name = part.facts.file
         given = unit if isinstance(unit, str) else by_file.get(name, by_file.get(PurePath(name).name))
-        told.append((given, True) if given else unit_of(part.prices, part.path))
+        found = (None, False) if name in by_file or PurePath(name).name in by_file else unit_of(part.prices, part.path)
+        if given and found[1] and found[0] != given and len(part.prices):
+            raise DataError(f"{part.path}: --unit {given} is for all files, but this one is clearly in {found[0]} (the "
+                            f"median close is {part.prices['close'].median():,.1f}). {_settle(part, given)}")
+        told.append((given, True) if given else found)
     units, sure = [name for name, _ in told], [is_sure for _, is_sure in told]
     _agree(parts, units, sure)
     result = []
@@ -60,7 +64,7 @@ def unit_of(prices: pd.DataFrame, path: str) -> tuple[str | None, bool]:
         if len(strange):
             raise DataError(f"{path}: {strange.index[0]} closes at {strange.iloc[0]:,.2f} in the median, the "
                             f"other stocks at {level:,.2f}: two units in one file. Write all in VND, or insist with "
-                            "--unit.")
+                            "--unit FILE=UNIT.")
         return unit, sure
     known = close.dropna().to_numpy()
     in_cents = bool(np.isclose(known * 100, np.round(known * 100), atol=1e-6).all())
@@ -110,5 +114,6 @@ def _steps(parts: list[Part]) -> list[tuple[int, int, float]]:
             for way in ((int(file), int(other), step), (int(other), int(file), -step))]
 
 
-def _settle(part: Part) -> str:
-    return f"Say which with --unit VND or --unit kVND (in Python: unit={{{part.facts.file!r}: \"VND\"}})."
+def _settle(part: Part, unit: str = "kVND") -> str:
+    name = part.facts.file
+    return f"Name the file and its unit, VND or kVND: --unit {name}={unit} (in Python: unit={{{name!r}: {unit!r}}})."

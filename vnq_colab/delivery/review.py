@@ -1,5 +1,7 @@
 """The review of a prepared set: four pictures, and the proof that nothing in it knows the future."""
 
+import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +9,11 @@ import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
-from vnq_colab.data.prepared import Prepared
+from vnq_colab.data.prepared import PROOF, Prepared
 from vnq_colab.evaluation import plots
-from vnq_colab.files import write_atomic, write_json
+from vnq_colab.files import read_json, write_atomic, write_json
 
 PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
-PROOF = "lookahead.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,12 +27,23 @@ class Review:
         names = ", ".join(path.name for path in self.pictures)
         return f"{self.proof!r}\nPictures in {self.pictures[0].parent}: {names}"
 
+    def _repr_html_(self) -> str:
+        return f"{self.proof._repr_html_()}<p>{html.escape(repr(self).splitlines()[-1])}</p>"
 
-def review(prepared: Prepared, rows: pd.DataFrame | None = None) -> Review:
+
+def is_proven(prepared: Prepared) -> bool:
+    """Whether a review of this set has proven that nothing in it looks ahead."""
+    path = prepared.folder / PROOF
+    return path.exists() and bool(read_json(path)["passed"])
+
+
+def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows: str = "treat",
+           treatments: Mapping[str, str] | None = None) -> Review:
     """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
 
     `rows` are the rows as they were read, so that the proof covers what cleaning decided; None takes the clean ones.
-    The proof stands on the evening before the first validation day, and runs cleaning and features four times.
+    The proof stands on the last training day, cleans as `clean_prices` does with `on_bad_rows` and `treatments`, and
+    runs cleaning and features four times.
     """
     note = SYNTHETIC_NOTE if prepared.synthetic else ""
     figures = (plots.coverage(prepared.panel, prepared.splits, note=note), plots.cleaning(prepared.cleaning, note=note),
@@ -42,6 +54,6 @@ def review(prepared: Prepared, rows: pd.DataFrame | None = None) -> Review:
         image = plots.png(figure)
         write_atomic(path, lambda file, image=image: file.write(image))
     proof = prove_no_lookahead(prepared.prices if rows is None else rows, prepared.splits.train.last,
-                               index=prepared.index)
+                               index=prepared.index, on_bad_rows=on_bad_rows, treatments=treatments)
     write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)

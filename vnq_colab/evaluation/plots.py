@@ -142,13 +142,14 @@ def coverage(panel: Panel, splits: Splits | None = None, *, note: str = "") -> F
     first = np.where(panel.present.any(axis=1), panel.present.argmax(axis=1), n_days)
     order = np.argsort(first, kind="stable")
     axes.imshow(share[order], cmap=PRESENCE, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
-                extent=(0, n_days, n_symbols - 0.5, -0.5))
+                extent=(0, len(starts) * per_column, n_symbols - 0.5, -0.5))  # the last column may be short of days
     named = np.arange(0, n_symbols, int(np.ceil(0.15 * n_symbols / height)))
     years = pd.Series(panel.days.year).drop_duplicates()  # of each its first day
     years = years[:: -(-len(years) // 8)]
     axes.set(yticks=named, yticklabels=[panel.symbols[row] for row in order[named]], xticks=years.index,
              xticklabels=years, xlabel=f"Trading days [year; {per_column} to a column]",
              ylabel="Symbols by their first day" + (f", one in {named[1]} named" if len(named) < n_symbols else ""))
+    axes.set_xlim(0, n_days)
     axes.tick_params(axis="y", labelsize=7.5, length=2)
     for name in ("valid", "test") if splits else ():
         border = panel.days.searchsorted(pd.Timestamp(getattr(splits, name).first))

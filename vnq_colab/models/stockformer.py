@@ -26,11 +26,11 @@ from vnq_colab.files import write_atomic
 from vnq_colab.models.base import Forecaster
 from vnq_colab.models.stacked import (
     MOST_ATTENTION_ROWS,
+    add_dropped,
     affine,
     attention,
     attention_mask,
     count_parameters,
-    dropout,
     stable_seed,
     unstack,
 )
@@ -77,11 +77,11 @@ class Stockformer:
         return torch.cat(pieces)
 
     def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
-                noise: torch.Generator | None = None, last_only: bool = False) -> torch.Tensor:
-        """`[models, batch, time, features] -> [models, batch, time, horizon]` scaled daily returns.
+                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor:
+        """`[models, batch, time, features] -> [models, batch, n_last, horizon]` scaled daily returns.
 
-        `present [models, batch, time]` bool masks absent days as keys. `last_only` gives the last position alone,
-        `[models, batch, 1, horizon]`. Dropout happens only when `noise` is given.
+        `weights [models, parameters]`; `present [models, batch, time]` bool masks absent days as keys. The answers are
+        those of the last `n_last` positions, None: of all. Dropout happens only when `noise` is given.
         """
         config, part = self.config, unstack(weights, self.shapes)
         models, batch, time, _ = x.shape
@@ -89,21 +89,21 @@ class Stockformer:
         h = affine(x.flatten(1, 2), part["input.weight"], part["input.bias"])  # [models, batch * time, width]
         h = (h.unflatten(1, (batch, time)) + part["position"][:, None, -time:]).flatten(1, 2)
         for layer in range(config.n_layers):
-            at_end = last_only and layer == config.n_layers - 1
+            asking = n_last or time if layer == config.n_layers - 1 else time
             normed = functional.layer_norm(h, (config.width,))
             qkv = affine(normed, part[f"{layer}.qkv.weight"], part[f"{layer}.qkv.bias"])
-            mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, at_end)
-            if at_end:
-                h = h.view(models, batch, time, -1)[:, :, -1]  # [models, batch, width]
-            mixed = affine(mixed.reshape(models, -1, config.width),
+            mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, asking)
+            if asking < time:  # the last layer answers only where it is asked
+                h = h.view(models, batch, time, -1)[:, :, -asking:].flatten(1, 2)
+            mixed = affine(mixed.reshape(models, batch * asking, -1),
                            part[f"{layer}.mix.weight"], part[f"{layer}.mix.bias"])
-            h = h + dropout(mixed, config.dropout, noise)
+            h = add_dropped(h, mixed, config.dropout, noise)
             wide = affine(functional.layer_norm(h, (config.width,)),
-                          part[f"{layer}.up.weight"], part[f"{layer}.up.bias"])
-            narrow = affine(functional.relu(wide), part[f"{layer}.down.weight"], part[f"{layer}.down.bias"])
-            h = h + dropout(narrow, config.dropout, noise)
+                          part[f"{layer}.up.weight"], part[f"{layer}.up.bias"]).relu_()
+            narrow = affine(wide, part[f"{layer}.down.weight"], part[f"{layer}.down.bias"])
+            h = add_dropped(h, narrow, config.dropout, noise)
         out = affine(functional.layer_norm(h, (config.width,)), part["readout.weight"], part["readout.bias"])
-        return out.unflatten(1, (batch, -1))  # [models, batch, time or 1, horizon]
+        return out.unflatten(1, (batch, -1))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -153,7 +153,7 @@ class StockformerForecaster(Forecaster):
                 for left in range(0, len(ends), ends_at_once):
                     window = ends[left:left + ends_at_once].expand(len(of_model), -1)  # [models, batch]
                     x, there = windows_at(scaled, present, of_model, window, self.config.look_back)
-                    out = network.forward(weights, x, there, last_only=True)[:, :, 0]  # [models, batch, horizon]
+                    out = network.forward(weights, x, there, n_last=1)[:, :, 0]  # [models, batch, horizon]
                     out = out.unflatten(0, (-1, n_members)).mean(1).double().cpu().numpy()  # [symbols, batch, horizon]
                     daily[rows, left:left + ends_at_once] = out * self.scaler.target[rows, None, None]
         return daily

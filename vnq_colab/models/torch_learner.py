@@ -31,7 +31,7 @@ class Network(Protocol):
     def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
 
     def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
-                noise: torch.Generator | None = None, last_only: bool = False) -> torch.Tensor: ...
+                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor: ...
 
 
 class TorchLearner(Learner):
@@ -132,8 +132,9 @@ class TorchLearner(Learner):
         self.models = [(symbol, member) for symbol, member in state["models"]]
         self.weights = state["weights"].to(self.device, copy=True).requires_grad_()
         self.optimizer = StackedAdamW(self.weights.detach(), self.settings.weight_decay)
-        for name in ("mean", "square", "steps"):
+        for name in ("mean", "square"):
             setattr(self.optimizer, name, state[name].to(self.device, copy=True))
+        self.optimizer.steps = state["steps"].clone()
         self.best = state["best"].to(self.device, copy=True)
         self.best_loss, self.best_epoch = np.array(state["best_loss"]), np.array(state["best_epoch"], dtype=int)
         self.history = [tuple(row) for row in state["history"]]
@@ -205,8 +206,7 @@ class TorchLearner(Learner):
         x, there = windows_at(self._scaled, self._present, self._symbol, ends, self.config.model.look_back)
         low = self.config.machine.dtype != "float32"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            output = self.network.forward(self.weights, x, there, noise=noise,
-                                          last_only=labelled == 1)[:, :, -labelled:]
+            output = self.network.forward(self.weights, x, there, noise=noise, n_last=labelled)
         day = ends.unsqueeze(-1) + torch.arange(1 - labelled, 1, device=self.device)  # [models, batch, labelled]
         inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
         day = day.clamp(0, self._scaled.shape[1] - 1)
@@ -274,7 +274,7 @@ class TorchLearner(Learner):
         picked = torch.tensor(rows, dtype=torch.long, device=self.device)
         self.weights = self.weights.detach()[picked].requires_grad_()
         self.best = self.best[picked]
-        self.optimizer.keep(picked)
+        self.optimizer.keep(rows)
         self.best_loss, self.best_epoch = self.best_loss[rows], self.best_epoch[rows]
         self.models = [self.models[row] for row in rows]
 
