@@ -131,7 +131,7 @@ def require_columns(matched: Iterable[str], header: Iterable[str], needed: Itera
         spare = [str(name) for name in header if str(name).strip().lower() not in NEEDED + OPTIONAL]
         hint = did_you_mean(missing[0], spare) if spare else ""
         raise DataError(f"{path}: {named} missing; found {name_a_few([str(name)[:40] for name in header], 12)}."
-                        f"{hint if 'mean' in hint else ''} Needed: {', '.join(NEEDED)}. (No price file? Take it out.)")
+                        f"{hint if 'mean' in hint else ''} Needed: {', '.join(NEEDED)}; or take the file out.")
 
 
 def _bare(header: object) -> str:
