@@ -40,7 +40,7 @@ def zip_of(day, kind="adjusted", first="SYN003"):
     stem = {"adjusted": "CafeF.HSX", "raw": "CafeF.RAW_HSX", "index": "CafeF.INDEX"}[kind]
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:  # stored, not deflated: a flipped byte shows in the checksum only
-        archive.writestr(f"{stem}.Upto{pd.Timestamp(day):%d.%m.%Y}.csv", text)
+        archive.writestr(zipfile.ZipInfo(f"{stem}.Upto{pd.Timestamp(day):%d.%m.%Y}.csv"), text)  # of no time of its own
     return file.getvalue()
 
 
