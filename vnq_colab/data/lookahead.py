@@ -1,6 +1,7 @@
 """Proof of no look-ahead: the future is changed or removed, and nothing up to a day may change by a single bit."""
 
 import hashlib
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,13 @@ class LookaheadProof:
                                         for row in bad.itertuples()])
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{repr(self).splitlines()[0]}</b></p>{self.table.to_html(index=False)}"
+        what = self.table["what"].str.replace(r"^feature .*", f"{len(FEATURES)} features", regex=True)
+        counts = self.table.assign(what=what).groupby(["what", "world"], sort=False)[["compared", "differ"]].sum()
+        cells = counts["differ"].map("{:,}".format) + " of " + counts["compared"].map("{:,}".format)
+        bad = self.table[self.table["differ"] > 0]
+        return (f"<p><b>{html.escape(repr(self).splitlines()[0])}</b></p><p>Values that differ:</p>"
+                + cells.unstack(sort=False).rename_axis(None).rename_axis(None, axis=1).to_html()
+                + ("" if bad.empty else bad.to_html(index=False)))
 
 
 def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = None, *,
