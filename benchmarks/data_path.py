@@ -8,11 +8,7 @@ benchmarks/results/data_path.csv with machine and date. Ends with an error when 
 """
 
 import argparse
-import csv
-import datetime as dt
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from end_to_end import cpu_name
+from machine import keep
 from pandas_loop import loop_features
 
 from vnq_colab.data.cleaning import clean_prices
@@ -29,7 +25,6 @@ from vnq_colab.data.panel import build_panel
 from vnq_colab.data.prices import load_prices, read_prices
 from vnq_colab.data.synthetic import synthetic_prices
 
-RESULTS = Path(__file__).parent / "results" / "data_path.csv"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "vn_daily.parquet"
 SIZES, N_DAYS = (100, 200, 400, 800, 1600), 3750
 LEAST_AGREEMENT = 0.9999  # share of the values
@@ -125,19 +120,6 @@ def row(data: str, measured: dict, stage: str) -> dict[str, str]:
             "peak_gb": f"{measured['peak_gb']:.2f}"}
 
 
-def keep(rows: list[dict[str, str]]) -> None:
-    """Adds the rows to the CSV file of results."""
-    what = {"date": dt.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-            "python": platform.python_version()}
-    is_new = not RESULTS.exists()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*what, *rows[0]], lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(what | entry for entry in rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prices", nargs="?", type=Path, help="price file or folder")
@@ -160,7 +142,7 @@ def main() -> None:
                 path = Path(folder) / "synthetic.parquet"
                 synthetic_prices(185, 2783).to_parquet(path)
                 rows = compare(path, "synthetic 185")
-            keep(rows)
+            keep("data_path", rows)
 
 
 if __name__ == "__main__":

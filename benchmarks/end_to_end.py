@@ -9,17 +9,15 @@ memory; elsewhere that column is empty.
 """
 
 import argparse
-import csv
-import datetime as dt
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "end_to_end.csv"
+from machine import keep
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -59,38 +57,17 @@ def main() -> None:
             "status": [*command, "status"],
         }
         rows = []
+        facts = {"data": Path(options.data).name if options.data else "synthetic",
+                 "profile": options.profile or "found"}
         for stage, arguments in stages.items():
             seconds, memory = measure(arguments + (["--root", folder] if arguments[0] == "-m" else []))
-            rows.append({"stage": stage, "seconds": f"{seconds:.2f}",
-                         "peak_gb": "" if memory is None else f"{memory:.2f}"})
+            rows.append(facts | {"stage": stage, "seconds": f"{seconds:.2f}",
+                                 "peak_gb": "" if memory is None else f"{memory:.2f}"})
             print(f"{stage:20} {seconds:8.2f} s   {'' if memory is None else f'{memory:5.2f} GB'}", flush=True)
     whole = sum(float(row["seconds"]) for row in rows
                 if row["stage"] in ("prepare", "train", "validate", "export with refit"))
     print(f"{'the main job':20} {whole:8.2f} s")
-    keep(rows, options)
-
-
-def keep(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
-    """Adds the rows to the CSV file of results."""
-    what = {"date": dt.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-            "python": platform.python_version(), "data": Path(options.data).name if options.data else "synthetic",
-            "profile": options.profile or "found"}
-    is_new = not RESULTS.exists()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with open(RESULTS, "a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*what, "stage", "seconds", "peak_gb"], lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(what | row for row in rows)
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    keep("end_to_end", rows)
 
 
 if __name__ == "__main__":
