@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -67,7 +68,7 @@ def test_every_label_lies_in_training_and_has_context(panel, splits, config, sup
     seen = np.zeros(len(panel.days), dtype=int)
     for step in range(learner._ends.shape[1]):
         ends = learner._ends[:1, step]
-        _, _, weight = learner._output(ends.repeat(len(learner.models), 1), learner._in_train, None, None)
+        _, _, weight = learner._output(ends.repeat(len(learner.models), 1), learner._in_train, None, learner._labelled)
         labelled = weight.shape[2]
         for window, end in enumerate(ends[0].tolist()):
             for place in torch.nonzero(weight[0, window]).flatten().tolist():
@@ -204,11 +205,34 @@ def test_symbol_whose_last_member_diverges_leaves_no_half_behind(panel, splits, 
     assert learner.measure()["symbol"].tolist() == ["SYN001"] == list(learner.forecaster().symbols)
 
 
-def test_learning_rate_warms_up_and_ends_near_zero(panel, splits, config):
-    config = replace(config, train=replace(config.train, epochs=10, warmup_epochs=3, learning_rate=1.0))
+@pytest.mark.parametrize("loss", ["mse", "mae", "gaussian_nll", "pinball"])
+def test_every_loss_learns_stops_and_forecasts(panel, splits, config, loss):
+    config = replace(config, train=replace(config.train, loss=loss, label_clip=3.0, schedule="one_cycle"))
+    learner = learner_of(panel, splits, config, ["SYN001", "SYN002"])
+    train_out(learner)
+    forecaster = learner.forecaster()
+    assert forecaster.symbols == ("SYN001", "SYN002") and not learner.diverged()
+    origins = splits.test.mask(panel.days)
+    forecast = forecaster.predict(panel, origins)
+    assert np.isfinite(forecast[["mean", "scale", "p_up"]]).all(axis=None) and (forecast["scale"] > 0).all()
+    given = forecast.groupby("symbol")["scale"].nunique()
+    assert (given > 1).all() if loss in ("gaussian_nll", "pinball") else (given == 1).all()
+    again = type(forecaster).from_states([forecaster.to_state()])
+    pd.testing.assert_frame_equal(again.predict(panel, origins), forecast)
+
+
+def test_best_epochs_are_averaged(panel, splits, config):
+    """With three kept: the mean of the weights after the three epochs of the lowest validation loss."""
+    config = replace(config, n_members=1, train=replace(config.train, epochs=6, patience=6, keep_top_k=3))
     learner = learner_of(panel, splits, config, ["SYN001"])
-    rates = []
-    for learner.epoch in range(10):
-        rates.append(learner._learning_rate())
-    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert (np.diff(rates[3:]) < 0).all() and rates[-1] < 0.06
+    after = []
+    while not learner.finished:
+        before, weights = learner.epoch, learner.weights
+        learner.step()
+        if learner.epoch > before:
+            after.append(weights.detach()[0].clone())
+    losses = [row[4] for row in learner.history]
+    best = np.argsort(losses)[:3]
+    mean = torch.stack([after[epoch] for epoch in best]).mean(0)
+    torch.testing.assert_close(learner.forecaster().weights[0, 0], mean)
+    assert learner.best_epochs("SYN001") == [best[0] + 1]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import build_panel
@@ -242,6 +243,91 @@ def test_data_of_a_run_that_is_gone_is_named(tmp_path, panel, splits, config, mo
     (ws.prepared / panel.data_id / "panel.parquet").unlink()
     with pytest.raises(DataError, match="data of this run is gone"):
         resume(ws, quiet=True)
+
+
+# --------------------------------------------------------------------------------------- memory that does not suffice
+STEPS_THAT_FIT = 3  # of a pack that then does not: its checkpoint lies there when it is halved
+
+
+def fill_memory(monkeypatch, *, most=2, only="SYN004", error=torch.OutOfMemoryError, then=lambda: None):
+    """From now on no step holds more than `most` networks beside those of `only`; `then` is called in its first one."""
+    from vnq_colab.models.torch_learner import TorchLearner
+
+    step = TorchLearner.step
+
+    def limited(self):
+        if only in self.panel.symbols:
+            if len(self.models) > most and self.epoch * 100 + self.step_in_epoch >= STEPS_THAT_FIT:
+                raise error("not enough memory for this many networks")
+            if len(self.panel.symbols) * self.config.n_members <= most:
+                then()
+        return step(self)
+
+    monkeypatch.setattr(TorchLearner, "step", limited)
+
+
+def four_symbols(config):
+    return replace(config, symbols=("SYN001", "SYN002", "SYN003", "SYN004"),
+                   train=replace(config.train, checkpoint_minutes=1e-9))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_pack_that_does_not_fit_is_halved_and_all_is_finished(
+        tmp_path, panel, splits, config, monkeypatch, capsys, error):
+    config = four_symbols(config)
+    straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
+    number = next(n for n, pack in enumerate(straight.packs) if "SYN004" in pack["symbols"])
+    whole = straight.packs[number]["symbols"]
+    fill_memory(monkeypatch, error=error)
+    session = train(Workspace(tmp_path / "b"), panel, splits, config)
+    assert f"pack {number + 1} does not fit: 4 networks; going on with 2 and 2" in capsys.readouterr().err
+    assert session.status == "finished" and session.counts()["done"] == 4
+    assert [pack["symbols"] for pack in session.packs] == [
+        *(pack["symbols"] for pack in straight.packs[:number]), whole[:1],
+        *(pack["symbols"] for pack in straight.packs[number + 1:]), whole[1:]]
+    assert len({pack["done"] for pack in session.packs}) == 3
+    others = set(config.symbols) - set(whole)
+    assert {symbol: hashes(session)[symbol] for symbol in others} == {s: hashes(straight)[s] for s in others}
+
+
+def test_run_killed_after_a_halving_does_not_take_the_checkpoint_of_the_whole_pack(
+        tmp_path, prices, panel, splits, config, monkeypatch):
+    """The newest checkpoint still is that of the pack as it was; the halves must begin anew, to the same bits."""
+    config = four_symbols(config)
+    only = compose_packs(panel, splits.train, config, list(config.symbols))[1]["symbols"][0]
+    with monkeypatch.context() as limits:
+        fill_memory(limits, only=only)
+        straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
+    ws = Workspace(tmp_path / "b")
+    prepare(ws, prices)
+    code = """
+import json, os, pathlib, pytest, sys
+from tests.test_trainer import fill_memory, run_quietly
+from vnq_colab.config import RunConfig
+from vnq_colab.data.prepared import load_prepared
+from vnq_colab.layout import Workspace
+ws = Workspace(pathlib.Path(sys.argv[1]))
+fill_memory(pytest.MonkeyPatch(), only=sys.argv[2], then=lambda: os._exit(9))
+prepared = load_prepared(ws)
+run_quietly(ws, prepared.panel, prepared.splits, RunConfig.from_dict(json.loads(sys.stdin.read())))
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(ws.root), only], cwd=ROOT, text=True, capture_output=True,
+                            input=json.dumps(config.to_dict()))
+    assert killed.returncode == 9, killed.stderr
+    stored = read_session(ws.root)
+    number = next(n for n, pack in enumerate(stored["packs"]) if pack["done"] is None)
+    assert stored["checkpoint"]["pack"] == number and len(stored["checkpoint"]["symbols"]) == 2
+    assert len(stored["packs"][number]["symbols"]) == 1
+    fill_memory(monkeypatch, only=only)
+    again = resume(ws, quiet=True)
+    assert again.status == "finished" and hashes(again) == hashes(straight)
+
+
+def test_single_symbol_that_does_not_fit_ends_with_a_sentence(tmp_path, panel, splits, config, monkeypatch):
+    fill_memory(monkeypatch, most=1)
+    with pytest.raises(SessionError, match="not enough memory, even for the 2 networks of one symbol"):
+        run_quietly(Workspace(tmp_path), panel, splits, config)
+    assert read_session(tmp_path)["status"] == "paused"
 
 
 # ------------------------------------------------------------------------------------------- a process that is killed

@@ -6,30 +6,17 @@ Three words, never mixed: the *profile* is the machine, the *recipe* how to trai
 import dataclasses
 import hashlib
 import json
-import math
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.fields import build, check_types, flat, require
 
+TRAIN_CHOICES = {
+    "supervise": ("all_days", "last_day"), "schedule": ("cosine", "one_cycle"),
+    "loss": ("huber", "mse", "mae", "gaussian_nll", "pinball"),
+}
 HORIZON = 5  # [days] ahead that every forecast reaches
-
-
-def _require(holds: bool, name: str, value: Any, rule: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} = {value!r}: {rule}.")
-
-
-def _check_types(config: Any) -> None:
-    """Raises ConfigError unless every field of a config has its declared type, and numbers are finite."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if not dataclasses.is_dataclass(hint):
-            _convert(hint, value, name)
-        elif not isinstance(value, hint):
-            raise ConfigError(f"{name} = {value!r}: expected {hint.__name__}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,45 +33,52 @@ class StockformerConfig:
     dropout: float = 0.1  # [fraction] of each residual branch, in training only
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in ("look_back", "horizon", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
-        _require(self.horizon == HORIZON, "model.horizon", self.horizon, f"the Forecast is a table of {HORIZON} days")
-        _require(self.width % self.n_heads == 0, "model.width", self.width,
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+        require(self.horizon == HORIZON, "model.horizon", self.horizon, f"the Forecast is a table of {HORIZON} days")
+        require(self.width % self.n_heads == 0, "model.width", self.width,
                  f"must be a multiple of n_heads = {self.n_heads}")
-        _require(self.look_back <= 512, "model.look_back", self.look_back, "must not exceed 512 days")
-        _require(self.min_context <= self.look_back, "model.min_context", self.min_context,
+        require(self.look_back <= 512, "model.look_back", self.look_back, "must not exceed 512 days")
+        require(self.min_context <= self.look_back, "model.min_context", self.min_context,
                  f"must not exceed look_back = {self.look_back}")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How networks learn. An epoch labels every training day of a symbol once."""
 
+    loss: str = "huber"  # or "mse", "mae", "gaussian_nll" (mean and variance), "pinball" (quantiles 10, 50, 90 %)
+    label_clip: float | None = None  # [standard deviations] training labels are clipped to; None: not at all
     supervise: str = "all_days"  # "all_days": each day of a window predicts; "last_day": only the last one
     epochs: int = 100  # at most; the cosine of the learning rate ends here
     batch_windows: int | None = None  # windows per step and model; None: 4 for all_days, 32 for last_day
     accumulate: int = 1  # batches whose gradients are averaged into one step
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
+    schedule: str = "cosine"  # or "one_cycle"
     warmup_epochs: int = 5  # linear, before the cosine
     patience: int = 15  # epochs without a better validation loss before a model stops
+    keep_top_k: int = 1  # the weights of a model's so many best epochs are averaged in the end
     clip_norm: float = 1.0  # of each model's own gradient
     checkpoint_minutes: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _require(self.supervise in ("all_days", "last_day"), "train.supervise", self.supervise,
-                 "must be 'all_days' or 'last_day'")
-        _require(self.batch_windows is None or self.batch_windows >= 1, "train.batch_windows", self.batch_windows,
+        check_types(self)
+        for name, choices in TRAIN_CHOICES.items():
+            require(getattr(self, name) in choices, f"train.{name}", getattr(self, name),
+                     f"must be {' or '.join(map(repr, choices))}")
+        require(self.label_clip is None or self.label_clip > 0, "train.label_clip", self.label_clip,
+                 "must be positive, or null")
+        require(self.batch_windows is None or self.batch_windows >= 1, "train.batch_windows", self.batch_windows,
                  "must be at least 1, or null")
-        for name in ("epochs", "accumulate", "patience"):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
+        for name in ("epochs", "accumulate", "patience", "keep_top_k"):
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
         for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
-            _require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
         for name in ("weight_decay", "warmup_epochs"):
-            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
 
     @property
     def windows_per_batch(self) -> int:
@@ -103,13 +97,13 @@ class MachineConfig:
     checkpoint_budget_gb: float = 2.0  # state of a pack in flight, at most
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _require(self.device in ("cpu", "cuda"), "machine.device", self.device, "must be 'cpu' or 'cuda'")
-        _require(self.dtype in ("float32", "bfloat16"), "machine.dtype", self.dtype, "must be 'float32' or 'bfloat16'")
-        _require(self.threads is None or self.threads >= 1, "machine.threads", self.threads,
+        check_types(self)
+        require(self.device in ("cpu", "cuda"), "machine.device", self.device, "must be 'cpu' or 'cuda'")
+        require(self.dtype in ("float32", "bfloat16"), "machine.dtype", self.dtype, "must be 'float32' or 'bfloat16'")
+        require(self.threads is None or self.threads >= 1, "machine.threads", self.threads,
                  "must be at least 1, or null")
-        _require(self.pack_models >= 1, "machine.pack_models", self.pack_models, "must be at least 1")
-        _require(self.checkpoint_budget_gb > 0, "machine.checkpoint_budget_gb", self.checkpoint_budget_gb,
+        require(self.pack_models >= 1, "machine.pack_models", self.pack_models, "must be at least 1")
+        require(self.checkpoint_budget_gb > 0, "machine.checkpoint_budget_gb", self.checkpoint_budget_gb,
                  "must be positive")
 
 
@@ -192,13 +186,13 @@ class RunConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
-        _require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
+        check_types(self)
+        require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
+        require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
                  "must name a symbol, or be null")
         twice = sorted({symbol for symbol in self.symbols or () if self.symbols.count(symbol) > 1})
-        _require(not twice, "symbols", ",".join(twice), "is named twice")
-        _require(self.recipe in RECIPES, "recipe", self.recipe,
+        require(not twice, "symbols", ",".join(twice), "is named twice")
+        require(self.recipe in RECIPES, "recipe", self.recipe,
                  f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
 
     @classmethod
@@ -256,7 +250,7 @@ class RunConfig:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """The config that `to_dict` wrote. Unknown or wrongly typed fields raise ConfigError."""
-        return _build(cls, value, "")
+        return build(cls, value, "")
 
     @property
     def config_id(self) -> str:
@@ -267,50 +261,10 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Sentences such as "train.epochs: 30, here 100" for the fields that decide the result."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = flat(self.to_dict()), flat(other.to_dict())
         ignored = ("machine.", "train.checkpoint_minutes", "recipe")
         return [
             f"{name}: {mine[name]!r}, here {theirs[name]!r}"
             for name in mine
             if mine[name] != theirs[name] and not name.startswith(ignored)
         ]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, part in value.items():
-        flat |= _flat(part, f"{prefix}{name}.") if isinstance(part, dict) else {prefix + name: part}
-    return flat
-
-
-def _build(cls: type, value: Any, prefix: str) -> Any:
-    """A dataclass from plain values, refusing what it does not know and what has the wrong type."""
-    if not isinstance(value, dict):
-        raise ConfigError(f"{prefix or 'config'}: expected fields, found {value!r}.")
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for name, part in value.items():
-        if name not in hints:
-            raise ConfigError(f"there is no setting {prefix + name!r}.{did_you_mean(name, hints)}")
-        arguments[name] = _convert(hints[name], part, prefix + name)
-    return cls(**arguments)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{name}.")
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
-            return tuple(str(item) for item in value)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if option is float and is_number:
-            return float(value)
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if option is str and isinstance(value, str):
-            return value
-    expected = " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
-    raise ConfigError(f"{name} = {value!r}: expected {expected}.")

@@ -6,7 +6,7 @@ the tensors of a network, each with the model axis first. One symbol's result ne
 
 import hashlib
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -22,6 +22,17 @@ MOST_ATTENTION_ROWS = 65_535
 def count_parameters(shapes: Shapes) -> int:
     """Numbers in one network."""
     return sum(math.prod(shape) for shape in shapes.values())
+
+
+class Network(Protocol):
+    """What a learner needs of a network: pure functions of the weights, one row for each model of a stack."""
+
+    n_outputs: int  # numbers for each day ahead, as its loss asks
+
+    def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
+
+    def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
+                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor: ...
 
 
 class _Split(torch.autograd.Function):
@@ -95,16 +106,6 @@ def add_dropped(h: torch.Tensor, x: torch.Tensor, share: float, noise: torch.Gen
     dropped = round(share * LEVELS)
     keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
     return torch.addcmul(h, x, keep.to(x.dtype), value=LEVELS / (LEVELS - dropped))
-
-
-def huber_per_model(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`[models, ..., horizon]`, weight `[models, ...]` -> `[models]`: each model's own mean; 0 without any label.
-
-    Source: Huber 1964, with the bend at one standard deviation of the scaled label.
-    """
-    loss = functional.huber_loss(output.to(target.dtype), target, reduction="none").mean(-1)  # [models, ...]
-    total = (loss * weight).flatten(1).sum(1)
-    return total / weight.flatten(1).sum(1).clamp(min=1)
 
 
 def clip_per_model(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:

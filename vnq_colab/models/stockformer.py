@@ -24,6 +24,7 @@ from vnq_colab.data.splits import DayRange
 from vnq_colab.errors import DeliveryError
 from vnq_colab.files import write_atomic
 from vnq_colab.models.base import Forecaster
+from vnq_colab.models.losses import LOSSES, scale_of
 from vnq_colab.models.stacked import (
     MOST_ATTENTION_ROWS,
     add_dropped,
@@ -44,8 +45,8 @@ FORMAT = 1  # of an exported file
 class Stockformer:
     """The network as pure functions of its weights; one object serves every model of a stack."""
 
-    def __init__(self, config: StockformerConfig, n_features: int):
-        self.config, self.n_features = config, n_features
+    def __init__(self, config: StockformerConfig, n_features: int, n_outputs: int = 1):
+        self.config, self.n_features, self.n_outputs = config, n_features, n_outputs
         width, wide = config.width, config.feed_forward
         self.shapes = {
             "input.weight": (n_features, width), "input.bias": (width,), "position": (config.look_back, width),
@@ -57,7 +58,8 @@ class Stockformer:
                 f"{layer}.up.weight": (width, wide), f"{layer}.up.bias": (wide,),
                 f"{layer}.down.weight": (wide, width), f"{layer}.down.bias": (width,),
             }
-        self.shapes |= {"readout.weight": (width, config.horizon), "readout.bias": (config.horizon,)}
+        answers = n_outputs * config.horizon
+        self.shapes |= {"readout.weight": (width, answers), "readout.bias": (answers,)}
         self.n_parameters = count_parameters(self.shapes)
 
     def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor:
@@ -78,7 +80,7 @@ class Stockformer:
 
     def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
                 noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor:
-        """`[models, batch, time, features] -> [models, batch, n_last, horizon]` scaled daily returns.
+        """`[models, batch, time, features] -> [models, batch, n_last, n_outputs * horizon]` scaled daily returns.
 
         `weights [models, parameters]`; `present [models, batch, time]` bool masks absent days as keys. The answers are
         those of the last `n_last` positions, None: of all. Dropout happens only when `noise` is given.
@@ -116,6 +118,7 @@ class StockformerForecaster(Forecaster):
     weights: torch.Tensor  # [symbols, members, parameters] float32 or float16
     scaler: Scaler
     residual: np.ndarray  # [symbols] standard deviation of the 5-day validation residual [log return]
+    n_outputs: int = 1  # numbers for each day: see `losses.scale_of`
     facts: dict[str, Any] = field(default_factory=dict)  # data_id, code_version and the like, stored in each file
 
     def select(self, symbols: tuple[str, ...]) -> "StockformerForecaster":
@@ -135,16 +138,20 @@ class StockformerForecaster(Forecaster):
 
     def daily(self, panel: Panel, origins: np.ndarray, device: str = "cpu") -> np.ndarray:
         """`[symbols, origins, horizon]` daily log returns, the mean of the members, at the marked days."""
+        return self._daily_and_scale(panel, origins, device)[0]
+
+    def _daily_and_scale(self, panel: Panel, origins: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Daily log returns, and their spread where the networks give one: `[symbols, origins, horizon]` each."""
         self._check_features(panel)
         panel = panel.select(self.symbols)
-        network = Stockformer(self.config, len(self.feature_names))
+        network = Stockformer(self.config, len(self.feature_names), self.n_outputs)
         scaled = torch.from_numpy(self.scaler.scale(panel.values, panel.present)).to(device)
         present = torch.from_numpy(panel.present).to(device)
         ends = torch.from_numpy(np.flatnonzero(origins)).to(device)
-        n_members = self.weights.shape[1]
+        n_members, horizon = self.weights.shape[1], self.config.horizon
         symbols_at_once = max(1, 24 // n_members)
         ends_at_once = max(1, min(64, MOST_ATTENTION_ROWS // (symbols_at_once * n_members * self.config.n_heads)))
-        daily = np.empty((len(self.symbols), len(ends), self.config.horizon))
+        found = np.empty((len(self.symbols), len(ends), self.n_outputs * horizon))
         with torch.inference_mode():
             for top in range(0, len(self.symbols), symbols_at_once):
                 rows = slice(top, top + symbols_at_once)
@@ -153,21 +160,26 @@ class StockformerForecaster(Forecaster):
                 for left in range(0, len(ends), ends_at_once):
                     window = ends[left:left + ends_at_once].expand(len(of_model), -1)  # [models, batch]
                     x, there = windows_at(scaled, present, of_model, window, self.config.look_back)
-                    out = network.forward(weights, x, there, n_last=1)[:, :, 0]  # [models, batch, horizon]
-                    out = out.unflatten(0, (-1, n_members)).mean(1).double().cpu().numpy()  # [symbols, batch, horizon]
-                    daily[rows, left:left + ends_at_once] = out * self.scaler.target[rows, None, None]
-        return daily
+                    out = network.forward(weights, x, there, n_last=1)[:, :, 0]  # [models, batch, outputs]
+                    out = out.unflatten(0, (-1, n_members)).mean(1)  # [symbols, batch, outputs]
+                    found[rows, left:left + ends_at_once] = out.double().cpu().numpy()
+        scale = scale_of(torch.from_numpy(found), self.n_outputs)
+        target = self.scaler.target[:, None, None]
+        return found[..., :horizon] * target, None if scale is None else scale.numpy() * target
 
     def predict(self, panel: Panel, origins: np.ndarray, device: str = "cpu") -> pd.DataFrame:
         """The Forecast of its symbols at the marked days `[days]`; a symbol absent on a day gives no row."""
         from scipy.special import ndtr
 
-        daily = self.daily(panel, origins, device)
+        daily, spread = self._daily_and_scale(panel, origins, device)
         days, present = panel.days[origins], panel.select(self.symbols).present[:, origins]
         tables = []
         for row, symbol in enumerate(self.symbols):
             there = present[row]
-            scale = np.full(int(there.sum()), self.residual[row])
+            if spread is None:
+                scale = np.full(int(there.sum()), self.residual[row])
+            else:  # of the sum of days that err independently
+                scale = np.sqrt((spread[row, there] ** 2).sum(axis=1))
             p_up = ndtr(daily[row, there].sum(axis=1) / scale)
             tables.append(make_forecast("stockformer", symbol, days[there], daily[row, there], scale, p_up))
         return pd.concat(tables, ignore_index=True)
@@ -188,7 +200,7 @@ class StockformerForecaster(Forecaster):
         return {"config": asdict(self.config), "feature_names": list(self.feature_names), "symbols": list(self.symbols),
                 "weights": self.weights, "mean": torch.from_numpy(self.scaler.mean),
                 "spread": torch.from_numpy(self.scaler.spread), "target": torch.from_numpy(self.scaler.target),
-                "residual": torch.from_numpy(self.residual)}
+                "residual": torch.from_numpy(self.residual), "n_outputs": self.n_outputs}
 
     @classmethod
     def from_states(cls, states: list[dict[str, Any]], facts: dict[str, Any] | None = None) -> "StockformerForecaster":
@@ -198,7 +210,8 @@ class StockformerForecaster(Forecaster):
         return cls(StockformerConfig(**states[0]["config"]), tuple(states[0]["feature_names"]),
                    tuple(symbol for state in states for symbol in state["symbols"]),
                    torch.cat([state["weights"] for state in states]), scaler,
-                   np.concatenate([state["residual"].numpy() for state in states]), facts or {})
+                   np.concatenate([state["residual"].numpy() for state in states]), states[0].get("n_outputs", 1),
+                   facts or {})
 
     def file_state(self, symbol: str) -> dict[str, Any]:
         """What the exported file of a symbol holds: tensors and plain values."""
@@ -206,7 +219,7 @@ class StockformerForecaster(Forecaster):
         return {
             "format": FORMAT, "family": "stockformer", "symbol": symbol, "config": asdict(self.config),
             "horizon": self.config.horizon, "feature_names": list(self.feature_names),
-            "members": self.weights[row].half().clone(),
+            "members": self.weights[row].half().clone(), "n_outputs": self.n_outputs,
             "scaler": {"mean": torch.from_numpy(self.scaler.mean[row].copy()),
                        "spread": torch.from_numpy(self.scaler.spread[row].copy()),
                        "target": float(self.scaler.target[row])},
@@ -235,11 +248,12 @@ class StockformerForecaster(Forecaster):
         scaler = Scaler(np.stack([state["scaler"]["mean"].numpy() for state in states]),
                         np.stack([state["scaler"]["spread"].numpy() for state in states]),
                         np.array([state["scaler"]["target"] for state in states], dtype="float32"))
-        known = {"format", "family", "symbol", "config", "horizon", "feature_names", "members", "scaler", "residual"}
+        known = {"format", "family", "symbol", "config", "horizon", "feature_names", "members", "scaler", "residual",
+                 "n_outputs"}
         facts = {name: value for name, value in first.items() if name not in known}
         return cls(StockformerConfig(**first["config"]), tuple(first["feature_names"]),
                    tuple(state["symbol"] for state in states), torch.stack([state["members"] for state in states]),
-                   scaler, np.array([state["residual"] for state in states]), facts)
+                   scaler, np.array([state["residual"] for state in states]), first.get("n_outputs", 1), facts)
 
 
 def _read_model(file: Path) -> dict[str, Any]:
@@ -259,13 +273,13 @@ def _read_model(file: Path) -> dict[str, Any]:
 def make_learner(panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
                  **choices: Any) -> TorchLearner:
     """The learner of one pack: all symbols of `panel`, `config.n_members` networks each. See TorchLearner."""
-    network = Stockformer(config.model, len(panel.feature_names))
+    network = Stockformer(config.model, len(panel.feature_names), LOSSES[config.train.loss].n_outputs)
     return TorchLearner(network, panel, train, valid, config, FORECASTER, **choices)
 
 
 def model_bytes(config: RunConfig, n_features: int) -> int:
     """Bytes of one network's float32 weights."""
-    return 4 * Stockformer(config.model, n_features).n_parameters
+    return 4 * Stockformer(config.model, n_features, LOSSES[config.train.loss].n_outputs).n_parameters
 
 
 def most_models(config: RunConfig) -> int:

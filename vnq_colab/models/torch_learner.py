@@ -8,7 +8,7 @@ day (`last_day`). A model that is finished, or whose gradient is not finite, lea
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,20 +18,12 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import FLAT, Panel, Scaler, fit_scaler
 from vnq_colab.data.splits import DayRange
 from vnq_colab.models.base import Forecaster, Learner
-from vnq_colab.models.stacked import StackedAdamW, clip_per_model, huber_per_model, stable_seed
+from vnq_colab.models.losses import learning_rate, loss_per_model, without_skill
+from vnq_colab.models.stacked import Network, StackedAdamW, clip_per_model, stable_seed
 from vnq_colab.models.windows import count_labels, plan_epoch, stack_plans, windows_at
 
 FEWEST_RESIDUALS = 20  # validation days from which a spread is measured; below, that of a random walk stands in
 HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
-
-
-class Network(Protocol):
-    """What a learner needs of a network: pure functions of the weights, one row for each model of a stack."""
-
-    def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
-
-    def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
-                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor: ...
 
 
 class TorchLearner(Learner):
@@ -65,7 +57,8 @@ class TorchLearner(Learner):
         weights = torch.stack([network.initial_weights(config.seed, *model) for model in self.models])
         self.weights = weights.to(self.device).requires_grad_()  # [models, parameters]
         self.optimizer = StackedAdamW(self.weights.detach(), self.settings.weight_decay)
-        self.best = self.weights.detach().clone()  # [models, parameters]
+        self.best = self.weights.detach().unsqueeze(1).repeat(1, self.settings.keep_top_k, 1)  # [models, k, parameters]
+        self._scores = np.full(self.best.shape[:2], np.inf)  # [models, k] of what is kept, the lowest is the best
         self.best_loss = np.full(len(self.models), np.inf)
         self.best_epoch = np.zeros(len(self.models), dtype=int)
         self.epoch, self.step_in_epoch = 0, 0
@@ -91,7 +84,8 @@ class TorchLearner(Learner):
         finite = torch.isfinite(norms + loss).tolist()
         lost = [row for row in active if not finite[row]]
         rows = [row for row in active if finite[row]]
-        self.optimizer.step(self.weights.detach(), gradient, rows, self._learning_rate())
+        rate = learning_rate(self.settings, self.epoch) * self.learning_rate_share
+        self.optimizer.step(self.weights.detach(), gradient, rows, rate)
         self._loss_sum[rows] += loss[rows]
         labels = sum(self._labels_in_step[row, self.step_in_epoch] for row in active)
         measured = {"pack": self.pack, "epoch": self.epoch, "models": len(self.models), "labels": int(labels)}
@@ -123,7 +117,8 @@ class TorchLearner(Learner):
         return {
             "models": list(self.models), "weights": self.weights.detach(), "mean": self.optimizer.mean,
             "square": self.optimizer.square, "steps": self.optimizer.steps, "best": self.best,
-            "best_loss": self.best_loss.tolist(), "best_epoch": self.best_epoch.tolist(), "loss_sum": self._loss_sum,
+            "scores": self._scores.tolist(), "best_loss": self.best_loss.tolist(),
+            "best_epoch": self.best_epoch.tolist(), "loss_sum": self._loss_sum,
             "epoch": self.epoch, "step_in_epoch": self.step_in_epoch, "history": list(self.history),
             "done": [(*model, *kept) for model, kept in self._done.items()], "diverged": dict(self._diverged),
         }
@@ -136,6 +131,7 @@ class TorchLearner(Learner):
             setattr(self.optimizer, name, state[name].to(self.device, copy=True))
         self.optimizer.steps = state["steps"].clone()
         self.best = state["best"].to(self.device, copy=True)
+        self._scores = np.array(state["scores"]).reshape(self.best.shape[:2])
         self.best_loss, self.best_epoch = np.array(state["best_loss"]), np.array(state["best_epoch"], dtype=int)
         self.history = [tuple(row) for row in state["history"]]
         self._done = {(symbol, member): (weights, epoch, loss)
@@ -187,22 +183,26 @@ class TorchLearner(Learner):
         n_batches = ((ends >= 0).sum(1) / size).ceil().clamp(min=1)  # [models]
         total, gradient = torch.zeros(len(self.models), device=self.device), None
         for batch in ends.split(size, dim=1):
-            loss = self._loss(batch, self._in_train, noise) / n_batches
+            loss = self._loss(batch, noise) / n_batches
             part, = torch.autograd.grad(loss.sum(), self.weights)
             gradient = part if gradient is None else gradient + part
             total += loss.detach()
         return total, gradient
 
-    def _loss(self, ends: torch.Tensor, carries: torch.Tensor, noise: torch.Generator | None = None,
-              labelled: int | None = None) -> torch.Tensor:
-        """`[models]`: each model's mean loss over the positions of its windows that `carries [symbols, days]` marks."""
-        output, target, weight = self._output(ends, carries, noise, labelled)
-        return huber_per_model(output, target, weight)
+    def _loss(self, ends: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
+        """`[models]`: each model's mean loss over the labelled positions of its windows."""
+        output, target, weight = self._output(ends, self._in_train, noise, self._labelled)
+        if self.settings.label_clip:
+            target = target.clamp(-self.settings.label_clip, self.settings.label_clip)
+        return loss_per_model(self.settings.loss, output, target, weight)
 
     def _output(self, ends: torch.Tensor, carries: torch.Tensor, noise: torch.Generator | None,
-                labelled: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Outputs and labels `[models, batch, labelled, horizon]` and label weights `[models, batch, labelled]`."""
-        labelled = labelled or self._labelled
+                labelled: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the last `labelled` positions answer, their labels, and which of them count.
+
+        `[models, batch, labelled, n_outputs * horizon]`, `[models, batch, labelled, horizon]`, and weights
+        `[models, batch, labelled]`: 1 on the days that `carries [symbols, days]` marks.
+        """
         x, there = windows_at(self._scaled, self._present, self._symbol, ends, self.config.model.look_back)
         low = self.config.machine.dtype != "float32"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
@@ -212,14 +212,6 @@ class TorchLearner(Learner):
         day = day.clamp(0, self._scaled.shape[1] - 1)
         symbol = self._symbol[:, None, None]
         return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
-
-    def _learning_rate(self) -> float:
-        """Linear warm-up, then a cosine that ends with the last configured epoch; constant within an epoch."""
-        settings, peak = self.settings, self.settings.learning_rate * self.learning_rate_share
-        if self.epoch < settings.warmup_epochs:
-            return peak * (self.epoch + 1) / (settings.warmup_epochs + 1)
-        progress = (self.epoch - settings.warmup_epochs) / max(1, settings.epochs - settings.warmup_epochs)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     # ------------------------------------------------------------------------------------------- between two epochs
     def _end_epoch(self) -> dict:
@@ -232,18 +224,25 @@ class TorchLearner(Learner):
         for row, model in enumerate(self.models):
             self.history.append((*model, self.epoch, trained[row], valid[row], no_skill[row]))
             last = self.epochs_of[model] if self.epochs_of else self.settings.epochs
-            if self.epochs_of or not valid[row] >= self.best_loss[row]:  # without a validation loss the latest is best
-                self.best[row] = self.weights.detach()[row]
-                self.best_loss[row], self.best_epoch[row] = valid[row], self.epoch
+            self._keep_if_good(row, valid[row])
             if self.epoch >= last or self.epoch - self.best_epoch[row] >= self.settings.patience:
                 leaving.append(row)
         for row in leaving:
-            self._done[self.models[row]] = (self.best[row].cpu().clone(), int(self.best_epoch[row]),
-                                            float(self.best_loss[row]))
+            kept = self.best[row][torch.from_numpy(np.isfinite(self._scores[row])).to(self.device)]
+            self._done[self.models[row]] = (kept.mean(0).cpu(), int(self.best_epoch[row]), float(self.best_loss[row]))
         self._keep([row for row in range(len(self.models)) if row not in set(leaving)])
         self._begin_epoch()
         losses = {"train_loss": trained, "valid_loss": valid, "no_skill": no_skill}
         return {name: float(np.mean(values)) for name, values in losses.items() if np.isfinite(values).all()}
+
+    def _keep_if_good(self, row: int, loss: float) -> None:
+        """Keeps this epoch's weights of a model when they are among its best k; without a loss the latest are."""
+        score = -float(self.epoch) if math.isnan(loss) else loss
+        worst, is_best = int(self._scores[row].argmax()), score < self._scores[row].min()
+        if score < self._scores[row, worst]:
+            self.best[row, worst], self._scores[row, worst] = self.weights.detach()[row], score
+        if is_best:
+            self.best_loss[row], self.best_epoch[row] = loss, self.epoch
 
     @torch.no_grad()
     def _validate(self) -> tuple[list[float], list[float]]:
@@ -253,7 +252,8 @@ class TorchLearner(Learner):
         ends = torch.arange(int(days[0]) + n_labelled - 1, int(days[-1]) + n_labelled, n_labelled, device=self.device)
         output, target, weight = self._output(ends.expand(len(self.models), -1), self._in_valid, None, n_labelled)
         known = weight.flatten(1).sum(1) > 0  # a symbol without validation days has no validation loss
-        losses = [huber_per_model(guess, target, weight) for guess in (output, torch.zeros_like(target))]
+        name = self.settings.loss
+        losses = [loss_per_model(name, guess, target, weight) for guess in (output, without_skill(name, target))]
         return tuple(torch.where(known, loss, math.nan).tolist() for loss in losses)
 
     def _leave_diverged(self, rows: list[int]) -> None:
@@ -273,7 +273,7 @@ class TorchLearner(Learner):
             return
         picked = torch.tensor(rows, dtype=torch.long, device=self.device)
         self.weights = self.weights.detach()[picked].requires_grad_()
-        self.best = self.best[picked]
+        self.best, self._scores = self.best[picked], self._scores[rows]
         self.optimizer.keep(rows)
         self.best_loss, self.best_epoch = self.best_loss[rows], self.best_epoch[rows]
         self.models = [self.models[row] for row in rows]
@@ -290,7 +290,7 @@ class TorchLearner(Learner):
             scaler = self.scaler.select(rows)
             unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
             made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler,
-                                    unknown)
+                                    unknown, self.network.n_outputs)
             self._validation = self._compare(made, unknown) if self.valid_days else (made, {})
         return self._validation
 

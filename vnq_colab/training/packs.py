@@ -12,7 +12,7 @@ from vnq_colab.errors import DataError, name_a_few
 from vnq_colab.models.base import family_module
 
 FEWEST_DAYS = {"valid": 20, "train": 100}  # labelled days below which a symbol is left out
-STATE_COPIES = 4  # of the weights in a checkpoint: weights, two moments, best snapshot
+STATE_COPIES = 3  # of the weights in a checkpoint: weights, two moments; and each best snapshot
 
 
 def choose_symbols(panel: Panel, splits: Splits, config: RunConfig) -> tuple[list[str], dict[str, str]]:
@@ -39,8 +39,8 @@ def compose_packs(panel: Panel, train_days: DayRange, config: RunConfig, symbols
     history = (chosen.present & train_days.mask(panel.days)).sum(axis=1)
     order = [symbols[row] for row in np.argsort(-history, kind="stable")]
     model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
-    models = min(config.machine.pack_models,
-                 int(config.machine.checkpoint_budget_gb * 1e9 / (STATE_COPIES * model_bytes)))
+    state_bytes = (STATE_COPIES + config.train.keep_top_k) * model_bytes
+    models = min(config.machine.pack_models, int(config.machine.checkpoint_budget_gb * 1e9 / state_bytes))
     models = min(models, family_module(config.family).most_models(config))
     at_once = max(1, models // config.n_members)
     n_packs = -(-len(order) // at_once)

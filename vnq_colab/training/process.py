@@ -1,6 +1,7 @@
 """This process: its threads and memory, what machine it runs on, and how it is asked to stop."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -16,7 +17,12 @@ import torch
 from vnq_colab import __version__
 from vnq_colab.config import MachineConfig
 from vnq_colab.errors import SessionError
+from vnq_colab.training.board import in_notebook, tell
 from vnq_colab.training.session import Session, machine_facts
+
+HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
+FULL_PERCENT = 85  # of the system's memory: from here on the system may begin to swap, or to kill
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
 
 
 def fitting_machine(session: Session) -> MachineConfig:
@@ -35,6 +41,10 @@ def set_up_machine(session: Session, machine: MachineConfig) -> None:
     if machine.threads:
         torch.set_num_threads(machine.threads)
     keep_freed_memory()
+    if machine.profile == HYBRID_PROFILE and machine.device == "cpu" and (cores := performance_cores()):
+        stay_on(cores)
+        with contextlib.suppress(RuntimeError):  # of torch, once anything has run in parallel
+            torch.set_num_interop_threads(1)
     device = "cpu"
     if machine.device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -46,8 +56,8 @@ def set_up_machine(session: Session, machine: MachineConfig) -> None:
     differs = [f"{name} {session.machine[name]} then, {facts[name]} now" for name in bits
                if name in session.machine and session.machine[name] != facts[name]]
     if differs:
-        print(f"Not the machine or code of before ({'; '.join(differs)}): the same state goes on, "
-              "its last bits may differ.", file=sys.stderr)
+        tell(f"Not the machine or code of before ({'; '.join(differs)}): the same state goes on, "
+             "its last bits may differ.")
     session.machine = facts | {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
 
 
@@ -73,6 +83,63 @@ def keep_freed_memory() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing is given back meanwhile
 
 
+def performance_cores(devices: Path = Path("/sys/devices")) -> list[int] | None:
+    """The logical CPUs of a hybrid processor's performance cores; None where there are none, or Linux does not say."""
+    try:
+        text = (devices / "cpu_core" / "cpus").read_text(encoding="ascii").strip()
+        if not (devices / "cpu_atom").is_dir():
+            return None
+        cores = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            cores += range(int(first), int(last or first) + 1)
+        return cores or None
+    except (OSError, ValueError):
+        return None
+
+
+def stay_on(cores: list[int]) -> None:
+    """Keeps every thread of this process on those of its allowed logical CPUs that are among `cores`."""
+    process = psutil.Process()
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):  # a container may forbid it
+        allowed = [core for core in process.cpu_affinity() if core in cores]
+        if allowed:
+            process.cpu_affinity(allowed)  # on Linux only the main thread, and threads that begin later
+            for thread in process.threads() if sys.platform == "linux" else []:
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    os.sched_setaffinity(thread.id, allowed)
+
+
+def memory_used() -> str:
+    """What this process holds now, and the most that torch held on the GPU, e.g. "1.9 GB, GPU 31.4 GB"."""
+    used = f"{psutil.Process().memory_info().rss / 1e9:.1f} GB"
+    return used + (f", GPU {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_initialized() else "")
+
+
+def memory_warning() -> str | None:
+    """A sentence when the system's memory is nearly full, else None."""
+    system = psutil.virtual_memory()
+    if system.percent <= FULL_PERCENT:
+        return None
+    own = psutil.Process().memory_info().rss
+    return (f"careful: {system.percent:.0f} % of this machine's {system.total / 1e9:.0f} GB of memory is in use, "
+            f"{own / 1e9:.1f} GB of it by this process. Close other programs; if that is not enough, a new run can "
+            "hold fewer networks at once: a smaller machine.pack_models.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors with which Python and torch say that memory did not suffice."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY))
+
+
+def give_memory_back() -> None:
+    """Frees what nobody holds any longer, on the GPU too; call it outside of the `except` that caught the error."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[str]]:
     """A list that receives a reason when the person or the system asks to stop; a second Ctrl-C stops at once."""
@@ -85,6 +152,8 @@ def stop_requests() -> Iterator[list[str]]:
         if stop:
             raise KeyboardInterrupt
         stop.append("stopped by the person" if number == signal.SIGINT else "stopped by the system")
+        if in_notebook():  # which would paint it red; the board, or the last line, says it
+            return
         with contextlib.suppress(OSError):  # not print: a signal may come while something is being printed
             os.write(2, b"\nStopping after this step; once more stops at once.\n")
 

@@ -6,7 +6,6 @@ judged run's networks again on all labelled days.
 
 import contextlib
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vnq_colab.clock import Clock, spell
+from vnq_colab.clock import Clock
 from vnq_colab.config import MachineConfig, RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import keep_panel, load_panel
@@ -24,16 +23,19 @@ from vnq_colab.errors import SessionError, StorageError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Learner, family_module
+from vnq_colab.training.board import tell
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
 from vnq_colab.training.process import (
     code_commit,
     fitting_machine,
+    give_memory_back,
+    is_out_of_memory,
     refuse_second_owner,
     set_up_machine,
     stop_requests,
 )
-from vnq_colab.training.progress import Progress
+from vnq_colab.training.progress import Progress, finish_words
 from vnq_colab.training.session import REFIT, Session, latest_session, sessions
 
 HEARTBEAT_SECONDS = 60
@@ -119,8 +121,8 @@ def _tell_other_run(ws: Workspace, config: RunConfig, panel: Panel) -> None:
     others = [session for session in sessions(ws) if session.status in ("running", "paused") and not session.is_refit
               and session.data_id == panel.data_id]
     if others and (differences := others[-1].config.differences(config)):
-        print(f"Run {others[-1].run_id} on this data is not finished and differs ({name_a_few(differences)}): this is "
-              f"a new run. To go on with that one instead: resume --run {others[-1].run_id}", file=sys.stderr)
+        tell(f"Run {others[-1].run_id} on this data is not finished and differs ({name_a_few(differences)}): this is "
+             f"a new run. To go on with that one instead: resume --run {others[-1].run_id}")
 
 
 def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: list[dict], skipped: dict[str, str],
@@ -146,7 +148,7 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     _reopen_lost_packs(session)
     if session.status == "finished":
         if not quiet:
-            print(f"{session.run_id} is finished: nothing to do.", file=sys.stderr)
+            tell(f"{session.run_id} is finished: nothing to do.")
         return session
     refuse_second_owner(session)
     clock = Clock(hours, session.seconds)
@@ -154,17 +156,12 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     store = CheckpointStore(session.folder)
     set_up_machine(session, machine)
     session.begin_attempt()
-    name = f"{'refit' if session.is_refit else 'run'} {session.run_id}"
-    progress = Progress(f"{name}: {len(session.ledger)} symbols × {session.config.n_members} networks in "
-                        f"{len(session.packs)} packs. {session.note}".rstrip(" ."),
-                        session.ws.log_folder(session.run_id) / "progress.txt", clock, quiet)
-    if session.skipped:
-        progress.say(f"skipped {len(session.skipped)}: "
-                     f"{name_a_few(f'{s} ({why})' for s, why in session.skipped.items())}")
+    progress = Progress(session, panel, clock, quiet)
     try:
         with stop_requests() as stop:
+            progress.begin(stop)
             why = _train_packs(session, panel, machine, store, clock, progress, stop)
-        _close(session, clock, progress, *(("paused", why) if why else ("finished", _finish_words(session))))
+        _close(session, clock, progress, *(("paused", why) if why else ("finished", finish_words(session))))
     except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
         _close(session, clock, progress, "paused", str(error))
     except KeyboardInterrupt:
@@ -174,9 +171,10 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
         if on_finish is not None:
             with contextlib.suppress(Exception):  # the first error is the one to see
                 on_finish(session)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise SessionError(f"run {session.run_id}: {machine.pack_models} networks at once do not fit into the "
-                               "memory of this device. Start again with --set machine.pack_models=24.") from error
+        if is_out_of_memory(error):
+            raise SessionError(f"run {session.run_id}: not enough memory, even for the {session.config.n_members} "
+                               "networks of one symbol. Close other programs and resume, or start again with smaller "
+                               "steps: --set train.batch_windows=2.") from error
         raise
     if on_finish is not None:
         on_finish(session)
@@ -190,7 +188,7 @@ def _reopen_lost_packs(session: Session) -> None:
             for symbol, row in session.ledger.items():
                 if row.get("file") == pack["done"]:
                     session.ledger[symbol] = {"state": "pending", "reason": ""}
-            print(f"{session.folder / pack['done']} is gone: its symbols are trained again.", file=sys.stderr)
+            tell(f"{session.folder / pack['done']} is gone: its symbols are trained again.")
             pack["done"], session.status = None, "paused"
 
 
@@ -200,45 +198,71 @@ def _close(session: Session, clock: Clock, progress: Progress, status: str, why:
     with contextlib.suppress(StorageError):
         session.end_attempt(status, why)
     with contextlib.suppress(StorageError):
-        progress.say(f"{'refit' if session.is_refit else 'run'} {session.run_id}: {status}, {why}")
-        progress.close()
+        progress.close(status, why)
 
 
 def _train_packs(session: Session, panel: Panel, machine: MachineConfig, store: CheckpointStore, clock: Clock,
                  progress: Progress, stop: list[str]) -> str:
-    """Trains what is left; returns why it paused, or "" when everything is done."""
+    """Trains what is left; returns why it paused, or "" when everything is done. A pack that does not fit is halved."""
     while (number := next((n for n, pack in enumerate(session.packs) if pack["done"] is None), None)) is not None:
-        learner = _make_learner(session, panel, machine, number)
-        state, told = store.load_latest(number)
-        for sentence in told:
-            progress.say(sentence)
-        if state is not None:
-            learner.load_state_dict(state)
-            progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
-        for symbol in session.packs[number]["symbols"]:
-            session.ledger[symbol]["state"] = "training"
-        session.save()
-        while not learner.finished:
-            with clock.spend("training"):
-                measured = learner.step()
-            clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
-
-            # once in a while: tell the person, and whoever reads session.json
-            done = session.counts()["done"]
-            progress.step(measured, len(session.packs), done, len(session.ledger))
-            if clock.due("heartbeat", seconds=HEARTBEAT_SECONDS):
-                session.save()
-
-            # once in a while: make sure that nothing is lost
-            time_is_up = clock.is_up(MARGIN_SECONDS)
-            if stop or time_is_up or clock.due("checkpoint", minutes=session.config.train.checkpoint_minutes):
-                _checkpoint(session, learner, store, clock, number)
-                progress.keep()
-            if stop or time_is_up:
-                return stop[0] if stop else "time is up"
-        _finish_pack(session, learner, store, clock, number)
-        progress.say(_pack_words(session, number))
+        try:
+            if why := _train_pack(session, panel, machine, store, clock, progress, stop, number):
+                return why
+        except Exception as error:
+            if not is_out_of_memory(error) or len(session.packs[number]["symbols"]) == 1:
+                raise
+        else:
+            continue
+        give_memory_back()  # not inside the except: the error holds on to all that was in memory
+        progress.say(_halve(session, number))
     return ""
+
+
+def _train_pack(session: Session, panel: Panel, machine: MachineConfig, store: CheckpointStore, clock: Clock,
+                progress: Progress, stop: list[str], number: int) -> str:
+    """Trains one pack, from its checkpoint if there is one; returns why it paused, or ""."""
+    learner, symbols = _make_learner(session, panel, machine, number), session.packs[number]["symbols"]
+    state, told = store.load_latest(number)
+    for sentence in told:
+        progress.say(sentence)
+    if state is not None and state["facts"].get("symbols") == symbols:  # else it is of the pack before it was halved
+        learner.load_state_dict(state)
+        progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
+    for symbol in symbols:
+        session.ledger[symbol]["state"] = "training"
+    session.save()
+    while not learner.finished:
+        with clock.spend("training"):
+            measured = learner.step()
+        clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
+
+        # once in a while: tell the person, and whoever reads session.json
+        progress.step(measured, learner)
+        if clock.due("heartbeat", seconds=HEARTBEAT_SECONDS):
+            session.save()
+
+        # once in a while: make sure that nothing is lost
+        time_is_up = clock.is_up(MARGIN_SECONDS)
+        if stop or time_is_up or clock.due("checkpoint", minutes=session.config.train.checkpoint_minutes):
+            _checkpoint(session, learner, store, clock, number)
+            progress.keep()
+        if stop or time_is_up:
+            return stop[0] if stop else "time is up"
+    _finish_pack(session, learner, store, clock, number)
+    progress.finish_pack(number, learner)
+    return ""
+
+
+def _halve(session: Session, number: int) -> str:
+    """Leaves the first half of a pack at its number and puts the second behind all packs; both begin anew."""
+    pack = session.packs[number]
+    halves = [pack | {"symbols": part.tolist()} for part in np.array_split(np.array(pack["symbols"], dtype=object), 2)]
+    for symbol in pack["symbols"]:
+        session.ledger[symbol]["state"] = "pending"
+    session.packs[number:] = [halves[0], *session.packs[number + 1:], halves[1]]
+    session.save()
+    before, first, second = (len(part["symbols"]) * session.config.n_members for part in (pack, *halves))
+    return f"pack {number + 1} does not fit: {before} networks; going on with {first} and {second}"
 
 
 def _make_learner(session: Session, panel: Panel, machine: MachineConfig, number: int) -> Learner:
@@ -254,8 +278,9 @@ def _make_learner(session: Session, panel: Panel, machine: MachineConfig, number
 
 def _checkpoint(session: Session, learner: Learner, store: CheckpointStore, clock: Clock, number: int) -> None:
     with clock.spend("checkpoint"):
-        facts = {"pack": number, "epoch": learner.epoch, "step": learner.step_in_epoch, "data_id": session.data_id,
-                 "config_id": session.config.config_id, "code_version": session.code_version}
+        facts = {"pack": number, "symbols": session.packs[number]["symbols"], "epoch": learner.epoch,
+                 "step": learner.step_in_epoch, "data_id": session.data_id, "config_id": session.config.config_id,
+                 "code_version": session.code_version}
         session.checkpoint = store.save(learner.state_dict(), facts)
     clock.mark("checkpoint")
     session.save()
@@ -287,19 +312,6 @@ def _finish_pack(session: Session, learner: Learner, store: CheckpointStore, clo
     pack["done"] = done
     clock.mark("checkpoint")
     session.save()
-
-
-def _pack_words(session: Session, number: int) -> str:
-    rows = [session.ledger[symbol] for symbol in session.packs[number]["symbols"]]
-    done = [row for row in rows if row["state"] == "done"]
-    epochs = f", best epochs {np.mean([row['best_epoch'] for row in done]):.1f} on average" if done else ""
-    return f"pack {number + 1}/{len(session.packs)} done: {len(done)} of {len(rows)} symbols{epochs}"
-
-
-def _finish_words(session: Session) -> str:
-    counts, spent = session.counts(), sum(session.seconds.values())
-    failed = f", failed: {name_a_few(session.failed())}" if counts["failed"] else ""
-    return f"{counts['done']} of {len(session.ledger)} symbols done in {spell(spent)}{failed}"
 
 
 def _number(value: float | None) -> float | None:
