@@ -2,6 +2,7 @@
 
     python benchmarks/train_speed.py                     # 6 symbols × 3 networks of the full size, on this CPU
     python benchmarks/train_speed.py --device cuda       # 102 × 3
+    python benchmarks/train_speed.py --step              # one step of packs of growing size, with and without dropout
     python benchmarks/train_speed.py --market 2600       # 102 × 3: seconds for all epochs, no early stop
 
 The loop is the source texts' recipe, as a competent engineer would write it: one `nn.TransformerEncoder` per model,
@@ -222,7 +223,7 @@ def stack(market: Market, options: argparse.Namespace) -> dict:
         seconds += now(market.device) - started
         for place, (symbol, member) in enumerate(slice_of):
             row = learner.models.index((market.panel.symbols[symbol], member))
-            weights = learner.weights.detach()[row:row + 1]
+            weights = learner.weights[row:row + 1]
 
             def compute(x: torch.Tensor, weights: torch.Tensor = weights) -> torch.Tensor:
                 there = torch.ones(1, *x.shape[:2], dtype=torch.bool, device=x.device)
@@ -234,6 +235,25 @@ def stack(market: Market, options: argparse.Namespace) -> dict:
             found = seconds
     print(f"stack: losses {curve}, goal {options.goal:.4f}", file=sys.stderr)
     return {"rate": rate, "seconds": found, "peak_gb": peak, "epochs": learner.epoch}
+
+
+def steps(market: Market, options: argparse.Namespace) -> dict:
+    """Labels per second and FLOP per second of the median step, validation left out, beside the matmul rate."""
+    config = replace(market.config, model=replace(market.config.model, dropout=options.dropout))
+    learner = make_learner(market.panel, market.splits.train, market.splits.valid, endless(config))
+    rates = []
+    for _ in range(24):
+        started = now(market.device)
+        labels = (measured := learner.step())["labels"]
+        rates.append(labels / (now(market.device) - started - measured.get("evaluation_seconds", 0.0)))
+    model = config.model
+    labelled = model.look_back - model.min_context + 1
+    per_label = flops_per_window(model, market.scaled.shape[2], labelled) / labelled
+    rate, matmul = float(np.median(rates[4:])), matmul_rate(market.device, options.dtype)
+    return {"device": options.device, "dtype": options.dtype, "dropout": options.dropout,
+            "models": options.symbols * options.members, "labels_per_s": round(rate),
+            "gflop_per_s": round(rate * per_label / 1e9, 1), "share": round(rate * per_label / matmul, 3),
+            "peak_gb": round(peak_gb(market.device), 2)}
 
 
 def endless(config: RunConfig) -> RunConfig:
@@ -256,7 +276,7 @@ def whole_market(market: Market) -> dict:
 
 # --------------------------------------------------------------------------------------------------------- the table
 def in_own_process(part: str, options: argparse.Namespace) -> dict:
-    words = [f"--{name}={value}" for name, value in vars(options).items() if value is not None]
+    words = [f"--{name}={value}" for name, value in vars(options).items() if value not in (None, False)]
     done = subprocess.run([sys.executable, __file__, *words, f"--part={part}"], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"{part} ended with exit code {done.returncode}.")
@@ -307,6 +327,8 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=2000)
     parser.add_argument("--slice", type=int, default=4, help="models that the loop trains")
     parser.add_argument("--market", type=int, metavar="DAYS", help="all epochs of 102 × 3 instead")
+    parser.add_argument("--step", action="store_true", help="one step of packs of growing size instead")
+    parser.add_argument("--dropout", type=float, default=0.1, help=argparse.SUPPRESS)
     parser.add_argument("--goal", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -319,7 +341,16 @@ def main() -> None:
     elif part:
         keep_freed_memory()
         market = Market(options)
-        print(json.dumps({"reference": reference, "stack": stack}[part](market, options)))
+        print(json.dumps({"reference": reference, "stack": stack, "steps": steps}[part](market, options)))
+    elif options.step:
+        options.step, rows = None, []
+        for symbols in (1, 2, 4, 8, 16, 102 if options.device == "cuda" else 32):
+            options.symbols = symbols
+            for dropout in (0.1, 0.0):
+                options.dropout = dropout
+                rows.append(in_own_process("steps", options))
+                print(rows[-1], flush=True)
+        keep("train_step", rows)
     elif options.market:
         keep_freed_memory()
         found = whole_market(Market(options))

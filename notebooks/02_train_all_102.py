@@ -76,5 +76,6 @@ vnq.plots.learning_curves(session, note=session.note)
 # | the machine went away, or the cell was stopped | run notebook 3; at most the minutes since the last checkpoint are lost |
 # | `paused`: the hours are used up | run notebook 3 on a new machine; with Pro+ a machine lives up to 24 hours, without it up to 12: say which in `PLAN_HOURS` |
 # | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
-# | `not enough memory` | the sentence says which setting to change |
+# | `does not fit … going on with …` | nothing to do: the pack was halved and goes on; when not even one symbol fits, the sentence says what to change |
+# | you want to stop | the Stop button, or Runtime > Interrupt: both save first, and `03_resume` goes on |
 # | compute units go on being used afterwards | tick `GIVE_BACK`: the machine is given back when training ends and everything is in Drive |

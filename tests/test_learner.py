@@ -68,7 +68,8 @@ def test_every_label_lies_in_training_and_has_context(panel, splits, config, sup
     seen = np.zeros(len(panel.days), dtype=int)
     for step in range(learner._ends.shape[1]):
         ends = learner._ends[:1, step]
-        _, _, weight = learner._output(ends.repeat(len(learner.models), 1), learner._in_train, None, learner._labelled)
+        last = ends.repeat(len(learner.models), 1)
+        _, _, weight = learner._output(learner.weights, last, learner._in_train, None, learner._labelled)
         labelled = weight.shape[2]
         for window, end in enumerate(ends[0].tolist()):
             for place in torch.nonzero(weight[0, window]).flatten().tolist():
@@ -175,7 +176,7 @@ def test_symbol_without_validation_days_has_no_validation_loss(panel, splits, co
 def poison(learner, symbol, member=None):
     """From here on the weights of a symbol (or of one member) give losses that are not finite."""
     rows = [row for row, model in enumerate(learner.models) if model[0] == symbol and member in (None, model[1])]
-    learner.weights.detach()[rows] = float("nan")
+    learner.weights[rows] = float("nan")
 
 
 def test_divergence_in_mid_epoch_resumes_bit_for_bit(panel, splits, config):
@@ -230,7 +231,7 @@ def test_best_epochs_are_averaged(panel, splits, config):
         before, weights = learner.epoch, learner.weights
         learner.step()
         if learner.epoch > before:
-            after.append(weights.detach()[0].clone())
+            after.append(weights[0].clone())
     losses = [row[4] for row in learner.history]
     best = np.argsort(losses)[:3]
     mean = torch.stack([after[epoch] for epoch in best]).mean(0)

@@ -39,6 +39,7 @@ class Learner(abc.ABC):
     def load_state_dict(self, state: dict) -> None:
         """Goes back to a saved state."""
 
+    models: list[tuple[str, int]]  # (symbol, member) that are still learning
     epoch: int  # epochs (or rounds) that are over
     step_in_epoch: int
     history: list[tuple]  # learning curves: symbol, member, epoch, train_loss, valid_loss, no_skill

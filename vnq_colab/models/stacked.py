@@ -6,13 +6,14 @@ the tensors of a network, each with the model axis first. One symbol's result ne
 
 import hashlib
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn import functional
 from torch.optim.adamw import adamw
 
 Shapes = dict[str, tuple[int, ...]]
+Parts = dict[str, torch.Tensor]
 LEVELS = 65_536  # of a 16-bit number
 
 # CUDA's attention kernels index models x batch x heads with 16 bits. Source: pytorch/pytorch#142228
@@ -28,33 +29,17 @@ class Network(Protocol):
     """What a learner needs of a network: pure functions of the weights, one row for each model of a stack."""
 
     n_outputs: int  # numbers for each day ahead, as its loss asks
+    shapes: Shapes
 
     def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
 
-    def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
+    def forward(self, weights: torch.Tensor | Parts, x: torch.Tensor, present: torch.Tensor, *,
                 noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor: ...
 
 
-class _Split(torch.autograd.Function):
-    """`split`, whose gradient is put together by copies: on a CPU seven times as fast as the `cat` of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
-        ctx.sizes = sizes
-        return weights.split(sizes, dim=1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        whole = gradients[0].new_empty(len(gradients[0]), sum(ctx.sizes))
-        for piece, gradient in zip(whole.split(ctx.sizes, dim=1), gradients, strict=True):
-            piece.copy_(gradient)
-        return whole, None
-
-
 def unstack(weights: torch.Tensor, shapes: Shapes) -> dict[str, torch.Tensor]:
-    """`[models, parameters]` -> views `[models, *shape]` by name; gradients flow back in one piece."""
-    pieces = _Split.apply(weights, [math.prod(shape) for shape in shapes.values()])
+    """`[models, parameters]` -> views `[models, *shape]` by name."""
+    pieces = weights.split([math.prod(shape) for shape in shapes.values()], dim=1)
     return {name: piece.unflatten(1, shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
 

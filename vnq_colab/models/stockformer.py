@@ -27,6 +27,7 @@ from vnq_colab.models.base import Forecaster
 from vnq_colab.models.losses import LOSSES, scale_of
 from vnq_colab.models.stacked import (
     MOST_ATTENTION_ROWS,
+    Parts,
     add_dropped,
     affine,
     attention,
@@ -78,14 +79,15 @@ class Stockformer:
             pieces.append(piece.flatten())
         return torch.cat(pieces)
 
-    def forward(self, weights: torch.Tensor, x: torch.Tensor, present: torch.Tensor, *,
+    def forward(self, weights: torch.Tensor | Parts, x: torch.Tensor, present: torch.Tensor, *,
                 noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor:
         """`[models, batch, time, features] -> [models, batch, n_last, n_outputs * horizon]` scaled daily returns.
 
-        `weights [models, parameters]`; `present [models, batch, time]` bool masks absent days as keys. The answers are
-        those of the last `n_last` positions, None: of all. Dropout happens only when `noise` is given.
+        `weights [models, parameters]`, or its parts as `unstack` names them; `present [models, batch, time]` bool masks
+        absent days as keys. The answers are those of the last `n_last` positions, None: of all. Dropout happens only
+        when `noise` is given.
         """
-        config, part = self.config, unstack(weights, self.shapes)
+        config, part = self.config, weights if isinstance(weights, dict) else unstack(weights, self.shapes)
         models, batch, time, _ = x.shape
         mask, any_key = attention_mask(present)
         h = affine(x.flatten(1, 2), part["input.weight"], part["input.bias"])  # [models, batch * time, width]

@@ -9,12 +9,13 @@ import html
 import importlib.util
 import io
 import math
-import sys
 import threading
 import time
 from typing import Any
 
 import numpy as np
+
+from vnq_colab.training.notebook import in_notebook, kernel_of_notebook
 
 LISTEN_SECONDS = 0.25
 PICTURE_SECONDS = 5  # between two heat maps, at least; and so rarely that drawing takes at most 2 % of the time
@@ -23,22 +24,6 @@ DELIMITER = b"<IDS|MSG>"  # between addresses and message. Source: Jupyter messa
 STOP_ELSEWHERE = "Kernel > Interrupt (Colab: Runtime > Interrupt execution)"
 
 Skill = dict[str, dict[int, float]]  # symbol: epoch: validation loss / no-skill loss, mean over members
-
-
-def kernel_of_notebook() -> Any | None:
-    """The Jupyter kernel that this process is; None in a terminal, a script or a subprocess."""
-    ipython = sys.modules.get("IPython")  # whoever runs in a notebook has imported it already
-    return getattr(ipython.get_ipython(), "kernel", None) if ipython is not None else None
-
-
-def in_notebook() -> bool:
-    """True in a notebook, where stderr is painted red and says less than it seems to."""
-    return kernel_of_notebook() is not None
-
-
-def tell(text: str) -> None:
-    """Prints a sentence for the person: to stderr, in a notebook to stdout."""
-    print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def open_board(title: str, stop: list[str]) -> "Board | None":

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import secrets
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean, name_a_few
 from vnq_colab.files import read_json, write_atomic, write_json
 from vnq_colab.layout import Workspace
+from vnq_colab.training.notebook import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +215,7 @@ def sessions(ws: Workspace) -> list[Session]:
         try:
             found.append(Session.load(ws, name))
         except VnqError as error:
-            print(f"passed over: {error}", file=sys.stderr)
+            tell(f"passed over: {error}")
     return found
 
 

@@ -23,8 +23,8 @@ from vnq_colab.errors import SessionError, StorageError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Learner, family_module
-from vnq_colab.training.board import tell
 from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.notebook import tell
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
 from vnq_colab.training.process import (
     code_commit,
@@ -130,7 +130,8 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, days: dict, packs: li
     """Writes a new session, after looking whether the disk has room for what the run will write."""
     model_bytes = family_module(config.family).model_bytes(config, len(panel.feature_names))
     models = [len(pack["symbols"]) * config.n_members for pack in packs]
-    require_space(ws.root, model_bytes * (sum(models) * 1.5 + STATE_COPIES * 2 * max(models)), "this run")
+    copies = 2 * (STATE_COPIES + config.train.keep_top_k)  # in both slots
+    require_space(ws.root, model_bytes * (sum(models) * 1.5 + copies * max(models)), "this run")
     ledger = {symbol: {"state": "pending", "reason": ""} for pack in packs for symbol in sorted(pack["symbols"])}
     session = Session.start(ws, config, data_id=panel.data_id, days=days, packs=packs, ledger=ledger, skipped=skipped,
                             synthetic=is_synthetic(panel.symbols), **parts)
