@@ -276,7 +276,7 @@ def whole_market(market: Market) -> dict:
 
 # --------------------------------------------------------------------------------------------------------- the table
 def in_own_process(part: str, options: argparse.Namespace) -> dict:
-    words = [f"--{name}={value}" for name, value in vars(options).items() if value not in (None, False)]
+    words = [f"--{name}={value}" for name, value in vars(options).items() if value is not None and value is not False]
     done = subprocess.run([sys.executable, __file__, *words, f"--part={part}"], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"{part} ended with exit code {done.returncode}.")

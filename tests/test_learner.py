@@ -69,7 +69,7 @@ def test_every_label_lies_in_training_and_has_context(panel, splits, config, sup
     for step in range(learner._ends.shape[1]):
         ends = learner._ends[:1, step]
         last = ends.repeat(len(learner.models), 1)
-        _, _, weight = learner._output(learner.weights, last, learner._in_train, None, learner._labelled)
+        _, _, weight = learner._output(learner.weights, slice(None), last, learner._in_train, None, learner._labelled)
         labelled = weight.shape[2]
         for window, end in enumerate(ends[0].tolist()):
             for place in torch.nonzero(weight[0, window]).flatten().tolist():

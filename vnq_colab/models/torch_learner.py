@@ -15,14 +15,15 @@ import pandas as pd
 import torch
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.panel import FLAT, Panel, Scaler, fit_scaler
+from vnq_colab.data.panel import Panel, Scaler, fit_scaler
 from vnq_colab.data.splits import DayRange
 from vnq_colab.models.base import Forecaster, Learner
+from vnq_colab.models.held_out import with_residuals
 from vnq_colab.models.losses import learning_rate, loss_per_model, without_skill
 from vnq_colab.models.stacked import Network, Parts, StackedAdamW, clip_per_model, stable_seed, unstack
 from vnq_colab.models.windows import count_labels, plan_epoch, stack_plans, windows_at
 
-FEWEST_RESIDUALS = 20  # validation days from which a spread is measured; below, that of a random walk stands in
+AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 2026-11-21
 HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
 
 
@@ -181,41 +182,49 @@ class TorchLearner(Learner):
 
     def _gradient(self, noise: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss `[models]` and gradient `[models, parameters]` of this step, the mean over each model's own batches."""
-        ends, size = self._ends[:, self.step_in_epoch], self.settings.windows_per_batch  # [models, windows]
-        n_batches = ((ends >= 0).sum(1) / size).ceil().clamp(min=1)  # [models]
-        total, gradient = torch.zeros(len(self.models), device=self.device), self._room.zero_()
-        # Each part is a leaf of its own: put together by autograd, the gradient costs a tenth of the step on a CPU.
-        parts = {name: part.requires_grad_() for name, part in unstack(self.weights, self.network.shapes).items()}
-        for batch in ends.split(size, dim=1):
-            loss = self._loss(parts, batch, noise) / n_batches
-            found = torch.autograd.grad(loss.sum(), list(parts.values()))
-            for place, part in zip(unstack(gradient, self.network.shapes).values(), found, strict=True):
-                place.add_(part)
-            total += loss.detach()
+        size, shapes, gradient = self.settings.windows_per_batch, self.network.shapes, self._room.zero_()
+        total = torch.zeros(len(self.models), device=self.device)
+        for top in range(0, len(self.models), self._at_once):
+            rows = slice(top, top + self._at_once)
+            ends = self._ends[rows, self.step_in_epoch]  # [models, windows]
+            n_batches = ((ends >= 0).sum(1) / size).ceil().clamp(min=1)  # [models]
+            # Each part is a leaf of its own: put together by autograd, the gradient costs a tenth of the step on a CPU.
+            parts = {name: part.requires_grad_() for name, part in unstack(self.weights[rows], shapes).items()}
+            for batch in ends.split(size, dim=1):
+                loss = self._loss(parts, rows, batch, noise) / n_batches
+                found = torch.autograd.grad(loss.sum(), list(parts.values()))
+                for place, part in zip(unstack(gradient[rows], shapes).values(), found, strict=True):
+                    place.add_(part)
+                total[rows] += loss.detach()
         return total, gradient
 
-    def _loss(self, parts: Parts, ends: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
+    @property
+    def _at_once(self) -> int:
+        """Models of one pass: on a CPU so few that what it computes stays in the caches, on CUDA all."""
+        return max(1, AT_ONCE // self.weights.shape[1]) if self.device.type == "cpu" else len(self.models)
+
+    def _loss(self, parts: Parts, rows: slice, ends: torch.Tensor, noise: torch.Generator | None) -> torch.Tensor:
         """`[models]`: each model's mean loss over the labelled positions of its windows."""
-        output, target, weight = self._output(parts, ends, self._in_train, noise, self._labelled)
+        output, target, weight = self._output(parts, rows, ends, self._in_train, noise, self._labelled)
         if self.settings.label_clip:
             target = target.clamp(-self.settings.label_clip, self.settings.label_clip)
         return loss_per_model(self.settings.loss, output, target, weight)
 
-    def _output(self, weights: torch.Tensor | Parts, ends: torch.Tensor, carries: torch.Tensor,
+    def _output(self, weights: torch.Tensor | Parts, rows: slice, ends: torch.Tensor, carries: torch.Tensor,
                 noise: torch.Generator | None, labelled: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the last `labelled` positions answer, their labels, and which of them count.
 
         `[models, batch, labelled, n_outputs * horizon]`, `[models, batch, labelled, horizon]`, and weights
         `[models, batch, labelled]`: 1 on the days that `carries [symbols, days]` marks.
         """
-        x, there = windows_at(self._scaled, self._present, self._symbol, ends, self.config.model.look_back)
+        x, there = windows_at(self._scaled, self._present, self._symbol[rows], ends, self.config.model.look_back)
         low = self.config.machine.dtype != "float32"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             output = self.network.forward(weights, x, there, noise=noise, n_last=labelled)
         day = ends.unsqueeze(-1) + torch.arange(1 - labelled, 1, device=self.device)  # [models, batch, labelled]
         inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
         day = day.clamp(0, self._scaled.shape[1] - 1)
-        symbol = self._symbol[:, None, None]
+        symbol = self._symbol[rows, None, None]
         return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
 
     # ------------------------------------------------------------------------------------------- between two epochs
@@ -255,8 +264,8 @@ class TorchLearner(Learner):
         n_labelled = self.config.model.look_back - self.config.model.min_context + 1
         days = np.flatnonzero(self.valid_days.mask(self.panel.days))  # the same windows whoever shares the pack
         ends = torch.arange(int(days[0]) + n_labelled - 1, int(days[-1]) + n_labelled, n_labelled, device=self.device)
-        output, target, weight = self._output(self.weights, ends.expand(len(self.models), -1), self._in_valid, None,
-                                              n_labelled)
+        output, target, weight = self._output(self.weights, slice(None), ends.expand(len(self.models), -1),
+                                              self._in_valid, None, n_labelled)
         known = weight.flatten(1).sum(1) > 0  # a symbol without validation days has no validation loss
         name = self.settings.loss
         losses = [loss_per_model(name, guess, target, weight) for guess in (output, without_skill(name, target))]
@@ -298,22 +307,10 @@ class TorchLearner(Learner):
             unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
             made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler,
                                     unknown, self.network.n_outputs)
-            self._validation = self._compare(made, unknown) if self.valid_days else (made, {})
+            self._validation = made, {}
+            if self.valid_days:
+                self._validation = with_residuals(made, self.panel, self.valid_days, str(self.device))
         return self._validation
-
-    def _compare(self, made: Any,
-                 unknown: np.ndarray) -> tuple[Forecaster, dict[str, float]]:
-        """Residual spread and direction accuracy of the 5-day sums over the validation days."""
-        origins = self.valid_days.mask(self.panel.days)
-        labels, known = self.panel.select(made.symbols).labels(self.config.model.horizon)
-        actual, use = labels[:, origins].sum(axis=2), known[:, origins]  # [symbols, origins]
-        expected = made.daily(self.panel, origins, str(self.device)).sum(axis=2)
-        count = use.sum(axis=1)
-        spread = np.sqrt((np.where(use, actual - expected, 0) ** 2).sum(axis=1) / np.maximum(count, 1))
-        residual = np.where(count >= FEWEST_RESIDUALS, np.maximum(spread, 1e-6), unknown)
-        moved = use & (np.abs(actual) >= FLAT)
-        right = (moved & ((actual > 0) == (expected > 0))).sum(axis=1) / np.maximum(moved.sum(axis=1), 1)
-        return made.with_residual(residual), dict(zip(made.symbols, right.tolist(), strict=True))
 
     def _last_epoch(self, symbol: str) -> int:
         return max(row[2] for row in self.history if row[0] == symbol)
