@@ -9,8 +9,8 @@ import jupyter_client
 import numpy as np
 import pytest
 
+from vnq_colab.notebook import in_notebook
 from vnq_colab.training.board import draw_skill, open_board, skill_of
-from vnq_colab.training.notebook import in_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = """

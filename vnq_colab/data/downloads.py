@@ -20,6 +20,7 @@ from typing import Any
 from vnq_colab.clock import Clock, utc_now
 from vnq_colab.errors import DataError
 from vnq_colab.files import read_json, sha256_of, write_atomic, write_json
+from vnq_colab.notebook import in_notebook
 
 MANIFEST = ".downloads.json"
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|error)\b", re.IGNORECASE)
@@ -84,11 +85,11 @@ def is_web_page(path: Path) -> bool:
 
 def is_live() -> bool:
     """True on a terminal and in a notebook, where a line can be drawn again."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return in_notebook() or sys.stderr.isatty()
 
 
 def _out() -> Any:
-    return sys.stdout if "ipykernel" in sys.modules else sys.stderr  # a notebook paints stderr red
+    return sys.stdout if in_notebook() else sys.stderr  # a notebook paints stderr red
 
 
 def say(text: str, quiet: bool = False) -> None:

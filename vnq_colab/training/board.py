@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vnq_colab.training.notebook import in_notebook, kernel_of_notebook
+from vnq_colab.notebook import in_notebook, kernel_of_notebook
 
 LISTEN_SECONDS = 0.25
 PICTURE_SECONDS = 5  # between two heat maps, at least; and so rarely that drawing takes at most 2 % of the time

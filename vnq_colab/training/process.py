@@ -17,7 +17,7 @@ import torch
 from vnq_colab import __version__
 from vnq_colab.config import MachineConfig
 from vnq_colab.errors import SessionError
-from vnq_colab.training.notebook import in_notebook, tell
+from vnq_colab.notebook import in_notebook, tell
 from vnq_colab.training.session import Session, machine_facts
 
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting

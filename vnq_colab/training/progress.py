@@ -14,8 +14,8 @@ from vnq_colab.data.splits import DayRange
 from vnq_colab.errors import name_a_few
 from vnq_colab.files import write_atomic
 from vnq_colab.models.base import Learner
+from vnq_colab.notebook import in_notebook
 from vnq_colab.training.board import open_board
-from vnq_colab.training.notebook import in_notebook
 from vnq_colab.training.process import memory_used, memory_warning
 from vnq_colab.training.session import Session
 

@@ -19,7 +19,7 @@ from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean, name_a_few
 from vnq_colab.files import read_json, write_atomic, write_json
 from vnq_colab.layout import Workspace
-from vnq_colab.training.notebook import tell
+from vnq_colab.notebook import tell
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,8 +23,8 @@ from vnq_colab.errors import SessionError, StorageError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Learner, family_module
+from vnq_colab.notebook import tell
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.notebook import tell
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
 from vnq_colab.training.process import (
     code_commit,
