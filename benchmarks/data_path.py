@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from machine import keep
+from machine import keep, peak_gb
 from pandas_loop import loop_features
 
 from vnq_colab.data.cleaning import clean_prices
@@ -68,13 +68,6 @@ def panel(path: str) -> dict:
     build_panel(prices)
     seconds["50 features and Panel"] = time.perf_counter() - started
     return {"seconds": seconds, "peak_gb": peak_gb(), "rows": len(prices)}
-
-
-def peak_gb() -> float:
-    """Peak memory of this process so far [GB]. Linux and macOS only."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "linux" else 1e9)
 
 
 def in_own_process(part: str, path: Path) -> dict:

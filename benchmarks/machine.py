@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import os
 import platform
+import sys
 from pathlib import Path
 
 
@@ -14,6 +15,13 @@ def cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def peak_gb() -> float:
+    """Peak memory of this process so far [GB]. Linux and macOS only."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "linux" else 1e9)
 
 
 def keep(name: str, rows: list[dict[str, str]]) -> None:

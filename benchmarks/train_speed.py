@@ -24,7 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from machine import keep
+from machine import keep, peak_gb
 from torch import nn
 
 from vnq_colab.config import MachineConfig, RunConfig, StockformerConfig
@@ -122,13 +122,9 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak_gb(device: torch.device) -> float:
-    """Peak memory: of the device, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "linux" else 1e9)
+def peak_of(device: torch.device) -> float:
+    """Peak memory [GB]: of the device, else of this process."""
+    return torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else peak_gb()
 
 
 # ------------------------------------------------------------------------------------------------- one after another
@@ -198,7 +194,7 @@ def reference(market: Market, options: argparse.Namespace) -> dict:
             started = now(market.device)
         losses.append(min(history))
         print(f"loop: model {place + 1} of {options.slice}, losses {np.round(history, 4).tolist()}", file=sys.stderr)
-    return {"rates": rates, "seconds": seconds, "losses": losses, "peak_gb": peak_gb(market.device)}
+    return {"rates": rates, "seconds": seconds, "losses": losses, "peak_gb": peak_of(market.device)}
 
 
 # -------------------------------------------------------------------------------------------------------- all at once
@@ -211,7 +207,7 @@ def stack(market: Market, options: argparse.Namespace) -> dict:
     while now(market.device) - started < SPEED_SECONDS:
         labels += learner.step()["labels"]
     rate = labels / (now(market.device) - started)
-    peak = peak_gb(market.device)
+    peak = peak_of(market.device)
     config = market.config
     learner = make_learner(market.panel, market.splits.train, market.splits.valid, endless(config))
     slice_of = [(place % options.symbols, place // options.symbols) for place in range(options.slice)]
@@ -253,7 +249,7 @@ def steps(market: Market, options: argparse.Namespace) -> dict:
     return {"device": options.device, "dtype": options.dtype, "dropout": options.dropout,
             "models": options.symbols * options.members, "labels_per_s": round(rate),
             "gflop_per_s": round(rate * per_label / 1e9, 1), "share": round(rate * per_label / matmul, 3),
-            "peak_gb": round(peak_gb(market.device), 2)}
+            "peak_gb": round(peak_of(market.device), 2)}
 
 
 def endless(config: RunConfig) -> RunConfig:
@@ -271,7 +267,7 @@ def whole_market(market: Market) -> dict:
         if warm is None and learner.epoch == 1:
             warm = now(market.device) - started
     seconds = now(market.device) - started
-    return {"warm_up": warm, "seconds": seconds - warm, "peak_gb": peak_gb(market.device)}
+    return {"warm_up": warm, "seconds": seconds - warm, "peak_gb": peak_of(market.device)}
 
 
 # --------------------------------------------------------------------------------------------------------- the table

@@ -42,7 +42,7 @@ machine = vnq.describe_machine(None if PROFILE == "automatic" else PROFILE)
 machine
 
 # %%
-prepared = vnq.prepare(ws, PRICES or (ws.raw if list(ws.raw.glob("*")) else None))
+prepared = vnq.prepare(ws, PRICES or None)
 prepared
 
 # %%

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.columns import PRICES
 from vnq_colab.data.diseases import DISEASES
 from vnq_colab.data.findings import Finding
 from vnq_colab.data.jumps import starts
 from vnq_colab.errors import DataError
 
 SHOWN = 50  # rows of a disease that the report describes
-PRICES = ("open", "high", "low", "close")
 
 
 class Chart:

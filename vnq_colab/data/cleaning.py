@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.chart import PRICES, Chart, where
+from vnq_colab.data.chart import Chart, where
+from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.diseases import plan_treatments
 from vnq_colab.data.findings import CleaningReport, FileFacts
 from vnq_colab.data.jumps import find_actions, price_limits, starts, unit_levels
@@ -57,8 +58,7 @@ def merge_files(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Ma
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns of a price table, symbols and exchanges as text."""
-    columns = ["symbol", "date", *PRICES, "volume", "raw_close", "exchange"]
-    return rows[[name for name in columns if name in rows]].assign(
+    return rows[[name for name in (*NEEDED, *OPTIONAL) if name in rows]].assign(
         **{name: rows[name].astype(rows[name].cat.categories.dtype) for name in {"symbol", "exchange"} & set(rows)})
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import FileFacts
 from vnq_colab.data.tables import (
     Column,
@@ -27,9 +28,6 @@ from vnq_colab.data.tables import (
 from vnq_colab.data.tickers import index_name, kinds_of, symbol_of
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
-NEEDED = ("symbol", "date", "open", "high", "low", "close", "volume")
-OPTIONAL = ("raw_close", "exchange")
-PRICES = ("open", "high", "low", "close")
 SYMBOL = r"[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
 MOST_UNREADABLE = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.01
 

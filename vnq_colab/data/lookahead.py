@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.cleaning import clean_prices, merge_files
+from vnq_colab.data.columns import PRICES
 from vnq_colab.data.features import FEATURES, compute_features
 from vnq_colab.data.panel import Panel, fit_scaler
 from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError
 
-PRICES = ["open", "high", "low", "close"]
 SYMBOLS_AT_ONCE = 16
 
 
@@ -95,7 +95,7 @@ def _worlds(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     future = prices[prices["date"] > day].copy()
     past, n = prices[prices["date"] <= day], len(future)
     jumps = np.where(random.random((n, 1)) < 0.01, random.normal(0, 0.5, (n, 1)), 0)  # for cleaning to decide on
-    future[PRICES] = future[PRICES].to_numpy() * np.exp(random.normal(0.3, 0.02, (n, 1)) + jumps)
+    future[[*PRICES]] = future[[*PRICES]].to_numpy() * np.exp(random.normal(0.3, 0.02, (n, 1)) + jumps)
     future["volume"] = (future["volume"].to_numpy() * random.integers(0, 20, n)).astype(prices["volume"].dtype)
     if "raw_close" in future.columns:
         future["raw_close"] = future["raw_close"] * random.uniform(0.5, 2.0, n)

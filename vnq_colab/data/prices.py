@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import CleaningReport, FileFacts
-from vnq_colab.data.formats import NEEDED, OPTIONAL, OWN, PRICES, Part, match_columns, read_part, typed_rows
-from vnq_colab.data.formats import require_columns as _require_columns
+from vnq_colab.data.formats import OWN, Part, match_columns, read_part, require_columns, typed_rows
 from vnq_colab.data.tables import columns_of, refuse_weekends
 from vnq_colab.data.tickers import index_name
 from vnq_colab.data.units import Unit, in_vnd, unit_of
@@ -164,7 +164,7 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     header = [str(name) for name in table.columns]
     match_columns(header, path)
     lowered = [name.strip().lower() for name in header]
-    _require_columns(lowered, header, NEEDED, path)
+    require_columns(lowered, header, NEEDED, path)
     own = [name for name in (*NEEDED, *OPTIONAL) if name in lowered]
     picked = table.iloc[:, [lowered.index(name) for name in own]].set_axis(own, axis=1)
     rows = typed_rows(columns_of(picked), path, strict=True)[0][own]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.columns import PRICES
 from vnq_colab.data.diseases import DISEASES
 from vnq_colab.data.findings import Finding
 
-PRICES = ("open", "high", "low", "close")
 STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much
 ROUNDING = 0.001  # chosen: what adjusted closes of one day differ by beside that, from dividends rounded on the way
 SEAM_DAYS = 5  # common days whose median gives the ratio of two bases

@@ -7,7 +7,8 @@ from pathlib import PurePath
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.formats import PRICES, Part
+from vnq_colab.data.columns import PRICES
+from vnq_colab.data.formats import Part
 from vnq_colab.errors import ConfigError, DataError, did_you_mean
 
 UNITS = {"VND": 1.0, "kVND": 1000.0}
