@@ -21,7 +21,7 @@ from vnq_colab.data.prepared import prepare
 from vnq_colab.errors import DataError, SessionError
 from vnq_colab.layout import Workspace
 from vnq_colab.training import trainer
-from vnq_colab.training.packs import choose_symbols, compose_packs
+from vnq_colab.training.packs import choose_symbols, compose_packs, fitting
 from vnq_colab.training.trainer import refit, resume, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +158,18 @@ def test_packs_respect_memory_and_checkpoint_budget(panel, splits, config):
     assert sizes == [2, 2, 2]  # 4 models at once, 2 members each
     narrow = replace(config, machine=replace(config.machine, checkpoint_budget_gb=1e-6))
     assert len(compose_packs(panel, splits.train, narrow, symbols)) == 6
+    huge = replace(config, model=replace(config.model, width=8192, feed_forward=8192))  # 4 GB a network, ten copies
+    huge = replace(huge, machine=replace(huge.machine, checkpoint_budget_gb=1e9))
+    assert len(compose_packs(panel, splits.train, huge, symbols)) == 6
+
+
+@pytest.mark.parametrize(("small", "large", "room", "expected"), [
+    ((3, 2e9), (12, 3.8e9), 10e9, 43),  # 1.4 GB for itself, 0.2 GB a network
+    ((3, 2e9), (12, 3.8e9), 1e9, 1),  # not even the small one: it is tried, and says what is missing
+    ((3, 2e9), (12, 2e9), 3e9, 10**9),  # a network costs nothing that can be seen: other limits decide
+])
+def test_pack_that_fits_is_scaled_from_two_probes(small, large, room, expected):
+    assert fitting(small, large, room) == expected if expected < 10**9 else fitting(small, large, room) >= expected
 
 
 def test_refit_is_a_run_of_its_own_on_all_labelled_days(tmp_path, panel, splits, config):
