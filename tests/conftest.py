@@ -1,12 +1,14 @@
 """What several tests share: a small synthetic market, and a run on it from prices to verdict."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.pop("VNQ_HOME", None)  # a person's own workspace and profile have no part in the tests
 os.environ.pop("VNQ_PROFILE", None)
+os.environ["VNQ_LOCAL"] = tempfile.mkdtemp(prefix="vnq_local_")  # the local side of every Drive in the tests
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,16 +2,18 @@ import pytest
 
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError
-from vnq_colab.files import read_json, write_json
+from vnq_colab.files import read_json, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.training.session import RUN_ID, Session, latest_session, sessions, status
+from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, sessions, status
+from vnq_colab.training.session import Session
 
 
 @pytest.fixture
 def session(tmp_path):
     ws = Workspace(tmp_path)
     return Session.start(
-        ws, RunConfig(), data_id="71c0", days={"train": ["a", "b"], "valid": None, "splits": {}},
+        ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0",
+        days={"train": ["a", "b"], "valid": None, "splits": {}},
         packs=[{"symbols": ["FPT", "HPG"], "learning_rate_share": 1.0, "done": None}],
         ledger={"FPT": {"state": "done", "reason": ""}, "HPG": {"state": "failed", "reason": "gradient not finite"}},
         skipped={"VNM": "too short"},
@@ -39,8 +41,7 @@ def test_name_says_date_family_and_config(session):
 
 
 def test_two_runs_of_one_second_have_two_names(session):
-    parts = {"data_id": "x", "days": session.days, "packs": [], "ledger": {}}
-    assert Session.start(session.ws, RunConfig(), **parts).run_id != session.run_id
+    assert new_run_id(session.ws, RunConfig()) != session.run_id
 
 
 def test_repr_says_what_a_person_wants_to_know(session):
@@ -68,7 +69,7 @@ def test_workspace_without_runs_says_how_to_start(tmp_path):
 ])
 def test_foreign_session_is_refused_named_and_left_alone(session, change, message, capsys):
     path = session.folder / "session.json"
-    write_json(path, change(read_json(path)))
+    write_sealed(path, change(read_sealed(path)))
     before = path.read_bytes()
     with pytest.raises(SessionError, match=message):
         Session.load(session.ws, session.run_id)
@@ -77,8 +78,8 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):
-    again = Session.start(session.ws, session.config, run_id=f"{session.run_id}-refit", data_id="x", days=session.days,
-                          packs=[], ledger={})
+    again = Session.start(session.ws, session.config, f"{session.run_id}-refit", data_id="x",
+                          days=session.days, packs=[], ledger={})
     session.status = "finished"
     session.save()
     assert status(session.ws).run_id == again.run_id and "last sign of life" in repr(again)

@@ -20,7 +20,7 @@ from vnq_colab.data.panel import build_panel
 from vnq_colab.data.prepared import prepare
 from vnq_colab.errors import DataError, SessionError
 from vnq_colab.layout import Workspace
-from vnq_colab.training import trainer
+from vnq_colab.training import loop
 from vnq_colab.training.packs import choose_symbols, compose_packs, fitting
 from vnq_colab.training.trainer import refit, resume, train
 
@@ -80,7 +80,7 @@ def test_packs_do_not_change_what_a_symbol_learns(tmp_path, panel, splits, confi
 
 def test_time_limit_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, splits, config, monkeypatch):
     straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
-    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     ws = Workspace(tmp_path / "b")
     session = run_quietly(ws, panel, splits, config, hours=1e-9)
     assert session.status == "paused" and session.why == "time is up"
@@ -202,7 +202,7 @@ def test_refit_takes_a_retried_symbol_once(tmp_path, panel, splits, config, monk
 
 
 def test_refit_of_a_run_that_is_not_finished_is_refused(tmp_path, panel, splits, config, monkeypatch):
-    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     session = run_quietly(Workspace(tmp_path), panel, splits, config, hours=1e-9)
     with pytest.raises(SessionError, match="is paused. Go on with resume first"):
         refit(session, quiet=True)
@@ -219,7 +219,7 @@ def test_finished_pack_that_is_lost_is_trained_again(tmp_path, panel, splits, co
 
 
 def test_second_process_on_a_run_is_refused(tmp_path, panel, splits, config, monkeypatch):
-    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     ws = Workspace(tmp_path)
     session = run_quietly(ws, panel, splits, config, hours=1e-9)
     parent = psutil.Process(os.getppid())
@@ -234,7 +234,7 @@ def test_second_process_on_a_run_is_refused(tmp_path, panel, splits, config, mon
 
 
 def test_unfinished_run_with_another_config_is_pointed_at(tmp_path, panel, splits, config, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     first = run_quietly(Workspace(tmp_path), panel, splits, config, hours=1e-9)
     train(Workspace(tmp_path), panel, splits, replace(config, seed=5), hours=1e-9)
     said = capsys.readouterr().err
@@ -249,7 +249,7 @@ def test_stock_that_is_gone_before_validation_is_skipped(panel, splits, config):
 
 
 def test_data_of_a_run_that_is_gone_is_named(tmp_path, panel, splits, config, monkeypatch):
-    monkeypatch.setattr(trainer, "MARGIN_SECONDS", 0)
+    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     ws = Workspace(tmp_path)
     run_quietly(ws, panel, splits, config, hours=1e-9)
     (ws.prepared / panel.data_id / "panel.parquet").unlink()

@@ -84,19 +84,20 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = _config(options), load_prepared(ws)
-    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours), options)
+    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours,
+                        take_over=options.take_over), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _ended(resume(ws, options.run, hours=options.hours), options)
+    return _ended(resume(ws, options.run, hours=options.hours, take_over=options.take_over), options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
-    from vnq_colab.training.session import sessions, status
+    from vnq_colab.training.runs import sessions, status
 
     if options.run is None and not sessions(ws):
         _tell(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
@@ -109,7 +110,7 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
 def validate(ws: Workspace, options: argparse.Namespace) -> int:
     """Forecast the test days, score, backtest, judge, report."""
     from vnq_colab.delivery.validate import validate
-    from vnq_colab.training.session import latest_session
+    from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
     validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
@@ -119,7 +120,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write every finished symbol with its decision."""
-    from vnq_colab.training.session import latest_session
+    from vnq_colab.training.runs import latest_session
 
     return _export(latest_session(ws, options.run), None, options)
 
@@ -284,8 +285,8 @@ def _parser() -> arguments.Parser:
     parts = {
         run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags),
         prepare: (arguments.data_flags,),
-        train: (arguments.train_flags,),
-        resume: (arguments.run_flag, arguments.hours_flag),
+        train: (arguments.train_flags, arguments.owner_flag),
+        resume: (arguments.run_flag, arguments.hours_flag, arguments.owner_flag),
         status: (arguments.run_flag,),
         validate: (arguments.run_flag, arguments.judge_flags),
         export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag),

@@ -66,6 +66,13 @@ def profile_flag(sub: Parser) -> None:
                      help="the machine (default: $VNQ_PROFILE, else what is found)")
 
 
+def owner_flag(sub: Parser) -> None:
+    """Who may train a run."""
+    sub.add_argument("--take-over", action="store_true",
+                     help="go on with a run that another process or machine may still be training; that one notices at "
+                          "its next write, and stops")
+
+
 def hours_flag(sub: Parser) -> None:
     """How long."""
     sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")

@@ -4,8 +4,8 @@ VnqError                a sentence for the person: what was found, where, what t
 ├── DataError           prices or panel: symbol, day, value found
 ├── ConfigError         a setting or an argument: did you mean ...?
 ├── SessionError        a run: what differs (data, config, code)
+│   └── TakenOverError  a run that another process trains now
 ├── CheckpointError     a saved state: which file, which was used instead
-├── NotFiniteError      a loss or gradient: which symbols, between which steps
 ├── DeliveryError       a bundle: which file, which gate
 └── StorageError        a disk or Drive: what could not be written, how to make room
 """
@@ -30,12 +30,16 @@ class SessionError(VnqError):
     """A run that cannot be started, found or continued."""
 
 
+class TakenOverError(SessionError):
+    """A run that another process trains now, so that this one must not write any more."""
+
+    def __init__(self, run_id: str):
+        super().__init__(f"run {run_id} was taken over by another process, which goes on with it. This one has stopped "
+                         "and writes nothing more.")
+
+
 class CheckpointError(VnqError):
     """A saved state that does not verify."""
-
-
-class NotFiniteError(VnqError):
-    """A loss or a gradient that is no longer a number."""
 
 
 class DeliveryError(VnqError):

@@ -1,8 +1,13 @@
-"""Files that are either whole or not there: atomic writes, hashes, payloads that verify themselves."""
+"""Files that are either whole or found to be damaged: atomic writes, hashes, JSON and payloads that verify themselves.
+
+On a local disk a file is put in place by a rename. In a Google Drive folder nothing is renamed, appended to or deleted:
+there a file is overwritten in place, read back and compared, and its content must be able to prove itself.
+"""
 
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -16,8 +21,13 @@ from typing import Any, BinaryIO
 
 from vnq_colab.errors import CheckpointError, StorageError
 
-PAYLOAD_MAGIC = b"VNQPAY01"
+PAYLOAD_MAGIC = b"VNQPAY02"
 _HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256
+_PIECE = 2**22  # [bytes] read and written at once
+SEAL = "seal"  # key of a JSON object that holds the sha256 of all its other keys
+
+# What Drive calls its folders on Colab and, by language, in Drive for Desktop.
+DRIVE_FOLDERS = {"MyDrive", "My Drive", "Shareddrives", "Shared drives", "Drive của tôi", "Meine Ablage", "Mon Drive"}
 
 
 def sha256_of(path: Path) -> str:
@@ -26,26 +36,57 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write(file)` on a new file beside `path` and puts it in place only when it is whole.
+def on_drive(path: Path) -> bool:
+    """True below a Google Drive folder, where a write arrives late and a rename or an append cannot be trusted."""
+    return not DRIVE_FOLDERS.isdisjoint(Path(path).parts)
 
-    A reader sees the old content or the new, never a part. Raises StorageError when the disk is full or the folder
-    cannot be written; the old file is then untouched.
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Calls `write(file)` on a new file and puts it in place only when it is whole; on Drive with `overwrite`.
+
+    On a local disk a reader sees the old content or the new, never a part. Raises StorageError when the disk is full or
+    the folder cannot be written; the old file is then untouched, unless it lies on Drive.
     """
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    folder = Path(tempfile.gettempdir()) if on_drive(path) else path.parent
+    scratch = folder / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with open(scratch, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        _replace(scratch, path)
+        if on_drive(path):
+            overwrite(path, scratch)
+        else:
+            _replace(scratch, path)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(scratch)
+
+
+def overwrite(path: Path, source: Path | bytes) -> None:
+    """Copies a local file, or some bytes, over `path` in place, and reads them back.
+
+    Raises StorageError when it cannot be written or does not come back as it was. Reading back may prove no more than
+    Drive's local cache: that the bytes have arrived is known only after `flush_and_unmount`.
+    """
+    digest = hashlib.sha256()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as whole, open(path, "wb") as file:
+            while piece := whole.read(_PIECE):
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        found = sha256_of(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if found != digest.hexdigest():
+        raise StorageError(f"{path}: Drive gives back something else than was written. Try again.")
 
 
 def _replace(source: Path, target: Path, tries: int = 20) -> None:
@@ -85,30 +126,75 @@ def read_json(path: Path) -> Any:
                               "Restore it, or delete it and start anew.") from error
 
 
-def write_payload(path: Path, body: bytes | memoryview, sequence: int) -> str:
-    """Writes `body` behind a header with its sequence number, length and the sha256 of all three, whole or not at all.
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object with the sha256 of itself, so that `read_sealed` finds any damage."""
+    write_json(path, sealed(value))
 
-    Returns that sha256 in hex.
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with the sha256 of itself."""
+    return value | {SEAL: _seal(value)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, without its seal. Raises CheckpointError when it is damaged; OSError as `open` does.
+
+    An object without a seal is taken as it is: whoever edits one by hand removes that line.
     """
-    digest = _payload_digest(sequence, body)
-    header = _HEADER.pack(PAYLOAD_MAGIC, sequence, len(body), digest)
-
-    def write(file: BinaryIO) -> None:
-        file.write(header)
-        file.write(body)
-
-    write_atomic(path, write)
-    return digest.hex()
-
-
-def _payload_digest(sequence: int, body: bytes | memoryview) -> bytes:
-    digest = hashlib.sha256(struct.pack("<QQ", sequence, len(body)))
-    digest.update(body)
-    return digest.digest()
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a file of this library.")
+    seal = value.pop(SEAL, None)
+    if seal is not None and seal != _seal(value):
+        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged, or edited (then remove "
+                              f"the line \"{SEAL}\").")
+    return value
 
 
-def read_payload(path: Path) -> tuple[int, bytes]:
-    """(sequence number, body) of a file that `write_payload` wrote.
+def _seal(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+class _Measured:
+    """A file that only grows: what was written to it, as sha256 and length."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.digest, self.length = file, hashlib.sha256(), 0
+
+    def write(self, piece: Any) -> int:
+        self._file.write(piece)
+        self.digest.update(piece)
+        self.length += memoryview(piece).nbytes
+        return memoryview(piece).nbytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
+    """Writes what `write(file)` writes behind a header with its sequence number, its length and a sha256 of all three.
+
+    Nothing is gathered in memory. Whole or not at all, like `write_atomic`. Returns that sha256 in hex, and the length
+    of the body [bytes].
+    """
+    found: tuple[str, int] = ("", 0)
+
+    def with_header(file: BinaryIO) -> None:
+        nonlocal found
+        file.write(bytes(_HEADER.size))
+        body = _Measured(file)
+        write(body)
+        body.digest.update(struct.pack("<QQ", sequence, body.length))
+        file.seek(0)
+        file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, body.length, body.digest.digest()))
+        found = body.digest.hexdigest(), body.length
+
+    write_atomic(path, with_header)
+    return found
+
+
+def read_payload(path: Path) -> tuple[int, BinaryIO]:
+    """(sequence number, the body as a file in memory) of a file that `write_payload` wrote.
 
     Raises CheckpointError unless every byte verifies.
     """
@@ -118,14 +204,18 @@ def read_payload(path: Path) -> tuple[int, bytes]:
             body = file.read()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    if len(header) < _HEADER.size or header[:8] != PAYLOAD_MAGIC:
+    if len(header) < _HEADER.size or header[:6] != PAYLOAD_MAGIC[:6]:
         raise CheckpointError(f"{path}: not a payload of this library, or its beginning is damaged.")
-    _, sequence, length, digest = _HEADER.unpack(header)
+    magic, sequence, length, digest = _HEADER.unpack(header)
+    if magic != PAYLOAD_MAGIC:
+        raise CheckpointError(f"{path}: damaged, or written by another version of the library.")
     if len(body) != length:
         raise CheckpointError(f"{path}: {len(body):,} bytes where its header says {length:,}: a part is missing.")
-    if _payload_digest(sequence, body) != digest:
+    found = hashlib.sha256(body)
+    found.update(struct.pack("<QQ", sequence, length))
+    if found.digest() != digest:
         raise CheckpointError(f"{path}: its content does not match its own sha256: damaged.")
-    return sequence, body
+    return sequence, io.BytesIO(body)
 
 
 def payload_sequence(path: Path) -> int:
@@ -144,8 +234,9 @@ def require_space(folder: Path, needed_bytes: float, what: str) -> None:
     """Raises StorageError unless `folder` can be written and has room for `needed_bytes`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        if not on_drive(folder):  # where nothing is deleted
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise storage_error(folder, error) from error

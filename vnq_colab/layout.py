@@ -1,14 +1,17 @@
 """The workspace: where every file lies, and which folder holds it all."""
 
+import hashlib
 import os
 import string
 from dataclasses import dataclass
 from pathlib import Path
 
 from vnq_colab.errors import StorageError
-from vnq_colab.files import storage_error
+from vnq_colab.files import on_drive, storage_error
 
 WORKSPACE_NAME = "VN-Quant-Training"
+SESSION = "session.json"  # in a run's checkpoint folder, as are
+SLOTS, MANIFESTS = ("slot_a", "slot_b"), ("manifest_a.json", "manifest_b.json")
 
 # path below the workspace: what it holds. `drive_layout.md` explains each; a test keeps the two equal.
 FOLDERS = {
@@ -65,6 +68,17 @@ class Workspace:
     """One folder with everything in it. Folders are made when something is written, never before."""
 
     root: Path
+
+    @property
+    def local(self) -> "Workspace":
+        """Where training writes: this workspace, or for one on Google Drive a folder of this machine's own disk.
+
+        That is below $VNQ_LOCAL, else below ~/.cache/vnq_colab, and what is written there is brought to Drive.
+        """
+        if not on_drive(self.root):
+            return self
+        base = os.environ.get("VNQ_LOCAL") or Path.home() / ".cache" / "vnq_colab"
+        return Workspace(Path(base).expanduser() / hashlib.sha256(str(self.root).encode()).hexdigest()[:8])
 
     @property
     def raw(self) -> Path:

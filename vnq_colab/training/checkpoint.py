@@ -2,79 +2,164 @@
 
 A state is a dictionary of tensors and plain values. It is serialised through a stream, so that equal states give equal
 bytes, and stands behind a header with its own sequence number, length and sha256: a file proves itself or is not used.
+All is written to the local folder; `mirror` brings it to Drive, and what is read comes from either.
 """
 
-import io
+import contextlib
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError
-from vnq_colab.files import payload_sequence, read_payload, write_json, write_payload
+from vnq_colab.files import payload_sequence, read_payload, write_payload, write_sealed
+from vnq_colab.layout import SLOTS, Workspace
+from vnq_colab.notebook import tell
 
-SLOTS = ("slot_a", "slot_b")
+FORMAT = 1  # of a manifest
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in its folder."""
+    """The checkpoints of one run, in its folder on the local disk and, for a workspace on Drive, there too."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, ws: Workspace, run_id: str):
+        self.folder = ws.local.checkpoint_folder(run_id)
+        self.folders = tuple(dict.fromkeys((self.folder, ws.checkpoint_folder(run_id))))
+        self.pause = self.seconds = 0.0  # [s] training stood still for the newest checkpoint; until it was written
         self._sequence = 0  # of the newest checkpoint of this process
+        self._thread: threading.Thread | None = None
+        self._manifest: dict[str, Any] | None = None  # of a checkpoint that was written since somebody asked
+        self._error: Exception | None = None
 
-    def save(self, state: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-        """Overwrites the older slot; returns what its manifest says: `facts`, sequence, bytes, sha256, written."""
-        sequences = {name: payload_sequence(self.folder / name) for name in SLOTS}
-        slot, sequence = min(sequences, key=sequences.get), max(*sequences.values(), self._sequence) + 1
-        body = _to_bytes(state | {"facts": facts})
-        digest = write_payload(self.folder / slot, body, sequence)
-        self._sequence = sequence
-        manifest = facts | {"sequence": sequence, "slot": slot, "bytes": len(body), "sha256": digest,
-                            "written": utc_now()}
-        write_json(self.folder / f"manifest_{slot[-1]}.json", manifest)
+    # --------------------------------------------------------------------------------------- the pack in flight
+    def save(self, state: dict[str, Any], facts: dict[str, Any], session: dict[str, Any] | None = None) -> None:
+        """Takes a snapshot of `state` and writes it over the older slot in the background; `written` tells the end.
+
+        `facts` (which pack, epoch, step, data, config, code) stand in the state and in its manifest, `session` only in
+        the manifest: what is needed when session.json is damaged.
+        """
+        self.wait()
+        started = time.monotonic()
+        snapshot = _on_host(state) | {"facts": facts}
+        self._thread = threading.Thread(target=self._write, args=(snapshot, facts, session, started), name="checkpoint")
+        self._thread.start()
+        self.pause = time.monotonic() - started
+
+    def wait(self) -> None:
+        """Until the checkpoint in the background is written. Raises StorageError when it could not be."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def written(self) -> dict[str, Any] | None:
+        """The manifest of a checkpoint that was finished since the last call, else None. Raises as `wait` does."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+        manifest, self._manifest = self._manifest, None
         return manifest
 
     def load_latest(self, pack: int) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state of `pack` that verifies, else None; and a sentence for each slot that did not verify."""
-        verified, told = {}, []
-        for path in (self.folder / slot for slot in SLOTS):
-            if not path.exists():
-                continue
-            try:
-                sequence, body = read_payload(path)
-                verified[sequence] = _from_bytes(body, path)
-            except CheckpointError as error:
-                told.append(f"{error} The other slot, or the start of the pack, is used instead.")
-        newest = verified[max(verified)] if verified else None
-        return (newest if newest and newest["facts"]["pack"] == pack else None), told
+        """The newest state that verifies if it is of `pack`, else None; and a sentence for each one that does not.
 
-    def pack_path(self, pack: int) -> Path:
-        return self.folder / "done" / f"pack_{pack:02d}"
+        Slots are tried by the sequence numbers in their headers, highest first, the local ones before those on Drive.
+        """
+        slots = [folder / name for folder in self.folders for name in SLOTS]
+        sequences = {path: payload_sequence(path) for path in slots}
+        self._sequence = max(self._sequence, *sequences.values())
+        told = [f"{path}: its beginning is damaged." for path in slots if sequences[path] < 0 and path.exists()]
+        for path in sorted((path for path in slots if sequences[path] >= 0), key=lambda path: -sequences[path]):
+            try:
+                state = _load(path)
+                facts = state["facts"]
+            except (CheckpointError, KeyError, TypeError) as error:
+                told.append(f"{error}")
+                continue
+            used = f"Checkpoint {sequences[path]} in {path} is used instead."
+            if facts["pack"] != pack:
+                return None, [*told, "The pack begins anew."] if told else []
+            return state, [*told, used] if told else []
+        return None, [*told, "The pack begins anew."] if told else []
+
+    def _write(self, state: dict, facts: dict, session: dict | None, started: float) -> None:
+        """In the background: the slot, then its manifest."""
+        try:
+            sequences = {name: payload_sequence(self.folder / name) for name in SLOTS}
+            slot, sequence = min(sequences, key=sequences.get), max(*sequences.values(), self._sequence) + 1
+            digest, length = write_payload(self.folder / slot, lambda file: torch.save(state, file), sequence)
+            self._sequence = sequence
+            manifest = facts | {"format": FORMAT, "sequence": sequence, "slot": slot, "bytes": length, "sha256": digest,
+                                "written": utc_now(), "session": session}
+            write_sealed(self.folder / f"manifest_{slot[-1]}.json", manifest)
+            self.seconds = time.monotonic() - started
+            self._manifest = manifest
+        except Exception as error:  # raised where the trainer asks, in its own thread
+            self._error = error
+
+    # ---------------------------------------------------------------------------------------------- finished packs
+    @staticmethod
+    def pack_name(pack: int) -> str:
+        """The file of a finished pack, below the run's folder."""
+        return f"done/pack_{pack:02d}"
 
     def save_pack(self, pack: int, state: dict[str, Any]) -> str:
         """Writes a finished pack; returns its file name below the run's folder."""
-        write_payload(self.pack_path(pack), _to_bytes(state), sequence=pack)
-        return self.pack_path(pack).relative_to(self.folder).as_posix()
+        write_payload(self.folder / self.pack_name(pack), lambda file: torch.save(state, file), sequence=pack)
+        return self.pack_name(pack)
 
-    def load_pack(self, pack: int) -> dict[str, Any]:
-        """A finished pack. Raises CheckpointError when it does not verify."""
-        path = self.pack_path(pack)
-        try:
-            return _from_bytes(read_payload(path)[1], path)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error} Delete it, and resume trains this pack again.") from error
+    def load_pack(self, name: str) -> dict[str, Any]:
+        """A finished pack by its file name below the run's folder, from the local disk or from Drive.
+
+        Raises CheckpointError when it verifies in neither place.
+        """
+        found: list[CheckpointError] = []
+        for path in (folder / name for folder in self.folders if (folder / name).exists()):
+            try:
+                state = _load(path)
+            except CheckpointError as error:
+                found.append(error)
+                continue
+            if found:
+                tell(f"{found[0]} {path} is used instead.")
+            return state
+        why = found[0] if found else f"{self.folder / name}: there is no such file."
+        raise CheckpointError(f"{why} Delete it, and resume trains this pack again.")
+
+    def has_pack(self, name: str) -> bool:
+        """Whether there is a file of a finished pack, whole or not."""
+        return any((folder / name).exists() for folder in self.folders)
+
+    def is_only_local(self, name: str) -> bool:
+        """Whether the local file of a finished pack has not, or not wholly, reached Drive."""
+        sizes = [(folder / name).stat().st_size if (folder / name).exists() else 0 for folder in self.folders]
+        return sizes[0] > 0 and sizes[-1] != sizes[0]
+
+    def clear_scratch(self) -> None:
+        """Removes what a killed process left half written on the local disk."""
+        for scratch in [*self.folder.glob(".*.part"), *self.folder.glob("done/.*.part")]:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
 
 
-def _to_bytes(state: dict[str, Any]) -> memoryview:
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    return stream.getbuffer()
+def _on_host(value: Any) -> Any:
+    """The same with a copy of every tensor, in the host's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _on_host(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(part) for part in value)
+    return value
 
 
-def _from_bytes(body: bytes, path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
+    body: BinaryIO = read_payload(path)[1]
     try:
-        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        return torch.load(body, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise CheckpointError(f"{path}: cannot be read as a state ({type(error).__name__}).") from error

@@ -17,8 +17,8 @@ from vnq_colab.training.session import Session
 
 def load_forecaster(session: Session) -> Forecaster:
     """The trained networks of every finished symbol. Raises SessionError when no pack is finished yet."""
-    store = CheckpointStore(session.folder)
-    states = [store.load_pack(number) for number, pack in enumerate(session.packs) if pack["done"] is not None]
+    store = CheckpointStore(session.ws, session.run_id)
+    states = [store.load_pack(pack["done"]) for pack in session.packs if pack["done"] is not None]
     states = [state for state in states if state["symbols"]]
     if not states:
         raise SessionError(f"run {session.run_id} has no finished pack yet. Go on with resume.")

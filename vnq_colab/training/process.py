@@ -16,7 +16,6 @@ import torch
 
 from vnq_colab import __version__
 from vnq_colab.config import MachineConfig
-from vnq_colab.errors import SessionError
 from vnq_colab.models.base import Learner
 from vnq_colab.notebook import in_notebook, tell
 from vnq_colab.training.session import Session, machine_facts
@@ -60,17 +59,6 @@ def set_up_machine(session: Session, machine: MachineConfig) -> None:
         tell(f"Not the machine or code of before ({'; '.join(differs)}): the same state goes on, "
              "its last bits may differ.")
     session.machine = facts | {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
-
-
-def refuse_second_owner(session: Session) -> None:
-    """Raises SessionError while the process that trains this run is alive on this machine."""
-    pid = session.machine.get("pid")
-    if session.status != "running" or pid in (None, os.getpid()) or session.machine["node"] != machine_facts()["node"]:
-        return
-    with contextlib.suppress(psutil.Error):
-        if psutil.Process(pid).create_time() == session.machine["pid_started"]:
-            raise SessionError(f"run {session.run_id} is being trained by another process of this machine ({pid}). "
-                               "Wait for it, or stop it with Ctrl-C: then resume goes on.")
 
 
 def keep_freed_memory() -> None:

@@ -32,8 +32,9 @@ class Progress:
 
     def __init__(self, session: Session, panel: Panel, clock: Clock, quiet: bool = False):
         self._session, self._clock, self._quiet = session, clock, quiet
-        self._log = session.ws.log_folder(session.run_id) / "progress.txt"
-        self._lines: list[str] = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        homes = [home.log_folder(session.run_id) / "progress.txt" for home in (session.ws.local, session.ws)]
+        self._log, before = homes[0], next((path for path in homes if path.exists()), None)
+        self._lines: list[str] = before.read_text(encoding="utf-8", errors="replace").splitlines() if before else []
         self._losses: tuple[int, str] | None = None  # pack, and its last validation loss in words
         self._is_full = False  # said already
         self._board = self._live = None
@@ -119,15 +120,16 @@ class Progress:
         text = "\n".join(self._lines) + "\n"
         write_atomic(self._log, lambda file: file.write(text.encode("utf-8")))
 
-    def close(self, status: str, why: str) -> None:
-        """Says how it ended."""
+    def close(self, status: str, why: str, keep: bool = True) -> None:
+        """Says how it ended; `keep` also in the log."""
         text = f"{self._name}: {status}, {why}"
         self.say(text)
         if self._live is not None:
             self._live.close()
         if self._board is not None:
             self._board.close(text)
-        self.keep()
+        if keep:
+            self.keep()
 
 
 class Speed:

@@ -3,29 +3,30 @@
 Only the standard library is imported here, so that `status` answers at once and from any machine.
 """
 
+import contextlib
 import csv
 import io
 import os
 import platform
-import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__
-from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now, utc_stamp
+from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
-from vnq_colab.errors import SessionError, VnqError, did_you_mean, name_a_few
-from vnq_colab.files import read_json, write_atomic, write_json
-from vnq_colab.layout import Workspace
+from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, name_a_few
+from vnq_colab.files import read_sealed, write_atomic, write_sealed
+from vnq_colab.layout import MANIFESTS, SESSION, Workspace
 from vnq_colab.notebook import tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1  # of session.json
-RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-refit)?")
+HEARTBEAT_SECONDS = 20.0  # between two signs of life on a local disk
+DRIVE_HEARTBEAT_SECONDS = 300.0  # and on Drive, where every write counts
 REFIT = "-refit"  # ending of the run that trains a judged run's networks again on all labelled days
 LEDGER_STATES = ("pending", "training", "done", "failed")
 HISTORY_COLUMNS = ("symbol", "member", "epoch", "train_loss", "valid_loss", "no_skill")
@@ -52,20 +53,24 @@ class Session:
     heartbeat: str = ""
     owner: str = ""
     code_version: str = __version__
+    sequence: int = 0  # of session.json, one more each time it is written
+    heartbeat_seconds: float = HEARTBEAT_SECONDS  # between two signs of life that another machine can see
+    drive: str = ""  # what has not reached Google Drive, and why
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
     attempts: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: dict[str, Any] | None = None  # the newest: sequence, pack, epoch, step, written
 
     @classmethod
-    def start(cls, ws: Workspace, config: RunConfig, *, run_id: str | None = None, **parts: Any) -> "Session":
-        """A new run with its own name (None: made of date, time, family and config), written to disk."""
-        session = cls(ws, run_id or new_run_id(ws, config), config, started=utc_now(), **parts)
+    def start(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
+        """A new run, written to disk."""
+        session = cls(ws, run_id, config, started=utc_now(), **parts)
         session.save()
         return session
 
     @property
     def folder(self) -> Path:
-        return self.ws.checkpoint_folder(self.run_id)
+        """Where its files are written; for a workspace on Drive on this machine's own disk."""
+        return self.ws.local.checkpoint_folder(self.run_id)
 
     @property
     def family(self) -> str:
@@ -80,12 +85,19 @@ class Session:
         """What every output must say about the data; empty for real prices."""
         return SYNTHETIC_NOTE if self.synthetic else ""
 
+    @property
+    def owners(self) -> set[str]:
+        """Every process that has trained it, the present one included."""
+        return {self.owner, *(attempt.get("owner", "") for attempt in self.attempts)}
+
     def begin_attempt(self) -> None:
         """This process becomes the owner."""
-        self.owner = secrets.token_hex(8)
-        self.status, self.why = "running", ""
-        self.attempts.append({"started": utc_now(), "stopped": None, "why": None, "machine": self.machine})
-        self.save()
+        before, self.owner = self.owners, secrets.token_hex(8)
+        self.status, self.why, self.drive = "running", "", ""
+        self.heartbeat_seconds = HEARTBEAT_SECONDS if self.ws.local == self.ws else DRIVE_HEARTBEAT_SECONDS
+        self.attempts.append({"started": utc_now(), "stopped": None, "why": None, "machine": self.machine,
+                              "owner": self.owner})
+        self._write(before | {self.owner})
 
     def end_attempt(self, status: str, why: str) -> None:
         """Says how it ended: finished, paused or failed."""
@@ -94,15 +106,25 @@ class Session:
         self.save()
 
     def save(self) -> None:
-        """Rewrites session.json whole; the heartbeat is now."""
-        self.heartbeat = utc_now()
-        write_json(self.folder / "session.json", self.to_dict())
+        """Rewrites session.json whole; the heartbeat is now. Raises TakenOverError when it is another's by now."""
+        self._write(self.owners)
+
+    def _write(self, owners: set[str]) -> None:
+        path = self.folder / SESSION
+        try:
+            stored = read_sealed(path).get("owner")
+        except (OSError, CheckpointError):  # not there yet, or damaged, which writing mends
+            stored = None
+        if stored and stored not in owners:
+            raise TakenOverError(self.run_id)
+        self.heartbeat, self.sequence = utc_now(), self.sequence + 1
+        write_sealed(path, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """What session.json holds."""
         names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started",
-                 "heartbeat", "owner", "synthetic", "days", "packs", "ledger", "skipped", "epochs_of", "attempts",
-                 "checkpoint")
+                 "heartbeat", "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "days", "packs", "ledger",
+                 "skipped", "epochs_of", "attempts", "checkpoint")
         value = {name: getattr(self, name) for name in names if name != "config_id"}
         seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
         return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
@@ -110,10 +132,33 @@ class Session:
 
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
-        """The session of a run. Raises SessionError when it is not there, damaged, or from a newer version."""
-        path = ws.checkpoint_folder(run_id) / "session.json"
+        """The session of a run as it was written last, on this machine or on Drive.
+
+        Where session.json is damaged in both places, the copy in the newest manifest is taken, and said. Raises
+        SessionError when there is nothing to take, or when it is foreign or from a newer version.
+        """
+        folders = tuple(dict.fromkeys(home.checkpoint_folder(run_id) for home in (ws.local, ws)))
+        errors: list[str] = []
+        for names in ((SESSION,), MANIFESTS):
+            found = []
+            for path in (folder / name for folder in folders for name in names):
+                try:
+                    value = read_sealed(path)
+                    found.append((path, value if path.name == SESSION else value["session"]))
+                except FileNotFoundError:
+                    continue
+                except (CheckpointError, OSError, KeyError) as error:
+                    errors.append(str(error))
+            if found:
+                path, value = max(found, key=lambda pair: pair[1].get("sequence", 0))
+                if errors:
+                    tell(f"{errors[0]} Its copy in {path} is used instead.")
+                return cls._from_dict(ws, path, run_id, value)
+        raise SessionError(errors[0] if errors else f"{folders[-1] / SESSION}: there is no such run.")
+
+    @classmethod
+    def _from_dict(cls, ws: Workspace, path: Path, run_id: str, value: dict[str, Any]) -> "Session":
         try:
-            value = read_json(path)
             if value["format"] > FORMAT:
                 raise SessionError(f"{path}: written by a newer version of the library ({value['code_version']}; "
                                    f"this is {__version__}). Update vnq_colab.")
@@ -122,12 +167,14 @@ class Session:
                 raise TypeError("ledger or packs")
             rest = {name: part for name, part in value.items()
                     if name not in ("format", "family", "config", "config_id")}
-            return cls(ws=ws, config=config, **rest)
-        except FileNotFoundError:
-            raise SessionError(f"{path}: there is no such run.") from None
+            session = cls(ws=ws, config=config, **rest)
         except (KeyError, TypeError, AttributeError) as error:
             raise SessionError(f"{path}: not a session of this library ({error}). "
                                "Restore it, or start a new run.") from error
+        if session.run_id != run_id:
+            raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
+                               "folder that name.")
+        return session
 
     def counts(self) -> dict[str, int]:
         """How many symbols are in each state."""
@@ -153,15 +200,14 @@ class Session:
         """
         import pandas as pd
 
-        path = self.ws.log_folder(self.run_id) / "history.csv"
-        try:
-            return pd.read_csv(path)[list(HISTORY_COLUMNS)]
-        except (OSError, KeyError, ValueError):  # gone or foreign: the curves are for looking at, nothing rests on them
-            return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+        for home in (self.ws.local, self.ws):
+            with contextlib.suppress(OSError, KeyError, ValueError):  # gone or foreign: the curves are to look at only
+                return pd.read_csv(home.log_folder(self.run_id) / "history.csv")[list(HISTORY_COLUMNS)]
+        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
 
     def add_history(self, rows: list[tuple]) -> None:
         """Adds the curves of a finished pack, in place of older ones of the same symbols."""
-        path, text = self.ws.log_folder(self.run_id) / "history.csv", io.StringIO()
+        path, text = self.ws.local.log_folder(self.run_id) / "history.csv", io.StringIO()
         new = {row[0] for row in rows}
         old = []
         if path.exists():
@@ -189,57 +235,11 @@ class Session:
         if self.checkpoint and self.status != "finished":
             lines += [f"  last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: pack "
                       f"{self.checkpoint['pack'] + 1}, epoch {self.checkpoint['epoch'] + 1}"]
+        lines += [f"  {self.drive}"] if self.drive else []
         if self.status == "running":
-            lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one a minute while it "
-                      "trains; when they stop, resume goes on)"]
+            lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
+                      f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)"]
         return "\n".join(lines)
-
-
-def new_run_id(ws: Workspace, config: RunConfig) -> str:
-    """"<UTC date>T<time>_<family>_<config hash:6>", one second later where that name is taken."""
-    import time
-
-    while True:
-        run_id = f"{utc_stamp()}_{config.family}_{config.config_id[:6]}"
-        if not ws.checkpoint_folder(run_id).exists():
-            return run_id
-        time.sleep(0.2)
-
-
-def sessions(ws: Workspace) -> list[Session]:
-    """Every readable session of the workspace, oldest first, refits included."""
-    if not ws.checkpoints.is_dir():
-        return []
-    found = []
-    for name in sorted(entry.name for entry in ws.checkpoints.iterdir() if RUN_ID.fullmatch(entry.name)):
-        try:
-            found.append(Session.load(ws, name))
-        except VnqError as error:
-            tell(f"passed over: {error}")
-    return found
-
-
-def latest_session(ws: Workspace, run: str | None = None) -> Session:
-    """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
-    if run is not None:
-        names = [entry.name for entry in ws.checkpoints.iterdir()] if ws.checkpoints.is_dir() else []
-        matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)
-                                                               and not name.endswith(REFIT)]
-        if len(matches) != 1:
-            found = f"{len(matches)} runs begin with" if matches else "there is no run"
-            raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
-        return Session.load(ws, matches[0])
-    found = [session for session in sessions(ws) if not session.is_refit]
-    if not found:
-        raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
-    return found[-1]
-
-
-def status(ws: Workspace, run: str | None = None) -> Session:
-    """What runs (else the newest run), how far, how old the last checkpoint is: from JSON alone, at once."""
-    if run is None and (going := [s for s in sessions(ws) if s.status != "finished"]):
-        return going[-1]
-    return latest_session(ws, run)
 
 
 def machine_facts() -> dict[str, Any]:

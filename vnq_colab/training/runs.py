@@ -1,0 +1,62 @@
+"""Which runs a workspace holds. Only the standard library is imported here, so that `status` answers at once."""
+
+import re
+import time
+
+from vnq_colab.clock import utc_stamp
+from vnq_colab.config import RunConfig
+from vnq_colab.errors import SessionError, VnqError, did_you_mean
+from vnq_colab.layout import Workspace
+from vnq_colab.notebook import tell
+from vnq_colab.training.session import REFIT, Session
+
+RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-part\d+of\d+)?(-refit)?")
+
+
+def new_run_id(ws: Workspace, config: RunConfig) -> str:
+    """"<UTC date>T<time>_<family>_<config hash:6>", one second later where that name is taken."""
+    while True:
+        run_id = f"{utc_stamp()}_{config.family}_{config.config_id[:6]}"
+        if not any(home.checkpoint_folder(run_id).exists() for home in (ws.local, ws)):
+            return run_id
+        time.sleep(0.2)
+
+
+def _names(ws: Workspace) -> list[str]:
+    """The names of all runs on this machine and on Drive, oldest first."""
+    folders = (home.checkpoints for home in (ws.local, ws) if home.checkpoints.is_dir())
+    return sorted({entry.name for folder in folders for entry in folder.iterdir() if RUN_ID.fullmatch(entry.name)})
+
+
+def sessions(ws: Workspace) -> list[Session]:
+    """Every readable session of the workspace, oldest first, refits included."""
+    found = []
+    for name in _names(ws):
+        try:
+            found.append(Session.load(ws, name))
+        except VnqError as error:
+            tell(f"passed over: {error}")
+    return found
+
+
+def latest_session(ws: Workspace, run: str | None = None) -> Session:
+    """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
+    if run is not None:
+        names = _names(ws)
+        matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)
+                                                               and not name.endswith(REFIT)]
+        if len(matches) != 1:
+            found = f"{len(matches)} runs begin with" if matches else "there is no run"
+            raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
+        return Session.load(ws, matches[0])
+    found = [session for session in sessions(ws) if not session.is_refit]
+    if not found:
+        raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
+    return found[-1]
+
+
+def status(ws: Workspace, run: str | None = None) -> Session:
+    """What runs (else the newest run), how far, how old the last checkpoint is: from JSON alone, at once."""
+    if run is None and (going := [s for s in sessions(ws) if s.status != "finished"]):
+        return going[-1]
+    return latest_session(ws, run)
