@@ -24,6 +24,8 @@
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.
+#
+# Colab counts a running cell as activity, and nothing else: training stays in its cell, prints a line now and then, and gives a sign of life in your folder. No clicking or other tricks: they do not keep a machine, and can cost the account.
 
 # %%
 import glob, importlib.util, os
@@ -40,7 +42,7 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 RECIPE = "default"  #@param ["default", "original", "original-cpu"]
 SYMBOLS = ""  #@param {type: "string", placeholder: "for example FPT,VCB,HPG; empty: all of the 102 that the data has"}
 PLAN_HOURS = None  #@param ["None", "12", "24"] {type: "raw"}
-GIVE_BACK = False  #@param {type: "boolean"}
+RELEASE_GPU_WHEN_DONE = False  #@param {type: "boolean"}
 machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
 machine
 
@@ -55,7 +57,7 @@ config.to_dict()
 
 # %%
 session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left,
-                    on_finish=vnq.release_gpu if GIVE_BACK else None)
+                    on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else None)
 session
 
 # %%
@@ -74,8 +76,9 @@ vnq.plots.learning_curves(session, note=session.note)
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `nothing is prepared yet` | run notebook 1 first |
 # | the machine went away, or the cell was stopped | run notebook 3; at most the minutes since the last checkpoint are lost |
+# | you have two machines | `vnq.train(..., part="1/2")` on one, `part="2/2"` on the other; notebooks 4 and 5 take both as one run |
 # | `paused`: the hours are used up | run notebook 3 on a new machine; with Pro+ a machine lives up to 24 hours, without it up to 12: say which in `PLAN_HOURS` |
 # | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
 # | `does not fit … going on with …` | nothing to do: the pack was halved and goes on; when not even one symbol fits, the sentence says what to change |
 # | you want to stop | the Stop button, or Runtime > Interrupt: both save first, and `03_resume` goes on |
-# | compute units go on being used afterwards | tick `GIVE_BACK`: the machine is given back when training ends and everything is in Drive |
+# | compute units go on being used afterwards | tick `RELEASE_GPU_WHEN_DONE`: the machine is given back when training ends and everything is in Drive |

@@ -15,13 +15,15 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/03_resume.ipynb)
 #
-# Finds the latest unfinished run and goes on with it: same config, same data, same state. With nothing left to do it says so.
+# Finds the latest unfinished run and goes on with it: same config, same data, same state. It says how the last attempt ended, what that cost and what is left; with nothing left to do it says so.
 #
 # | | |
 # |---|---|
 # | hardware | as for notebook 2; another kind of machine goes on with the same state, only the last bits may differ |
 # | expected time | what was left of notebook 2 |
 # | before | notebook 2, stopped for whatever reason |
+#
+# By hand: on a new machine the first cell asks for access to your Drive, and you allow it. Nobody can do that for you.
 #
 # Run all, as often as you like: what is done already is not done again.
 
@@ -39,7 +41,8 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 #@title What to go on with
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest unfinished run"}
 PLAN_HOURS = None  #@param ["None", "12", "24"] {type: "raw"}
-GIVE_BACK = False  #@param {type: "boolean"}
+RELEASE_GPU_WHEN_DONE = False  #@param {type: "boolean"}
+TAKE_OVER = False  #@param {type: "boolean"}
 machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
 machine
 
@@ -47,7 +50,8 @@ machine
 vnq.status(ws, RUN or None)
 
 # %%
-session = vnq.resume(ws, RUN or None, hours=machine.hours_left, on_finish=vnq.release_gpu if GIVE_BACK else None)
+session = vnq.resume(ws, RUN or None, hours=machine.hours_left, take_over=TAKE_OVER,
+                     on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else None)
 session
 
 # %%
@@ -66,5 +70,7 @@ vnq.plots.learning_curves(session, note=session.note)
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `there is no run yet` | run notebook 2 first, with the same folder |
 # | a checkpoint is damaged | nothing to do: the other one is taken, and the sentence says what that costs |
-# | another session still trains this run | stop that one first: two machines must never train the same run |
+# | `Watching for 10 min` | another machine trained this run. If it gives no sign of life in that time, this one goes on; if you know that it is gone, tick `TAKE_OVER` and run again |
+# | `is being trained by another` | stop that one first, or tick `TAKE_OVER`: the other notices at its next write, and stops |
+# | `Drive is … behind` | nothing to do: training goes on, and everything is on the machine's own disk until Drive takes it; keep the machine until the sentence is gone |
 # | a symbol failed | the ledger says why; the other symbols are not affected |

@@ -43,6 +43,7 @@ _HOMES = {
     "split_days": "data.splits",
     "status": "training.runs",
     "synthetic_prices": "data.synthetic",
+    "tidy": "delivery.tidy",
     "tomorrow": "delivery.predict",
     "train": "training.trainer",
     "validate": "delivery.validate",

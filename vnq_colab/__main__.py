@@ -84,7 +84,7 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = _config(options), load_prepared(ws)
-    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours,
+    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours, part=options.part,
                         take_over=options.take_over), options)
 
 
@@ -145,6 +145,17 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         "no symbol is accepted, so there is nothing to trade on; --all shows every forecast")
     rows = table.assign(date=table["date"].dt.strftime("%Y-%m-%d")).to_dict("records")
     _tell(options, f"{text}\n→ {path}", {"date": f"{day:%Y-%m-%d}", "file": str(path), "forecasts": rows})
+    return DONE
+
+
+def tidy(ws: Workspace, options: argparse.Namespace) -> int:
+    """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
+    from vnq_colab.delivery.tidy import tidy
+
+    found = tidy(ws, keep=options.keep, delete=options.delete)
+    _tell(options, repr(found), {"deleted": found.deleted, "bytes": found.bytes,
+                                 "files": [{"path": str(path), "bytes": size, "why": why}
+                                           for path, size, why in found.files]})
     return DONE
 
 
@@ -228,9 +239,10 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.training.parts import whole_run
     from vnq_colab.training.trainer import refit
 
-    again = session
+    again = session = whole_run(session)
     if not options.no_refit:
         again = refit(session, hours=options.hours, quiet=options.json)
         if again.status != "finished":
@@ -285,12 +297,13 @@ def _parser() -> arguments.Parser:
     parts = {
         run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags),
         prepare: (arguments.data_flags,),
-        train: (arguments.train_flags, arguments.owner_flag),
+        train: (arguments.train_flags, arguments.part_flag, arguments.owner_flag),
         resume: (arguments.run_flag, arguments.hours_flag, arguments.owner_flag),
         status: (arguments.run_flag,),
         validate: (arguments.run_flag, arguments.judge_flags),
         export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag),
         predict: (arguments.predict_flags,),
+        tidy: (arguments.tidy_flags,),
         doctor: (arguments.profile_flag,),
     }
     for command, flags in parts.items():

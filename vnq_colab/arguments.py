@@ -73,6 +73,12 @@ def owner_flag(sub: Parser) -> None:
                           "its next write, and stops")
 
 
+def part_flag(sub: Parser) -> None:
+    """Which part of the symbols."""
+    sub.add_argument("--part", metavar="1/2", help="train the first half of the symbols here, and 2/2 on another "
+                                                   "machine; validate and export take the parts as one run")
+
+
 def hours_flag(sub: Parser) -> None:
     """How long."""
     sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
@@ -111,6 +117,12 @@ def export_flags(sub: Parser) -> None:
     """What to export."""
     sub.add_argument("--no-refit", action="store_true",
                      help="export the judged networks instead of training them again on all labelled days")
+
+
+def tidy_flags(sub: Parser) -> None:
+    """What to keep."""
+    sub.add_argument("--keep", type=int, default=2, metavar="N", help="finished runs that stay whole (default: 2)")
+    sub.add_argument("--delete", action="store_true", help="remove what is shown; without it nothing is changed")
 
 
 def predict_flags(sub: Parser) -> None:

@@ -106,10 +106,14 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     """Gives the Colab machine back, which ends the session, after all writes are in Drive. Elsewhere it does nothing.
 
     Drive is unmounted on the way. Raises StorageError, and keeps the machine, when Drive does not take the writes.
-    As the trainer's `on_finish` it gets the session, and keeps the machine unless that is finished or out of time.
+    As the trainer's `on_finish` it gets the session, and keeps the machine unless that is finished or out of time, and
+    every file of it has come back from Drive as it was written.
     """
     if session is not None and session.status != "finished" and session.why != "time is up":
         print(f"The machine is kept: the run is {session.status} ({session.why}).")
+        return
+    if session is not None and session.drive:
+        print(f"The machine is kept: {session.drive}.")
         return
     if not _in_notebook():
         print("Nothing to give back: this is not a Colab notebook.")

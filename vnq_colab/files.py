@@ -141,9 +141,14 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     An object without a seal is taken as it is: whoever edits one by hand removes that line.
     """
-    value = read_json(path)
+    return unsealed(read_json(path), path)
+
+
+def unsealed(value: Any, path: Path) -> dict[str, Any]:
+    """What `read_sealed` does with the JSON that `path` holds."""
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a file of this library.")
+    value = dict(value)
     seal = value.pop(SEAL, None)
     if seal is not None and seal != _seal(value):
         raise CheckpointError(f"{path}: its content does not match its own sha256: damaged, or edited (then remove "

@@ -15,6 +15,7 @@ from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, sha256_of, write_json
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.training.forecasting import load_forecaster
+from vnq_colab.training.parts import whole_run
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import refit as train_again
 
@@ -76,6 +77,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
     networks are first trained again on all labelled days; that is a run of its own, so a stop loses nothing: call again
     to go on. Raises SessionError when no symbol is finished, or the refit paused.
     """
+    session = whole_run(session)
     verdict = stored_verdict(session) if verdict is None else verdict
     if verdict is not None and verdict.run_id not in ("", session.run_id):
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "

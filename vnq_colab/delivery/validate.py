@@ -15,6 +15,7 @@ from vnq_colab.evaluation.metrics import score
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.forecasting import forecast
+from vnq_colab.training.parts import whole_run
 from vnq_colab.training.session import Session
 
 
@@ -41,6 +42,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     must not begin before them, and their report goes to `reports/<run_id>/<from>_<to>/`: the run's verdict stays.
     `capital` [VND] is each symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
     """
+    session = whole_run(session)
     prepared = prepared or load_prepared(session.ws, session.data_id)
     splits = Splits.from_dict(session.days["splits"])
     folder = session.ws.report_folder(session.run_id)

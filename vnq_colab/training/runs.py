@@ -14,12 +14,12 @@ RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-part\d+of\d+)?(-refit)?
 
 
 def new_run_id(ws: Workspace, config: RunConfig) -> str:
-    """"<UTC date>T<time>_<family>_<config hash:6>", one second later where that name is taken."""
-    while True:
-        run_id = f"{utc_stamp()}_{config.family}_{config.config_id[:6]}"
-        if not any(home.checkpoint_folder(run_id).exists() for home in (ws.local, ws)):
-            return run_id
-        time.sleep(0.2)
+    """"<UTC date>T<time>_<family>_<config hash:6>"; no two runs begin in one second, so that names sort by age."""
+    stamp = utc_stamp()
+    while any(name.startswith(stamp) for name in _names(ws)):
+        time.sleep(0.1)
+        stamp = utc_stamp()
+    return f"{stamp}_{config.family}_{config.config_id[:6]}"
 
 
 def _names(ws: Workspace) -> list[str]:

@@ -17,7 +17,7 @@ from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, name_a_few
-from vnq_colab.files import read_sealed, write_atomic, write_sealed
+from vnq_colab.files import read_json, read_sealed, unsealed, write_atomic, write_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, Workspace
 from vnq_colab.notebook import tell
 
@@ -45,6 +45,7 @@ class Session:
     ledger: dict[str, dict[str, Any]]
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
+    part: list[int] | None = None  # [number, of how many]: this run trains a part of the symbols
     epochs_of: dict[str, list[int]] | None = None  # of a refit: epochs per symbol and member
     status: str = "running"  # running, paused, finished, failed
     why: str = ""
@@ -123,8 +124,8 @@ class Session:
     def to_dict(self) -> dict[str, Any]:
         """What session.json holds."""
         names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started",
-                 "heartbeat", "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "days", "packs", "ledger",
-                 "skipped", "epochs_of", "attempts", "checkpoint")
+                 "heartbeat", "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "part", "days", "packs",
+                 "ledger", "skipped", "epochs_of", "attempts", "checkpoint")
         value = {name: getattr(self, name) for name in names if name != "config_id"}
         seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
         return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
@@ -143,11 +144,10 @@ class Session:
             found = []
             for path in (folder / name for folder in folders for name in names):
                 try:
-                    value = read_sealed(path)
-                    found.append((path, value if path.name == SESSION else value["session"]))
+                    found.append((path, _session_in(path)))
                 except FileNotFoundError:
                     continue
-                except (CheckpointError, OSError, KeyError) as error:
+                except (CheckpointError, OSError) as error:
                     errors.append(str(error))
             if found:
                 path, value = max(found, key=lambda pair: pair[1].get("sequence", 0))
@@ -159,9 +159,6 @@ class Session:
     @classmethod
     def _from_dict(cls, ws: Workspace, path: Path, run_id: str, value: dict[str, Any]) -> "Session":
         try:
-            if value["format"] > FORMAT:
-                raise SessionError(f"{path}: written by a newer version of the library ({value['code_version']}; "
-                                   f"this is {__version__}). Update vnq_colab.")
             config = RunConfig.from_dict(value["config"])
             if not isinstance(value["ledger"], dict) or not isinstance(value["packs"], list):
                 raise TypeError("ledger or packs")
@@ -240,6 +237,23 @@ class Session:
             lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
                       f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)"]
         return "\n".join(lines)
+
+
+def _session_in(path: Path) -> dict[str, Any]:
+    """The session that session.json or a manifest holds. Raises SessionError when a newer version wrote it."""
+    value = read_json(path)
+    try:
+        newer = value["format"] > FORMAT  # before the seal, of which a newer version may have its own idea
+    except (KeyError, TypeError):
+        newer = False
+    if newer:
+        raise SessionError(f"{path}: written by a newer version of the library ({value.get('code_version')}; this is "
+                           f"{__version__}). Update vnq_colab.")
+    value = unsealed(value, path)
+    session = value if path.name == SESSION else value.get("session")
+    if not isinstance(session, dict):
+        raise CheckpointError(f"{path}: holds no session.")
+    return session
 
 
 def machine_facts() -> dict[str, Any]:

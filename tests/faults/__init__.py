@@ -1,0 +1,9 @@
+"""A harness of faults: what training loses when processes are killed, disks fill, files rot and Drive misbehaves.
+
+shim        sees every system call of the library that writes, and kills, fails or lies at chosen ones
+fake_drive  a Google Drive that fails, answers late, shortens files, goes back to old ones and disappears
+child       a process that has imported all and forks one attempt at a run per job, with faults installed
+trials      one run with its folders: start, damage, go on, compare with an undisturbed run
+kills, damage, drive, others    the trials, by kind of fault
+soak        the command: `python -m tests.faults.soak --help`
+"""
