@@ -40,6 +40,15 @@ def test_symbol_learns_the_same_alone_and_packed(panel, splits, config, supervis
     torch.testing.assert_close(weights_of(packed, "SYN002"), weights_of(alone, "SYN002"), rtol=1e-3, atol=5e-4)
 
 
+def test_half_precision_reaches_the_same_validation_loss(panel, splits, config):
+    """Within 1 %, which is what two seeds differ by; weights, optimizer and loss stay in float32."""
+    half = replace(config, machine=replace(config.machine, dtype="bfloat16"))
+    exact, rounded = (train_out(learner_of(panel, splits, chosen, ["SYN001", "SYN002"])) for chosen in (config, half))
+    losses = [learner.measure()["valid_loss"].to_numpy() for learner in (exact, rounded)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.01)
+    assert not np.array_equal(*losses) and rounded.weights.dtype == torch.float32
+
+
 def test_state_goes_on_bit_for_bit_in_mid_epoch(panel, splits, config):
     straight = train_out(learner_of(panel, splits, config, ["SYN001", "SYN002"]))
     first = learner_of(panel, splits, config, ["SYN001", "SYN002"])

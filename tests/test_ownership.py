@@ -47,10 +47,11 @@ def test_process_that_died_here_is_recognised_at_once(session):
 def test_loss_counts_from_the_last_checkpoint_of_a_pack_in_flight(session):
     session.attempts[-1]["started"] = "2026-11-21T10:00:00Z"
     session.heartbeat = "2026-11-21T10:30:00Z"
-    assert "at most 30 min of training" in loss_and_rest(session)
+    assert "at most 30 min of training, since the last checkpoint" in loss_and_rest(session)
     session.checkpoint = {"pack": 0, "written": "2026-11-21T10:29:00Z"}
     session.packs[1]["done"], session.seconds["training"] = "done/pack_01", 120.0
-    assert "at most 60 s of training; left: 2 of 3 packs, about 4 min" in loss_and_rest(session)
+    assert "at most 80 s of training" in loss_and_rest(session)  # and 20 s to the heartbeat that did not come
+    assert "left: 2 of 3 packs, about 4 min" in loss_and_rest(session)
     session.checkpoint["pack"] = 1  # which is done: the pack in flight begins anew
     assert "at most 30 min" in loss_and_rest(session)
 

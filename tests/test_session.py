@@ -2,7 +2,7 @@ import pytest
 
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError
-from vnq_colab.files import read_json, read_sealed, write_sealed
+from vnq_colab.files import read_json, read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, sessions, status
 from vnq_colab.training.session import Session
@@ -66,6 +66,7 @@ def test_workspace_without_runs_says_how_to_start(tmp_path):
     (lambda value: {name: part for name, part in value.items() if name != "ledger"}, "not a session"),
     (lambda value: value | {"mood": "good"}, "not a session"),
     (lambda value: value | {"ledger": []}, "not a session"),
+    (lambda value: value | {"config": value["config"] | {"seed": 7}}, "not the one that the run began with"),
 ])
 def test_foreign_session_is_refused_named_and_left_alone(session, change, message, capsys):
     path = session.folder / "session.json"
@@ -75,6 +76,16 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
         Session.load(session.ws, session.run_id)
     assert sessions(session.ws) == [] and path.read_bytes() == before
     assert "passed over" in capsys.readouterr().err
+
+
+def test_changed_config_is_refused_with_the_difference(session):
+    write_json(session.ws.configs / f"{session.run_id}.json", {"config": session.config.to_dict()})
+    path = session.folder / "session.json"
+    value = read_sealed(path)
+    value["config"]["train"]["epochs"] = 7
+    write_sealed(path, value)
+    with pytest.raises(SessionError, match="train.epochs: 100, here 7"):
+        Session.load(session.ws, session.run_id)
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):

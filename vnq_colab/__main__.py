@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import RunConfig
-from vnq_colab.errors import ConfigError, VnqError, name_a_few
+from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _tell(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, prepared.splits, config, hours=options.hours)
+    session = train(ws, prepared.panel, prepared.splits, config, hours=_hours(options))
     if session.status != "finished":
         return _ended(session, options)
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
@@ -84,7 +84,7 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = _config(options), load_prepared(ws)
-    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=options.hours, part=options.part,
+    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=_hours(options), part=options.part,
                         take_over=options.take_over), options)
 
 
@@ -92,7 +92,7 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _ended(resume(ws, options.run, hours=options.hours, take_over=options.take_over), options)
+    return _ended(resume(ws, options.run, hours=_hours(options), take_over=options.take_over), options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -132,7 +132,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
-    prices, index, _ = gather(ws, options.data, **_reading(options))
+    prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
@@ -191,7 +191,7 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
 def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
     from vnq_colab.data.prepared import prepare
 
-    return prepare(ws, options.data, **_reading(options))
+    return prepare(ws, options.data, **arguments.reading(options))
 
 
 def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Review":
@@ -199,28 +199,9 @@ def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) ->
     from vnq_colab.data.prepared import read_all
     from vnq_colab.delivery.review import review
 
-    how = _reading(options)
+    how = arguments.reading(options)
     rows = read_all(ws, options.data, unit=how["unit"], on_bad_rows=how["on_bad_rows"]).prices
     return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
-
-
-def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    """How prices are read and cleaned."""
-    return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows,
-            "treatments": dict(_pair(text, "--treat") for text in options.treat), "unit": _units(options)}
-
-
-def _units(options: argparse.Namespace) -> "str | dict[str, str] | None":
-    if len(options.unit) == 1 and "=" not in options.unit[0]:
-        return options.unit[0]
-    return dict(_pair(text, "--unit") for text in options.unit) or None
-
-
-def _pair(text: str, flag: str) -> tuple[str, str]:
-    name, equals, value = text.rpartition("=")
-    if not equals:
-        raise ConfigError(f"{flag} {text!r}: write it as {arguments.EXAMPLES[flag]}.")
-    return name.strip(), value.strip()
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -231,10 +212,17 @@ def _config(options: argparse.Namespace) -> RunConfig:
              "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols}
     settings = [(name, str(value)) for name, value in named.items() if value is not None]
     for text in options.set:
-        settings.append(_pair(text, "--set"))
+        settings.append(arguments.pair(text, "--set"))
     for name, value in settings:
         config = config.with_setting(name, value)
     return config
+
+
+def _hours(options: argparse.Namespace) -> float | None:
+    """The hours to train: as asked, else what Colab leaves this machine; elsewhere there is no limit."""
+    from vnq_colab.colab import describe_machine, is_colab
+
+    return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
 
 
 def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> int:
@@ -244,7 +232,7 @@ def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> in
 
     again = session = whole_run(session)
     if not options.no_refit:
-        again = refit(session, hours=options.hours, quiet=options.json)
+        again = refit(session, hours=_hours(options), quiet=options.json)
         if again.status != "finished":
             return _ended(again, options)
     bundle = export_bundle(session, verdict, refit=not options.no_refit, quiet=True)

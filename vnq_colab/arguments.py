@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vnq_colab.config import PROFILES, RECIPES
-from vnq_colab.errors import did_you_mean
+from vnq_colab.errors import ConfigError, did_you_mean
 
 BAD_INPUT = 2
 EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
@@ -81,7 +81,8 @@ def part_flag(sub: Parser) -> None:
 
 def hours_flag(sub: Parser) -> None:
     """How long."""
-    sub.add_argument("--hours", type=float, metavar="H", help="pause after so many hours")
+    sub.add_argument("--hours", type=float, metavar="H",
+                     help="pause after so many hours (default: on Colab what is left of the machine, else no limit)")
 
 
 def run_flag(sub: Parser) -> None:
@@ -132,3 +133,23 @@ def predict_flags(sub: Parser) -> None:
     price_flags(sub)
     sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
     sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """What the price flags say, as `prepare` and `gather` take it. Raises ConfigError for a pair that is none."""
+    return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows,
+            "treatments": dict(pair(text, "--treat") for text in options.treat), "unit": _units(options)}
+
+
+def _units(options: argparse.Namespace) -> "str | dict[str, str] | None":
+    if len(options.unit) == 1 and "=" not in options.unit[0]:
+        return options.unit[0]
+    return dict(pair(text, "--unit") for text in options.unit) or None
+
+
+def pair(text: str, flag: str) -> tuple[str, str]:
+    """"a=b" -> ("a", "b")."""
+    name, equals, value = text.rpartition("=")
+    if not equals:
+        raise ConfigError(f"{flag} {text!r}: write it as {EXAMPLES[flag]}.")
+    return name.strip(), value.strip()

@@ -53,7 +53,9 @@ def loss_and_rest(session: Session) -> str:
         in_flight = {number for number, pack in enumerate(session.packs) if pack["done"] is None}
         attempt = session.attempts[-1]["started"] if session.attempts else session.started
         since = max(kept["written"], attempt) if kept.get("pack") in in_flight else attempt
-        lost = f"lost: at most {spell(max(0.0, seconds_since(since) - seconds_since(session.heartbeat)))} of training"
+        silent = seconds_since(session.heartbeat)  # it may have lived until just before its next sign of life
+        seconds = max(0.0, seconds_since(since) - silent) + min(silent, session.heartbeat_seconds)
+        lost = f"lost: at most {spell(seconds)} of training, since the last checkpoint"
     done = sum(pack["done"] is not None for pack in session.packs)
     left = len(session.packs) - done
     rest = f"left: {left} of {len(session.packs)} packs"

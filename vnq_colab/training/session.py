@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
-from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, name_a_few
+from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError, name_a_few
 from vnq_colab.files import read_json, read_sealed, unsealed, write_atomic, write_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, Workspace
 from vnq_colab.notebook import tell
@@ -164,10 +164,13 @@ class Session:
                 raise TypeError("ledger or packs")
             rest = {name: part for name, part in value.items()
                     if name not in ("format", "family", "config", "config_id")}
-            session = cls(ws=ws, config=config, **rest)
+            session, changed = cls(ws=ws, config=config, **rest), value["config_id"] != config.config_id
         except (KeyError, TypeError, AttributeError) as error:
             raise SessionError(f"{path}: not a session of this library ({error}). "
                                "Restore it, or start a new run.") from error
+        if changed and session.code_version == __version__:
+            raise SessionError(f"{path}: its config is not the one that the run began with "
+                               f"({_what_changed(ws, session)}). Put it back, or start a new run with the new config.")
         if session.run_id != run_id:
             raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
                                "folder that name.")
@@ -237,6 +240,15 @@ class Session:
             lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
                       f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)"]
         return "\n".join(lines)
+
+
+def _what_changed(ws: Workspace, session: Session) -> str:
+    """Where the config of a session differs from the one that was written down when the run began."""
+    for home in (ws.local, ws):
+        with contextlib.suppress(OSError, VnqError, KeyError, TypeError):
+            began = RunConfig.from_dict(read_json(home.configs / f"{session.run_id}.json")["config"])
+            return name_a_few(began.differences(session.config))
+    return "its config_id differs"
 
 
 def _session_in(path: Path) -> dict[str, Any]:
