@@ -177,12 +177,13 @@ def test_release_gpu_can_give_up_what_has_not_arrived(fake):
     assert fake.calls == ["unassign"]
 
 
-@pytest.mark.parametrize("status, why, gives_back", [
-    ("finished", "3 of 3 symbols done", True), ("paused", "time is up", True),
-    ("paused", "stopped by the person", False), ("paused", "the disk is full", False),
+@pytest.mark.parametrize("status, why, drive, gives_back", [
+    ("finished", "3 of 3 symbols done", "", True), ("paused", "time is up", "", True),
+    ("paused", "stopped by the person", "", False), ("paused", "the disk is full", "", False),
+    ("finished", "3 of 3 symbols done", "2 files did not reach Drive", False),
 ])
-def test_release_gpu_as_on_finish_keeps_the_machine_unless_all_is_safe(fake, status, why, gives_back):
-    colab.release_gpu(types.SimpleNamespace(status=status, why=why))
+def test_release_gpu_as_on_finish_keeps_the_machine_unless_all_is_safe(fake, status, why, drive, gives_back):
+    colab.release_gpu(types.SimpleNamespace(status=status, why=why, drive=drive))
     assert fake.calls == (["flush_and_unmount", "unassign"] if gives_back else [])
 
 

@@ -43,8 +43,8 @@ class CheckpointStore:
         `facts` (which pack, epoch, step, data, config, code) stand in the state and in its manifest, `session` only in
         the manifest: what is needed when session.json is damaged.
         """
-        self.wait()
         started = time.monotonic()
+        self.wait()
         snapshot = _on_host(state) | {"facts": facts}
         self._thread = threading.Thread(target=self._write, args=(snapshot, facts, session, started), name="checkpoint")
         self._thread.start()

@@ -189,7 +189,8 @@ class Attempt:
             if pack["done"] is None:
                 continue
             if not curves.intersection(pack["symbols"]):
-                session.add_history(self.store.load_pack(pack["done"]).get("history", []))
+                with contextlib.suppress(CheckpointError):  # damaged: whoever needs its networks says so
+                    session.add_history(self.store.load_pack(pack["done"]).get("history", []))
             if self.store.is_only_local(pack["done"]):
                 self.mirror.put(self.store.folder / pack["done"])
         self.mirror.put(session.ws.local.configs / f"{session.run_id}.json")
@@ -249,7 +250,12 @@ class Attempt:
         for path in (*sorted(session.ws.local.log_folder(session.run_id).glob("*.*")), session.folder / SESSION):
             with contextlib.suppress(OSError):
                 self.mirror.put(path)
-        session.drive = self.mirror.close(DRIVE_PATIENCE)
+        if self.mirror.is_late():
+            self.progress.say("waiting until Drive has everything; Ctrl-C leaves it on this machine")
+        try:
+            session.drive = self.mirror.close(DRIVE_PATIENCE)
+        except KeyboardInterrupt:
+            session.drive = self.mirror.close(0)
         if session.drive:
             self.progress.say(f"careful: {session.drive}")
             with contextlib.suppress(StorageError, TakenOverError):

@@ -60,6 +60,11 @@ class Mirror:
         if self.is_needed:
             self._add("checkpoint", lambda: self._write_checkpoint(slot, manifest))
 
+    def is_late(self, seconds: float = 2.0) -> bool:
+        """Whether something still waits after so many seconds."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: not self._jobs, timeout=seconds)
+
     def words(self) -> str:
         """"Drive is 12 min behind (why)" when a write waits for long, else nothing."""
         with self._changed:

@@ -103,6 +103,7 @@ class Progress:
         parts.append(f"{self._time_left.speed.labels_per_second:,.0f} labels/s")
         if (age := self._clock.since("checkpoint")) is not None:
             parts.append(f"saved {spell(age)} ago")
+        parts += [session.drive] if session.drive else []
         parts.append(memory_used())
         while len(" · ".join(parts)) > WIDTH:
             parts.pop()

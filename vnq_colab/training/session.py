@@ -200,19 +200,23 @@ class Session:
         """
         import pandas as pd
 
-        for home in (self.ws.local, self.ws):
-            with contextlib.suppress(OSError, KeyError, ValueError):  # gone or foreign: the curves are to look at only
-                return pd.read_csv(home.log_folder(self.run_id) / "history.csv")[list(HISTORY_COLUMNS)]
-        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+        try:
+            return pd.read_csv(self._history_file())[list(HISTORY_COLUMNS)]
+        except (OSError, KeyError, ValueError):  # gone or foreign: the curves are for looking at, nothing rests on them
+            return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+
+    def _history_file(self) -> Path:
+        """Where the curves lie: on this machine's own disk, else on Drive, where another machine has left them."""
+        paths = [home.log_folder(self.run_id) / "history.csv" for home in (self.ws.local, self.ws)]
+        return next((path for path in paths if path.exists()), paths[0])
 
     def add_history(self, rows: list[tuple]) -> None:
         """Adds the curves of a finished pack, in place of older ones of the same symbols."""
         path, text = self.ws.local.log_folder(self.run_id) / "history.csv", io.StringIO()
         new = {row[0] for row in rows}
-        old = []
-        if path.exists():
-            with open(path, encoding="utf-8", newline="") as file:
-                old = [row for row in csv.reader(file)][1:]
+        old: list[list[str]] = []
+        with contextlib.suppress(OSError), open(self._history_file(), encoding="utf-8", newline="") as file:
+            old = [row for row in csv.reader(file)][1:]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(HISTORY_COLUMNS)
         writer.writerows([row for row in old if row[0] not in new])
