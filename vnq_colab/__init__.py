@@ -47,6 +47,7 @@ _HOMES = {
     "tomorrow": "delivery.predict",
     "train": "training.trainer",
     "validate": "delivery.validate",
+    "walk_forward": "training.walk_forward",
     "write_predictions": "delivery.predict",
     "write_report": "evaluation.report",
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import RunConfig
-from vnq_colab.errors import VnqError, name_a_few
+from vnq_colab.errors import PausedError, VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
         return options.command(ws, options)
     except VnqError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return PAUSED if isinstance(error, PausedError) else BAD_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return PAUSED
@@ -113,7 +113,8 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
-    validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
+    validation = validate(session, gates=options.gates, walk_forward=options.walk_forward, hours=_hours(options),
+                          quiet=options.json, **_days_and_capital(session, options))
     _tell(options, repr(validation), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
@@ -288,7 +289,7 @@ def _parser() -> arguments.Parser:
         train: (arguments.train_flags, arguments.part_flag, arguments.owner_flag),
         resume: (arguments.run_flag, arguments.hours_flag, arguments.owner_flag),
         status: (arguments.run_flag,),
-        validate: (arguments.run_flag, arguments.judge_flags),
+        validate: (arguments.run_flag, arguments.judge_flags, arguments.walk_flag, arguments.hours_flag),
         export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag),
         predict: (arguments.predict_flags,),
         tidy: (arguments.tidy_flags,),

@@ -114,6 +114,13 @@ def judge_flags(sub: Parser) -> None:
     sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
 
 
+def walk_flag(sub: Parser) -> None:
+    """How often to train anew."""
+    sub.add_argument("--walk-forward", type=int, default=0, metavar="N",
+                     help="train the run's config anew before each of N stretches of the second half of all days, and "
+                          "judge on all of them; takes N trainings, goes on where it stopped")
+
+
 def export_flags(sub: Parser) -> None:
     """What to export."""
     sub.add_argument("--no-refit", action="store_true",

@@ -4,7 +4,8 @@ VnqError                a sentence for the person: what was found, where, what t
 ├── DataError           prices or panel: symbol, day, value found
 ├── ConfigError         a setting or an argument: did you mean ...?
 ├── SessionError        a run: what differs (data, config, code)
-│   └── TakenOverError  a run that another process trains now
+│   ├── TakenOverError  a run that another process trains now
+│   └── PausedError     work that stopped before its end, and goes on when it is asked for again
 ├── CheckpointError     a saved state: which file, which was used instead
 ├── DeliveryError       a bundle: which file, which gate
 └── StorageError        a disk or Drive: what could not be written, how to make room
@@ -36,6 +37,10 @@ class TakenOverError(SessionError):
     def __init__(self, run_id: str):
         super().__init__(f"run {run_id} was taken over by another process, which goes on with it. This one has stopped "
                          "and writes nothing more.")
+
+
+class PausedError(SessionError):
+    """Work of several runs that stopped before its end; asking again goes on."""
 
 
 class CheckpointError(VnqError):

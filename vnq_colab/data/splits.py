@@ -1,6 +1,7 @@
 """Splits: which days train, which validate, which test, with a purge between them so that no label crosses over."""
 
 import datetime as dt
+import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -75,3 +76,27 @@ def split_days(days: pd.DatetimeIndex, valid_from: str | None = None, test_from:
                             f"each border. Bring a longer history{', or move valid_from and test_from' * bool(moved)}.")
         ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[end - 1]:%Y-%m-%d}")
     return Splits(**ranges, purge_days=purge_days)
+
+
+def walk_forward_splits(days: pd.DatetimeIndex, folds: int = 8, *, test_share: float = 0.5,
+                        rolling_days: int | None = None, purge_days: int = HORIZON) -> list[Splits]:
+    """Splits of a walk through time: the last `test_share` of all days in `folds` test ranges, each after its training.
+
+    Before each test range lie its validation days, an eighth of what is there, and before those its training days: all
+    of them, or the last `rolling_days`. Training always precedes the test, so there is nothing to embargo: the purge
+    does the work. Raises DataError when a range would be empty.
+    """
+    if folds < 1 or not 0 < test_share < 1:
+        raise DataError(f"folds = {folds}, test_share = {test_share}: at least one fold of a share between 0 and 1.")
+    edges = np.linspace(int(len(days) * (1 - test_share)), len(days), folds + 1).astype(int)
+    found = []
+    for first, end in itertools.pairwise(edges):
+        valid = first - first // 8
+        begin = 0 if rolling_days is None else max(0, valid - purge_days - rolling_days)
+        if end - first < 1 or valid - purge_days - begin < 1 or first - purge_days - valid < 1:
+            raise DataError(f"{len(days):,} trading days do not make {folds} folds: take fewer, or bring a longer "
+                            "history.")
+        splits = split_days(days[begin:end], f"{days[valid]:%Y-%m-%d}", f"{days[first]:%Y-%m-%d}",
+                            purge_days=purge_days)
+        found.append(splits)
+    return found

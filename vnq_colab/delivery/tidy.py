@@ -43,14 +43,18 @@ class Tidying:
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
-    The newest `keep` finished runs, every unfinished one and the current bundle stay. Of finished runs the checkpoints
+    The newest `keep` finished runs with their folds, every unfinished one and the current bundle stay. Of finished runs the checkpoints
     of packs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets that no run and
     no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
     """
     everyone = sessions(ws)
-    finished = [session for session in everyone if session.status == "finished" and not session.is_refit]
+    finished = [session for session in everyone
+                if session.status == "finished" and not session.is_refit and not session.is_fold]
     kept = {session.run_id for session in everyone if session.status != "finished"}
     kept |= {session.run_id for session in finished[max(0, len(finished) - keep):]}
+    needed = {(session.config.config_id, session.data_id) for session in everyone if session.run_id in kept}
+    kept |= {session.run_id for session in everyone
+             if session.is_fold and (session.config.config_id, session.data_id) in needed}
     in_use = _current(ws.models / "current.json", "run_id")
     kept |= {session.run_id.removesuffix(REFIT) for session in everyone if session.run_id in kept}
     kept |= {name for session in everyone if session.run_id in kept for name in _parts(session)}

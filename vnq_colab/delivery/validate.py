@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.prepared import Prepared, load_prepared
 from vnq_colab.data.splits import Splits, to_day
@@ -17,6 +18,7 @@ from vnq_colab.models.baselines import opponents
 from vnq_colab.training.forecasting import forecast
 from vnq_colab.training.parts import whole_run
 from vnq_colab.training.session import Session
+from vnq_colab.training.walk_forward import train_folds
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,13 +36,15 @@ class Validation:
 
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
-             days: "str | tuple[str, str]" = "test", capital: float | None = None,
-             slippage: float | None = None) -> Validation:
+             days: "str | tuple[str, str]" = "test", walk_forward: int = 0, hours: float | None = None,
+             capital: float | None = None, slippage: float | None = None, quiet: bool = False) -> Validation:
     """Judges every finished symbol of a run on its test days and writes `reports/<run_id>/`.
 
     `prepared` spares reading the run's data again. `days` is a pair of dates for other days than the test days; they
     must not begin before them, and their report goes to `reports/<run_id>/<from>_<to>/`: the run's verdict stays.
-    `capital` [VND] is each symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
+    With `walk_forward` folds the run's config is trained anew before each of so many stretches of the second half of
+    all days, at most for `hours`, and judged on all of them; its verdict is then the run's. `capital` [VND] is each
+    symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
     """
     session = whole_run(session)
     prepared = prepared or load_prepared(session.ws, session.data_id)
@@ -51,8 +55,18 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
             raise ConfigError(f"judging from {days[0]} would judge days that the networks were trained or stopped on. "
                               f"The test days begin on {splits.test.first}.")
         folder = folder / f"{days[0]}_{days[1]}"
-    ours = forecast(session, days=days, panel=prepared.panel)
-    everyone = opponents(ours, prepared.panel, splits)
+    if walk_forward:
+        if not isinstance(days, str):
+            raise ConfigError("walk_forward chooses its own days: leave out --from and --to.")
+        runs = train_folds(session.ws, prepared.panel, session.config, folds=walk_forward, hours=hours, quiet=quiet)
+    else:
+        runs = [session]
+    tables = []
+    for run in runs:
+        table = forecast(run, days=days, panel=prepared.panel)
+        tables.append(opponents(table, prepared.panel, Splits.from_dict(run.days["splits"])))
+    everyone = check_forecast(pd.concat(tables, ignore_index=True))
+    ours = everyone[everyone["family"] == session.family]
     scores = score(everyone, prepared.panel)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
     result = backtest(ours, prepared.prices, rules, **({} if capital is None else {"capital": capital}))
@@ -63,8 +77,9 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
         "Data": f"{session.data_id}, {len(prepared.panel.symbols)} symbols, "
                 f"{prepared.panel.days[0]:%Y-%m-%d} to {prepared.panel.days[-1]:%Y-%m-%d}",
         "Judged days": f"{first:%Y-%m-%d} to {last:%Y-%m-%d}, {ours['date'].nunique()} forecast origins",
-        "Training days": f"{splits.train.first} to {splits.train.last}; "
-                         f"{splits.purge_days} days purged before each border",
+        "Training days": (f"{walk_forward} folds, each trained on all days before it" if walk_forward else
+                          f"{splits.train.first} to {splits.train.last}")
+                         + f"; {splits.purge_days} days purged before each border",
         "Recipe": f"{session.config.recipe}, seed {session.config.seed}, {session.config.n_members} networks a symbol",
         "Machine": f"{session.machine.get('processor', '')}, profile {session.config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",

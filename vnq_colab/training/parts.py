@@ -33,11 +33,6 @@ def symbols_of_part(panel: Panel, train_days: DayRange, symbols: list[str], part
     return [symbols[row] for row in sorted(dealt)]
 
 
-def part_name(run_id: str, part: tuple[int, int]) -> str:
-    """The name of a part."""
-    return f"{run_id}-part{part[0]}of{part[1]}"
-
-
 def whole_run(session: Session) -> Session:
     """The run that a part belongs to, made when all its parts are finished; any other session as it is.
 
@@ -64,7 +59,7 @@ def whole_run(session: Session) -> Session:
 
 def _merged(parts: list[Session]) -> Session:
     first = parts[0]
-    run_id = first.run_id.removesuffix(part_name("", tuple(first.part)))
+    run_id = first.run_id.partition("-part")[0]
     packs: list[dict[str, Any]] = []
     ledger: dict[str, dict[str, Any]] = {}
     for part in parts:

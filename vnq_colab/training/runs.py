@@ -10,7 +10,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.notebook import tell
 from vnq_colab.training.session import REFIT, Session
 
-RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-part\d+of\d+)?(-refit)?")
+RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")
 
 
 def new_run_id(ws: Workspace, config: RunConfig) -> str:
@@ -40,7 +40,10 @@ def sessions(ws: Workspace) -> list[Session]:
 
 
 def latest_session(ws: Workspace, run: str | None = None) -> Session:
-    """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
+    """The newest run that is no refit and no fold, or the one whose name is, or begins with, `run`.
+
+    Raises SessionError when there is none.
+    """
     if run is not None:
         names = _names(ws)
         matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)
@@ -49,7 +52,7 @@ def latest_session(ws: Workspace, run: str | None = None) -> Session:
             found = f"{len(matches)} runs begin with" if matches else "there is no run"
             raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
         return Session.load(ws, matches[0])
-    found = [session for session in sessions(ws) if not session.is_refit]
+    found = [session for session in sessions(ws) if not session.is_refit and not session.is_fold]
     if not found:
         raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
     return found[-1]

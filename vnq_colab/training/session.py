@@ -82,6 +82,11 @@ class Session:
         return self.run_id.endswith(REFIT)
 
     @property
+    def is_fold(self) -> bool:
+        """Whether it is one fold of a walk through time."""
+        return "-fold" in self.run_id
+
+    @property
     def note(self) -> str:
         """What every output must say about the data; empty for real prices."""
         return SYNTHETIC_NOTE if self.synthetic else ""

@@ -26,7 +26,7 @@ from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.loop import Attempt
 from vnq_colab.training.ownership import find_case, loss_and_rest
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
-from vnq_colab.training.parts import parse_part, part_name, symbols_of_part, whole_run
+from vnq_colab.training.parts import parse_part, symbols_of_part, whole_run
 from vnq_colab.training.process import code_commit, fitting_machine
 from vnq_colab.training.runs import latest_session, new_run_id, sessions
 from vnq_colab.training.session import REFIT, Session
@@ -35,14 +35,15 @@ OnFinish = Callable[[Session], None]
 
 
 def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hours: float | None = None,
-          part: str | None = None, on_finish: OnFinish | None = None, take_over: bool = False,
-          quiet: bool = False) -> Session:
+          part: str | None = None, fold: tuple[int, int] | None = None, on_finish: OnFinish | None = None,
+          take_over: bool = False, quiet: bool = False) -> Session:
     """Trains every symbol of the config; a run with the same config and data is continued, not started again.
 
     `hours` from now is the latest time to stop (None: no limit). Ctrl-C stops at the next safe point. The session that
     comes back is finished or paused; its ledger names what failed. `on_finish` is called with it in every case.
     `take_over` goes on with a run that another process may still be training. With `part` "1/2" on one machine and
-    "2/2" on another each trains half of the symbols; `validate` and `export` take the parts as one run.
+    "2/2" on another each trains half of the symbols; `validate` and `export` take the parts as one run. `fold`
+    (number, of how many) is for `walk_forward`: such a run is named so, and is never the latest.
     """
     ws.check_writable()
     symbols, skipped = choose_symbols(panel, splits, config)
@@ -58,8 +59,8 @@ def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hou
         keep_panel(ws, panel)
         packs = compose_packs(panel, splits.train, config, symbols)
         run_id = new_run_id(ws, config)
-        session = _start(ws, config, part_name(run_id, chosen) if chosen else run_id, panel, days, packs, skipped,
-                         part=chosen and list(chosen))
+        run_id += f"-part{chosen[0]}of{chosen[1]}" if chosen else f"-fold{fold[0]}of{fold[1]}" if fold else ""
+        session = _start(ws, config, run_id, panel, days, packs, skipped, part=chosen and list(chosen))
     return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
