@@ -1,9 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from vnq_colab.data.forecast import check_forecast, make_forecast
+from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import split_days
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.metrics import score
 from vnq_colab.models.baselines import opponents
+from vnq_colab.models.learned_opponents import learned_opponents
 
 
 @pytest.fixture
@@ -16,7 +24,8 @@ def everyone(panel, splits):
 
 def test_opponents_forecast_the_same_rows(everyone):
     counts = everyone.groupby("family").size()
-    assert set(counts.index) == {"stockformer", "zero", "majority", "momentum"} and counts.nunique() == 1
+    assert set(counts.index) == {"stockformer", "zero", "majority", "momentum", "average_cross", "ridge", "trees"}
+    assert counts.nunique() == 1
 
 
 def test_majority_is_the_direction_of_the_training_days(everyone, panel, splits):
@@ -32,6 +41,42 @@ def test_momentum_is_the_last_five_days(everyone, panel):
     momentum = everyone[everyone["family"] == "momentum"].iloc[7]
     day = panel.days.get_loc(momentum["date"])
     assert momentum["mean"] == pytest.approx(np.nansum(panel.returns[0, day - 4: day + 1]))
+
+
+def test_crossing_averages_follow_the_trend(everyone, panel):
+    cross = everyone[everyone["family"] == "average_cross"].iloc[7]
+    day = panel.days.get_loc(cross["date"])
+    price = np.nancumsum(panel.returns[0])[:day + 1]
+    assert np.sign(cross["mean"]) == np.sign(price[-10:].mean() - price[-50:].mean())
+
+
+@pytest.fixture(scope="module")
+def dialled():
+    """(panel, splits, rows to forecast) of a market with a planted signal, of half of the variance."""
+    panel = build_panel(synthetic_prices(4, 900, seed=3, signal=0.5))
+    splits = split_days(panel.days)
+    days = panel.days[splits.test.mask(panel.days)]
+    rows = [make_forecast("stockformer", symbol, days, np.full((len(days), 5), 0.001), np.full(len(days), 0.05),
+                          np.full(len(days), 0.5)) for symbol in panel.symbols]
+    return panel, splits, pd.concat(rows, ignore_index=True)
+
+
+def test_opponents_that_learn_find_a_planted_signal(dialled):
+    panel, splits, rows = dialled
+    scores = score(learned_opponents(rows, panel, splits), panel).groupby("family")["correlation"].mean()
+    assert scores["ridge"] > 0.3 and scores["trees"] > 0.3
+
+
+def test_opponents_that_learn_never_see_the_test_days(dialled):
+    """Prices after the last validation day may say anything; the forecasts of the first test day stay the same."""
+    panel, splits, rows = dialled
+    first = rows[rows["date"] == rows["date"].min()]
+    later = panel.days >= first["date"].iloc[0] + pd.Timedelta(days=1)
+    values, returns = panel.values.copy(), panel.returns.copy()
+    values[:, later] = 9.0
+    returns[:, later] = 0.1
+    poisoned = replace(panel, values=values, returns=returns)
+    pd.testing.assert_frame_equal(learned_opponents(first, panel, splits), learned_opponents(first, poisoned, splits))
 
 
 @pytest.mark.parametrize("column, value, message", [

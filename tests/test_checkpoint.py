@@ -31,7 +31,7 @@ def test_slots_are_written_in_turn_and_the_newest_is_loaded(store):
         manifest = save(store, value)
     assert manifest["sequence"] == 3 and manifest["slot"] == "slot_a"
     assert sorted(payload_sequence(store.folder / name) for name in ("slot_a", "slot_b")) == [2, 3]
-    loaded, told = store.load_latest(0)
+    loaded, told = store.load_latest({"pack": 0})
     assert loaded["epoch"] == 3 and not told
     assert read_json(store.folder / "manifest_a.json")["sequence"] == 3
 
@@ -44,18 +44,18 @@ def test_damaged_newest_slot_gives_way_to_the_other_and_says_so(store, damage):
     save(store, 2)
     path = store.folder / "slot_b"
     path.write_bytes(damage(path.read_bytes()))
-    loaded, told = store.load_latest(0)
+    loaded, told = store.load_latest({"pack": 0})
     assert loaded["epoch"] == 1
     assert "slot_b" in told[0] and "slot_a is used instead" in told[1]
 
 
 def test_checkpoint_of_another_pack_is_not_used(store):
     save(store, 1, pack=0)
-    assert store.load_latest(1)[0] is None
+    assert store.load_latest({"pack": 1})[0] is None
 
 
 def test_nothing_saved_is_the_start_of_the_pack(store):
-    assert store.load_latest(0) == (None, [])
+    assert store.load_latest({"pack": 0}) == (None, [])
 
 
 def test_equal_states_give_equal_bytes(tmp_path):

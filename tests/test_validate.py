@@ -5,13 +5,15 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError
 from vnq_colab.files import read_json
 
+FAMILIES = {"stockformer", "zero", "majority", "momentum", "average_cross", "ridge", "trees"}
+
 
 def test_validation_forecasts_test_days_only(judged):
     _, prepared, _, validation = judged
     dates = validation.forecast["date"]
     assert dates.min() == pd.Timestamp(prepared.splits.test.first)
     assert dates.max() == pd.Timestamp(prepared.splits.test.last)
-    assert set(validation.forecast["family"]) == {"stockformer", "zero", "majority", "momentum"}
+    assert set(validation.forecast["family"]) == FAMILIES
 
 
 def test_validation_writes_all_that_it_promises(judged):
@@ -27,8 +29,7 @@ def test_validation_writes_all_that_it_promises(judged):
 
 def test_scores_hold_our_model_and_every_opponent(judged):
     scores = judged[3].scores
-    assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(
-        ["majority", "momentum", "stockformer", "zero"], 3)
+    assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(FAMILIES, 3)
 
 
 def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):

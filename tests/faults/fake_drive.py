@@ -1,9 +1,9 @@
 """A Google Drive folder as it is on a bad day, on a folder of the local disk.
 
-Inside a process, `FakeDrive` is a layer of the shim: it fails, sleeps, stores less than it was given, shows old content,
-hides new names, and disappears. Between two processes, `age` does to the folder what a lost machine leaves behind: the
-local cache had everything, Drive itself may have an older version of a file, half of one, none, or a second of one name.
-Source: FACTS.md §3, and the threads named there.
+Inside a process, `FakeDrive` is a layer of the shim: it fails, sleeps, stores less than it was given, shows what a file
+held before, hides new names, and disappears. Between two processes, `age` does to the folder what a lost machine leaves
+behind: its cache had everything; Drive itself may have an older version of a file, half of it, nothing, or two of one
+name.
 """
 
 import errno

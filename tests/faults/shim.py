@@ -41,10 +41,10 @@ class Call:
 
     @property
     def what(self) -> str:
-        """The file without what is different in each run, e.g. "slot_a", "done/pack_00", "session.json (new)"."""
+        """The file without what is different in each run, e.g. "slot_a", "session.json.new" before it is in place."""
         name = self.path.name
         if scratch := re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part", name):
-            name = f"{scratch[1]} (new)"
+            name = f"{scratch[1]}.new"
         return name
 
 
@@ -85,10 +85,11 @@ class Shim:
             die()
         for layer in reversed(self.layers):
             do = _around(layer, call, do)
-        result = do() if data is None else do(data)
-        if dies:
-            die()
-        return result
+        try:
+            return do() if data is None else do(data)
+        finally:
+            if dies:
+                die()
 
     # ------------------------------------------------------------------------------------------ put into the library
     def install(self) -> "Shim":
@@ -110,7 +111,7 @@ class Shim:
 
     def open(self, file: Any, mode: str = "r", *arguments: Any, **choices: Any) -> Any:
         """`open`, with a raw file of our own below Python's buffer when it writes."""
-        if not self.is_ours(file):
+        if not self.is_ours(file) or "opener" in choices:  # a nameless file, to try whether a folder can be written
             return _open(file, mode, *arguments, **choices)
         if not set(mode) & set("wxa+"):
             return self.call("read", file, lambda path=file: _open(path, mode, *arguments, **choices))

@@ -1,6 +1,7 @@
 """A prepared data set: clean prices, panel and splits in one folder, named by the content of the data."""
 
 import datetime as dt
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from vnq_colab.data.prices import (
 from vnq_colab.data.splits import Splits, split_days, to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
-from vnq_colab.files import read_json, require_space, sha256_of, write_atomic, write_json
+from vnq_colab.files import read_json, require_space, sha256_of, storage_error, write_atomic, write_json
 from vnq_colab.layout import Workspace
 
 MARKET_INDEX = "VNINDEX"
@@ -152,15 +153,23 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
 def keep_panel(ws: Workspace, panel: Panel) -> None:
     """Stores a panel built by hand, so that its run can be resumed; leaves alone a stored one that holds all of it."""
     path = ws.prepared / panel.data_id / "panel.parquet"
-    if not path.exists() or not set(panel.symbols) <= set(Panel.load(path).symbols):
+    try:
+        stored = set(Panel.load(path).symbols)
+    except DataError:  # not there, or damaged
+        stored = set()
+    if not set(panel.symbols) <= stored:
         panel.save(path)
 
 
 def load_panel(ws: Workspace, data_id: str) -> Panel:
     """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
     path = ws.prepared / data_id / "panel.parquet"
-    if not path.exists():
-        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.")
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.") from None
+    except OSError as error:  # Drive does not answer
+        raise storage_error(path, error) from error
     panel = Panel.load(path)
     if panel.data_id != data_id:
         raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. "

@@ -12,7 +12,7 @@ from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, SessionError, VnqError, name_a_few
 from vnq_colab.evaluation.gates import Verdict
-from vnq_colab.files import read_json, sha256_of, write_json
+from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.training.forecasting import load_forecaster
 from vnq_colab.training.parts import whole_run
@@ -94,7 +94,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
     forecaster = forecaster.as_exported()
     forecaster.save(folder)
     manifest = _manifest(session, forecaster, verdict, folder, trained_to)
-    write_json(folder / "manifest.json", manifest)
+    write_sealed(folder / "manifest.json", manifest)
     write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
     return load_bundle(folder)
 
@@ -112,6 +112,7 @@ def load_bundle(path: "str | Path") -> Bundle:
         if manifest["format"] > FORMAT:
             raise DeliveryError(f"{folder}: written by a newer version of the library ({manifest['code_version']}; "
                                 f"this is {__version__}). Update vnq_colab.")
+        manifest = unsealed(manifest, folder / "manifest.json")
         missing = [name for name in MANIFEST if name not in manifest]
         if missing:
             raise KeyError(missing[0])

@@ -43,9 +43,9 @@ class Tidying:
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
-    The newest `keep` finished runs with their folds, every unfinished one and the current bundle stay. Of finished runs the checkpoints
-    of packs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets that no run and
-    no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
+    The newest `keep` finished runs with their folds, every unfinished one and the current bundle stay. Of finished runs
+    the checkpoints of packs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets
+    that no run and no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
     """
     everyone = sessions(ws)
     finished = [session for session in everyone

@@ -22,6 +22,7 @@ from vnq_colab.layout import SLOTS, Workspace
 from vnq_colab.notebook import tell
 
 FORMAT = 1  # of a manifest
+SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
 
 
 class CheckpointStore:
@@ -66,26 +67,25 @@ class CheckpointStore:
         manifest, self._manifest = self._manifest, None
         return manifest
 
-    def load_latest(self, pack: int) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that verifies if it is of `pack`, else None; and a sentence for each one that does not.
+    def load_latest(self, wanted: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest state that verifies and is of what is `wanted` (facts), else None; and a sentence for each damage.
 
         Slots are tried by the sequence numbers in their headers, highest first, the local ones before those on Drive.
         """
         slots = [folder / name for folder in self.folders for name in SLOTS]
         sequences = {path: payload_sequence(path) for path in slots}
         self._sequence = max(self._sequence, *sequences.values())
-        told = [f"{path}: its beginning is damaged." for path in slots if sequences[path] < 0 and path.exists()]
+        told = [f"{path}: its beginning is damaged." for path in slots
+                if sequences[path] < 0 and os.path.exists(path)]
         for path in sorted((path for path in slots if sequences[path] >= 0), key=lambda path: -sequences[path]):
             try:
                 state = _load(path)
-                facts = state["facts"]
-            except (CheckpointError, KeyError, TypeError) as error:
+                facts = dict(state["facts"])
+            except (CheckpointError, KeyError, TypeError, ValueError) as error:
                 told.append(f"{error}")
                 continue
-            used = f"Checkpoint {sequences[path]} in {path} is used instead."
-            if facts["pack"] != pack:
-                return None, [*told, "The pack begins anew."] if told else []
-            return state, [*told, used] if told else []
+            if facts | wanted == facts:
+                return state, [*told, f"Checkpoint {sequences[path]} in {path} is used instead."] if told else []
         return None, [*told, "The pack begins anew."] if told else []
 
     def _write(self, state: dict, facts: dict, session: dict | None, started: float) -> None:
@@ -112,6 +112,7 @@ class CheckpointStore:
 
     def save_pack(self, pack: int, state: dict[str, Any]) -> str:
         """Writes a finished pack; returns its file name below the run's folder."""
+        state = _on_host(state)
         write_payload(self.folder / self.pack_name(pack), lambda file: torch.save(state, file), sequence=pack)
         return self.pack_name(pack)
 
@@ -121,7 +122,7 @@ class CheckpointStore:
         Raises CheckpointError when it verifies in neither place.
         """
         found: list[CheckpointError] = []
-        for path in (folder / name for folder in self.folders if (folder / name).exists()):
+        for path in (folder / name for folder in self.folders if os.path.exists(folder / name)):
             try:
                 state = _load(path)
             except CheckpointError as error:
@@ -135,18 +136,24 @@ class CheckpointStore:
 
     def has_pack(self, name: str) -> bool:
         """Whether there is a file of a finished pack, whole or not."""
-        return any((folder / name).exists() for folder in self.folders)
+        return any(os.path.exists(folder / name) for folder in self.folders)
 
     def is_only_local(self, name: str) -> bool:
         """Whether the local file of a finished pack has not, or not wholly, reached Drive."""
-        sizes = [(folder / name).stat().st_size if (folder / name).exists() else 0 for folder in self.folders]
+        sizes = []
+        for folder in self.folders:
+            try:
+                sizes.append(os.stat(folder / name).st_size)
+            except OSError:  # not there, or Drive is gone
+                sizes.append(0)
         return sizes[0] > 0 and sizes[-1] != sizes[0]
 
     def clear_scratch(self) -> None:
-        """Removes what a killed process left half written on the local disk."""
+        """Removes what a killed process left half written on the local disk, but not what may still be written."""
         for scratch in [*self.folder.glob(".*.part"), *self.folder.glob("done/.*.part")]:
             with contextlib.suppress(OSError):
-                scratch.unlink()
+                if time.time() - scratch.stat().st_mtime > SCRATCH_SECONDS:
+                    scratch.unlink()
 
 
 def _give_way() -> None:
@@ -157,11 +164,16 @@ def _give_way() -> None:
 
 
 def _on_host(value: Any) -> Any:
-    """The same with a copy of every tensor, in the host's memory."""
+    """The same with a copy of every tensor, in the host's memory, and one object for equal texts.
+
+    Pickle writes a text that is met again as a reference to the first, so that equal states give equal bytes only then.
+    """
+    if isinstance(value, str):
+        return sys.intern(str(value))
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {name: _on_host(part) for name, part in value.items()}
+        return {_on_host(name): _on_host(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_on_host(part) for part in value)
     return value

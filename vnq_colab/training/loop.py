@@ -14,8 +14,10 @@ from vnq_colab.data.splits import DayRange
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Learner, family_module
+from vnq_colab.notebook import tell
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.mirror import Mirror
+from vnq_colab.training.ownership import stored_sequence
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
 from vnq_colab.training.progress import Progress, finish_words
 from vnq_colab.training.session import HEARTBEAT_SECONDS, Session
@@ -119,13 +121,14 @@ class Attempt:
         )
 
     def _go_on_from_checkpoint(self, learner: Learner, number: int) -> None:
-        state, told = self.store.load_latest(number)
+        state, told = self.store.load_latest(self._facts(number))
         for sentence in told:
             self.progress.say(sentence)
-        if state is None or state["facts"] | self._facts(number) != state["facts"]:
-            return  # no checkpoint, or that of a pack before it was halved, or of other data or another config
-        learner.load_state_dict(state)
-        self.progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
+        if state is not None:
+            learner.load_state_dict(state)
+            self.progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
+        elif told:
+            self.progress.say(f"pack {number + 1}: begins anew")
 
     def _halve(self, number: int) -> str:
         """Leaves the first half of a pack at its number and puts the second behind all packs; both begin anew."""
@@ -260,6 +263,27 @@ class Attempt:
             self.progress.say(f"careful: {session.drive}")
             with contextlib.suppress(StorageError, TakenOverError):
                 session.save()
+
+
+def deliver(session: Session) -> None:
+    """Brings to Drive what a finished run has on this machine and did not get there before its process ended."""
+    ws, run_id = session.ws, session.run_id
+    there = stored_sequence(ws.checkpoint_folder(run_id) / SESSION)
+    if ws.local == ws or (there == session.sequence and not session.drive) or not (session.folder / SESSION).exists():
+        return
+    store, mirror = CheckpointStore(ws, run_id), Mirror(ws, run_id, session.owners)
+    for pack in session.packs:
+        if store.is_only_local(pack["done"]):
+            mirror.put(store.folder / pack["done"])
+    for path in ws.local.log_folder(run_id).glob("*.*"):
+        mirror.put(path)
+    session.drive = ""
+    session.save()
+    mirror.put(session.folder / SESSION)
+    session.drive = mirror.close(DRIVE_PATIENCE)
+    if session.drive:
+        session.save()
+        tell(f"careful: {session.drive}")
 
 
 def _number(value: float | None) -> float | None:

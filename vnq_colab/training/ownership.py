@@ -76,17 +76,18 @@ def _watch(session: Session, there: str) -> None:
     tell(f"run {session.run_id} was last trained by another machine ({there}). Watching for {spell(seconds)} whether "
          "it still is. When you know that it is gone: --take-over (in Python: take_over=True) does not wait.")
     path = session.ws.checkpoint_folder(session.run_id) / SESSION
-    first, started = _sequence(path), time.monotonic()
+    first, started = stored_sequence(path), time.monotonic()
     while time.monotonic() < started + seconds:
         time.sleep(min(LOOK_SECONDS, seconds))
-        if (now := _sequence(path)) is not None and first is not None and now != first:
+        if (now := stored_sequence(path)) is not None and first is not None and now != first:
             raise SessionError(f"run {session.run_id} is being trained by another machine ({there}), which has just "
                                "given a sign of life. Stop it there, or take the run over with --take-over (in "
                                "Python: take_over=True).")
         first = now if first is None else first
 
 
-def _sequence(path: os.PathLike) -> int | None:
+def stored_sequence(path: os.PathLike) -> int | None:
+    """The sequence number of a session.json; None where there is none to read."""
     with contextlib.suppress(OSError, VnqError):
         return read_sealed(path).get("sequence")
     return None

@@ -1,11 +1,13 @@
 """Which runs a workspace holds. Only the standard library is imported here, so that `status` answers at once."""
 
+import os
 import re
 import time
 
 from vnq_colab.clock import utc_stamp
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean
+from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace
 from vnq_colab.notebook import tell
 from vnq_colab.training.session import REFIT, Session
@@ -23,9 +25,22 @@ def new_run_id(ws: Workspace, config: RunConfig) -> str:
 
 
 def _names(ws: Workspace) -> list[str]:
-    """The names of all runs on this machine and on Drive, oldest first."""
-    folders = (home.checkpoints for home in (ws.local, ws) if home.checkpoints.is_dir())
-    return sorted({entry.name for folder in folders for entry in folder.iterdir() if RUN_ID.fullmatch(entry.name)})
+    """The names of all runs on this machine and on Drive, oldest first.
+
+    Raises StorageError when Drive does not answer and this machine knows none.
+    """
+    found: set[str] = set()
+    trouble = None
+    for home in dict.fromkeys((ws.local, ws)):
+        try:
+            found |= {name for name in os.listdir(home.checkpoints) if RUN_ID.fullmatch(name)}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            trouble = storage_error(home.checkpoints, error)
+    if trouble and not found:
+        raise trouble
+    return sorted(found)
 
 
 def sessions(ws: Workspace) -> list[Session]:

@@ -60,6 +60,7 @@ class Session:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
     attempts: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: dict[str, Any] | None = None  # the newest: sequence, pack, epoch, step, written
+    seen: set[str] = field(default_factory=set)  # owners named by any copy of it; not stored
 
     @classmethod
     def start(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
@@ -94,7 +95,7 @@ class Session:
     @property
     def owners(self) -> set[str]:
         """Every process that has trained it, the present one included."""
-        return {self.owner, *(attempt.get("owner", "") for attempt in self.attempts)}
+        return _owners_in({"owner": self.owner, "attempts": self.attempts}) | self.seen
 
     def begin_attempt(self) -> None:
         """This process becomes the owner."""
@@ -155,10 +156,13 @@ class Session:
                 except (CheckpointError, OSError) as error:
                     errors.append(str(error))
             if found:
-                path, value = max(found, key=lambda pair: pair[1].get("sequence", 0))
+                # who took a run over began one attempt more, however long the other went on writing where it was
+                path, value = max(found, key=lambda pair: (len(pair[1]["attempts"]), pair[1].get("sequence", 0)))
                 if errors:
                     tell(f"{errors[0]} Its copy in {path} is used instead.")
-                return cls._from_dict(ws, path, run_id, value)
+                session = cls._from_dict(ws, path, run_id, value)
+                session.seen = set().union(*(_owners_in(copy) for _, copy in found))
+                return session
         raise SessionError(errors[0] if errors else f"{folders[-1] / SESSION}: there is no such run.")
 
     @classmethod
@@ -251,6 +255,10 @@ class Session:
         return "\n".join(lines)
 
 
+def _owners_in(value: dict[str, Any]) -> set[str]:
+    return {value.get("owner", ""), *(attempt.get("owner", "") for attempt in value.get("attempts", []))}
+
+
 def _what_changed(ws: Workspace, session: Session) -> str:
     """Where the config of a session differs from the one that was written down when the run began."""
     for home in (ws.local, ws):
@@ -272,7 +280,7 @@ def _session_in(path: Path) -> dict[str, Any]:
                            f"{__version__}). Update vnq_colab.")
     value = unsealed(value, path)
     session = value if path.name == SESSION else value.get("session")
-    if not isinstance(session, dict):
+    if not isinstance(session, dict) or not isinstance(session.get("attempts"), list):
         raise CheckpointError(f"{path}: holds no session.")
     return session
 

@@ -23,7 +23,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import family_module
 from vnq_colab.notebook import tell
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.loop import Attempt
+from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.ownership import find_case, loss_and_rest
 from vnq_colab.training.packs import STATE_COPIES, choose_symbols, compose_packs
 from vnq_colab.training.parts import parse_part, symbols_of_part, whole_run
@@ -150,6 +150,7 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     """One attempt at what a session has left; says first which case it found, what is lost and what is left."""
     _reopen_lost_packs(session)
     if session.status == "finished":
+        deliver(session)
         if not quiet:
             tell(f"{session.run_id} is finished: nothing to do.")
         return session

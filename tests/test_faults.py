@@ -1,0 +1,229 @@
+"""A small part of the soak (`python -m tests.faults.soak --help`): kills and faults with fixed seeds, on real runs."""
+
+import errno
+import functools
+import io
+import os
+import random
+
+import pytest
+import torch
+
+if not hasattr(os, "fork"):
+    pytest.skip("this system cannot fork a process, and each attempt here is one", allow_module_level=True)
+
+from tests.faults import others
+from tests.faults.damage import KINDS, UNSEALED, damage_files, damage_seal, damaged, resume_after_damage
+from tests.faults.drive import age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
+from tests.faults.kills import EVERY, Tally, kill_at_point, kill_one_run
+from tests.faults.owners import comes_back, race, taken_over
+from tests.faults.trials import Parent, Reference, Trial, folder_for
+from vnq_colab import files
+from vnq_colab.errors import StorageError
+from vnq_colab.files import write_atomic, write_payload
+from vnq_colab.layout import Workspace
+from vnq_colab.training.checkpoint import CheckpointStore
+
+PANEL_CALLS = 105  # writing calls of the tiny run before its session: the stored panel
+ON_DRIVE = pytest.mark.parametrize("on_drive", [False, True], ids=["local", "drive"])
+
+
+@pytest.fixture(scope="module")
+def parent():
+    with Parent() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def second_parent():
+    with Parent() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def reference(parent):
+    return Reference.of(parent, "tiny", every=EVERY)
+
+
+@pytest.fixture(scope="module")
+def reference_of_twelve(parent):
+    return Reference.of(parent, "twelve")
+
+
+class Strict(Tally):
+    """A tally that does not go on after a failure."""
+
+    def fail(self, where: str, found: "list[str] | str") -> None:
+        raise AssertionError(f"{where}: {found}")
+
+
+@pytest.fixture
+def tally():
+    return Strict(tell=lambda text: None)
+
+
+# ------------------------------------------------------------------------------------------------------------- kills
+@ON_DRIVE
+def test_run_killed_at_random_instants_ends_with_equal_bits(tmp_path, parent, reference_of_twelve, tally, on_drive):
+    hit = kill_one_run(parent, reference_of_twelve, tmp_path, tally, seed=4, kills=2, on_drive=on_drive, exported=True)
+    assert hit >= 1 and tally.counts["finished packs trained again"] == 0
+
+
+@pytest.mark.parametrize("where", ["local", "drive", "drive, machine lost"])
+def test_run_killed_at_a_writing_call_ends_with_equal_bits(parent, reference, tally, where):
+    chance = random.Random(f"9 {where}")
+    for point in chance.sample(range(PANEL_CALLS, 380), 4):
+        assert kill_at_point(parent, reference, tally, point, on_drive=where != "local", lose_machine="lost" in where)
+    assert tally.counts["points survived"] == 4 and "torn files in place" not in tally.counts
+
+
+def test_stored_panel_torn_by_a_kill_does_not_stop_the_next_start(parent, reference, tally):
+    """The kill comes while Drive's panel.parquet is being overwritten; whoever calls train has the panel in hand."""
+    for point in (94, 95):
+        kill_at_point(parent, reference, tally, point, on_drive=True)
+    assert tally.counts["points"] == 2
+
+
+def test_finished_packs_of_a_resumed_run_are_equal_byte_for_byte(tmp_path, parent, reference):
+    trial = others.killed(parent, tmp_path)
+    assert parent.run(trial.job("resume", every=EVERY))["result"]["status"] == "finished"
+    assert reference.other_bytes(trial) == []
+
+
+# ---------------------------------------------------------------------------------------------------- damaged files
+def test_damaged_files_are_refused_and_the_rest_is_used_and_named(parent, tally):
+    damage_files(parent, tally, 300, seed=5)
+    for kind in KINDS[:5]:
+        ways = {name.partition(":")[0] for name in tally.counts if name.endswith(f": {kind}")}
+        assert ways <= {"damaged", "refused", "not needed", "the same"}, kind
+    assert tally.counts["refused: session"] > 45
+
+
+def test_damaged_manifest_of_a_bundle_is_refused(parent, tally):
+    damage_files(parent, tally, 60, seed=6)
+    assert f"{UNSEALED}: bundle manifest" not in tally.counts
+
+
+def test_session_whose_seal_has_lost_its_name_gives_way_to_its_copy(parent, tally):
+    damage_seal(parent, tally)
+
+
+@ON_DRIVE
+def test_run_with_damaged_files_goes_on_to_equal_bits(parent, reference, tally, on_drive):
+    for seed in (1, 2):
+        resume_after_damage(parent, reference, tally, seed, on_drive=on_drive)
+    assert tally.counts["equal bits after damage"] == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- Drive
+@pytest.mark.parametrize("fault", ["errno 5, 107, 28 and 95, one call in 50", "stores half and says all",
+                                   "files cut when they are closed",
+                                   "disconnected and back", "disconnected for good", "everything at once"])
+def test_drive_that_fails_never_stops_training_and_holds_nothing_torn(parent, reference, tally, fault):
+    run_on_bad_drive(parent, reference, tally, fault, seed=3, patience=0.5)
+    assert tally.counts["appends, renames, deletes on Drive"] == 0
+
+
+def test_what_drive_missed_is_brought_by_the_next_resume(parent, reference, tally):
+    arrive_later(parent, reference, tally)
+
+
+def test_drive_that_goes_back_to_older_files_gives_equal_bits(parent, reference, tally):
+    for seed in (1, 2):
+        age_drive(parent, reference, tally, seed=seed)
+    assert tally.counts["files that went back"] >= 2
+
+
+def test_resume_on_a_drive_that_fails_says_so_in_a_sentence(parent, reference, tally):
+    start_without_drive(parent, reference, tally, seed=1)
+
+
+def test_an_hour_of_training_writes_little_to_drive(parent, tally):
+    per_hour = write_hours(parent, tally, hours=1.2, factor=1500)
+    assert 1 < per_hour["slot"] < 4 and per_hour["session"] <= 13
+
+
+# ------------------------------------------------------------------------------------------------ machines and people
+@pytest.mark.parametrize("fault", others.OTHERS, ids=lambda fault: fault.__name__)
+def test_run_survives(parent, reference, tally, fault):
+    if fault in others.NEEDS_MOUNT and not can_mount():
+        pytest.skip("no disk can be mounted here")
+    fault(parent, reference, tally)
+    assert tally.counts
+
+
+@functools.cache
+def can_mount():
+    return others.can_mount()
+
+
+@pytest.mark.parametrize("take_over", [False, True])
+def test_two_owners_at_once_leave_one(parent, second_parent, reference, tally, take_over):
+    race((parent, second_parent), reference, tally, take_over=take_over)
+
+
+@ON_DRIVE
+def test_owner_that_is_taken_over_stops_and_overwrites_nothing(parent, second_parent, reference, tally, on_drive):
+    taken_over((parent, second_parent), reference, tally, on_drive=on_drive)
+
+
+def test_second_process_leaves_alone_what_the_first_one_is_writing(tmp_path):
+    """It clears the scratch files of a killed process; those of one that it takes over from are still needed."""
+    store = CheckpointStore(Workspace(tmp_path), "run")
+
+    def write(file):
+        file.write(b"half")
+        store.clear_scratch()
+
+    write_atomic(store.folder / "slot_a", write)
+    assert (store.folder / "slot_a").read_bytes() == b"half"
+
+
+def test_full_disk_in_the_middle_of_a_state_is_called_a_full_disk(tmp_path):
+    """torch answers an OSError of the file below it with a RuntimeError of its own."""
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > 200_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "open", lambda path, mode: io.BufferedWriter(Full(path, mode.replace("b", ""))),
+                      raising=False)
+        with pytest.raises(StorageError, match="the disk is full"):
+            write_payload(tmp_path / "slot_a", lambda file: torch.save({"weights": torch.zeros(100_000)}, file), 1)
+
+
+def test_machine_that_comes_back_goes_on_where_the_other_one_paused(parent, reference, tally):
+    comes_back(parent, reference, tally)
+
+
+# -------------------------------------------------------------------------------------------------- the harness itself
+def test_harness_notices_other_bits_and_torn_files(tmp_path, parent, reference):
+    trial = Trial(tmp_path, "tiny")
+    result = parent.run(trial.job("train", every=EVERY))["result"]
+    assert reference.differences(trial, result) == []
+    assert reference.differences(trial, result | {"hashes": result["hashes"] | {"SYN001": "0"}}) == [
+        "SYN001: other bits"]
+    run = trial.run_folders()[0]
+    for name in ("slot_a", "session.json", "done/pack_00"):
+        (run / name).write_bytes((run / name).read_bytes()[:-3])
+    assert len(trial.torn(run)) == 3
+
+
+def test_harness_sees_every_kind_of_write_and_kills_in_its_middle(parent):
+    with folder_for("harness") as folder:
+        trial = Trial(folder, "tiny")
+        parent.run(trial.job("train", every=EVERY, shim={"list": True}))
+        calls = [event for event in trial.events() if event[0] == "call"]
+        assert {event[2] for event in calls} == {"mkdir", "open", "write", "fsync", "replace", "unlink"}
+        slot = next(int(event[1]) for event in calls if event[2] == "write" and event[4] == "slot_a.new")
+        cut = Trial(folder / "cut", "tiny")
+        assert parent.run(cut.job("train", every=EVERY, shim={"kill_at": slot, "how": "middle"}))["exit"] == -9
+        assert list(cut.home.glob("checkpoints/*/.slot_a.*.part")) and not list(cut.home.glob("checkpoints/*/slot_a"))
+
+
+def test_every_damage_changes_the_content():
+    chance = random.Random(1)
+    content = bytes(range(1, 256))
+    assert all(damaged(content, chance)[0] != content for _ in range(500))
