@@ -210,7 +210,7 @@ def test_describe_machine_finds_the_profile_and_the_dtype_of_the_gpu_that_was_gi
 
 def test_describe_machine_without_a_gpu_takes_the_cpu_profile_and_knows_no_limit(monkeypatch):
     give_gpu(monkeypatch, None)
-    monkeypatch.setattr(colab, "_cpu_name", lambda: "AMD EPYC 7B12")
+    monkeypatch.setattr(colab, "processor_name", lambda: "AMD EPYC 7B12")
     machine = colab.describe_machine()
     assert (machine.where, machine.profile, machine.device, machine.dtype) == ("local", "cpu", "cpu", "float32")
     assert machine.gpu is machine.gpu_memory_gb is machine.hours_left is machine.units_per_hour is None
@@ -221,7 +221,7 @@ def test_describe_machine_recognises_the_desktop_by_the_name_of_its_processor(mo
     give_gpu(monkeypatch, None)
     lines = "processor\t: 0\nmodel name\t: Intel(R) Core(TM) i7-14700KF\nprocessor\t: 1\n"
     (tmp_path / "cpuinfo").write_text(lines, encoding="utf-8")
-    monkeypatch.setattr(colab, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("vnq_colab.training.session.CPU_INFO", tmp_path / "cpuinfo")
     assert colab.describe_machine().profile == "i7-14700"
 
 

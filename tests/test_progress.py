@@ -151,3 +151,20 @@ def test_full_memory_is_said_once(session, panel, capsys, monkeypatch):
         shown.step(measured, learner)
     said = capsys.readouterr().err
     assert said.count("careful: ") == 1 and "by this process" in said and "machine.pack_models" in said
+
+
+def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, splits, config, monkeypatch):
+    """As when the output goes to a pipe whose reader has ended."""
+    class Closed:
+        def isatty(self):
+            return False
+
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+        flush = write
+
+    monkeypatch.setattr("sys.stderr", Closed())
+    from vnq_colab.training.trainer import train
+
+    assert train(Workspace(tmp_path), panel, splits, config).status == "finished"

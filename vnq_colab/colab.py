@@ -18,10 +18,10 @@ from vnq_colab.config import PROFILES, Machine
 from vnq_colab.errors import ConfigError, StorageError, did_you_mean
 from vnq_colab.files import storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
+from vnq_colab.training.session import processor_name
 
 HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CPU_INFO = Path("/proc/cpuinfo")
 
 PLAN_HOURS = (12, 24)  # a machine's life, free and Pro+. Source: Colab FAQ, 2026
 MARGIN_HOURS = 0.25  # chosen: the last checkpoint, and the push of about 2 GB to Drive
@@ -177,23 +177,10 @@ def _find_gpu() -> tuple[str | None, tuple[int, int], float]:
 def _fitting_profile(gpu: str | None, capability: tuple[int, int], memory_gb: float) -> str:
     """By what a GPU can do, not by its name, so that next year's finds its place too."""
     if gpu is None:
-        return "i7-14700" if "i7-14700" in _cpu_name() else "cpu"
+        return "i7-14700" if "i7-14700" in processor_name() else "cpu"
     if capability < FAST_BFLOAT16:
         return "t4"
     return "a100" if memory_gb > 36 else "l4"
-
-
-def _cpu_name() -> str:
-    """The processor's name as its maker writes it, from Linux or from the registry of Windows; else nothing."""
-    with suppress(OSError):
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    with suppress(ImportError, OSError):
-        import winreg
-
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
-    return ""
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,16 @@ class Progress:
         """A line that stays."""
         self._lines = [*self._lines[-KEPT_LINES:], f"{utc_now()} {text}"]
         if self._live is not None:
-            self._live.set_description_str("")
-            self._live.write(text, file=self._out)
+            self._show(lambda: (self._live.set_description_str(""), self._live.write(text, file=self._out)))
         elif not self._quiet:
-            print(text, file=self._out, flush=True)
+            self._show(lambda: print(text, file=self._out, flush=True))
+
+    def _show(self, do: Callable[[], object]) -> None:
+        """Writes for the person; where nobody reads any longer, as behind a closed pipe, it falls silent."""
+        try:
+            do()
+        except OSError:
+            self._quiet, self._live = True, None
 
     def step(self, measured: dict[str, Any], learner: Learner) -> None:
         """Shows where training stands, at most once a second live, once in ten seconds in plain text."""
@@ -87,9 +94,9 @@ class Progress:
         if self._board is not None:
             self._board.show(text)
         elif self._live is not None:
-            self._live.set_description_str(text)
+            self._show(lambda: self._live.set_description_str(text))
         else:
-            print(text, file=self._out, flush=True)
+            self._show(lambda: print(text, file=self._out, flush=True))
 
     def line(self, pack: int, learner: Learner) -> str:
         """Where training stands, in at most `WIDTH` characters."""
@@ -126,7 +133,7 @@ class Progress:
         text = f"{self._name}: {status}, {why}"
         self.say(text)
         if self._live is not None:
-            self._live.close()
+            self._show(self._live.close)
         if self._board is not None:
             self._board.close(text)
         if keep:

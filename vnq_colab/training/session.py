@@ -28,6 +28,7 @@ FORMAT = 1  # of session.json
 HEARTBEAT_SECONDS = 20.0  # between two signs of life on a local disk
 DRIVE_HEARTBEAT_SECONDS = 300.0  # and on Drive, where every write counts
 REFIT = "-refit"  # ending of the run that trains a judged run's networks again on all labelled days
+CPU_INFO = Path("/proc/cpuinfo")
 LEDGER_STATES = ("pending", "training", "done", "failed")
 HISTORY_COLUMNS = ("symbol", "member", "epoch", "train_loss", "valid_loss", "no_skill")
 
@@ -287,13 +288,19 @@ def _session_in(path: Path) -> dict[str, Any]:
 
 def machine_facts() -> dict[str, Any]:
     """What the promise of equal bits depends on, as far as the standard library knows it."""
-    return {"node": platform.node(), "system": platform.system(), "processor": _processor(), "cores": os.cpu_count(),
-            "python": platform.python_version()}
+    return {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
+            "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def processor_name() -> str:
+    """The processor's name as its maker writes it, from Linux or from Windows; else what Python knows."""
+    with contextlib.suppress(OSError):
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, platform.machine())
+    with contextlib.suppress(ImportError, OSError):
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return platform.processor() or platform.machine()
