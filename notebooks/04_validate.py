@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | half a minute for 102 symbols (measured on two cores) |
+# | expected time | half a minute for 102 symbols (measured on two cores); with `WALK_FORWARD` as many trainings more |
 # | before | notebook 2 or 3 |
 #
 # Run all, as often as you like: what is done already is not done again.
@@ -36,11 +36,13 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 #@title What to judge, and how
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
 GATES = "honest"  #@param ["honest", "original"]
+WALK_FORWARD = 0  #@param {type: "integer", placeholder: "8: train anew before each of 8 stretches of days, and judge on all of them; 0: judge the test days"}
 session = vnq.latest_session(ws, RUN or None)
 session
 
 # %%
-validation = vnq.validate(session, gates=GATES)
+machine = vnq.describe_machine()
+validation = vnq.validate(session, gates=GATES, walk_forward=WALK_FORWARD, hours=machine.hours_left)
 validation
 
 # %%

@@ -54,6 +54,9 @@ table, warnings = vnq.tomorrow(bundle, prepared.prices, index=prepared.index, ev
 print(session.note, *warnings, vnq.write_predictions(ws, table, prepared.prices["date"].max()), sep="\n")
 table
 
+# %%
+vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it
+
 # %% [markdown]
 # ## If something goes wrong
 #
