@@ -49,7 +49,7 @@ validation
 vnq.plots.symbol_accuracy(validation.scores, note=session.note)
 
 # %%
-vnq.plots.equity(validation.result, note=session.note)
+vnq.plots.equity(validation.result, validation.chance, note=session.note)
 
 # %%
 vnq.plots.learning_curves(session, note=session.note)

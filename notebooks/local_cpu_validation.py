@@ -62,7 +62,7 @@ validation
 vnq.plots.symbol_accuracy(validation.scores, note=session.note)
 
 # %%
-vnq.plots.equity(validation.result, note=session.note)
+vnq.plots.equity(validation.result, validation.chance, note=session.note)
 
 # %% [markdown]
 # ## If something goes wrong

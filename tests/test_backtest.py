@@ -1,4 +1,7 @@
-"""Trading told as short stories with the ledger written out, and properties of random markets."""
+"""Trading told as short stories with the ledger written out, a slow second engine, and what any market must keep."""
+
+import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -7,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnq_colab.data.forecast import HORIZON, make_forecast
-from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
+from vnq_colab.evaluation.strategies import Strategy
 
 FREE = MarketRules(fee=0, sale_tax=0, slippage=0)
 CAPITAL = 10_000_000.0
@@ -41,39 +45,68 @@ def fills(result):
     return [(f"{row.date:%m-%d}", row.side, row.shares) for row in result.orders.itertuples()]
 
 
-# --- stories (January 2024: 01-01 is a Monday; shares are sellable at the open of T+3)
+# --- stories (January 2024: 01-01 is a Monday; shares are sellable at the close of T+2)
 
 
-def test_story_of_one_round_trip_equals_the_ledger():
-    prices = prices_of([10_000, 10_000, 10_100, 10_200, 10_500, 10_600],
-                       [10_000, 10_100, 10_200, 10_300, 10_600, 10_600])
+def ledger(result):
+    """(day, cash, shares, value) of the first account on every day."""
+    rows = result.daily[result.daily["account"] == result.daily["account"].iloc[0]]
+    return [(f"{row.date:%m-%d}", row.cash, row.shares, row.value) for row in rows.itertuples()]
+
+
+def test_story_of_one_round_trip_is_sold_at_the_close_of_t_plus_2():
+    prices = prices_of([10_000, 10_000, 10_100, 10_200, 10_500], [10_000, 10_100, 10_200, 10_330, 10_600])
     result = backtest(wishes(prices, [1, -1]), prices, capital=CAPITAL)
     # Monday evening: up. Tuesday's open 10,000 + 0.2 % = 10,020; with the fee 10,035.03 a share: 9 lots.
-    bought, fee = 900 * 10_020, 0.0015 * 900 * 10_020  # 9,018,000 and 13,527
-    # Tuesday evening: down. Settled at Friday's open 10,500 - 0.2 % = 10,479; fee and tax are 0.25 %.
-    sold, cost = 900 * 10_479, 0.0025 * 900 * 10_479  # 9,431,100 and 23,577.75
-    cash = CAPITAL - bought - fee
-    assert fills(result) == [("01-02", "buy", 900), ("01-05", "sell", 900)]
-    assert list(result.orders["price"]) == pytest.approx([10_020, 10_479])
-    assert list(result.orders["cost"]) == pytest.approx([13_527, 23_577.75])
-    assert list(result.equity["strategy"]) == pytest.approx(
-        [CAPITAL, cash + 900 * 10_100, cash + 900 * 10_200, cash + 900 * 10_300, *[cash + sold - cost] * 2])
-    assert result.equity["strategy"].iloc[-1] == pytest.approx(10_375_995.25)
+    cash = 10_000_000 - 900 * 10_020 - 13_527
+    # Tuesday evening: down. The shares are there on Thursday at 13:00: its close 10,330 - 0.2 % = 10,309.34 a share.
+    sold = 9_278_406  # 900 × 10,309.34
+    fee, tax = 13_918, 9_278  # 13,917.609 and 9,278.406
+    assert ledger(result) == [
+        ("01-01", 10_000_000, 0, 10_000_000), ("01-02", cash, 900, cash + 9_090_000),
+        ("01-03", cash, 900, cash + 9_180_000), ("01-04", cash + sold - fee - tax, 0, 10_223_683),
+        ("01-05", 10_223_683, 0, 10_223_683)]
+    assert list(result.daily["pending"]) == [0, 900, 900, 0, 0]
+    assert list(result.daily["blocked"]) == ["", "", "not settled", "", ""]
+    buy, sell = result.orders.to_dict("records")
+    assert (buy["at"], buy["quote"], buy["price"]) == ("open", 10_000, 10_020)
+    assert (buy["amount"], buy["fee"], buy["tax"], buy["cost"]) == (9_018_000, 13_527, 0, 13_527)
+    assert (buy["cash"], sell["cash"]) == (-9_031_527, sold - fee - tax)
+    assert (sell["at"], sell["quote"], sell["price"]) == ("close", 10_330, pytest.approx(10_309.34))
+    assert (sell["amount"], sell["fee"], sell["tax"], sell["cost"]) == (sold, fee, tax, fee + tax)
     row = result.symbols.iloc[0]
-    assert row["return"] == pytest.approx(0.037599525) and row["n_trades"] == 1 and row["exposure"] == 3 / 5
+    assert row["return"] == pytest.approx(0.0223683) and row["n_trades"] == 1 and row["exposure"] == 2 / 4
+    assert row["turnover"] == pytest.approx((9_018_000 + sold) / 1e7) and not row["delisted"]
     assert row["buy_and_hold_return"] == pytest.approx((cash + 900 * 10_600) / CAPITAL - 1)
 
 
+def test_story_of_a_late_wish_is_sold_at_the_next_open():
+    prices = prices_of([10_000, 10_000, 10_000, 10_000, 10_300], [10_000, 10_000, 10_000, 10_200, 10_400])
+    result = backtest(wishes(prices, [1, 1, 1, -1]), prices, FREE, capital=CAPITAL)  # down at the close of T+2 itself
+    assert fills(result) == [("01-02", "buy", 1000), ("01-05", "sell", 1000)]
+    assert list(result.orders["at"]) == ["open", "open"]
+    assert ledger(result)[-1] == ("01-05", 10_300_000, 0, 10_300_000)
+
+
+@pytest.mark.parametrize(("start", "sold", "at"), [
+    ("2014-01-06", "01-13", "open"), ("2018-01-08", "01-12", "open"), ("2024-01-08", "01-11", "close")])
+def test_story_of_settlement_sells_when_the_rules_of_the_time_allow(start, sold, at):
+    prices = prices_of([10_000] * 7, start=start)
+    result = backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL)
+    assert fills(result)[1][:2] == (sold, "sell") and list(result.orders["at"]) == ["open", at]
+
+
 def test_story_of_the_ceiling_buys_a_day_later():
-    opens, closes = [10_000, 10_700, 10_800, 10_800], [10_000, 10_700, 10_800, 10_800]
-    hose = prices_of(opens, closes)
-    assert fills(backtest(wishes(hose, [1]), hose, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
+    opens = [10_000, 10_700, 10_800, 10_800]
+    hose = prices_of(opens)
+    result = backtest(wishes(hose, [1]), hose, FREE, capital=CAPITAL)
+    assert fills(result) == [("01-03", "buy", 900)] and list(result.daily["blocked"]) == ["", "ceiling", "", ""]
+    assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 10_000_000, 0, 10_000_000),
+                              ("01-03", 280_000, 900, 10_000_000), ("01-04", 280_000, 900, 10_000_000)]
     hnx = hose.assign(exchange="HNX")  # ±10 %: 10,700 is not its ceiling
     assert fills(backtest(wishes(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
-    below = prices_of([10_000, 10_650, 10_800], closes[:3])  # one tick of 50 VND below the ceiling
+    below = prices_of([10_000, 10_650, 10_800])  # one tick of 50 VND below the ceiling
     assert fills(backtest(wishes(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
-    moved = hose.assign(exchange=["UPCOM", "HOSE", "HOSE", "HOSE"])  # what counts is where it trades on the day
-    assert fills(backtest(wishes(moved, [1]), moved, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
 
 
 def test_story_of_the_ceiling_rounds_it_down_to_a_tick():
@@ -81,34 +114,211 @@ def test_story_of_the_ceiling_rounds_it_down_to_a_tick():
     assert fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
 
 
+def test_story_of_a_change_of_exchange_has_the_wide_band_for_a_day():
+    opens = [10_000, 11_900, 12_700, 12_700]  # + 19 %, on HOSE at most 20 % on its first day; then 6.7 %
+    moved = prices_of(opens).assign(exchange=["UPCOM", "HOSE", "HOSE", "HOSE"])
+    assert fills(backtest(wishes(moved, [1]), moved, FREE, capital=CAPITAL)) == [("01-02", "buy", 800)]
+    top = moved.assign(open=[10_000.0, 12_000, 12_650, 12_700])
+    assert fills(backtest(wishes(top, [1]), top, FREE, capital=CAPITAL)) == [("01-03", "buy", 700)]
+    later = moved.assign(open=[10_000.0, 12_000, 12_730, 12_700])  # the second day has 7 % of 11,900: 12,733
+    assert fills(backtest(wishes(later, [1]), later, FREE, capital=CAPITAL)) == [("01-04", "buy", 700)]
+
+
+def test_story_of_a_long_halt_ends_with_the_wide_band():
+    opens, volume = [10_000.0] * 30, np.array([1_000] * 2 + [0] * 25 + [1_000] * 3)
+    opens[27] = 11_900  # + 19 % after 25 sessions without a trade
+    prices = prices_of(opens, volume=volume)
+    forecast = wishes(prices, [-1] * 26 + [1])
+    assert fills(backtest(forecast, prices, FREE, capital=CAPITAL)) == [(f"{prices['date'][27]:%m-%d}", "buy", 800)]
+    shorter = prices.assign(volume=np.array([1_000] * 3 + [0] * 24 + [1_000] * 3))
+    assert fills(backtest(wishes(shorter, [-1] * 26 + [1]), shorter, FREE, capital=CAPITAL)) == [
+        (f"{prices['date'][28]:%m-%d}", "buy", 1000)]
+
+
 def test_story_of_the_floor_and_of_a_day_without_trades_holds_on():
-    opens = [10_000, 10_000, 10_000, 10_000, 9_300, 9_000, 8_900]
-    prices = prices_of(opens, volume=[1000, 1000, 1000, 1000, 1000, 0, 1000])
-    result = backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL)  # 01-05 floor, 01-08 no volume
+    opens = [10_000, 10_000, 10_000, 10_000, 8_650, 8_500, 8_000]
+    closes = [10_000, 10_000, 10_000, 9_300, 8_650, 8_500, 8_100]  # the close of T+2 is the floor, so is the next open
+    prices = prices_of(opens, closes, volume=[1000, 1000, 1000, 1000, 1000, 0, 1000])
+    result = backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL)  # 01-08 no volume
     assert fills(result) == [("01-02", "buy", 1000), ("01-09", "sell", 1000)]
-    assert result.equity["strategy"].iloc[-1] == 8_900_000
+    assert list(result.daily["blocked"]) == ["", "", "not settled", "floor", "floor", "no volume", ""]
+    assert ledger(result)[3:] == [("01-04", 0, 1000, 9_300_000), ("01-05", 0, 1000, 8_650_000),
+                                  ("01-08", 0, 1000, 8_500_000), ("01-09", 8_000_000, 0, 8_000_000)]
 
 
-@pytest.mark.parametrize(("start", "sold"), [("2014-01-06", "01-13"), ("2018-01-08", "01-12"), ("2024-01-08", "01-12")])
-def test_story_of_settlement_sells_when_the_rules_of_the_time_allow(start, sold):
-    prices = prices_of([10_000] * 7, start=start)
-    assert fills(backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL))[1][:2] == (sold, "sell")
-
-
-def test_story_of_an_absent_symbol_waits_and_keeps_its_value():
+def test_story_of_a_halt_waits_and_keeps_its_value():
     other = prices_of([20_000] * 6, symbol="BBB")
     prices = pd.concat([prices_of([10_000, 10_000, 10_000, 10_500, 10_500, 10_500]).drop(index=[1, 4]), other])
     result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)  # AAA is not there on 01-02 and 01-05
     assert fills(result) == [("01-03", "buy", 1000), ("01-02", "buy", 500)]
-    assert list(result.equity["strategy"] * 2 - CAPITAL) == [CAPITAL] * 3 + [10_500_000] * 3
+    assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 10_000_000, 0, 10_000_000),
+                              ("01-03", 0, 1000, 10_000_000), ("01-04", 0, 1000, 10_500_000),
+                              ("01-05", 0, 1000, 10_500_000), ("01-08", 0, 1000, 10_500_000)]
+    assert list(result.daily.loc[result.daily["symbol"] == "AAA", "blocked"]) == ["", "no volume", "", "", "", ""]
+
+
+def test_story_of_a_delisting_is_settled_at_the_last_close():
+    other = prices_of([20_000] * 6, symbol="BBB")
+    prices = pd.concat([prices_of([10_000, 10_000, 9_400], [10_000, 9_900, 9_000]), other])
+    result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)  # AAA's last day is 01-03
+    cash = 10_000_000 - 900 * 10_020 - 13_527
+    end = cash + 8_100_000 - 12_150 - 8_100  # the last close 9,000 without slippage; fee and tax
+    assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", cash, 900, cash + 8_910_000),
+                              ("01-03", cash, 900, cash + 8_100_000), ("01-04", end, 0, end), ("01-05", end, 0, end),
+                              ("01-08", end, 0, end)]
+    assert list(result.orders["at"]) == ["open", "end", "open"] and list(result.symbols["delisted"]) == [True, False]
+    rows = result.daily[result.daily["symbol"] == "AAA"]
+    assert list(rows["blocked"]) == ["", "", "", "delisted", "delisted", "delisted"]
+    halted = pd.concat([prices, prices_of([9_000], start="2024-01-29")])  # it comes back later: a halt
+    assert list(backtest(wishes(prices, [1]), halted, capital=CAPITAL).orders["at"]) == ["open", "open"]
+
+
+def test_story_of_lots_rounds_down_to_what_the_cash_allows():
+    prices = prices_of([9_900, 9_990, 10_000])
+    result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)
+    assert ledger(result)[1] == ("01-02", 991_018 - 13_513, 900, 977_505 + 8_991_000)  # 13,513.473 of fee
+    exact = MarketRules(fee=0.0015, sale_tax=0, slippage=0)
+    enough = backtest(wishes(prices, [1]), prices, exact, capital=999_000 + 1_499)  # 1,498.5 of fee: 1,499
+    assert fills(enough) == [("01-02", "buy", 100)] and ledger(enough)[1] == ("01-02", 0, 100, 999_000)
+    assert fills(backtest(wishes(prices, [1]), prices, exact, capital=999_000 + 1_498)) == []
+    odd = prices_of([90_000, 90_009.995, 95_000])  # 9,000,999.5 and 13,501.5: both round up, a dong above their sum
+    assert fills(backtest(wishes(odd, [1]), odd, exact, capital=9_014_501)) == []
+    assert fills(backtest(wishes(odd, [1]), odd, exact, capital=9_014_502)) == [("01-02", "buy", 100)]
+
+
+def test_story_of_hose_before_2021_trades_tens_and_sells_the_odd_lot_later():
+    prices = prices_of([30_000] * 6, start="2020-12-28")
+    result = backtest(wishes(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL)
+    # 330 shares of 30,000 cost 9.9 million; on Friday 2021-01-01, in this made-up market, all of them are sold.
+    assert fills(result) == [("12-29", "buy", 330), ("01-01", "sell", 330)]
+    assert ledger(result)[1] == ("12-29", 100_000, 330, 10_000_000)
+    later = prices_of([30_000] * 3, start="2021-01-04")
+    assert fills(backtest(wishes(later, [1]), later, FREE, capital=CAPITAL)) == [("01-05", "buy", 300)]
+    hnx = prices_of([30_000] * 3, start="2020-12-28", exchange="HNX")
+    assert fills(backtest(wishes(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("12-29", "buy", 300)]
+    own = MarketRules(fee=0, sale_tax=0, slippage=0, lot=7)
+    assert fills(backtest(wishes(prices, [1]), prices, own, capital=CAPITAL)) == [("12-29", "buy", 329)]
+
+
+def test_story_of_the_tax_is_paid_on_sales_only_also_with_a_loss():
+    prices = prices_of([10_000, 10_000, 9_800, 9_500, 9_500])
+    result = backtest(wishes(prices, [1, -1]), prices, MarketRules(fee=0, slippage=0), capital=CAPITAL)
+    assert [(row["fee"], row["tax"], row["cash"]) for row in result.orders.to_dict("records")] == [
+        (0, 0, -10_000_000), (0, 9_500, 9_490_500)]
+    assert ledger(result)[-1] == ("01-05", 9_490_500, 0, 9_490_500)
 
 
 def test_story_of_too_little_money_buys_nothing():
     prices = prices_of([200_000, 201_000, 202_000])
     result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)  # a lot costs 20 million
     assert result.orders.empty and list(result.equity["strategy"]) == [CAPITAL] * 3
+    assert list(result.daily["blocked"]) == ["", "no cash", "no cash"]
     row = result.symbols.iloc[0]
     assert row["n_trades"] == 0 and row["exposure"] == 0 and np.isnan(row["sharpe"]) and "0 orders" in repr(result)
+
+
+def test_story_of_raw_prices_decides_what_the_adjusted_ones_hide():
+    def bought(prices):
+        return [day for day, *_ in fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL))]
+
+    # Raw 10,040 and then 10,700: the ceiling. Adjusted by 0.3 the band ends at 3,222.84, more than a tick above 3,210.
+    hose = prices_of([3_012, 3_210, 3_210, 3_210])
+    assert bought(hose) == ["01-02"]
+    assert bought(hose.assign(raw_close=[10_040.0, 10_700, 10_700, 10_700])) == ["01-03"]
+    # Raw 50,000 and then 54,900, a tick of 100 below the ceiling. Adjusted by 0.1 that is within 100 of 5,500.
+    hnx = prices_of([5_000, 5_490, 5_490], exchange="HNX")
+    assert bought(hnx) == ["01-03"]
+    assert bought(hnx.assign(raw_close=[50_000.0, 54_900, 54_900])) == ["01-02"]
+    assert bought(hnx.assign(raw_close=[50_000.0, np.nan, 54_900])) == ["01-03"]  # not known on that day
+
+
+def test_story_of_the_raw_floor_is_no_day_to_sell():
+    opens = [10_000, 10_000, 10_000, 10_000, 9_300, 8_700]
+    closes = [10_000, 10_000, 10_000, 10_000, 9_350, 8_700]
+    prices = prices_of(opens, closes).assign(raw_close=np.array(closes, "float64"))
+    known = wishes(prices, [1, 1, 1, -1])  # 9,300 is the floor of 10,000; of 9,350 it is 8,695.5, up to a tick 8,700
+    result = backtest(known, prices, FREE, capital=CAPITAL)
+    assert fills(result) == [("01-02", "buy", 1000)] and list(result.daily["blocked"])[4:] == ["floor", "floor"]
+    above = prices.assign(open=[10_000.0, 10_000, 10_000, 10_000, 9_310, 8_700])
+    assert fills(backtest(known, above, FREE, capital=CAPITAL)) == [("01-02", "buy", 1000), ("01-05", "sell", 1000)]
+
+
+def test_story_of_a_right_has_the_reference_of_the_new_basis():
+    # One for one: raw 20,000 becomes 10,000, and 10,700 is the ceiling; adjusted prices never jump.
+    prices = prices_of([10_000, 10_700, 10_700]).assign(raw_close=[20_000.0, 10_700, 10_700])
+    assert fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
+    below = prices_of([10_000, 10_650, 10_700]).assign(raw_close=[20_000.0, 10_650, 10_700])
+    assert fills(backtest(wishes(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
+
+
+def test_story_of_a_position_limit_leaves_the_rest_in_cash():
+    prices = prices_of([10_000, 10_000, 10_500])
+    result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL, position=0.35)
+    assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 7_000_000, 300, 10_000_000),
+                              ("01-03", 7_000_000, 300, 10_150_000)]
+
+
+def test_story_of_a_traded_share_buys_and_sells_on_several_days():
+    volume = [2_000, 2_000, 4_500, 9_000, 3_000, 2_000, 2_000, 900]
+    prices = prices_of([10_000] * 8, volume=volume)
+    result = backtest(wishes(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
+    # Of 1,000 shares 200 on Tuesday, 400 on Wednesday; the last ones are there on Friday's close.
+    assert fills(result) == [("01-02", "buy", 200), ("01-03", "buy", 400), ("01-05", "sell", 300),
+                             ("01-08", "sell", 200), ("01-09", "sell", 100)]
+    assert list(result.orders["at"]) == ["open", "open", "close", "open", "open"]
+    assert list(result.daily["blocked"]) == ["", "traded share", "traded share", "not settled", "traded share",
+                                             "traded share", "", ""]
+    assert list(result.daily["shares"]) == [0, 200, 600, 600, 300, 100, 0, 0]
+    assert [row[1] for row in ledger(result)] == [1e7, 8e6, 4e6, 4e6, 7e6, 9e6, 1e7, 1e7]
+
+
+def test_story_of_a_sale_ends_what_the_traded_share_left_to_buy():
+    volume = [2_000, 4_000, 0, 1_000, 1_000, 9_000, 9_000]
+    prices = prices_of([10_000] * 7, volume=volume)
+    result = backtest(wishes(prices, [1, 1, -1, 1, 1, 1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
+    assert fills(result) == [("01-02", "buy", 400), ("01-04", "sell", 100)]  # the other 300 stay, and no more come
+    assert list(result.daily["shares"]) == [0, 400, 400, 300, 300, 300, 300]
+
+
+def test_story_of_a_common_account_buys_the_first_rank_while_the_money_lasts():
+    names = ["AAA", "BBB", "CCC", "DDD"]
+    prices = pd.concat([prices_of([10_000] * 7, symbol=name) for name in names], ignore_index=True)
+    halted = (prices["symbol"] == "BBB") & (prices["date"] > "2024-01-02")
+    prices.loc[halted, "volume"] = 0  # only the money of AAA comes back
+    forecast = wishes(prices, [1, 1, 1])
+    scores = {"AAA": [4, 1, 1], "BBB": [3, 2, 2], "CCC": [2, 3, 3], "DDD": [1, 4, 4]}
+    forecast["mean"] = [0.001 * scores[row.symbol][row.date.day - 1] for row in forecast.itertuples()]
+    orders = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Strategy("top_k", k=2)).orders
+    assert [(row.symbol, f"{row.date:%m-%d}", row.side) for row in orders.itertuples()] == [
+        ("AAA", "01-02", "buy"), ("AAA", "01-04", "sell"), ("BBB", "01-02", "buy"), ("DDD", "01-05", "buy")]
+
+
+def test_story_of_one_common_account_buys_with_the_money_of_the_sale():
+    parts = [prices_of([10_000] * 7, symbol=name) for name in ("AAA", "BBB", "CCC")]
+    prices = pd.concat(parts, ignore_index=True)
+    forecast = wishes(prices, [1, 1, 1])
+    scores = {"AAA": [3, 1, 1], "BBB": [2, 3, 3], "CCC": [1, 2, 2]}  # from Tuesday evening CCC instead of AAA
+    forecast["mean"] = [0.001 * scores[row.symbol][row.date.day - 1] for row in forecast.itertuples()]
+    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Strategy("top_k", k=2))
+    assert [(row.symbol, f"{row.date:%m-%d}", row.side, row.shares, row.at) for row in result.orders.itertuples()] == [
+        ("AAA", "01-02", "buy", 500, "open"), ("AAA", "01-04", "sell", 500, "close"),
+        ("BBB", "01-02", "buy", 500, "open"), ("CCC", "01-05", "buy", 500, "open")]
+    on = result.daily[result.daily["date"] == "2024-01-04"]
+    assert list(on["account"].unique()) == ["top_k"] and list(on["symbol"]) == ["", "AAA", "BBB", "CCC"]
+    assert list(on["cash"]) == [5_000_000, 0, 0, 0] and list(on["value"]) == [5_000_000, 0, 5_000_000, 0]
+    assert list(on["blocked"]) == ["", "", "", "no cash"]
+    assert list(result.equity["strategy"]) == [CAPITAL] * 7
+    assert "10,000,000 VND in all" in repr(result) and "stockformer (top_k)" in repr(result)
+
+
+def test_story_of_the_index_moves_the_capital_beside_the_accounts():
+    prices = prices_of([10_000] * 4)
+    index = pd.DataFrame({"date": pd.to_datetime(["2023-12-29", "2024-01-02", "2024-01-04"]),
+                          "close": [1_000.0, 1_100, 900]})
+    result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL, index=index)
+    assert list(result.equity.columns) == ["strategy", "buy_and_hold", "index"]
+    assert list(result.equity["index"]) == pytest.approx([1e7, 1.1e7, 1.1e7, 0.9e7])
+    assert list(result.totals().index) == ["strategy", "buy_and_hold", "index"] and "index" in repr(result)
 
 
 def test_position_is_kept_after_the_last_origin_for_the_horizon():
@@ -120,9 +330,6 @@ def test_position_is_kept_after_the_last_origin_for_the_horizon():
 def test_mean_of_zero_is_no_wish():
     prices = prices_of([10_000] * 5)
     assert backtest(wishes(prices, [0, 0]), prices).orders.empty
-
-
-# --- properties
 
 
 def random_market(seed, n_symbols=3, n_days=60):
@@ -142,42 +349,322 @@ def random_market(seed, n_symbols=3, n_days=60):
     return forecast, prices
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), capital=st.sampled_from([3e6, 1e8]))
-def test_orders_and_equity_reconcile(seed, capital):
-    forecast, prices = random_market(seed)
-    result = backtest(forecast, prices, capital=capital)
-    quotes, days = prices.set_index(["symbol", "date"]), result.equity.index
-    wait = VN_RULES.sellable_after(days)
-    worth = []
-    for symbol in result.symbols["symbol"]:
-        orders = result.orders[result.orders["symbol"] == symbol].set_index("date")
-        wish = forecast[forecast["symbol"] == symbol].set_index("date")["mean"] > 0
-        cash, shares, settled, close = capital, 0, 0, np.nan
-        values = []
-        for place, day in enumerate(days):
-            if day in orders.index:
-                order, quote, yesterday = orders.loc[day], quotes.loc[(symbol, day)], wish[: days[place - 1]].iloc[-1]
-                side = 1 if order["side"] == "buy" else -1
-                assert yesterday == (side == 1) and quote["volume"] > 0 and order["shares"] % 100 == 0
-                assert order["price"] == pytest.approx(quote["open"] * (1 + side * 0.002))
-                amount = order["shares"] * order["price"]
-                assert order["cost"] == pytest.approx(amount * (0.0015 if side == 1 else 0.0025))
-                assert side == 1 or (place >= settled and order["shares"] == shares)
-                band = {"S0": 0.07, "S1": 0.10, "S2": 0.15}[symbol]
-                assert np.isnan(close) or side * (quote["open"] / close - 1) < band
-                cash -= side * amount + order["cost"]
-                shares += side * order["shares"]
-                settled = place + wait[place]
-                assert cash > -1e-6 and shares >= 0
-            close = quotes["close"].get((symbol, day), close)
-            values.append(cash + (shares * close if shares else 0))
-        found = result.symbols.set_index("symbol").loc[symbol]
-        assert found["return"] == pytest.approx(values[-1] / capital - 1)
-        assert found["max_drawdown"] == pytest.approx(max_drawdown(values))
-        assert found["sharpe"] == pytest.approx(sharpe(np.diff(values) / values[:-1]), nan_ok=True)
-        worth.append(values)
-    assert result.equity["strategy"].to_numpy() == pytest.approx(np.mean(worth, axis=0))
+# --- a second engine: one account at a time, one day after the other, in fractions and whole dong
+
+
+SLOW_BANDS = {"HOSE": (7, 20), "HNX": (10, 30), "UPCOM": (15, 40)}  # [%] since mid-2015; on a first day
+
+
+def slow_tick(price, exchange):
+    return 100 if exchange != "HOSE" or price >= 50_000 else 50 if price >= 10_000 else 10
+
+
+def slow_dong(money):
+    return math.floor(Fraction(money) + Fraction(1, 2))
+
+
+def slow_limits(market, symbol, day):
+    """((price, ceiling), (price, floor), (close, floor)): a price on or beyond its limit does not trade."""
+    rows = market["rows"][symbol]
+    earlier = [place for place in range(day) if rows[place]]
+    if not earlier:
+        return None
+    row, last = rows[day], rows[earlier[-1]]
+    traded = [place for place in earlier if rows[place]["volume"] > 0]
+    is_wide = row["exchange"] != last["exchange"] or (bool(traded) and day - traded[-1] > 25)
+    band, exchange = Fraction(SLOW_BANDS[row["exchange"]][is_wide], 100), row["exchange"]
+    if market["raw_close"] and row["raw_known"]:
+        start = last["raw"][1] * row["split"]
+        if row["split"] != 1:
+            start = round(start / slow_tick(start, exchange)) * slow_tick(start, exchange)
+        high, low = start * (1 + band), start * (1 - band)
+        ceiling = max(math.floor(high / slow_tick(high, exchange)) * slow_tick(high, exchange),
+                      start + slow_tick(start, exchange))
+        floor = min(math.ceil(low / slow_tick(low, exchange)) * slow_tick(low, exchange),
+                    start - slow_tick(start, exchange))
+        return (row["raw"][0], ceiling), (row["raw"][0], floor), (row["raw"][1], floor)
+    start = Fraction(last["close"])
+    high, low = start * (1 + band), start * (1 - band)
+    tiny = Fraction(1, 1000)  # a price exactly one tick inside still trades
+    ceiling, floor = high - slow_tick(high, exchange) + tiny, low + slow_tick(low, exchange) - tiny
+    return (row["open"], ceiling), (row["open"], floor), (row["close"], floor)
+
+
+def slow_account(market, names, wish, rank, capital, position, traded_share):
+    """Orders and (cash, {symbol: (shares, pending)}) by day of one account that trades these symbols."""
+    days, cash = market["days"], capital
+    shares, settled, left = ({name: 0 for name in names} for _ in range(3))
+    orders, book, worth = [], [(capital, {name: (0, 0) for name in names})], capital
+
+    def price_of(row, at, side):
+        return Fraction(row[at]) * (1000 + side * 2) / 1000
+
+    def most(name, day, lot):
+        if traded_share is None:
+            return 10**12
+        row = market["rows"][name][day]
+        basis = Fraction(row["raw"][1]) / Fraction(row["close"]) if market["raw_close"] and row["raw_known"] else 1
+        return math.floor(traded_share * row["volume"] * basis)
+
+    def lot_of(name, day):
+        on = [row["exchange"] for row in market["rows"][name][: day + 1] if row]
+        return 10 if on[-1] == "HOSE" and days[day] < pd.Timestamp("2021-01-01") else 100
+
+    def sell(name, day, at):
+        nonlocal cash
+        number, row = shares[name], market["rows"][name][day] if at != "end" else None
+        if at == "end":
+            amount = slow_dong(number * Fraction([row for row in market["rows"][name] if row][-1]["close"]))
+        else:
+            room = most(name, day, lot_of(name, day))
+            number = number if number <= room else room // lot_of(name, day) * lot_of(name, day)
+            amount = slow_dong(number * price_of(row, at, -1))
+        left[name] = 0
+        if number:
+            fee, tax = slow_dong(amount * Fraction(15, 10_000)), slow_dong(Fraction(amount, 1000))
+            orders.append((name, days[day], "sell", number, at, amount, fee, tax))
+            cash += amount - fee - tax
+            shares[name] -= number
+
+    for day in range(1, len(days)):
+        since = [2 * (place + 4) if when < pd.Timestamp("2016-01-01") else 2 * (place + 3)
+                 if when < pd.Timestamp("2022-08-29") else 2 * (place + 2) + 1 for place, when in enumerate(days)]
+        for name in names:
+            if shares[name] and day > max(place for place, row in enumerate(market["rows"][name]) if row):
+                sell(name, day, "end")
+        late = [name for name in names if shares[name] and not wish[name][day - 1] and settled[name] == 2 * day + 1]
+        for name in names:
+            row = market["rows"][name][day]
+            if shares[name] and not wish[name][day - 1] and settled[name] <= 2 * day and row and row["volume"]:
+                limits = slow_limits(market, name, day)
+                if limits is None or limits[1][0] > limits[1][1]:
+                    sell(name, day, "open")
+        for name in sorted(names, key=lambda name: rank[name][day - 1]):
+            row = market["rows"][name][day]
+            if not wish[name][day - 1] or (shares[name] and not left[name]) or not row or not row["volume"]:
+                continue
+            limits = slow_limits(market, name, day)
+            if limits is not None and limits[0][0] >= limits[0][1]:
+                continue
+            price, lot = price_of(row, "open", 1), lot_of(name, day)
+            limit = cash
+            if not shares[name]:
+                limit = min(cash, math.floor(min(wish[name][day - 1], position) * worth + 1e-6))
+            number = math.ceil(limit / (price * lot)) * lot + lot
+            while number and slow_dong(number * price) + slow_dong(
+                    slow_dong(number * price) * Fraction(15, 10_000)) > limit:
+                number -= lot
+            asked = number if not shares[name] else min(number, left[name])
+            bought = min(asked, most(name, day, lot)) // lot * lot
+            if bought:
+                left[name] = (asked if not shares[name] else left[name]) - bought if traded_share else 0
+                amount = slow_dong(bought * price)
+                fee = slow_dong(amount * Fraction(15, 10_000))
+                orders.append((name, days[day], "buy", bought, "open", amount, fee, 0))
+                cash -= amount + fee
+                shares[name] += bought
+                settled[name] = since[day]
+        for name in late:
+            row = market["rows"][name][day]
+            if row and row["volume"]:
+                limits = slow_limits(market, name, day)
+                if limits is None or limits[2][0] > limits[2][1]:
+                    sell(name, day, "close")
+        held = {}
+        for name in names:
+            known = [row for row in market["rows"][name][: day + 1] if row]
+            held[name] = slow_dong(shares[name] * Fraction(known[-1]["close"])) if shares[name] else 0
+        worth = cash + sum(held.values())
+        book.append((cash, {name: (shares[name], shares[name] if settled[name] > 2 * day + 1 else 0)
+                            for name in names}, held))
+    return orders, book
+
+
+MOVES = [0, 1, -1, 3, -3, 2, -2, 6.9, -6.9, 7, -7, 9.9, -9.9, 10, -10, 15, -15, 20, -20]  # [%]
+
+
+@st.composite
+def markets(draw):
+    """Made of short series with moves at, near and beyond the bands, halts, ends, changes of exchange and splits."""
+    n_days, n_symbols = draw(st.integers(4, 16)), draw(st.integers(1, 3))
+    start = draw(st.sampled_from(["2024-01-01", "2022-08-24", "2020-12-21", "2018-01-08", "2015-12-21",
+                                    "2023-01-02"]))
+    days = pd.bdate_range(start, periods=n_days)
+    rows, raw_close = {}, draw(st.booleans())
+    for number in range(n_symbols):
+        exchange = draw(st.sampled_from(["HOSE", "HNX", "UPCOM"]))
+        moves_at = draw(st.sampled_from([None, None, 3, 6]))
+        split_at = draw(st.sampled_from([None, None, 2, 5]))
+        ends = draw(st.integers(2, n_days)) if draw(st.integers(0, 5)) == 5 else n_days
+        last = Fraction(draw(st.sampled_from([400, 9_900, 10_000, 25_000, 49_900, 120_000])))
+        steps = draw(st.lists(st.tuples(st.sampled_from(MOVES), st.sampled_from(MOVES), st.sampled_from(
+            [20_000] * 8 + [500, 0, None])), min_size=n_days, max_size=n_days))
+        series = []
+        for day, (opening, closing, volume) in enumerate(steps):
+            if day == moves_at:
+                exchange = {"HOSE": "HNX", "HNX": "HOSE", "UPCOM": "HOSE"}[exchange]
+            if day >= ends or (volume is None and day):
+                series.append(None)
+                continue
+            split = Fraction(1, 2) if split_at is not None and day >= split_at else Fraction(1)
+            split_at = None if split != 1 else split_at
+            raw = []
+            for move in (opening, closing):
+                price = last * split * (1 + Fraction(str(move)) / 100)
+                step = slow_tick(price, exchange)
+                raw.append(Fraction(max(round(price / step) * step, step)))
+            last = raw[1]
+            series.append({"raw": raw, "split": split, "volume": volume or 0, "exchange": exchange,
+                           "raw_known": draw(st.integers(0, 4)) > 0 if raw_close else False})
+        basis = Fraction(1)
+        for row in reversed(series):
+            if row:
+                row["open"], row["close"] = (float(price * basis) for price in row["raw"])
+                basis *= row["split"]
+        rows[f"S{number}"] = series
+    table = pd.DataFrame([
+        {"symbol": name, "date": days[day], "open": row["open"], "high": max(row["open"], row["close"]),
+         "low": min(row["open"], row["close"]), "close": row["close"], "volume": row["volume"],
+         "exchange": row["exchange"]} | ({"raw_close": float(row["raw"][1]) if row["raw_known"] else np.nan}
+                                         if raw_close else {})
+        for name, series in rows.items() for day, row in enumerate(series) if row])
+    days = pd.DatetimeIndex(np.unique(table["date"]))
+    kept = [day for day in range(n_days) if any(series[day] for series in rows.values())]
+    market = {"days": days, "rows": {name: [series[day] for day in kept] for name, series in rows.items()},
+              "raw_close": raw_close}
+    n_origins = draw(st.integers(len(days) // 2, len(days) - 1)) if len(days) > 1 else 0
+    means = {name: [draw(st.sampled_from([0.01, -0.01, 0.02, -0.02, 0.03, 0.0, None])) for _ in
+                    range(n_origins)] for name in rows}
+    return market, table, means
+
+
+def slow_wishes(strategy, means, n_days):
+    """({symbol: share of the account by day}, {symbol: rank by day}) of forecasts with a scale of 0.05."""
+    names = list(means)
+    kept = {name: [] for name in names}
+    for name in names:
+        mean, age = None, 0
+        for day in range(n_days):
+            new = means[name][day] if day < len(means[name]) else None
+            mean, age = (new, 0) if new is not None else (mean, age + 1)
+            kept[name].append(mean if mean is not None and (age <= 5 or strategy.name != "top_k") else None)
+    wish, rank = {name: [] for name in names}, {name: [] for name in names}
+    for day in range(n_days):
+        order = sorted(names, key=lambda name: -(kept[name][day] or 0) if (kept[name][day] or 0) > 0 else 1)
+        for name in names:
+            up, place = (kept[name][day] or 0) > 0, order.index(name)
+            share = {"long_flat": 1.0, "volatility": min(1, 0.2 / (0.05 * math.sqrt(50))), "top_k": 1 / strategy.k}
+            wish[name].append(share[strategy.name] * up * (strategy.name != "top_k" or place < strategy.k))
+            rank[name].append(place)
+    return wish, rank
+
+
+def check_against_the_slow_engine(made, strategy, capital, position, traded_share):
+    market, table, means = made
+    days = market["days"]
+    parts = []
+    for name, series in means.items():
+        known = [day for day, mean in enumerate(series) if mean is not None]
+        daily = np.array([[series[day] / 5] * 5 for day in known]).reshape(len(known), 5)
+        flat = np.full(len(known), 0.05)
+        part = make_forecast("stockformer", name, days[known], daily, flat, flat)
+        parts.append(part.assign(mean=[series[day] for day in known]))
+    forecast = pd.concat([part for part in parts if len(part)] or parts)
+    if forecast.empty or len(days) < 2 or forecast["date"].min() == days[-1]:
+        return False
+    first = days.get_loc(forecast["date"].min())
+    last = min(days.get_loc(forecast["date"].max()) + HORIZON, len(days) - 1)
+    result = backtest(forecast, table, capital=capital, strategy=strategy, position=position, traded_share=traded_share)
+    assert list(result.equity.index) == list(days[first : last + 1])
+    names = sorted(forecast["symbol"].unique())
+    wish, rank = slow_wishes(strategy, {name: means[name] for name in names}, len(days))
+    # An account begins on the day of the first origin, and the market before it is still known.
+    wish = {name: [0.0] * first + values[first:] for name, values in wish.items()}
+    groups = [names] if strategy.is_common else [[name] for name in names]
+    orders, value, cells = [], np.zeros(last - first + 1), {}
+    for group in groups:
+        found, book = slow_account(market, group, wish, rank, int(capital), position, traded_share)
+        orders += [order for order in found if order[1] <= days[last]]
+        for day in range(first, last + 1):
+            cash, held = (book[day][0], book[day][1])
+            worth = book[day][2] if day else dict.fromkeys(group, 0)
+            value[day - first] += cash + sum(worth.values())
+            if strategy.is_common:
+                cells[days[day], ""] = (cash, 0, cash, 0)
+            for name in group:
+                own = 0 if strategy.is_common else cash
+                cells[days[day], name] = (own, held[name][0], own + worth[name], held[name][1])
+    columns = ["symbol", "date", "side", "shares", "at", "amount", "fee", "tax"]
+    assert sorted(result.orders[columns].itertuples(index=False, name=None)) == sorted(orders)
+    assert {(row.date, row.symbol): (row.cash, row.shares, row.value, row.pending)
+            for row in result.daily.itertuples()} == cells
+    assert list(result.equity["strategy"] * len(groups)) == pytest.approx(list(value), rel=1e-15)
+    ledgers_reconcile(result)
+    return True
+
+
+def ledgers_reconcile(result):
+    """Capital and orders explain every dong of every account on every day."""
+    orders, daily = result.orders, result.daily
+    sign = np.where(orders["side"] == "buy", -1, 1)
+    assert (orders["cash"] == sign * orders["amount"] - orders["fee"] - orders["tax"]).all()
+    assert (orders["cost"] == orders["fee"] + orders["tax"]).all()
+    money = [orders[name] for name in ("amount", "fee", "tax", "cash")] + [daily["cash"], daily["value"]]
+    assert all((column % 1 == 0).all() for column in money)
+    assert (daily["cash"] >= 0).all() and (daily["shares"] >= 0).all()
+    holdings = np.floor(daily["shares"] * daily["close"].fillna(0) + 0.5 + 1e-6)
+    assert (daily["value"] == daily["cash"] + holdings).all()
+    common = result.strategy.is_common
+    for account, rows in daily.groupby("account"):
+        own = orders if common else orders[orders["symbol"] == account]
+        cash = rows.groupby("date")["cash"].sum()
+        paid = own.groupby("date")["cash"].sum().reindex(cash.index, fill_value=0).cumsum()
+        assert (cash == result.capital + paid).all()
+    for symbol, rows in daily[daily["symbol"] != ""].groupby("symbol"):
+        own = orders[orders["symbol"] == symbol]
+        flow = (own["shares"] * np.where(own["side"] == "buy", 1, -1)).groupby(own["date"]).sum()
+        assert (rows.set_index("date")["shares"] == flow.reindex(rows["date"], fill_value=0).cumsum()).all()
+    total = daily.groupby("date")["value"].sum() / daily["account"].nunique()
+    assert list(result.equity["strategy"]) == pytest.approx(list(total), rel=1e-15)
+
+
+STORIES = {"made": markets(), "capital": st.sampled_from([2_000_000.0, 30_000_000.0, 1e9]),
+           "strategy": st.sampled_from([Strategy(), Strategy("volatility"), Strategy("top_k", k=1),
+                                        Strategy("top_k", k=2)]),
+           "position": st.sampled_from([1.0, 1.0, 0.4]), "traded_share": st.sampled_from([None, None, 0.1])}
+
+
+@settings(max_examples=150, deadline=None)
+@given(**STORIES)
+def test_orders_and_ledgers_equal_those_of_a_slow_engine(made, strategy, capital, position, traded_share):
+    check_against_the_slow_engine(made, strategy, capital, position, traded_share)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(**STORIES)
+def test_orders_and_ledgers_equal_those_of_a_slow_engine_on_1000_markets(made, strategy, capital, position,
+                                                                         traded_share):
+    check_against_the_slow_engine(made, strategy, capital, position, traded_share)
+
+
+@pytest.mark.parametrize("strategy", ["long_flat", "volatility", "top_k"])
+def test_ledgers_of_a_long_market_reconcile(strategy):
+    forecast, prices = random_market(7, n_symbols=6, n_days=200)
+    result = backtest(forecast, prices, strategy=strategy, capital=1e10, traded_share=0.2)
+    assert len(result.orders) > 30
+    ledgers_reconcile(result)
+    assert result.symbols["max_drawdown"].between(0, 1).all()
+    if strategy != "top_k":
+        value = result.daily.pivot(index="date", columns="symbol", values="value").to_numpy()
+        assert list(result.symbols["return"]) == pytest.approx(list(value[-1] / 1e10 - 1))
+        assert list(result.symbols["max_drawdown"]) == pytest.approx(list(max_drawdown(value)))
+        assert list(result.symbols["sharpe"]) == pytest.approx(list(sharpe(value[1:] / value[:-1] - 1)))
+    else:
+        assert result.symbols["return"].sum() == pytest.approx(result.totals().loc["strategy", "return"])
+
+
+# --- properties
 
 
 @settings(max_examples=20, deadline=None)
@@ -229,16 +716,61 @@ def test_family_is_the_only_one_or_stockformer_or_the_one_asked_for():
         backtest(both, prices, family="momentun")
 
 
-def test_bad_arguments_are_named():
+def test_bad_tables_are_named():
     prices = prices_of([10_000] * 5)
-    with pytest.raises(DataError, match="prices: no rows of AAA"):
-        backtest(wishes(prices, [1]), prices.assign(symbol="BBB"))
+    with pytest.raises(DataError, match=r"prices: no rows of AAA. Did you mean 'AAB'\? Backtest with the"):
+        backtest(wishes(prices, [1]), prices.assign(symbol="AAB"))
     with pytest.raises(DataError, match="prices: no rows of 2024-01-02, which the forecast has"):
         backtest(wishes(prices, [1, 1, 1]), prices.drop(index=1))
-    with pytest.raises(DataError, match="no day to trade on"):
+    with pytest.raises(DataError, match="prices end 2024-01-03, the forecast goes to 2024-01-05"):
+        backtest(wishes(prices, [1] * 5), prices.iloc[:3])
+    with pytest.raises(DataError, match="prices end 2024-01-01, the first day of the forecast: no day to trade on"):
         backtest(wishes(prices, [1]), prices.iloc[:1])
-    with pytest.raises(ConfigError, match="capital = 0"):
-        backtest(wishes(prices, [1]), prices, capital=0)
+    with pytest.raises(DataError, match="forecast of AAA 2024-01-01: mean is not a number"):
+        backtest(wishes(prices, [1]).assign(mean=np.nan), prices)
+
+
+@pytest.mark.parametrize("column, value, message", [
+    ("open", np.nan, r"AAA 2024-01-03: open is nan \[VND\]. Clean the prices with clean_prices."),
+    ("close", 0.0, r"AAA 2024-01-03: close is 0.0 \[VND\]"), ("close", np.inf, r"close is inf"),
+    ("volume", -100, r"AAA 2024-01-03: volume is -100.* \[shares\]"),
+])
+def test_prices_that_nobody_can_trade_on_are_named(column, value, message):
+    prices = prices_of([10_000] * 5).astype({"volume": "float64"})
+    prices.loc[2, column] = value
+    with pytest.raises(DataError, match=message):
+        backtest(wishes(prices, [1]), prices)
+
+
+def test_two_rows_of_a_day_are_named():
+    prices = prices_of([10_000] * 5)
+    with pytest.raises(DataError, match="AAA 2024-01-03: two rows of prices for one day"):
+        backtest(wishes(prices, [1]), pd.concat([prices, prices.iloc[[2]]]))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"capital": 0}, "capital = 0: must be positive"), ({"capital": float("nan")}, "capital = nan"),
+    ({"capital": 1e16}, r"capital = 1e\+16: must be positive, at most 1e\+15"),
+    ({"position": 0}, r"position = 0: must lie in \(0, 1\], a fraction of the account"),
+    ({"position": 1.1}, "position = 1.1"), ({"position": float("nan")}, "position = nan"),
+    ({"traded_share": 0}, r"traded_share = 0: must lie in \(0, 1\]"), ({"traded_share": 2}, "traded_share = 2"),
+    ({"strategy": "long_flad"}, "there is no strategy 'long_flad'. Did you mean 'long_flat'?"),
+])
+def test_bad_arguments_are_named(arguments, message):
+    prices = prices_of([10_000] * 5)
+    with pytest.raises(ConfigError, match=message):
+        backtest(wishes(prices, [1]), prices, **arguments)
+
+
+def test_an_index_that_does_not_fit_is_named():
+    prices = prices_of([10_000] * 5)
+    index = pd.DataFrame({"date": prices["date"], "close": 1_000.0})
+    for table, message in ((index.drop(columns="close"), r"index: columns \['close'\] are missing"),
+                           (pd.concat([index, index.iloc[[1]]]), "index: two closes of 2024-01-02"),
+                           (index.iloc[1:], "index: no close on or before 2024-01-01"),
+                           (index.assign(close=np.nan), "index: no close on or before 2024-01-01")):
+        with pytest.raises(DataError, match=message):
+            backtest(wishes(prices, [1]), prices, index=table)
 
 
 def test_repr_shows_the_strategy_beside_buy_and_hold():

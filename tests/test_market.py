@@ -3,7 +3,18 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
-from vnq_colab.data.market import EXCHANGES, RULES, VN102, VN_RULES, in_force, lot, tick, trading_days
+from vnq_colab.data.market import (
+    EXCHANGES,
+    RULES,
+    VN102,
+    VN_RULES,
+    MarketRules,
+    in_force,
+    lot,
+    price_limits,
+    tick,
+    trading_days,
+)
 
 
 def test_universe_is_102_names_in_order():
@@ -75,3 +86,30 @@ def test_trading_days_are_the_union_of_all_symbols():
     prices = pd.DataFrame({"symbol": ["A", "A", "B"],
                            "date": pd.to_datetime(["2021-03-02", "2021-03-01", "2021-03-04"])})
     assert trading_days(prices).strftime("%d").tolist() == ["01", "02", "04"]
+
+
+def test_shares_bought_since_2022_can_be_sold_at_the_close_of_t_plus_2():
+    days = pd.DatetimeIndex(["2015-06-01", "2016-01-04", "2022-08-26", "2022-08-29"])
+    assert VN_RULES.sellable_at_close_after(days).tolist() == [4, 3, 3, 2]
+
+
+def test_lots_are_dated_unless_another_one_is_asked_for():
+    days = pd.DatetimeIndex(["2020-12-31", "2021-01-04"])
+    assert VN_RULES.lots("HOSE", days).tolist() == [10, 100] and VN_RULES.lots("UPCOM", days).tolist() == [100, 100]
+    assert MarketRules(lot=1).lots("HOSE", days).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("exchange, reference, band, ceiling, floor", [
+    ("HOSE", 10_030, 0.07, 10_700, 9_330),  # 10,732.1 down to 50; 9,327.9 up to 10
+    ("HOSE", 25_000, 0.07, 26_750, 23_250),
+    ("HOSE", 48_000, 0.07, 51_300, 44_650),  # 51,360 down to 100; 44,640 up to 50
+    ("HOSE", 9_400, 0.07, 10_050, 8_750),  # 10,058 down to 50; 8,742 up to 10
+    ("HNX", 12_300, 0.10, 13_500, 11_100),
+    ("UPCOM", 500, 0.15, 600, 400),  # 75 is less than a tick of 100: one tick all the same
+])
+def test_price_limits_are_the_ends_of_the_band_on_a_tick_inside_it(exchange, reference, band, ceiling, floor):
+    assert price_limits(np.array([reference]), np.array([band]), exchange) == (np.array([ceiling]), np.array([floor]))
+
+
+def test_price_limits_of_an_unknown_reference_are_unknown():
+    assert np.isnan(price_limits(np.array([np.nan]), np.array([0.07]), "HOSE")).all()

@@ -7,12 +7,25 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, pearsonr
+from scipy.stats import binomtest, pearsonr, spearmanr
 
 from vnq_colab.data.forecast import make_forecast
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.metrics import max_drawdown, score, sharpe, summary
+from vnq_colab.evaluation.metrics import (
+    calmar,
+    hit_rate,
+    max_drawdown,
+    price_errors,
+    profit_factor,
+    round_trips,
+    score,
+    sharpe,
+    sortino,
+    summary,
+    turnover,
+    with_outcomes,
+)
 
 
 def panel_of(returns, symbols=("AAA",)):
@@ -48,6 +61,22 @@ def test_score_equals_the_hand_computed_numbers():
     assert (row["mae_1"], row["rmse_1"]) == pytest.approx(((0.02 + 0.02) / 5, np.sqrt(2 * 0.02**2 / 5)))
     assert row["brier"] == pytest.approx((0.16 + 0.16 + 0.36 + 0.16) / 4)
     assert np.isnan([row["accuracy_low"], row["accuracy_high"]]).all()  # no whole independent window
+
+
+def test_score_equals_more_hand_computed_numbers():
+    """Said up, -, down, up, down on days that rose, stayed, fell, fell, fell; outcomes 5, 0, -2, -1, -1 %."""
+    row = score(MODEL, STORY).iloc[0]
+    assert row["balanced_accuracy"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert row["mcc"] == pytest.approx((1 * 2 - 1 * 0) / np.sqrt(2 * 1 * 3 * 2))  # TP 1, TN 2, FP 1, FN 0
+    zero = 0.05**2 + 0.02**2 + 0.01**2 + 0.01**2
+    assert row["r2_zero"] == pytest.approx(1 - (0.05**2 + 0.03**2 + 0.06**2 + 0.04**2) / zero)
+    assert row["log_loss"] == pytest.approx(-(np.log(0.6) + np.log(0.6) + np.log(0.4) + np.log(0.6)) / 4)
+    assert row["mape_5"] == pytest.approx(np.mean([abs(np.exp(miss) - 1) for miss in (0, 0.05, -0.03, 0.06, -0.04)]))
+    assert row["rank_correlation"] == pytest.approx(pearsonr([4, 4, 1.5, 4, 1.5], [5, 4, 1, 2.5, 2.5]).statistic)
+    assert np.isnan([row["correlation_t"], row["rank_correlation_t"]]).all()  # one window gives no t
+    assert (row["mae_2"], row["rmse_2"]) == pytest.approx((0.05 / 5, np.sqrt((0.02**2 + 0.03**2) / 5)))
+    assert row["mae_day_5"] == pytest.approx((0.05 + 0.01 + 0.02) / 5)
+    assert row["rmse_day_5"] == pytest.approx(np.sqrt((0.05**2 + 0.01**2 + 0.02**2) / 5))
 
 
 def test_score_leaves_out_origins_without_an_outcome():
@@ -112,6 +141,53 @@ def test_score_equals_a_second_implementation(market):
         assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(near, abs=0.02)
 
 
+def test_score_equals_scikit_learn_and_scipy_where_they_have_it(market):
+    metrics = pytest.importorskip("sklearn.metrics")
+    panel, forecast = market
+    scores = score(forecast, panel).set_index(["family", "symbol"])
+    for key, rows in with_outcomes(forecast, panel).groupby(["family", "symbol"]):
+        found, days, n = scores.loc[key], rows["actual"].abs() >= FLAT, len(rows) // 5
+        up, said = rows["actual"][days] > 0, rows["mean"][days] > 0
+        assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(up, said))
+        assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(up, said))
+        assert found["log_loss"] == pytest.approx(metrics.log_loss(up, rows["p_up"][days]))
+        assert found["brier"] == pytest.approx(metrics.brier_score_loss(up, rows["p_up"][days]))
+        for step in range(1, 6):
+            names = ("rmse_day_5", "mae_day_5") if step == 5 else (f"rmse_{step}", f"mae_{step}")
+            pair = rows[f"actual_{step}"], rows[f"mean_{step}"]
+            assert found[names[0]] == pytest.approx(metrics.mean_squared_error(*pair) ** 0.5)
+            assert found[names[1]] == pytest.approx(metrics.mean_absolute_error(*pair))
+        prices = np.exp(rows["actual"]), np.exp(rows["mean"])
+        assert found["mape_5"] == pytest.approx(metrics.mean_absolute_percentage_error(*prices))
+        zero = score(pd.concat([forecast, forecast.query("family == 'momentum'").assign(
+            family="zero", mean=0.0, **{f"mean_{step}": 0.0 for step in range(1, 6)})]), panel)
+        zero = zero.set_index(["family", "symbol"]).loc[("zero", key[1])]
+        assert found["r2_zero"] == pytest.approx(1 - (found["rmse_5"] / zero["rmse_5"]) ** 2) and zero["r2_zero"] == 0
+        rank = spearmanr(rows["mean"], rows["actual"].where(days, 0).round(6)).statistic
+        assert found["rank_correlation"] == pytest.approx(rank)
+        for name in ("correlation", "rank_correlation"):
+            assert found[f"{name}_t"] == pytest.approx(found[name] * np.sqrt((n - 2) / (1 - found[name] ** 2)))
+
+
+def test_correlation_t_rarely_finds_what_is_not_there_though_outcomes_overlap():
+    random = np.random.default_rng(7)
+    symbols = [f"S{place:03}" for place in range(400)]
+    panel = panel_of(random.normal(0, 0.02, (400, 260)), symbols)
+    slow = np.cumsum(random.normal(size=(400, 262)), axis=1)[:, 7:]  # a forecast that hardly changes
+    quick = random.normal(size=(400, 255))
+    for means, most in ((slow, 0.12), (quick, 0.02)):
+        scores = score(pd.concat([forecast_of("a", symbol, panel.days[:255], 0.001 * means[place])
+                                  for place, symbol in enumerate(symbols)]), panel)
+        assert (scores["correlation_t"].abs() > 2.01).mean() < most
+
+
+def test_scores_of_an_unchanging_forecast_are_unknown_where_nothing_can_be_known():
+    always = score(forecast_of("majority", "AAA", STORY.days[:5], np.full(5, 0.01)), STORY).iloc[0]
+    assert always["balanced_accuracy"] == 0.5 and np.isnan([always["mcc"], always["rank_correlation"]]).all()
+    fell = score(MODEL.iloc[2:], STORY).iloc[0]  # only days that fell
+    assert np.isnan([fell["balanced_accuracy"], fell["mcc"]]).all() and fell["accuracy"] == pytest.approx(2 / 3)
+
+
 def test_score_of_one_symbol_does_not_depend_on_the_others(market):
     panel, forecast = market
     alone = score(forecast[forecast["symbol"] == "BBB"], panel)
@@ -149,6 +225,33 @@ def test_summary_pools_days_not_symbols(market):
             np.sqrt(np.average(rows["rmse_5"] ** 2, weights=rows["n_days"])))
         assert pooled.loc[family, "correlation"] == rows["correlation"].median()
         assert pooled.loc[family, "above_base_rate"] == (rows["accuracy"] > rows["base_rate"]).sum()
+
+
+def test_summary_pools_the_newer_columns_and_does_without_them(market):
+    scores = score(market[1], market[0])
+    pooled = summary(scores).set_index("family")
+    for family, rows in scores.groupby("family"):
+        assert pooled.loc[family, "crps"] == pytest.approx(np.average(rows["crps"], weights=rows["n_days"]))
+        assert pooled.loc[family, "log_loss"] == pytest.approx(np.average(rows["log_loss"], weights=rows["n_directed"]))
+        assert pooled.loc[family, "rmse_day_5"] ** 2 == pytest.approx(
+            np.average(rows["rmse_day_5"] ** 2, weights=rows["n_days"]))
+        assert pooled.loc[family, "mcc"] == rows["mcc"].median()
+    old = ["family", "symbol", "n_days", "n_directed", "flat_share", "accuracy", "base_rate", "up_share", "rmse_1",
+           "mae_1", "rmse_5", "mae_5", "correlation", "brier"]
+    fewer = summary(scores[old])
+    pd.testing.assert_frame_equal(fewer, summary(scores)[list(fewer.columns)])
+
+
+def test_price_errors_equal_the_hand_computed_vnd():
+    prices = pd.DataFrame({"symbol": "AAA", "date": STORY.days, "close": 10_000.0})
+    found = price_errors(with_outcomes(MODEL, STORY).head(2), prices).iloc[0]
+    wrong = 10_000 * (np.exp(0.05) - 1)  # the first is right, the second says +5 % where nothing moved
+    assert (found["mae_price_5"], found["rmse_price_5"]) == pytest.approx((wrong / 2, wrong / np.sqrt(2)), rel=1e-5)
+    assert found["mape_5"] == pytest.approx((np.exp(0.05) - 1) / 2, rel=1e-5)
+    assert score(MODEL, STORY)["mape_5"][0] == pytest.approx(
+        price_errors(with_outcomes(MODEL, STORY), prices)["mape_5"][0])
+    with pytest.raises(DataError, match="AAA has no close on 2024-01-03"):
+        price_errors(with_outcomes(MODEL, STORY), prices.drop(index=2))
 
 
 def test_summary_of_the_zero_forecast_has_no_accuracy():
@@ -189,3 +292,66 @@ def test_max_drawdown_does_not_depend_on_the_currency(equity, factor):
     falls = [1 - late / early for place, early in enumerate(equity) for late in equity[place:]]
     assert found == pytest.approx(max(falls))
     assert max_drawdown(np.multiply(equity, factor)) == pytest.approx(found)
+
+
+def test_sortino_equals_the_hand_computed_ratio():
+    returns = [0.03, -0.01, 0.0, -0.02]
+    assert sortino(returns) == pytest.approx(np.sqrt(250) * 0.0 / np.sqrt(0.0005 / 4))
+    assert sortino([0.03, -0.01]) == pytest.approx(np.sqrt(250) * 0.01 / np.sqrt(0.0001 / 2))
+    assert np.isnan([sortino([0.01, 0.02]), sortino([0.01]), sortino([])]).all()
+    assert sortino(np.array([[0.03, 0.0], [-0.01, 0.0]]))[0] == sortino([0.03, -0.01])
+
+
+def test_calmar_equals_the_hand_computed_ratio():
+    year = np.concatenate([[100.0], np.full(249, 80.0), [120.0]])  # 250 days on: +20 % a year, a fifth lost between
+    assert calmar(year) == pytest.approx(0.2 / 0.2)
+    two_years = np.concatenate([[100.0], np.full(499, 80.0), [144.0]])
+    assert calmar(two_years) == pytest.approx(0.2 / 0.2)
+    assert np.isnan([calmar([1.0, 2.0]), calmar([1.0])]).all()
+    assert calmar(np.column_stack([year, year[::-1]]))[0] == calmar(year)
+
+
+def test_turnover_of_one_purchase_and_one_sale_of_all_in_a_year_is_one():
+    equity, traded = np.full(250, 100.0), np.zeros(250)
+    traded[[10, 200]] = 100.0
+    assert turnover(traded, equity) == pytest.approx(1)
+    assert turnover(traded[:, None] * [1, 0], equity[:, None] * [1, 1]) == pytest.approx([1, 0])
+    assert np.isnan(turnover([], []))
+
+
+ORDERS = pd.DataFrame(
+    [("AAA", "2024-01-02", "buy", 100, 10.0, 2.0), ("BBB", "2024-01-02", "buy", 10, 50.0, 1.0),
+     ("AAA", "2024-01-08", "sell", 100, 12.0, 3.0), ("BBB", "2024-01-09", "sell", 10, 40.0, 1.0),
+     ("AAA", "2024-01-10", "buy", 100, 9.0, 2.0), ("AAA", "2024-01-15", "sell", 100, 9.0, 2.0),
+     ("BBB", "2024-01-16", "buy", 10, 45.0, 1.0)], columns=["symbol", "date", "side", "shares", "price", "cost"])
+
+
+def test_round_trips_equal_the_hand_computed_trades():
+    trips = round_trips(ORDERS)
+    assert trips["symbol"].tolist() == ["AAA", "AAA", "BBB"]  # what BBB still holds is no trade yet
+    assert trips["profit"].tolist() == [200 - 5, -4, -100 - 2]
+    assert trips["return"].to_numpy() == pytest.approx([195 / 1002, -4 / 902, -102 / 501])
+    assert trips.loc[0, ["bought", "sold"]].tolist() == ["2024-01-02", "2024-01-08"]
+    assert hit_rate(trips["profit"]) == pytest.approx(1 / 3)
+    assert profit_factor(trips["profit"]) == pytest.approx(195 / 106)
+    assert round_trips(ORDERS.head(2)).empty
+
+
+def test_hit_rate_and_profit_factor_at_the_ends():
+    assert np.isnan([hit_rate([]), profit_factor([]), profit_factor([0.0])]).all()
+    assert hit_rate([0.0, 1.0]) == 0.5 and profit_factor([1.0, 2.0]) == np.inf and profit_factor([-1.0]) == 0
+
+
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=40))
+def test_account_ratios_equal_slow_loops(returns):
+    losses = sum(value**2 for value in returns if value < 0)
+    if losses > 1e-12:
+        mean = sum(returns) / len(returns)
+        assert sortino(returns) == pytest.approx(250**0.5 * mean / (losses / len(returns)) ** 0.5, abs=1e-9)
+    equity, deepest, peak = [1.0], 0.0, 1.0
+    for value in returns:
+        equity.append(equity[-1] * (1 + value))
+        peak = max(peak, equity[-1])
+        deepest = max(deepest, 1 - equity[-1] / peak)
+    if deepest > 1e-9:
+        assert calmar(equity) == pytest.approx((equity[-1] ** (250 / len(returns)) - 1) / deepest, rel=1e-6)

@@ -11,8 +11,9 @@ import pytest
 from vnq_colab.data.forecast import HORIZON, make_forecast
 from vnq_colab.data.panel import Panel
 from vnq_colab.evaluation.backtest import backtest
+from vnq_colab.evaluation.chance import random_band
 from vnq_colab.evaluation.gates import Verdict, judge
-from vnq_colab.evaluation.metrics import score
+from vnq_colab.evaluation.metrics import score, with_outcomes
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.layout import FILES
 
@@ -38,7 +39,9 @@ def parts():
     forecast = pd.concat([make_forecast(family, symbol, days[10:190], size * random.normal(0, 1, (180, HORIZON)), scale,
                                         half) for symbol in symbols for family, size in sizes.items()])
     scores, result = score(forecast, panel), backtest(forecast, prices)
-    return {"forecast": forecast, "scores": scores, "result": result, "verdict": judge(scores, result, run_id="run1")}
+    return {"forecast": forecast, "scores": scores, "result": result, "verdict": judge(scores, result, run_id="run1"),
+            "rows": with_outcomes(forecast.assign(low=-0.08, high=0.08), panel),
+            "chance": random_band(result, n_strategies=50)}
 
 
 HISTORY = pd.DataFrame({"symbol": "AAA", "member": 0, "epoch": [1, 2], "train_loss": 1.0, "valid_loss": [2.1, 1.9],
@@ -55,6 +58,17 @@ def folder(parts, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_tests_skill_over_all_symbols_and_says_what_luck_would_have_done(page):
+    assert "Skill, over all symbols" in page and "Diebold and Mariano" in page and "rank correlation" in page
+    assert "intervals that promise 90% held" in page and "Of 50 random strategies" in page
+
+
+def test_report_without_outcomes_or_luck_is_still_a_report(parts, tmp_path):
+    few = {name: part for name, part in parts.items() if name not in ("rows", "chance")}
+    text = write_report(tmp_path, title="Report", facts={}, history=HISTORY, **few).read_text(encoding="utf-8")
+    assert "Skill, over all symbols" not in text and "random strategies" not in text and "Gate by gate" in text
 
 
 def test_report_writes_the_files_of_the_layout_and_no_other(folder):

@@ -261,7 +261,8 @@ def _code(session: "Session") -> int:
 
 
 def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[str, Any]:
-    chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage}
+    chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage,
+                              "position": options.position}
     if options.first or options.last:
         test = session.days["splits"]["test"]
         chosen["days"] = (options.first or test["first"], options.last or test["last"])

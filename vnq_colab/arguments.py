@@ -111,6 +111,8 @@ def judge_flags(sub: Parser) -> None:
     sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
     sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
     sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
+    sub.add_argument("--position", type=float, default=1.0, metavar="FRACTION",
+                     help="the most of an account that is put into its symbol (default: 1)")
     sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
 
 

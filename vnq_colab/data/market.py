@@ -24,6 +24,7 @@ VN102: tuple[str, ...] = tuple(
 )
 
 EXCHANGES = ("HOSE", "HNX", "UPCOM")
+TODAYS_LOT = 100  # [shares] on all three exchanges; `lot` knows the earlier ones
 LONG_HALT_SESSIONS = 25  # memory: after so many sessions without a trade the first day's band applies again
 
 
@@ -65,6 +66,9 @@ RULES = (
         Rule("sellable at the open", name, "2000-07-28", 4, "trading days", "T+3 until 2015-12-31"),
         Rule("sellable at the open", name, "2016-01-01", 3, "trading days", "T+2, end of day, from 2016-01-01"),
         Rule("sellable at the open", name, "2022-08-29", 3, "trading days", "T+2 from 13:00, from 2022-08-29"),
+        Rule("sellable at the close", name, "2000-07-28", 4, "trading days", "T+3 until 2015-12-31"),
+        Rule("sellable at the close", name, "2016-01-01", 3, "trading days", "T+2, end of day, from 2016-01-01"),
+        Rule("sellable at the close", name, "2022-08-29", 2, "trading days", "T+2 from 13:00, from 2022-08-29"),
         Rule("broker's fee", name, "2000-07-28", 0.0015, "of each trade", "about what brokers take in 2026"),
         Rule("tax on sales", name, "2000-07-28", 0.001, "of the sale", _NOW),
         Rule("tax on cash dividends", name, "2000-07-28", 0.05, "of the dividend", _NOW),
@@ -79,7 +83,7 @@ class MarketRules:
     fee: float = 0.0015  # [fraction of the trade] broker, each side
     sale_tax: float = 0.001  # [fraction of the sale]
     slippage: float = 0.002  # [fraction of the price] paid against the trader, each side
-    lot: int = 100  # [shares]
+    lot: int = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
 
     def __post_init__(self) -> None:
         for name in ("fee", "sale_tax", "slippage"):
@@ -102,6 +106,14 @@ class MarketRules:
     def sellable_after(self, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]` int: a purchase at the open of this day can be sold from the open that many trading days later."""
         return in_force("sellable at the open", "HOSE", days).astype(int)
+
+    def sellable_at_close_after(self, days: pd.DatetimeIndex) -> np.ndarray:
+        """`[days]` int: the same for a sale at the close; since 2022-08-29 that of T+2, before the open of T+3."""
+        return in_force("sellable at the close", "HOSE", days).astype(int)
+
+    def lots(self, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
+        """`[days]` int: the dated lot of the exchange [shares]; `self.lot` where that is not today's."""
+        return lot(exchange, days) if self.lot == TODAYS_LOT else np.full(len(days), self.lot)
 
 
 VN_RULES = MarketRules()
@@ -134,6 +146,18 @@ def tick(price: np.ndarray, exchange: str) -> np.ndarray:
         levels, steps = np.array(HOSE_TICKS).T
         return steps[np.searchsorted(levels, price, side="right") - 1]
     return np.full(np.shape(price), 100.0)
+
+
+def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str) -> tuple[np.ndarray, np.ndarray]:
+    """`[...] -> [...], [...]`: ceiling and floor [VND] of a raw reference price; NaN where that is not known.
+
+    The band's ends, rounded to a tick into the band, and at least one tick from the reference (memory).
+    """
+    high, low = reference * (1 + band), reference * (1 - band)
+    step, step_low = tick(high, exchange), tick(low, exchange)
+    ceiling = np.maximum(np.floor(high / step + 1e-9) * step, reference + tick(reference, exchange))
+    floor = np.minimum(np.ceil(low / step_low - 1e-9) * step_low, reference - tick(reference, exchange))
+    return ceiling, floor
 
 
 def trading_days(prices: pd.DataFrame) -> pd.DatetimeIndex:

@@ -11,10 +11,11 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, SessionError, VnqError, name_a_few
+from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
-from vnq_colab.training.forecasting import load_forecaster
+from vnq_colab.training.forecasting import fit_calibration, load_forecaster
 from vnq_colab.training.parts import whole_run
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import refit as train_again
@@ -42,7 +43,12 @@ class Bundle:
 
     def predict(self, panel: Panel, days: "pd.DatetimeIndex | list[str]") -> pd.DataFrame:
         """The Forecast of all its symbols from the evenings of `days`; a symbol absent on a day gives no row."""
-        return self.forecaster.predict(panel, np.asarray(panel.days.isin(pd.DatetimeIndex(days))))
+        return self._predict(self.forecaster, panel, np.asarray(panel.days.isin(pd.DatetimeIndex(days))))
+
+    def _predict(self, forecaster: Forecaster, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
+        """With `p_up` and the intervals `low`, `high` as they were calibrated on the judged run's validation days."""
+        forecast, stored = forecaster.predict(panel, origins), self.manifest.get("calibration")
+        return Calibration.from_dict(stored).apply(forecast) if stored else forecast
 
     def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
         """The Forecast of all its symbols from the last day of a price table, with each symbol's `decision`.
@@ -57,7 +63,7 @@ class Bundle:
         forecaster = self.forecaster.select(known) if missing else self.forecaster
         origins = np.zeros(len(panel.days), dtype=bool)
         origins[-1] = True
-        forecast = forecaster.predict(panel, origins)
+        forecast = self._predict(forecaster, panel, origins)
         forecast.insert(3, "decision", forecast["symbol"].map(self.decisions))
         return forecast
 
@@ -93,7 +99,8 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
     folder = session.ws.model_folder(session.run_id)
     forecaster = forecaster.as_exported()
     forecaster.save(folder)
-    manifest = _manifest(session, forecaster, verdict, folder, trained_to)
+    manifest = _manifest(session, forecaster, verdict, folder, trained_to) | {
+        "calibration": fit_calibration(session).to_dict()}
     write_sealed(folder / "manifest.json", manifest)
     write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
     return load_bundle(folder)

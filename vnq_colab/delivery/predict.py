@@ -23,7 +23,7 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     """The table of the accepted symbols (all with `everyone`), best first, and warnings.
 
     `as_of` leaves out every later day, as if it were that evening. Columns: symbol, date, decision, p_up, expected
-    5-day return [%] and its spread [%].
+    5-day return [%], its spread [%], and the ends of the interval that holds nine of ten outcomes [%].
     """
     if as_of is not None:
         prices = up_to(prices, to_day(as_of))
@@ -51,6 +51,8 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     table = forecast[["symbol", "date", "decision", "p_up"]].copy()
     table["expected 5-day return [%]"] = 100 * np.expm1(forecast["mean"])
     table["spread [%]"] = 100 * forecast["scale"]
+    if "low" in forecast:
+        table["low [%]"], table["high [%]"] = (100 * np.expm1(forecast[name]) for name in ("low", "high"))
     return table.sort_values("p_up", ascending=False, ignore_index=True), warnings
 
 

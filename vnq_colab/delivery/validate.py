@@ -11,8 +11,9 @@ from vnq_colab.data.prepared import Prepared, load_prepared
 from vnq_colab.data.splits import Splits, to_day
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import Backtest, backtest
+from vnq_colab.evaluation.chance import Chance, random_band
 from vnq_colab.evaluation.gates import Verdict, judge
-from vnq_colab.evaluation.metrics import score
+from vnq_colab.evaluation.metrics import score, with_outcomes
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.forecasting import forecast
@@ -28,23 +29,26 @@ class Validation:
     forecast: pd.DataFrame
     scores: pd.DataFrame
     result: Backtest
+    chance: Chance
     verdict: Verdict
     report: Path
 
     def __repr__(self) -> str:
-        return f"{self.verdict!r}\n{self.result!r}\nreport: {self.report}"
+        return f"{self.verdict!r}\n{self.result!r}\n{self.chance!r}\nreport: {self.report}"
 
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
              days: "str | tuple[str, str]" = "test", walk_forward: int = 0, hours: float | None = None,
-             capital: float | None = None, slippage: float | None = None, quiet: bool = False) -> Validation:
+             capital: float | None = None, slippage: float | None = None, position: float = 1.0,
+             quiet: bool = False) -> Validation:
     """Judges every finished symbol of a run on its test days and writes `reports/<run_id>/`.
 
     `prepared` spares reading the run's data again. `days` is a pair of dates for other days than the test days; they
     must not begin before them, and their report goes to `reports/<run_id>/<from>_<to>/`: the run's verdict stays.
     With `walk_forward` folds the run's config is trained anew before each of so many stretches of the second half of
     all days, at most for `hours`, and judged on all of them; its verdict is then the run's. `capital` [VND] is each
-    symbol's own account in the backtest, `slippage` [fraction of the price] what a fill costs.
+    symbol's own account in the backtest, `position` [fraction] the most of it that is put into the symbol, `slippage`
+    [fraction of the price] what a fill costs.
     """
     session = whole_run(session)
     prepared = prepared or load_prepared(session.ws, session.data_id)
@@ -68,8 +72,11 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     everyone = check_forecast(pd.concat(tables, ignore_index=True))
     ours = everyone[everyone["family"] == session.family]
     scores = score(everyone, prepared.panel)
+    rows = with_outcomes(everyone, prepared.panel)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
-    result = backtest(ours, prepared.prices, rules, **({} if capital is None else {"capital": capital}))
+    result = backtest(ours, prepared.prices, rules, index=prepared.index, position=position,
+                      **({} if capital is None else {"capital": capital}))
+    chance = random_band(result, kind="rotations")  # the symbols come and go together, as ours do
     verdict = judge(scores, result, gates=gates, run_id=session.run_id)
     first, last = ours["date"].min(), ours["date"].max()
     facts = {
@@ -86,5 +93,5 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     }
     report = write_report(folder, title=f"Validation of {session.run_id}",
                           facts=facts, forecast=everyone, scores=scores, result=result, verdict=verdict,
-                          history=session.history, note=session.note)
-    return Validation(everyone, scores, result, verdict, report)
+                          history=session.history, rows=rows, chance=chance, note=session.note)
+    return Validation(everyone, scores, result, chance, verdict, report)

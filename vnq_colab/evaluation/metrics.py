@@ -6,22 +6,42 @@ import pandas as pd
 from vnq_colab.data.forecast import HORIZON, check_forecast
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
-from vnq_colab.evaluation.significance import wilson_interval
-
-TRADING_DAYS = 250  # per year in Vietnam: 247 to 252 in 2016-2025
+from vnq_colab.evaluation.probability import crps_normal, log_loss_of
+from vnq_colab.evaluation.significance import TRADING_DAYS, wilson_interval
 
 
 def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     """One row per family and symbol: its accuracy, errors and correlation beside what a guess would reach.
 
+    Scored are the rows of `with_outcomes`. All shares are fractions, all errors [log return]. Days: `n_days` scored;
+    `flat_share` of them with an unchanged price, left out of everything about direction; `n_directed`, the others on
+    which `mean` is not exactly 0; `n_independent` = n_directed / horizon, rounded down, because 5-day outcomes of
+    neighbouring days overlap.
+
+    Direction: `accuracy` of the sign of `mean` on the directed days (NaN without any, as for the zero forecast);
+    `accuracy_low` and `accuracy_high`, the 95 % Wilson interval on n_independent; `base_rate`, the share of the more
+    frequent direction; `up_share`; `balanced_accuracy`, the mean of the accuracies on days that rose and on days that
+    fell (NaN when there are not both); `mcc`, Matthews' correlation of said and seen direction (NaN when one never
+    changes; Matthews 1975, BBA 405(2)).
+
+    Size: `rmse_k mae_k` of the k-th next day, k = 1 to 4, and of the 5-day sum for k = 5; `rmse_day_5 mae_day_5` of the
+    fifth day alone; `mape_5`, the mean of |forecast price / price - 1| in 5 days (an error relative to a *return* has
+    no meaning near 0); `r2_zero` = 1 - sum of squared 5-day errors / that of the zero forecast (Gu, Kelly & Xiu 2020,
+    RFS 33(5)). Information coefficient: `correlation` of `mean` with the outcome, and `rank_correlation` (Spearman;
+    equal outcomes tie), NaN when one is constant; `correlation_t` and `rank_correlation_t` = r √((n - 2) / (1 - r²))
+    with n = n_days / horizon, which overlap cannot inflate, however slowly `mean` moves.
+
+    Probability: `brier` (Brier 1950, MWR 78(1)) and `log_loss` of `p_up` where the price moved; `crps` of the normal
+    distribution of `mean` and `scale`.
+    """
+    return _measure(with_outcomes(forecast, panel))
+
+
+def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """The rows of a forecast that can be scored, with `actual_1 .. actual_5` and their sum `actual` [log return].
+
     A day counts for a symbol when its outcome is known and every family that forecasts the symbol has forecast that
-    day, so that families are compared on the same days. Columns: `n_days` scored; `flat_share` of them with an
-    unchanged price, left out of everything about direction; `n_directed`, the others on which `mean` is not exactly 0;
-    `accuracy` of the sign of `mean` on those (NaN without any, as for the zero forecast); `n_independent` =
-    n_directed / horizon, rounded down, because 5-day outcomes of neighbouring days overlap; `accuracy_low` and
-    `accuracy_high`, the 95 % Wilson interval on so many windows; `base_rate`, the share of the more frequent direction;
-    `up_share`; `rmse_1 mae_1` of the next day and `rmse_5 mae_5` of the 5-day sum [log return]; `correlation` of `mean`
-    with the outcome (NaN when one is constant); `brier` of `p_up`. All shares are fractions.
+    day, so that families are compared on the same days. Raises DataError when no day is left.
     """
     forecast = check_forecast(forecast)
     unknown = [symbol for symbol in forecast["symbol"].unique() if symbol not in set(panel.symbols)]
@@ -35,66 +55,117 @@ def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
         raise DataError(f"forecast: no day from {forecast['date'].min():%Y-%m-%d} to {forecast['date'].max():%Y-%m-%d} "
                         f"has an outcome and all families; the panel ends {panel.days[-1]:%Y-%m-%d} and an outcome "
                         f"needs {HORIZON} more days. Forecast earlier days, or wait.")
-    return _measure(rows)
+    return rows
 
 
 def _measure(rows: pd.DataFrame) -> pd.DataFrame:
     """Scores of rows that hold a forecast and its outcome."""
-    keys = [rows["family"], rows["symbol"]]
-    mean, actual = rows["mean"], rows["actual"]
-    moved, up = actual.abs() >= FLAT, actual >= FLAT
+    keys = rows.groupby(["family", "symbol"], sort=True)
+    place, n_groups = keys.ngroup().to_numpy(), keys.ngroups  # groups are numbered in the order of the result
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(place, values, n_groups)  # [groups]
+
+    mean, actual = rows["mean"].to_numpy(), rows["actual"].to_numpy()
+    moved, up, rises = np.abs(actual) >= FLAT, actual >= FLAT, mean > 0
     directed = moved & (mean != 0)
-    error_1, error_5 = rows["mean_1"] - rows["actual_1"], mean - actual
-    of_mean, of_actual = (value - value.groupby(keys).transform("mean") for value in (mean, actual))
-    parts = pd.DataFrame({
-        "n_days": 1, "n_moved": moved, "n_up": up, "n_directed": directed,
-        "right": directed & ((mean > 0) == up), "brier": (rows["p_up"] - up) ** 2 * moved,
-        "rmse_1": error_1**2, "mae_1": error_1.abs(), "rmse_5": error_5**2, "mae_5": error_5.abs(),
-        "product": of_mean * of_actual, "mean_square": of_mean**2, "actual_square": of_actual**2,
-    })
-    total = parts.groupby(keys).sum()
-    both = pd.DataFrame({"mean": mean, "actual": actual}).groupby(keys)
-    varies = (both.max() > both.min()).all(axis=1)
-    days, moved, directed = total["n_days"], total["n_moved"], total["n_directed"]
-    accuracy, up_share = total["right"] / directed, total["n_up"] / moved
-    windows = directed // HORIZON
-    low, high = wilson_interval(accuracy * windows, windows)
-    scores = pd.DataFrame({
-        "n_days": days, "n_independent": windows, "n_directed": directed, "flat_share": 1 - moved / days,
-        "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
-        "base_rate": np.maximum(up_share, 1 - up_share), "up_share": up_share,
-        "rmse_1": np.sqrt(total["rmse_1"] / days), "mae_1": total["mae_1"] / days,
-        "rmse_5": np.sqrt(total["rmse_5"] / days), "mae_5": total["mae_5"] / days,
-        "correlation": (total["product"] / np.sqrt(total["mean_square"] * total["actual_square"])).where(varies),
-        "brier": total["brier"] / moved,
-    })
-    return scores.reset_index()
+    days, n_moved, n_directed = (total(part).astype("int64") for part in (np.ones(len(rows)), moved, directed))
+    right, n_up, said_up = total(directed & (rises == up)), total(directed & up), total(directed & rises)
+    both_up, windows = total(directed & rises & up), n_directed // HORIZON
+    n_down, said_down = n_directed - n_up, n_directed - said_up
+    scores = keys.size().index.to_frame(index=False)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN: not known
+        accuracy, up_share = right / n_directed, total(up) / n_moved
+        low, high = wilson_interval(accuracy * windows, windows)
+        columns = {
+            "n_days": days, "n_independent": windows, "n_directed": n_directed, "flat_share": 1 - n_moved / days,
+            "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
+            "base_rate": np.maximum(up_share, 1 - up_share), "up_share": up_share,
+            "balanced_accuracy": (both_up / n_up + (right - both_up) / n_down) / 2,
+            "mcc": (both_up * n_directed - n_up * said_up) / np.sqrt(n_up * n_down * said_up * said_down),
+        }
+        errors = {f"{step}": rows[f"mean_{step}"] - rows[f"actual_{step}"] for step in range(1, HORIZON)}
+        errors |= {f"{HORIZON}": mean - actual, f"day_{HORIZON}": rows[f"mean_{HORIZON}"] - rows[f"actual_{HORIZON}"]}
+        for name, error in errors.items():
+            columns[f"rmse_{name}"] = np.sqrt(total(error**2) / days)
+            columns[f"mae_{name}"] = total(np.abs(error)) / days
+        columns["mape_5"] = total(np.abs(np.expm1(mean - actual))) / days
+        columns["r2_zero"] = 1 - total((mean - actual) ** 2) / total(actual**2)
+        ranks = pd.DataFrame({"mean": mean, "actual": to_rank(actual)}).groupby(place).rank()
+        for name, pair in (("", (mean, actual)), ("rank_", (ranks["mean"].to_numpy(), ranks["actual"].to_numpy()))):
+            found = correlation_within(*pair, place, n_groups)
+            columns[f"{name}correlation"] = found
+            freedom = np.where(days // HORIZON > 2, days // HORIZON - 2.0, np.nan)
+            columns[f"{name}correlation_t"] = found * np.sqrt(freedom / (1 - found**2))
+        columns["brier"] = total((rows["p_up"].to_numpy() - up) ** 2 * moved) / n_moved
+        columns["log_loss"] = total(log_loss_of(rows["p_up"], up) * moved) / n_moved
+        columns["crps"] = total(crps_normal(actual, mean, rows["scale"].to_numpy())) / days
+    return scores.assign(**columns)
+
+
+def to_rank(actual: np.ndarray) -> np.ndarray:
+    """Outcomes [log return] for ranking: equal price changes tie, although sums of floats are not equal."""
+    return np.where(np.abs(actual) >= FLAT, np.round(actual, 6), 0.0)
+
+
+def correlation_within(x: np.ndarray, y: np.ndarray, place: np.ndarray, n_groups: int) -> np.ndarray:
+    """`[rows] × 3 -> [groups]`: Pearson's correlation within each group; NaN where one is constant."""
+    n = np.bincount(place, minlength=n_groups)
+    around, varies = [], np.ones(n_groups, dtype=bool)
+    for values in (x, y):
+        around.append(values - (np.bincount(place, values, n_groups) / n)[place])
+        most, least = np.full(n_groups, -np.inf), np.full(n_groups, np.inf)
+        np.maximum.at(most, place, values)
+        np.minimum.at(least, place, values)
+        varies &= most > least
+    product, x_square, y_square = (np.bincount(place, part, n_groups) for part in
+                                   (around[0] * around[1], around[0] ** 2, around[1] ** 2))
+    found = product / np.sqrt(x_square * y_square)
+    return np.where(varies, np.clip(found, -1, 1), np.nan)
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per family: shares and errors pooled over all days of all symbols, and the median correlation.
+    """One row per family: shares and errors pooled over all days of all symbols, and median correlations.
 
-    `base_rate` pools each symbol's own base rate. There is no interval: symbols move together, so the days of many
-    symbols are far from independent.
+    `base_rate` pools each symbol's own base rate. Balanced accuracy and Matthews' correlation are the median symbol's
+    too. There is no interval: symbols move together, so the days of many symbols are far from independent; the module
+    `skill` has intervals that know.
     """
     moved = scores["n_days"] * (1 - scores["flat_share"])
-    pooled = pd.DataFrame({
-        "family": scores["family"], "n_symbols": 1, "n_days": scores["n_days"], "n_directed": scores["n_directed"],
-        "moved": moved, "accuracy": scores["accuracy"] * scores["n_directed"],
-        "above_base_rate": scores["accuracy"] > scores["base_rate"],
-        "base_rate": scores["base_rate"] * moved, "up_share": scores["up_share"] * moved,
-        "brier": scores["brier"] * moved,
-        "rmse_1": scores["rmse_1"] ** 2 * scores["n_days"], "mae_1": scores["mae_1"] * scores["n_days"],
-        "rmse_5": scores["rmse_5"] ** 2 * scores["n_days"], "mae_5": scores["mae_5"] * scores["n_days"],
-    }).groupby("family").sum()
-    pooled["accuracy"] /= pooled["n_directed"]
-    for name in ("base_rate", "up_share", "brier"):
-        pooled[name] /= pooled["moved"]
-    for name in ("rmse_1", "mae_1", "rmse_5", "mae_5"):
-        pooled[name] /= pooled["n_days"]
-    pooled[["rmse_1", "rmse_5"]] **= 0.5
-    pooled["correlation"] = scores.groupby("family")["correlation"].median()
-    return pooled.drop(columns=["moved", "n_directed"]).reset_index()
+    weights = {"accuracy": scores["n_directed"]} | dict.fromkeys(("base_rate", "up_share", "brier", "log_loss"), moved)
+    errors = [name for name in scores.columns if name.startswith(("rmse_", "mae_", "mape_")) or name == "crps"]
+    weights |= dict.fromkeys(errors, scores["n_days"])
+    weights = {name: weight for name, weight in weights.items() if name in scores.columns}
+    family = scores["family"]
+    pooled = pd.DataFrame({"n_symbols": 1, "n_days": scores["n_days"],
+                           "above_base_rate": scores["accuracy"] > scores["base_rate"]}).groupby(family).sum()
+    for name, weight in weights.items():
+        power = 2 if name.startswith("rmse_") else 1
+        total = (scores[name] ** power * weight).groupby(family).sum()
+        pooled[name] = (total / weight.groupby(family).sum()) ** (1 / power)
+    for name in ("correlation", "rank_correlation", "balanced_accuracy", "mcc"):
+        if name in scores.columns:
+            pooled[name] = scores.groupby("family")[name].median()
+    return pooled.reset_index()
+
+
+def price_errors(table: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
+    """One row per family and symbol: how far the price in 5 days was from the forecast one, in adjusted VND.
+
+    The forecast price is close × exp(mean), that of the median path. Columns: `rmse_price_5`, `mae_price_5` [VND];
+    `mape_5` [fraction of the price that came]. Prices of the past are adjusted, so VND of early days are smaller than
+    what was paid then; percentages are not touched by that.
+    """
+    rows = table.merge(prices[["symbol", "date", "close"]], on=["symbol", "date"], how="left")
+    if rows["close"].isna().any():
+        lost = rows[rows["close"].isna()].iloc[0]
+        raise DataError(f"prices: {lost['symbol']} has no close on {lost['date']:%Y-%m-%d}, which the forecast has. "
+                        "Take the prices that were forecast.")
+    came = rows["close"] * np.exp(rows["actual"])
+    miss = rows["close"] * np.exp(rows["mean"]) - came
+    parts = pd.DataFrame({"rmse_price_5": miss**2, "mae_price_5": miss.abs(), "mape_5": miss.abs() / came})
+    found = parts.groupby([rows["family"], rows["symbol"]]).mean()
+    return found.assign(rmse_price_5=np.sqrt(found["rmse_price_5"])).reset_index()
 
 
 def sharpe(daily_returns: np.ndarray) -> np.ndarray:
@@ -121,3 +192,77 @@ def max_drawdown(equity: np.ndarray) -> np.ndarray:
     if len(equity) < 2:
         return np.full(equity.shape[1:], np.nan)[()]
     return (1 - equity / np.maximum.accumulate(equity, axis=0)).max(axis=0)
+
+
+def sortino(daily_returns: np.ndarray) -> np.ndarray:
+    """`[days, ...] -> [...]`: mean over downside deviation of daily returns, times √250; the target is 0.
+
+    Downside deviation: root of the mean over *all* days of min(return, 0)². NaN for fewer than two days and without a
+    losing day. Source: Sortino & Price 1994, Journal of Investing 3(3).
+    """
+    daily_returns = np.asarray(daily_returns, "float64")
+    if len(daily_returns) < 2:
+        return np.full(daily_returns.shape[1:], np.nan)[()]
+    downside = np.sqrt((np.minimum(daily_returns, 0) ** 2).mean(axis=0))
+    return np.sqrt(TRADING_DAYS) * daily_returns.mean(axis=0) / np.where(downside > 0, downside, np.nan)
+
+
+def calmar(equity: np.ndarray) -> np.ndarray:
+    """`[days, ...] -> [...]`: compound return a year over the maximum drawdown of the whole span.
+
+    (last / first) ^ (250 / (days - 1)) - 1, over `max_drawdown`; `equity` is positive [VND]. NaN for fewer than two
+    days and for an account that never fell. Source: Young 1991, Futures 20(1), there over 36 months.
+    """
+    equity = np.asarray(equity, "float64")
+    fall = max_drawdown(equity)
+    if len(equity) < 2:
+        return fall
+    yearly = (equity[-1] / equity[0]) ** (TRADING_DAYS / (len(equity) - 1)) - 1
+    return yearly / np.where(fall > 0, fall, np.nan)
+
+
+def turnover(traded: np.ndarray, equity: np.ndarray) -> np.ndarray:
+    """`[days, ...], [days, ...] -> [...]`: how often a year the whole account is bought and sold again.
+
+    `traded` is the value of all purchases plus all sales of a day, `equity` the account that day, both [VND]:
+    250 × mean over days of traded / (2 equity). All in and all out once in 250 days is 1. NaN without a day.
+    """
+    traded, equity = np.asarray(traded, "float64"), np.asarray(equity, "float64")
+    if not len(traded):
+        return np.full(traded.shape[1:], np.nan)[()]
+    return TRADING_DAYS * (traded / (2 * equity)).mean(axis=0)
+
+
+def round_trips(orders: pd.DataFrame) -> pd.DataFrame:
+    """The closed trades of a backtest's `orders`: `symbol, bought, sold` (dates), `profit` [VND], `return` [fraction].
+
+    A symbol's account buys and then sells all; profit = sale - purchase - both costs, return = profit over purchase and
+    its cost. What is still held at the end is not a trade yet.
+    """
+    value = orders["shares"] * orders["price"]
+    sold = orders["side"] == "sell"
+    rows = pd.DataFrame({"symbol": orders["symbol"], "date": orders["date"], "side": orders["side"],
+                         "cash": np.where(sold, value - orders["cost"], value + orders["cost"])})
+    rows = rows.sort_values(["symbol", "date"], kind="stable")
+    rows["trip"] = rows.groupby(["symbol", "side"]).cumcount()
+    buys, sells = (rows[rows["side"] == side] for side in ("buy", "sell"))
+    both = buys.merge(sells, on=["symbol", "trip"], suffixes=("_in", "_out"))
+    profit = both["cash_out"] - both["cash_in"]
+    return pd.DataFrame({"symbol": both["symbol"], "bought": both["date_in"], "sold": both["date_out"],
+                         "profit": profit, "return": profit / both["cash_in"]})
+
+
+def hit_rate(profits: np.ndarray) -> float:
+    """Share of closed trades that gained something after costs; a trade of exactly 0 did not. NaN without a trade."""
+    profits = np.asarray(profits, "float64")
+    return float((profits > 0).mean()) if profits.size else np.nan
+
+
+def profit_factor(profits: np.ndarray) -> float:
+    """All gains of closed trades over all losses, both positive: above 1 is a profit; infinite without a loss.
+
+    NaN without a trade, and where nothing was gained or lost. Source: the usage of trading platforms; no paper has it.
+    """
+    profits = np.asarray(profits, "float64")
+    gains, losses = profits[profits > 0].sum(), -profits[profits < 0].sum()
+    return float(gains / losses) if losses > 0 else (np.inf if gains > 0 else np.nan)

@@ -22,6 +22,8 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.backtest import DEFAULT_FAMILY, Backtest
+from vnq_colab.evaluation.chance import Chance
+from vnq_colab.evaluation.probability import reliability_curve
 
 # Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
@@ -110,17 +112,38 @@ def _by_epoch(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return history.groupby(["symbol", "epoch"], as_index=False)["ratio"].mean(), by_epoch
 
 
-def equity(result: Backtest, *, note: str = "") -> Figure:
-    """Mean account by day, strategy beside buy-and-hold, both after costs."""
+def equity(result: Backtest, chance: Chance | None = None, *, note: str = "") -> Figure:
+    """Mean account by day after costs, beside buy-and-hold, the index when it is known, and the random strategies."""
     figure, axes = _chart(3.4, "Mean account after costs", note)
     day = result.equity.index.to_numpy()
-    lines = (("strategy", result.family, BLUE, "-"), ("buy_and_hold", "buy and hold", ORANGE, "--"))
+    if chance is not None:
+        low, high = (chance.equity[name].to_numpy() / 1e6 for name in ("p5", "p95"))
+        axes.fill_between(day, low, high, color="#E3E3E3", label="90% of random strategies", zorder=0)
+    lines = (("strategy", result.family, BLUE, "-"), ("buy_and_hold", "buy and hold", ORANGE, "--"),
+             ("index", "market index", INK, ":"))
     for column, label, colour, style in lines:
-        axes.plot(day, result.equity[column].to_numpy() / 1e6, style, color=colour, linewidth=1.7, label=label)
+        if column in result.equity:
+            axes.plot(day, result.equity[column].to_numpy() / 1e6, style, color=colour, linewidth=1.7, label=label)
     axes.axhline(result.capital / 1e6, color=GREY, linewidth=0.8, zorder=0)
     axes.set(ylabel="Value [million VND]")
     axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
     axes.xaxis.get_offset_text().set_size(8.5)
+    axes.grid(color="#E3E3E3", linewidth=0.7)
+    figure.legend(**LEGEND)
+    return figure
+
+
+def reliability(rows: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note: str = "") -> Figure:
+    """How often the price rose in bins of equally many forecasts, over the mean `p_up` there; `rows` have outcomes."""
+    curve = reliability_curve(rows[rows["family"] == family])
+    if curve.empty:
+        raise DataError(f"rows: nothing of {family!r} has a direction that could be right or wrong.")
+    figure, axes = _chart(3.4, f"Reliability of p_up of {family}", note)
+    x, y, low, high = (100 * curve[name].to_numpy() for name in ("p_up", "up_share", "up_low", "up_high"))
+    ends = [min(x.min(), low.min()), max(x.max(), high.max())]
+    axes.plot(ends, ends, "--", color=GREY, linewidth=1, label="as forecast")
+    axes.errorbar(x, y, [y - low, high - y], fmt="o", color=BLUE, markersize=4, linewidth=1, label="what happened")
+    axes.set(xlabel="Forecast p_up [%]", ylabel="Rose within 5 days [%]")
     axes.grid(color="#E3E3E3", linewidth=0.7)
     figure.legend(**LEGEND)
     return figure

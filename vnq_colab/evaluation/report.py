@@ -12,10 +12,14 @@ import pandas as pd
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
+from vnq_colab.evaluation.chance import Chance
 from vnq_colab.evaluation.gates import DECISIONS, N_SIMULATED, Verdict
 from vnq_colab.evaluation.metrics import summary
+from vnq_colab.evaluation.probability import interval_coverage
+from vnq_colab.evaluation.skill import compare, information_coefficient
 from vnq_colab.files import write_atomic
 
+COVERAGE = 0.9  # that calibrated intervals promise
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #5b6670; --line: #dfe3e7; }
 * { box-sizing: border-box; }
@@ -54,18 +58,24 @@ ul { margin: 0; padding-left: 20px; } li { margin-bottom: 6px; max-width: 75ch; 
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: pd.DataFrame, scores: pd.DataFrame,
-                 result: Backtest, verdict: Verdict, history: Any, note: str = "") -> Path:
-    """Writes report.html with verdict.json, scores.parquet, forecast.parquet and three PNG plots; gives back its path.
+                 result: Backtest, verdict: Verdict, history: Any, rows: pd.DataFrame | None = None,
+                 chance: Chance | None = None, note: str = "") -> Path:
+    """Writes report.html with verdict.json, the tables as parquet and three PNG plots; gives back its path.
 
     `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
-    market: these are not real prices"; `history` as in `plots.learning_curves`. The page needs no network.
+    market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of
+    `metrics.with_outcomes`, for tests over all symbols at once; `chance` are the random strategies. The page needs no
+    network.
     """
     folder = Path(folder)
     draw = {
         "symbol_accuracy": lambda: plots.symbol_accuracy(scores, result.family, note=note),
         "learning_curves": lambda: plots.learning_curves(history, note=note),
-        "equity": lambda: plots.equity(result, note=note),
+        "reliability": lambda: plots.reliability(rows, result.family, note=note),
+        "equity": lambda: plots.equity(result, chance, note=note),
     }
+    if rows is None:
+        del draw["reliability"]
     images: dict[str, bytes | str] = {}
     for name, figure in draw.items():
         try:
@@ -74,16 +84,17 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: p
             images[name] = str(error)
             continue
         write_atomic(folder / f"{name}.png", lambda file, image=images[name]: file.write(image))
-    for name, table in (("scores", scores), ("forecast", forecast)):
+    tables = {"scores": scores, "forecast": forecast, "orders": result.orders}
+    for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     verdict.save(folder / "verdict.json")
-    page = _page(title, facts, scores, result, verdict, images, note).encode("utf-8")
+    page = _page(title, facts, scores, result, rows, chance, verdict, images, note).encode("utf-8")
     write_atomic(folder / "report.html", lambda file: file.write(page))
     return folder / "report.html"
 
 
-def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backtest, verdict: Verdict,
-          images: dict[str, bytes | str], note: str) -> str:
+def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backtest, rows: pd.DataFrame | None,
+          chance: Chance | None, verdict: Verdict, images: dict[str, bytes | str], note: str) -> str:
     days, counts = result.equity.index, verdict.summary["decisions"]
     numbers = "".join(f'<span class="{name}"><b>{counts[name]}</b>{name}</span>' for name in DECISIONS)
     return f"""<!DOCTYPE html>
@@ -108,10 +119,12 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
           "Accuracy of the sign of the 5-day forecast on days whose price moved. The base rate is what always naming "
           "the more frequent direction reaches. Intervals count non-overlapping 5-day windows only.")}
 <section class="card"><h2>The model and its opponents, same days</h2>{_opponents(scores, result.family)}</section>
+{_skill(rows, result.family, images) if rows is not None else ""}
 <section class="card"><h2>Gate by gate</h2>{_gates(verdict)}</section>
 {_picture("In an account", images["equity"],
-          "Mean of one account per symbol. Signal at the close, filled at the next open; nothing is sold at the end.")}
-<section class="card"><h2>Strategy beside buy-and-hold</h2>{_accounts(result)}</section>
+          "Mean of one account per symbol. Signal at the close, filled at the next open, or sold at the close of the "
+          "day on which the shares arrive; nothing is sold at the end.")}
+<section class="card"><h2>Strategy beside buy-and-hold</h2>{_accounts(result, chance)}</section>
 {_picture("While learning", images["learning_curves"],
           "Loss on validation days divided by that of a forecast without skill; below 1 is skill.")}
 <section class="card"><h2>What a pass is worth</h2>{_gate_sets(verdict)}</section>
@@ -159,6 +172,32 @@ def _opponents(scores: pd.DataFrame, family: str) -> str:
                                  "RMSE is in log return. The zero forecast names no direction.</p>")
 
 
+def _skill(rows: pd.DataFrame, family: str, images: dict[str, bytes | str]) -> str:
+    """Tests over all symbols at once, which a day on which all symbols rise together does not fool."""
+    loss = ((rows["mean"] - rows["actual"]) ** 2).groupby(rows["family"]).mean()
+    tests = compare(rows, family)
+    lines = ([escape(test.opponent), _number(100 * test.gain / loss[test.opponent], "+.2f"),
+              f"{_number(100 * test.gain_low / loss[test.opponent], '+.2f')} to "
+              f"{_number(100 * test.gain_high / loss[test.opponent], '+.2f')}", _number(test.p, ".3f")]
+             for test in tests.itertuples())
+    words = ["Squared error of the 5-day return saved against each opponent, on the same rows: Diebold and Mariano's "
+             "test of date means with 95% intervals; a small p says that the saving is not luck."]
+    order = information_coefficient(rows[rows["family"] == family])
+    if len(order):
+        words.append(f"Between the symbols of a day the rank correlation with what happened is "
+                     f"{order['rank_ic'][0]:.3f} (p = {order['rank_ic_p'][0]:.2g}).")
+    if {"low", "high"} <= set(rows.columns):
+        inside = interval_coverage(rows[rows["family"] == family], COVERAGE)
+        if len(inside):
+            words.append(f"The intervals that promise {COVERAGE:.0%} held {inside['covered'][0]:.1%} of the outcomes "
+                         f"({inside['covered_low'][0]:.1%} to {inside['covered_high'][0]:.1%}).")
+    table = _table(["Against", "Error saved [%]", "95% interval [%]", "p"], lines)
+    return (f'<section class="card"><h2>Skill, over all symbols</h2>{table}'
+            f'<p class="soft">{escape(" ".join(words))}</p></section>' + _picture("What p_up is worth", images["reliability"],
+                                    "How often the price rose, by what was forecast. On the line, p_up means what it "
+                                    "says; bars are 95% intervals on independent windows."))
+
+
 def _gates(verdict: Verdict) -> str:
     """How many symbols pass each gate, fail it, or could not be asked."""
     tally: dict[str, list[int]] = {}
@@ -174,17 +213,21 @@ def _words(gate: str) -> str:
     return escape(gate.replace("_", " "))
 
 
-def _accounts(result: Backtest) -> str:
-    names = {"strategy": result.family, "buy_and_hold": "buy and hold"}
+def _accounts(result: Backtest, chance: Chance | None) -> str:
+    names = {"strategy": result.family, "buy_and_hold": "buy and hold", "index": "market index, without costs"}
     head = ["Mean account", "Return [%]", "Sharpe ratio", "Max. drawdown [%]"]
     rows = ([escape(names[name]), _number(100 * row["return"], "+.1f"), _number(row["sharpe"], ".2f"),
              _number(100 * row["max_drawdown"], ".1f")] for name, row in result.totals().iterrows())
+    luck = "" if chance is None else (
+        f" Of {len(chance.returns):,} random strategies that trade as often and hold as long, all symbols coming and "
+        f"going together, ours beats {chance.beaten:.0%}; the middle nine tenths of them return "
+        f"{np.quantile(chance.returns, 0.05):+.1%} to {np.quantile(chance.returns, 0.95):+.1%}.")
     rules, costs = result.rules, result.orders["cost"].sum() / (result.capital * len(result.symbols))
     return _table(head, rows) + (
         f'<p class="soft">Costs: fee {rules.fee:.2%} of each trade, tax {rules.sale_tax:.2%} of each sale, slippage '
-        f"{rules.slippage:.2%} of the price on each side, lots of {rules.lot}. {len(result.orders):,} orders paid "
-        f"{costs:.1%} of the starting capital in fee and tax. Each account began with {result.capital:,.0f} VND and "
-        "holds its own symbol or cash.</p>")
+        f"{rules.slippage:.2%} of the price on each side, lots of {rules.lot} (10 on HOSE before 2021). "
+        f"{len(result.orders):,} orders paid {costs:.1%} of the starting capital in fee and tax. Each account began with {result.capital:,.0f} VND and "
+        f"holds its own symbol or cash.{luck}</p>")
 
 
 def _gate_sets(verdict: Verdict) -> str:
@@ -237,7 +280,8 @@ def _warnings(scores: pd.DataFrame, result: Backtest) -> str:
         "The 102 default symbols were chosen today, knowing who survived; the past returns of all of them, and of "
         "buy-and-hold too, are better than anyone could have had (survivorship).",
         f"{flat:.1%} of the 5-day outcomes are unchanged prices; they are left out of every accuracy.",
-        "Price bands and ticks are applied to adjusted prices, which is an approximation.",
+        "Price bands and ticks are exact where the prices bring raw closes; elsewhere they are applied to adjusted "
+        "prices, which is an approximation.",
         "Symbols move together: a good month of many symbols is closer to one lucky month than to many proofs.",
     ]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"

@@ -10,6 +10,7 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
 from vnq_colab.data.splits import DayRange, Splits
 from vnq_colab.errors import ConfigError, SessionError
+from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session
@@ -27,11 +28,25 @@ def load_forecaster(session: Session) -> Forecaster:
     return family_module(session.family).FORECASTER.from_states(states, facts)
 
 
+def fit_calibration(session: Session, panel: Panel | None = None) -> Calibration | None:
+    """How a run's p_up and intervals are corrected, from its validation days alone; None for a refit: it has none."""
+    if session.days["valid"] is None:
+        return None
+    panel = load_panel(session.ws, session.data_id) if panel is None else panel
+    return _calibration(session, load_forecaster(session).as_exported(), panel)
+
+
+def _calibration(session: Session, forecaster: Forecaster, panel: Panel) -> Calibration:
+    days = DayRange(*session.days["valid"]).mask(panel.days)
+    return Calibration.fit(forecaster.predict(panel, days), panel.outcomes())
+
+
 def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel: Panel | None = None) -> pd.DataFrame:
     """The Forecast of every finished symbol over some days, made with the weights as they are exported (float16).
 
-    `days` is "train", "valid" or "test" of the run's own splits, or a pair of dates, both included. `panel` spares
-    reading the run's data again.
+    `p_up` is calibrated on the run's validation days, and `low` and `high` [5-day log return] bound the interval that
+    held nine of ten of their outcomes. `days` is "train", "valid" or "test" of the run's own splits, or a pair of
+    dates, both included. `panel` spares reading the run's data again.
     """
     if isinstance(days, str):
         splits = Splits.from_dict(session.days["splits"])
@@ -45,4 +60,6 @@ def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel:
     if not origins.any():
         raise ConfigError(f"no trading day lies between {chosen.first} and {chosen.last}; the data has "
                           f"{panel.days[0]:%Y-%m-%d} to {panel.days[-1]:%Y-%m-%d}.")
-    return check_forecast(load_forecaster(session).as_exported().predict(panel, origins))
+    forecaster = load_forecaster(session).as_exported()
+    table = check_forecast(forecaster.predict(panel, origins))
+    return table if session.days["valid"] is None else _calibration(session, forecaster, panel).apply(table)
