@@ -192,10 +192,11 @@ def _skill(rows: pd.DataFrame, family: str, images: dict[str, bytes | str]) -> s
             words.append(f"The intervals that promise {COVERAGE:.0%} held {inside['covered'][0]:.1%} of the outcomes "
                          f"({inside['covered_low'][0]:.1%} to {inside['covered_high'][0]:.1%}).")
     table = _table(["Against", "Error saved [%]", "95% interval [%]", "p"], lines)
+    picture = _picture("What p_up is worth", images["reliability"],
+                       "How often the price rose, by what was forecast. On the line, p_up means what it says; bars are "
+                       "95% intervals on independent windows.")
     return (f'<section class="card"><h2>Skill, over all symbols</h2>{table}'
-            f'<p class="soft">{escape(" ".join(words))}</p></section>' + _picture("What p_up is worth", images["reliability"],
-                                    "How often the price rose, by what was forecast. On the line, p_up means what it "
-                                    "says; bars are 95% intervals on independent windows."))
+            f'<p class="soft">{escape(" ".join(words))}</p></section>{picture}')
 
 
 def _gates(verdict: Verdict) -> str:
@@ -226,8 +227,8 @@ def _accounts(result: Backtest, chance: Chance | None) -> str:
     return _table(head, rows) + (
         f'<p class="soft">Costs: fee {rules.fee:.2%} of each trade, tax {rules.sale_tax:.2%} of each sale, slippage '
         f"{rules.slippage:.2%} of the price on each side, lots of {rules.lot} (10 on HOSE before 2021). "
-        f"{len(result.orders):,} orders paid {costs:.1%} of the starting capital in fee and tax. Each account began with {result.capital:,.0f} VND and "
-        f"holds its own symbol or cash.{luck}</p>")
+        f"{len(result.orders):,} orders paid {costs:.1%} of the starting capital in fee and tax. Each account began "
+        f"with {result.capital:,.0f} VND and holds its own symbol or cash.{luck}</p>")
 
 
 def _gate_sets(verdict: Verdict) -> str:
