@@ -52,6 +52,8 @@ def pause() -> list[dict]:
     learner = make_learner(panel, splits.train, splits.valid, config)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Workspace(Path(folder)), "run")
+        store.reserve(learner.state_dict())
+        timed_step(learner)
         quiet, busy, pauses, written = [], [], [], []
         for round_ in range(4):
             quiet += [timed_step(learner) for _ in range(2)]

@@ -24,7 +24,7 @@ def everyone(panel, splits):
 
 def test_opponents_forecast_the_same_rows(everyone):
     counts = everyone.groupby("family").size()
-    assert set(counts.index) == {"stockformer", "zero", "majority", "momentum", "average_cross", "ridge", "trees"}
+    assert set(counts.index) == {"stockformer", "zero", "majority", "momentum", "crossing", "ridge", "trees"}
     assert counts.nunique() == 1
 
 
@@ -44,7 +44,7 @@ def test_momentum_is_the_last_five_days(everyone, panel):
 
 
 def test_crossing_averages_follow_the_trend(everyone, panel):
-    cross = everyone[everyone["family"] == "average_cross"].iloc[7]
+    cross = everyone[everyone["family"] == "crossing"].iloc[7]
     day = panel.days.get_loc(cross["date"])
     price = np.nancumsum(panel.returns[0])[:day + 1]
     assert np.sign(cross["mean"]) == np.sign(price[-10:].mean() - price[-50:].mean())

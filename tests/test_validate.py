@@ -5,7 +5,7 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError
 from vnq_colab.files import read_json
 
-FAMILIES = {"stockformer", "zero", "majority", "momentum", "average_cross", "ridge", "trees"}
+FAMILIES = {"stockformer", "zero", "majority", "momentum", "crossing", "ridge", "trees"}
 
 
 def test_validation_forecasts_test_days_only(judged):

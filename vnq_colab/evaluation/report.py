@@ -175,11 +175,12 @@ def _opponents(scores: pd.DataFrame, family: str) -> str:
 def _skill(rows: pd.DataFrame, family: str, images: dict[str, bytes | str]) -> str:
     """Tests over all symbols at once, which a day on which all symbols rise together does not fool."""
     loss = ((rows["mean"] - rows["actual"]) ** 2).groupby(rows["family"]).mean()
-    tests = compare(rows, family)
-    lines = ([escape(test.opponent), _number(100 * test.gain / loss[test.opponent], "+.2f"),
-              f"{_number(100 * test.gain_low / loss[test.opponent], '+.2f')} to "
-              f"{_number(100 * test.gain_high / loss[test.opponent], '+.2f')}", _number(test.p, ".3f")]
-             for test in tests.itertuples())
+    lines = []
+    for test in compare(rows, family).itertuples():
+        saved, low, high = (_number(100 * part / loss[test.opponent], "+.1f")
+                            for part in (test.gain, test.gain_low, test.gain_high))
+        lines.append([escape(test.opponent), saved, f"{low} to {high}",
+                      "&lt; 0.001" if test.p < 0.001 else _number(test.p, ".3f")])
     words = ["Squared error of the 5-day return saved against each opponent, on the same rows: Diebold and Mariano's "
              "test of date means with 95% intervals; a small p says that the saving is not luck."]
     order = information_coefficient(rows[rows["family"] == family])

@@ -18,7 +18,7 @@ def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFr
     """The forecast with its opponents added on the same symbols and days.
 
     zero: no change. majority: always the direction more frequent in the training days. momentum: the last five days
-    go on. average_cross: up while the mean price of ten days lies above that of fifty, else down. ridge and trees:
+    go on. crossing: up while the mean price of ten days lies above that of fifty, else down. ridge and trees:
     `learned_opponents`. What they need is taken from the training and validation days and from the past of each origin.
     """
     tables = [forecast]
@@ -41,7 +41,7 @@ def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFr
             "zero": (np.zeros(len(dates)), np.full(len(dates), 0.5)),
             "majority": (np.full(len(dates), typical if up_share >= 0.5 else -typical), np.full(len(dates), up_share)),
             "momentum": (past, _leaning(past)),
-            "average_cross": (typical * np.sign(np.where(np.abs(cross) > FLAT, cross, 0)), _leaning(cross)),
+            "crossing": (typical * np.sign(np.where(np.abs(cross) > FLAT, cross, 0)), _leaning(cross)),
         }
         for family, (mean, p_up) in five_days.items():
             daily = np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1)  # [origins, horizon]

@@ -51,6 +51,16 @@ class CheckpointStore:
         self._thread.start()
         self.pause = time.monotonic() - started
 
+    def reserve(self, state: dict[str, Any]) -> None:
+        """Touches, in the background, as much memory as a snapshot of `state` will take.
+
+        What the system hands out for the first time costs seconds for 2 GB; freed, it stays with the process (see
+        `keep_freed_memory`), and no checkpoint waits for it.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=_touch, args=(_bytes(state),), name="reserve")
+        self._thread.start()
+
     def wait(self) -> None:
         """Until the checkpoint in the background is written. Raises StorageError when it could not be."""
         if self._thread is not None:
@@ -163,6 +173,12 @@ def _give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
+def _touch(size: int) -> None:
+    _give_way()
+    with contextlib.suppress(RuntimeError, MemoryError):  # then a checkpoint will say so
+        torch.empty(size, dtype=torch.uint8).fill_(1)
+
+
 def _on_host(value: Any) -> Any:
     """The same with a copy of every tensor, in the host's memory, and one object for equal texts.
 
@@ -177,6 +193,14 @@ def _on_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_on_host(part) for part in value)
     return value
+
+
+def _bytes(value: Any) -> int:
+    """Of all tensors in it."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_bytes, parts))
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Attempt:
         for symbol in self.session.packs[number]["symbols"]:
             self.session.ledger[symbol]["state"] = "training"
         self._save_session(on_drive=False)
+        self.store.reserve(learner.state_dict())
         while not learner.finished:
             started = time.monotonic()
             with self.clock.spend("training"):
@@ -99,7 +100,7 @@ class Attempt:
             self.progress.step(measured, learner)
             self._give_signs_of_life()
             is_late = self._is_time_up()
-            if stop or is_late or self.clock.due("checkpoint", minutes=self.session.config.train.checkpoint_minutes):
+            if stop or is_late or self.clock.due("checkpoint", seconds=self._checkpoint_seconds):
                 self._checkpoint(learner, number)
             if stop or is_late:
                 self.store.wait()
@@ -212,6 +213,12 @@ class Attempt:
             self.store.save(learner.state_dict(), facts, copy.deepcopy(self.session.to_dict()))
         self.clock.mark("checkpoint")
         self.progress.keep()
+
+    @property
+    def _checkpoint_seconds(self) -> float:
+        """Between two checkpoints: as configured from one that is whole to the next, so the writing counts."""
+        asked = 60 * self.session.config.train.checkpoint_minutes
+        return max(asked / 2, asked - self.store.seconds)
 
     def _note_checkpoint(self) -> None:
         """Once a checkpoint is whole on the local disk: the session says so, and both go to Drive."""
