@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | half a minute for 102 symbols (measured on two cores); with `WALK_FORWARD` as many trainings more |
+# | expected time | a good minute for 102 symbols (measured on two cores); with `WALK_FORWARD` as many trainings more |
 # | before | notebook 2 or 3 |
 #
 # Run all, as often as you like: what is done already is not done again.
