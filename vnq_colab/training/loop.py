@@ -186,7 +186,7 @@ class Attempt:
             if pack["done"] is None and self.store.has_pack(name):
                 with contextlib.suppress(CheckpointError):  # damaged: it is trained, and written, anew
                     state = self.store.load_pack(name)
-                    if state["asked"] == pack["symbols"]:
+                    if state.get("asked") == pack["symbols"]:
                         self._note_finished(number, state, name)
         curves = set(session.history["symbol"])
         for pack in session.packs:
