@@ -142,7 +142,8 @@ def reliability(rows: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note: str =
     x, y, low, high = (100 * curve[name].to_numpy() for name in ("p_up", "up_share", "up_low", "up_high"))
     ends = [min(x.min(), low.min()), max(x.max(), high.max())]
     axes.plot(ends, ends, "--", color=GREY, linewidth=1, label="as forecast")
-    axes.errorbar(x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="o", color=BLUE, markersize=4, linewidth=1, label="what happened")
+    bars = np.maximum([y - low, high - y], 0)
+    axes.errorbar(x, y, bars, fmt="o", color=BLUE, markersize=4, linewidth=1, label="what happened")
     axes.set(xlabel="Forecast p_up [%]", ylabel="Rose within 5 days [%]")
     axes.grid(color="#E3E3E3", linewidth=0.7)
     figure.legend(**LEGEND)
