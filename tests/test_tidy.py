@@ -6,9 +6,12 @@ from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.tidy import tidy
 from vnq_colab.delivery.validate import validate
-from vnq_colab.layout import Workspace
+from vnq_colab.errors import ConfigError, VnqError
+from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
 from vnq_colab.training import loop
+from vnq_colab.training.runs import sessions
 from vnq_colab.training.trainer import train
+from vnq_colab.training.walk_forward import walk_forward
 
 
 @pytest.fixture
@@ -58,3 +61,38 @@ def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, co
 
 def test_nothing_to_tidy_is_said(tmp_path):
     assert "nothing to tidy" in repr(tidy(Workspace(tmp_path)))
+
+
+def test_parts_and_folds_go_and_stay_with_their_run(ws, prices, config):
+    config = replace(config, n_members=1, train=replace(config.train, epochs=1))
+    prepared = prepare(ws, prices)
+    first = train(ws, prepared.panel, prepared.splits, config, part="1/2", quiet=True)
+    second = train(ws, prepared.panel, prepared.splits, config, part="2/2", quiet=True)
+    walk_forward(ws, prepared.panel, config, folds=2, quiet=True)
+    validate(second, prepared=prepared)
+    assert {path.name for path, _, _ in tidy(ws, keep=1).files} <= {*SLOTS, *MANIFESTS}
+    newer = train(ws, prepared.panel, prepared.splits, replace(config, seed=7), quiet=True)
+    gone = {session.run_id for session in sessions(ws)} - {newer.run_id}
+    tidy(ws, keep=1, delete=True)
+    assert {session.run_id for session in sessions(ws)} == {newer.run_id} and first.run_id in gone and len(gone) == 5
+
+
+@pytest.mark.parametrize("name", [
+    "models/current.json", "data/prepared/current.json", "checkpoints/{run}/session.json"])
+def test_nothing_is_tidied_while_something_cannot_be_read(tmp_path, prices, config, name):
+    ws = Workspace(tmp_path)
+    prepared = prepare(ws, prices)
+    config = replace(config, symbols=("SYN001",), n_members=1, train=replace(config.train, epochs=1))
+    session = train(ws, prepared.panel, prepared.splits, config, quiet=True)
+    path = tmp_path / name.format(run=session.run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    before = everything(ws)
+    with pytest.raises(VnqError, match=path.parent.name):
+        tidy(ws, delete=True)
+    assert everything(ws) == before
+
+
+def test_at_least_the_newest_run_stays(tmp_path):
+    with pytest.raises(ConfigError, match="keep = 0"):
+        tidy(Workspace(tmp_path), keep=0)

@@ -215,7 +215,30 @@ def test_finished_pack_that_is_lost_is_trained_again(tmp_path, panel, splits, co
     (session.folder / session.packs[0]["done"]).unlink()
     again = resume(ws, quiet=True)
     assert again.status == "finished" and hashes(again) == before
-    assert "is gone: its symbols are trained again" in capsys.readouterr().err
+    assert "is gone or damaged: its symbols are trained again" in capsys.readouterr().err
+
+
+def test_damaged_pack_never_replaces_the_whole_one_on_drive(tmp_path, panel, splits, config, monkeypatch):
+    monkeypatch.setenv("VNQ_LOCAL", str(tmp_path / "local"))
+    ws = Workspace(tmp_path / "MyDrive" / "VN")
+    session = run_quietly(ws, panel, splits, config)
+    before = hashes(session)
+    local, there = (home.checkpoint_folder(session.run_id) / "done/pack_00" for home in (ws.local, ws))
+    whole = there.read_bytes()
+    local.write_bytes(whole[:len(whole) // 2])
+    session.drive = "not there yet"  # so that the run is brought to Drive once more
+    session.save()
+    again = resume(ws, quiet=True)
+    assert there.read_bytes() == whole and hashes(again) == before and again.status == "finished"
+
+
+def test_pack_that_is_damaged_everywhere_is_trained_again(tmp_path, panel, splits, config, capsys):
+    ws = Workspace(tmp_path)
+    session = run_quietly(ws, panel, splits, config)
+    path = session.folder / session.packs[0]["done"]
+    path.write_bytes(path.read_bytes()[:-9])
+    again = resume(ws, quiet=True)
+    assert hashes(again) == hashes(session) and "gone or damaged" in capsys.readouterr().err
 
 
 def test_second_process_on_a_run_is_refused(tmp_path, panel, splits, config, monkeypatch):

@@ -244,7 +244,7 @@ def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> in
 
 def _ended(session: "Session", options: argparse.Namespace) -> int:
     _tell(options, repr(session), session.to_dict())
-    if session.status != "finished":
+    if session.status != "finished" and "was taken over" not in session.why:
         print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"",
               file=sys.stderr)
     return _code(session)

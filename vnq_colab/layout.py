@@ -71,6 +71,9 @@ class Workspace:
 
     root: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.abspath(Path(self.root).expanduser())))  # whatever cd comes later
+
     @property
     def local(self) -> "Workspace":
         """Where training writes: this workspace, or for one on Google Drive a folder of this machine's own disk.

@@ -21,6 +21,9 @@ def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
         raise DataError(f"{text!r} is not a date: write it as 2026-11-20.") from None
 
 
+LEAST_FOLD = 20  # [test days] of a fold; fewer are not worth a training
+
+
 @dataclass(frozen=True)
 class DayRange:
     """Days from `first` to `last`, both included, as "2024-03-01"."""
@@ -93,9 +96,9 @@ def walk_forward_splits(days: pd.DatetimeIndex, folds: int = 8, *, test_share: f
     for first, end in itertools.pairwise(edges):
         valid = first - first // 8
         begin = 0 if rolling_days is None else max(0, valid - purge_days - rolling_days)
-        if end - first < 1 or valid - purge_days - begin < 1 or first - purge_days - valid < 1:
-            raise DataError(f"{len(days):,} trading days do not make {folds} folds: take fewer, or bring a longer "
-                            "history.")
+        if end - first < LEAST_FOLD or valid - purge_days - begin < 1 or first - purge_days - valid < 1:
+            raise DataError(f"{len(days):,} trading days do not make {folds} folds of at least {LEAST_FOLD} test "
+                            "days: take fewer, or bring a longer history.")
         splits = split_days(days[begin:end], f"{days[valid]:%Y-%m-%d}", f"{days[first]:%Y-%m-%d}",
                             purge_days=purge_days)
         found.append(splits)

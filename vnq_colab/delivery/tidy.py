@@ -1,16 +1,15 @@
 """Making room: what finished runs leave behind that nothing needs any more. Shows first, deletes when told to."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnq_colab.errors import VnqError
+from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.files import read_json, storage_error
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
-from vnq_colab.training.runs import sessions
-from vnq_colab.training.session import REFIT, Session
+from vnq_colab.training.runs import run_names, sessions
+from vnq_colab.training.session import Session
 
 KEPT_REPORTS = ("report.html", "verdict.json")  # of a run that goes: small, and what a person comes back to
 
@@ -47,24 +46,27 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     the checkpoints of packs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets
     that no run and no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
     """
+    if keep < 1:
+        raise ConfigError(f"keep = {keep}: at least the newest run stays.")
     everyone = sessions(ws)
-    finished = [session for session in everyone
-                if session.status == "finished" and not session.is_refit and not session.is_fold]
-    kept = {session.run_id for session in everyone if session.status != "finished"}
-    kept |= {session.run_id for session in finished[max(0, len(finished) - keep):]}
-    needed = {(session.config.config_id, session.data_id) for session in everyone if session.run_id in kept}
-    kept |= {session.run_id for session in everyone
-             if session.is_fold and (session.config.config_id, session.data_id) in needed}
+    if unreadable := sorted(set(run_names(ws)) - {session.run_id for session in everyone}):
+        raise SessionError(f"{ws.checkpoints / unreadable[0]}: cannot be read, so nobody knows what it needs. Repair "
+                           "it, or move it away, and tidy again.")
     in_use = _current(ws.models / "current.json", "run_id")
-    kept |= {session.run_id.removesuffix(REFIT) for session in everyone if session.run_id in kept}
-    kept |= {name for session in everyone if session.run_id in kept for name in _parts(session)}
-    data = {session.data_id for session in everyone if session.run_id.removesuffix(REFIT) in kept | {in_use}}
-    data |= {_current(ws.prepared / "current.json", "data_id")}
+    newest_data = _current(ws.prepared / "current.json", "data_id")
+    groups: dict[tuple[str, str], list[Session]] = {}  # a run, its parts, its refit and its folds: one config, one data
+    for session in everyone:
+        groups.setdefault((session.config.config_id, session.data_id), []).append(session)
+    unfinished = {key for key, group in groups.items() if any(session.status != "finished" for session in group)}
+    by_age = sorted(groups.keys() - unfinished, key=lambda key: max(session.run_id for session in groups[key]))
+    stays = unfinished | set(by_age[-keep:])
+    kept = {session.run_id for key in stays for session in groups[key]}
+    data = {session.data_id for session in everyone if session.run_id in kept | {in_use}} | {newest_data}
     found: list[tuple[Path, int, str]] = []
     for home in dict.fromkeys((ws, ws.local)):
         for session in everyone:
             run_id, folder = session.run_id, home.checkpoint_folder(session.run_id)
-            if run_id.removesuffix(REFIT) not in kept:
+            if run_id not in kept:
                 found += _all_in(folder, "of an older run")
                 found += _all_in(home.log_folder(run_id), "of an older run")
                 found += _all_in(home.report_folder(run_id), "of an older run", but=KEPT_REPORTS)
@@ -85,15 +87,14 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     return Tidying(tuple(found), delete, ws.root)
 
 
-def _parts(session: Session) -> set[str]:
-    """The runs in whose folders its packs lie."""
-    return {pack["done"].split("/")[1] for pack in session.packs if (pack["done"] or "").startswith("../")}
-
-
 def _current(path: Path, name: str) -> str | None:
-    with contextlib.suppress(OSError, VnqError, KeyError, TypeError):
+    """What a current.json names; None where there is none. Raises when it cannot be read: it may name anything."""
+    try:
         return read_json(path)[name]
-    return None
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError) as error:
+        raise SessionError(f"{path}: does not say which {name} is current. Repair it, and tidy again.") from error
 
 
 def _all_in(folder: Path, why: str, but: tuple[str, ...] = ()) -> Iterator[tuple[Path, int, str]]:

@@ -78,6 +78,8 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
                       **({} if capital is None else {"capital": capital}))
     chance = random_band(result, kind="rotations")  # the symbols come and go together, as ours do
     verdict = judge(scores, result, gates=gates, run_id=session.run_id)
+    verdict.summary["settings"] = {"walk_forward": walk_forward, "capital": result.capital, "position": position,
+                                   "slippage": rules.slippage}
     first, last = ours["date"].min(), ours["date"].max()
     facts = {
         "Run": session.run_id,
@@ -87,11 +89,14 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
         "Training days": (f"{walk_forward} folds, each trained on all days before it" if walk_forward else
                           f"{splits.train.first} to {splits.train.last}")
                          + f"; {splits.purge_days} days purged before each border",
+        "Trading": f"accounts of {result.capital:,.0f} VND, at most {position:.0%} of one in its symbol, slippage "
+                   f"{rules.slippage:.2%}",
+        "Learning curves": f"of the last of {walk_forward} folds" if walk_forward else "of the run",
         "Recipe": f"{session.config.recipe}, seed {session.config.seed}, {session.config.n_members} networks a symbol",
         "Machine": f"{session.machine.get('processor', '')}, profile {session.config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",
     }
     report = write_report(folder, title=f"Validation of {session.run_id}",
                           facts=facts, forecast=everyone, scores=scores, result=result, verdict=verdict,
-                          history=session.history, rows=rows, chance=chance, note=session.note)
+                          history=runs[-1].history, rows=rows, chance=chance, note=session.note)
     return Validation(everyone, scores, result, chance, verdict, report)

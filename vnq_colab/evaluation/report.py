@@ -19,6 +19,7 @@ from vnq_colab.evaluation.probability import interval_coverage
 from vnq_colab.evaluation.skill import compare, information_coefficient
 from vnq_colab.files import write_atomic
 
+RULES = ("majority", "momentum", "crossing")  # opponents that name a direction, and no size of the move
 COVERAGE = 0.9  # that calibrated intervals promise
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #5b6670; --line: #dfe3e7; }
@@ -176,13 +177,14 @@ def _skill(rows: pd.DataFrame, family: str, images: dict[str, bytes | str]) -> s
     """Tests over all symbols at once, which a day on which all symbols rise together does not fool."""
     loss = ((rows["mean"] - rows["actual"]) ** 2).groupby(rows["family"]).mean()
     lines = []
-    for test in compare(rows, family).itertuples():
+    for test in compare(rows[~rows["family"].isin(RULES)], family).itertuples():
         saved, low, high = (_number(100 * part / loss[test.opponent], "+.1f")
                             for part in (test.gain, test.gain_low, test.gain_high))
         lines.append([escape(test.opponent), saved, f"{low} to {high}",
                       "&lt; 0.001" if test.p < 0.001 else _number(test.p, ".3f")])
     words = ["Squared error of the 5-day return saved against each opponent, on the same rows: Diebold and Mariano's "
-             "test of date means with 95% intervals; a small p says that the saving is not luck."]
+             "test of date means with 95% intervals; a small p says that the saving is not luck. Rules that name a "
+             "direction and no size are left out: any small forecast has a smaller error."]
     order = information_coefficient(rows[rows["family"] == family])
     if len(order):
         words.append(f"Between the symbols of a day the rank correlation with what happened is "

@@ -149,14 +149,21 @@ class CheckpointStore:
         return any(os.path.exists(folder / name) for folder in self.folders)
 
     def is_only_local(self, name: str) -> bool:
-        """Whether the local file of a finished pack has not, or not wholly, reached Drive."""
+        """Whether a finished pack is whole on the local disk and has not, or not wholly, reached Drive."""
         sizes = []
         for folder in self.folders:
             try:
                 sizes.append(os.stat(folder / name).st_size)
             except OSError:  # not there, or Drive is gone
                 sizes.append(0)
-        return sizes[0] > 0 and sizes[-1] != sizes[0]
+        return sizes[0] > 0 and sizes[-1] != sizes[0] and _is_whole(self.folder / name)
+
+    def is_usable(self, name: str) -> bool:
+        """Whether a finished pack can be read. A local file is verified, one on Drive only where that is damaged."""
+        local, there = self.folder / name, [folder / name for folder in self.folders[1:]]
+        if not os.path.exists(local):
+            return any(map(os.path.exists, there))
+        return _is_whole(local) or any(map(_is_whole, there))
 
     def clear_scratch(self) -> None:
         """Removes what a killed process left half written on the local disk, but not what may still be written."""
@@ -193,6 +200,14 @@ def _on_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_on_host(part) for part in value)
     return value
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_payload(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _bytes(value: Any) -> int:

@@ -53,7 +53,12 @@ class Mirror:
             return
         target = self._ws.root / path.relative_to(self._local.root)
         content = path if path.parent.name == "done" else path.read_bytes()
-        self._add(str(target), lambda: overwrite(target, content))
+
+        def copy() -> None:
+            if isinstance(content, bytes) or content.exists():  # else it was lost here, and there is nothing to bring
+                overwrite(target, content)
+
+        self._add(str(target), copy)
 
     def put_checkpoint(self, slot: Path, manifest: dict[str, Any]) -> None:
         """A checkpoint that lies in a local slot: goes into the older one of Drive's two, then its manifest."""

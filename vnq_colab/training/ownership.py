@@ -17,6 +17,7 @@ from vnq_colab.layout import SESSION
 from vnq_colab.notebook import tell
 from vnq_colab.training.session import Session, machine_facts
 
+CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
 LOOK_SECONDS = 1.0  # between two looks at another machine's session.json
 
 
@@ -66,7 +67,8 @@ def loss_and_rest(session: Session) -> str:
 
 def _is_alive(session: Session) -> bool:
     with contextlib.suppress(psutil.Error):
-        return psutil.Process(session.machine["pid"]).create_time() == session.machine["pid_started"]
+        started = psutil.Process(session.machine["pid"]).create_time()
+        return abs(started - session.machine["pid_started"]) < CLOCK_STEP
     return False
 
 

@@ -27,9 +27,9 @@ def parse_part(text: str) -> tuple[int, int]:
 def symbols_of_part(panel: Panel, train_days: DayRange, symbols: list[str], part: tuple[int, int]) -> list[str]:
     """The symbols of one part: dealt by the length of their history, the same on every machine."""
     history = (panel.select(symbols).present & train_days.mask(panel.days)).sum(axis=1)
+    if part[1] > len(symbols):
+        raise ConfigError(f"{part[1]} parts of {len(symbols)} symbols: one of them is empty. Take fewer parts.")
     dealt = np.argsort(-history, kind="stable")[part[0] - 1::part[1]]
-    if not len(dealt):
-        raise ConfigError(f"part {part[0]}/{part[1]} of {len(symbols)} symbols is empty: take fewer parts.")
     return [symbols[row] for row in sorted(dealt)]
 
 

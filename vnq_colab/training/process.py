@@ -21,6 +21,7 @@ from vnq_colab.notebook import in_notebook, tell
 from vnq_colab.training.session import Session, machine_facts
 
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 FULL_PERCENT = 85  # of the system's memory: from here on the system may begin to swap, or to kill
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
 
@@ -159,7 +160,7 @@ def stop_requests() -> Iterator[list[str]]:
         with contextlib.suppress(OSError):  # not print: a signal may come while something is being printed
             os.write(2, b"\nStopping after this step; once more stops at once.\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:

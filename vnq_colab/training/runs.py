@@ -18,13 +18,13 @@ RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-
 def new_run_id(ws: Workspace, config: RunConfig) -> str:
     """"<UTC date>T<time>_<family>_<config hash:6>"; no two runs begin in one second, so that names sort by age."""
     stamp = utc_stamp()
-    while any(name.startswith(stamp) for name in _names(ws)):
+    while any(name.startswith(stamp) for name in run_names(ws)):
         time.sleep(0.1)
         stamp = utc_stamp()
     return f"{stamp}_{config.family}_{config.config_id[:6]}"
 
 
-def _names(ws: Workspace) -> list[str]:
+def run_names(ws: Workspace) -> list[str]:
     """The names of all runs on this machine and on Drive, oldest first.
 
     Raises StorageError when Drive does not answer and this machine knows none.
@@ -46,7 +46,7 @@ def _names(ws: Workspace) -> list[str]:
 def sessions(ws: Workspace) -> list[Session]:
     """Every readable session of the workspace, oldest first, refits included."""
     found = []
-    for name in _names(ws):
+    for name in run_names(ws):
         try:
             found.append(Session.load(ws, name))
         except VnqError as error:
@@ -60,7 +60,7 @@ def latest_session(ws: Workspace, run: str | None = None) -> Session:
     Raises SessionError when there is none.
     """
     if run is not None:
-        names = _names(ws)
+        names = run_names(ws)
         matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)
                                                                and not name.endswith(REFIT)]
         if len(matches) != 1:

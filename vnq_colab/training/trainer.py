@@ -170,12 +170,12 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
 
 
 def _reopen_lost_packs(session: Session) -> None:
-    """A pack whose file is gone is not done: its symbols are trained again."""
+    """A pack whose file is gone, or damaged wherever it lies, is not done: its symbols are trained again."""
     store = CheckpointStore(session.ws, session.run_id)
     for pack in session.packs:
-        if pack["done"] is not None and not store.has_pack(pack["done"]):
+        if pack["done"] is not None and not store.is_usable(pack["done"]):
             for symbol, row in session.ledger.items():
                 if row.get("file") == pack["done"]:
                     session.ledger[symbol] = {"state": "pending", "reason": ""}
-            tell(f"{session.folder / pack['done']} is gone: its symbols are trained again.")
+            tell(f"{session.folder / pack['done']} is gone or damaged: its symbols are trained again.")
             pack["done"], session.status = None, "paused"

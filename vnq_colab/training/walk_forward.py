@@ -11,7 +11,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import walk_forward_splits
-from vnq_colab.errors import PausedError
+from vnq_colab.errors import ConfigError, PausedError
 from vnq_colab.layout import Workspace
 from vnq_colab.notebook import tell
 from vnq_colab.training.forecasting import forecast
@@ -33,6 +33,8 @@ def walk_forward(ws: Workspace, panel: Panel, config: RunConfig, *, folds: int =
 def train_folds(ws: Workspace, panel: Panel, config: RunConfig, *, folds: int = 8, untouched: int = 0,
                 hours: float | None = None, quiet: bool = False) -> list[Session]:
     """The finished run of each fold, oldest first. What is finished already is not trained again."""
+    if not 0 <= untouched < folds:
+        raise ConfigError(f"untouched = {untouched}: of {folds} folds at least one must be walked.")
     found, started = [], time.monotonic()
     for number, splits in enumerate(walk_forward_splits(panel.days, folds)[: folds - untouched], 1):
         if not quiet:
