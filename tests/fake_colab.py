@@ -81,6 +81,7 @@ shell = get_ipython()
 shell.__class__ = type("Shell", (type(shell),), {{"__module__": "google.colab._shell"}})
 import vnq_colab.colab as door
 door.open_workspace.__kwdefaults__["mount_at"] = str(fake_colab.mount_at)
+door.machine_age_hours = lambda: 1.0  # a Colab machine is young; the one that runs the tests may be at its plan's end
 """
 
 
