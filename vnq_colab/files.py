@@ -253,6 +253,14 @@ def read_payload(path: Path) -> tuple[int, BinaryIO]:
     return sequence, io.BytesIO(body)
 
 
+def verified_sequence(path: Path) -> int:
+    """Sequence number of a payload that verifies wholly, else -1. A file that was cut short has a header too."""
+    try:
+        return read_payload(path)[0]
+    except CheckpointError:
+        return -1
+
+
 def payload_sequence(path: Path) -> int:
     """Sequence number in the header of a payload, -1 when there is none to read. Verifies nothing else."""
     try:

@@ -99,8 +99,9 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
     folder = session.ws.model_folder(session.run_id)
     forecaster = forecaster.as_exported()
     forecaster.save(folder)
-    manifest = _manifest(session, forecaster, verdict, folder, trained_to) | {
-        "calibration": fit_calibration(session).to_dict()}
+    panel = load_panel(session.ws, session.data_id)
+    manifest = _manifest(session, forecaster, verdict, folder, trained_to, panel)
+    manifest["calibration"] = fit_calibration(session, judged.as_exported(), panel).to_dict()
     write_sealed(folder / "manifest.json", manifest)
     write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
     return load_bundle(folder)
@@ -157,7 +158,7 @@ def _refitted(judged: Forecaster, again: Forecaster) -> Forecaster:
 
 
 def _manifest(session: Session, forecaster: Forecaster, verdict: Verdict | None, folder: Path,
-              trained_to: dict[str, str]) -> dict[str, Any]:
+              trained_to: dict[str, str], panel: Panel) -> dict[str, Any]:
     decided = verdict.symbols if verdict else {}
     symbols = {}
     for row, symbol in enumerate(forecaster.symbols):
@@ -174,7 +175,7 @@ def _manifest(session: Session, forecaster: Forecaster, verdict: Verdict | None,
     return {
         "format": FORMAT, "run_id": session.run_id, "family": session.family, "synthetic": session.synthetic,
         "trained_from": session.days["train"][0], "trained_to": max(trained_to.values()), "data_id": session.data_id,
-        "market_symbols": list(load_panel(session.ws, session.data_id).symbols),
+        "market_symbols": list(panel.symbols),
         "market_index": has_index(session.ws, session.data_id),
         "code_version": __version__, "exported": utc_now(), "config": session.config.to_dict(),
         "horizon": session.config.model.horizon, "feature_names": list(forecaster.feature_names),

@@ -17,7 +17,7 @@ import torch
 
 from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError
-from vnq_colab.files import payload_sequence, read_payload, write_payload, write_sealed
+from vnq_colab.files import payload_sequence, read_payload, verified_sequence, write_payload, write_sealed
 from vnq_colab.layout import SLOTS, Workspace
 from vnq_colab.notebook import tell
 
@@ -156,14 +156,14 @@ class CheckpointStore:
                 sizes.append(os.stat(folder / name).st_size)
             except OSError:  # not there, or Drive is gone
                 sizes.append(0)
-        return sizes[0] > 0 and sizes[-1] != sizes[0] and _is_whole(self.folder / name)
+        return sizes[0] > 0 and sizes[-1] != sizes[0] and verified_sequence(self.folder / name) >= 0
 
     def is_usable(self, name: str) -> bool:
         """Whether a finished pack can be read. A local file is verified, one on Drive only where that is damaged."""
         local, there = self.folder / name, [folder / name for folder in self.folders[1:]]
         if not os.path.exists(local):
             return any(map(os.path.exists, there))
-        return _is_whole(local) or any(map(_is_whole, there))
+        return any(verified_sequence(path) >= 0 for path in (local, *there))
 
     def clear_scratch(self) -> None:
         """Removes what a killed process left half written on the local disk, but not what may still be written."""
@@ -200,14 +200,6 @@ def _on_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_on_host(part) for part in value)
     return value
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        read_payload(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _bytes(value: Any) -> int:

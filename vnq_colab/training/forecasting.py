@@ -28,15 +28,8 @@ def load_forecaster(session: Session) -> Forecaster:
     return family_module(session.family).FORECASTER.from_states(states, facts)
 
 
-def fit_calibration(session: Session, panel: Panel | None = None) -> Calibration | None:
-    """How a run's p_up and intervals are corrected, from its validation days alone; None for a refit: it has none."""
-    if session.days["valid"] is None:
-        return None
-    panel = load_panel(session.ws, session.data_id) if panel is None else panel
-    return _calibration(session, load_forecaster(session).as_exported(), panel)
-
-
-def _calibration(session: Session, forecaster: Forecaster, panel: Panel) -> Calibration:
+def fit_calibration(session: Session, forecaster: Forecaster, panel: Panel) -> Calibration:
+    """How p_up and the intervals of a run's exported networks are corrected: from its validation days alone."""
     days = DayRange(*session.days["valid"]).mask(panel.days)
     return Calibration.fit(forecaster.predict(panel, days), panel.outcomes())
 
@@ -62,4 +55,4 @@ def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel:
                           f"{panel.days[0]:%Y-%m-%d} to {panel.days[-1]:%Y-%m-%d}.")
     forecaster = load_forecaster(session).as_exported()
     table = check_forecast(forecaster.predict(panel, origins))
-    return table if session.days["valid"] is None else _calibration(session, forecaster, panel).apply(table)
+    return table if session.days["valid"] is None else fit_calibration(session, forecaster, panel).apply(table)

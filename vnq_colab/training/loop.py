@@ -245,7 +245,7 @@ class Attempt:
     def _is_time_up(self) -> bool:
         """True when one more step and a checkpoint, with its way to Drive, might not fit before the end."""
         saving = self.store.pause + self.store.seconds + self.mirror.seconds_of_checkpoint
-        return self.clock.is_up(MARGIN_SECONDS + 2 * self._longest_step + 2 * saving if MARGIN_SECONDS else 0)
+        return self.clock.is_up(MARGIN_SECONDS + 2 * (self._longest_step + saving))
 
     def _close(self, status: str, why: str) -> None:
         """The end of an attempt, as far as the disks take it: save, copy, verify."""

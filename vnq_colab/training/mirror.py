@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vnq_colab.clock import spell
-from vnq_colab.errors import CheckpointError, TakenOverError, VnqError
-from vnq_colab.files import overwrite, read_payload, read_sealed, sealed
+from vnq_colab.errors import TakenOverError, VnqError
+from vnq_colab.files import overwrite, read_sealed, sealed, verified_sequence
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # [s] between two tries of a write that failed; doubled each time
@@ -145,7 +145,7 @@ class Mirror:
     def _write_checkpoint(self, slot: Path, manifest: dict[str, Any]) -> None:
         started = time.monotonic()
         if self._sequences is None:
-            self._sequences = {name: _verified_sequence(self._folder / name) for name in SLOTS}
+            self._sequences = {name: verified_sequence(self._folder / name) for name in SLOTS}
         number = min(range(len(SLOTS)), key=lambda n: self._sequences[SLOTS[n]])
         self._sequences[SLOTS[number]] = -1  # until it is whole: a try that fails leaves it damaged
         overwrite(self._folder / SLOTS[number], slot)
@@ -153,11 +153,3 @@ class Mirror:
         text = json.dumps(sealed(manifest | {"slot": SLOTS[number]}), indent=1, ensure_ascii=False)
         overwrite(self._folder / MANIFESTS[number], text.encode("utf-8"))
         self.seconds_of_checkpoint = time.monotonic() - started
-
-
-def _verified_sequence(path: Path) -> int:
-    """Of a slot that verifies, else -1. Its header alone would not do: a write that was cut short has one too."""
-    try:
-        return read_payload(path)[0]
-    except CheckpointError:
-        return -1

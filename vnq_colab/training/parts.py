@@ -8,9 +8,7 @@ import numpy as np
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import DayRange
 from vnq_colab.errors import ConfigError, SessionError
-from vnq_colab.layout import SESSION
-from vnq_colab.training.loop import DRIVE_PATIENCE
-from vnq_colab.training.mirror import Mirror
+from vnq_colab.training.loop import deliver
 from vnq_colab.training.runs import sessions
 from vnq_colab.training.session import Session
 
@@ -66,21 +64,20 @@ def _merged(parts: list[Session]) -> Session:
         packs += [pack | {"done": _seen_from_outside(part, pack["done"])} for pack in part.packs]
         ledger |= {symbol: row | ({"file": _seen_from_outside(part, row["file"])} if "file" in row else {})
                    for symbol, row in part.ledger.items()}
+    sequence = 0
     if any(home.checkpoint_folder(run_id).exists() for home in (first.ws.local, first.ws)):
         stored = Session.load(first.ws, run_id)
         if stored.ledger == ledger:
             return stored
+        sequence = stored.sequence  # a part was trained anew: what is merged now comes after what was
     session = Session.start(
         first.ws, first.config, run_id, data_id=first.data_id, days=first.days, packs=packs, ledger=ledger,
-        skipped=first.skipped, synthetic=first.synthetic, machine=first.machine, status="finished",
+        skipped=first.skipped, synthetic=first.synthetic, machine=first.machine, status="finished", sequence=sequence,
         why=f"merged from {len(parts)} parts", attempts=[attempt for part in parts for attempt in part.attempts],
         seconds={name: sum(part.seconds[name] for part in parts) for name in first.seconds})
     for part in parts:
         session.add_history(list(part.history.itertuples(index=False, name=None)))
-    mirror = Mirror(session.ws, run_id, session.owners)
-    mirror.put(session.ws.local.log_folder(run_id) / "history.csv")
-    mirror.put(session.folder / SESSION)
-    session.drive = mirror.close(DRIVE_PATIENCE)
+    deliver(session)
     return session
 
 

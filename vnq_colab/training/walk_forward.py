@@ -1,6 +1,6 @@
 """Walk-forward validation: the market is walked through in folds, and trained anew before each of them.
 
-Every fold is a run of its own, named after the first one, with checkpoints and resume; calling again goes on.
+Every fold is a run of its own, with checkpoints and resume; calling again goes on.
 """
 
 import time
