@@ -52,7 +52,7 @@ vnq.plots.symbol_accuracy(validation.scores, note=session.note)
 vnq.plots.equity(validation.result, validation.chance, note=session.note)
 
 # %%
-vnq.plots.learning_curves(session, note=session.note)
+vnq.browse(validation, note=session.note)
 
 # %%
 import pandas as pd
@@ -76,5 +76,6 @@ HTML(f'<div><iframe srcdoc="{page}" width="100%" height="900" style="border: 0">
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `has no finished pack yet` | run notebook 3 until the first pack is done |
+# | no field to choose a symbol in | without ipywidgets the best symbol is shown; `vnq.browse(validation, "FPT")` begins with another |
 # | no symbol is accepted | no model beat its opponents with enough certainty; the reasons are in the table above |
 # | an accuracy above 65 % | too good to be true: such a symbol is not accepted until the leak checks pass |

@@ -3,15 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
 
-from vnq_colab.data.forecast import check_forecast, make_forecast
-from vnq_colab.data.panel import build_panel
+from vnq_colab.data.forecast import MEANS, check_forecast, make_forecast
+from vnq_colab.data.panel import build_panel, fit_scaler
 from vnq_colab.data.splits import split_days
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.metrics import score
 from vnq_colab.models.baselines import opponents
-from vnq_colab.models.learned_opponents import learned_opponents
+from vnq_colab.models.global_network import forecast_daily
+from vnq_colab.models.learned_opponents import RIDGE_PENALTIES, learned_opponents
 
 
 @pytest.fixture
@@ -26,6 +30,24 @@ def test_opponents_forecast_the_same_rows(everyone):
     counts = everyone.groupby("family").size()
     assert set(counts.index) == {"stockformer", "zero", "majority", "momentum", "crossing", "ridge", "trees"}
     assert counts.nunique() == 1
+
+
+def test_global_network_joins_where_a_config_asks_for_it(everyone, panel, splits, config):
+    """On the same rows; its scale is the spread of its errors on the validation days, as of all that learn."""
+    ours = everyone[everyone["family"] == "stockformer"]
+    found = opponents(ours, panel, splits, config, quiet=True)
+    mine = found[found["family"] == "global"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[found["family"] != "global"].reset_index(drop=True), everyone)
+    assert mine["date"].tolist() == ours["date"].tolist()
+
+    days = splits.valid.mask(panel.days)
+    one, asked = panel.select(["SYN001"]), days | panel.days.isin(ours["date"])
+    daily = forecast_daily(one, splits, config, asked, quiet=True)[0]  # [days, horizon]
+    np.testing.assert_allclose(mine["mean"], daily[panel.days.isin(ours["date"])].sum(axis=1), rtol=1e-4, atol=1e-8)
+    labels, known = one.labels()
+    errors = (labels[0] - daily)[days & known[0]].sum(axis=1)
+    assert mine["scale"].unique() == pytest.approx([np.sqrt((errors**2).mean())], rel=1e-4)
+    np.testing.assert_allclose(mine["p_up"], norm.cdf(mine["mean"] / mine["scale"]))
 
 
 def test_majority_is_the_direction_of_the_training_days(everyone, panel, splits):
@@ -65,6 +87,39 @@ def test_opponents_that_learn_find_a_planted_signal(dialled):
     panel, splits, rows = dialled
     scores = score(learned_opponents(rows, panel, splits), panel).groupby("family")["correlation"].mean()
     assert scores["ridge"] > 0.3 and scores["trees"] > 0.3
+
+
+def test_ridge_is_that_of_scikit_learn(dialled):
+    """Penalty by penalty on the validation days, the best of five on the test days."""
+    panel, splits, rows = dialled
+    ridge = learned_opponents(rows, panel, splits).query("family == 'ridge'").reset_index(drop=True)
+    scaler = fit_scaler(panel, pd.Timestamp(splits.train.first), pd.Timestamp(splits.train.last))
+    scaled, (labels, known) = scaler.scale(panel.values, panel.present).astype("float64"), panel.labels()
+    expected = []
+    for x, y, has_label in zip(scaled, labels, known, strict=True):
+        train, valid = (has_label & part.mask(panel.days) for part in (splits.train, splits.valid))
+        fitted = [Ridge(penalty).fit(x[train], y[train]) for penalty in RIDGE_PENALTIES]
+        best = min(fitted, key=lambda model: ((model.predict(x[valid]) - y[valid]) ** 2).mean())
+        expected.append(best.predict(x[splits.test.mask(panel.days)]))
+    np.testing.assert_allclose(ridge[list(MEANS)], np.concatenate(expected), rtol=1e-4, atol=1e-7)
+
+
+def test_trees_are_as_many_as_the_validation_days_choose(dialled):
+    """Against one prediction of all rows after every tenth tree."""
+    panel, splits, rows = dialled
+    trees = learned_opponents(rows, panel, splits).query("family == 'trees'").reset_index(drop=True)
+    scaler = fit_scaler(panel, pd.Timestamp(splits.train.first), pd.Timestamp(splits.train.last))
+    labels, known = panel.labels()
+    y = labels.sum(axis=2) / scaler.target[:, None]
+    train, valid = (known & part.mask(panel.days) for part in (splits.train, splits.valid))
+    model = HistGradientBoostingRegressor(learning_rate=0.05, max_iter=150, max_leaf_nodes=15, early_stopping=False,
+                                          random_state=0, min_samples_leaf=train.sum() // 20)
+    model.fit(panel.values[train], y[train])
+    everywhere = [found.reshape(y.shape) for found in model.staged_predict(panel.values.reshape(-1, 50))][9::10]
+    best = min(everywhere, key=lambda found: ((found - y)[valid] ** 2).mean()) * scaler.target[:, None]
+    expected = best[:, splits.test.mask(panel.days)].flatten()
+    np.testing.assert_allclose(trees["mean"], expected, rtol=1e-6, atol=1e-9)
+    assert len({tuple(found[0]) for found in everywhere}) > 1 and not np.array_equal(best, everywhere[-1])
 
 
 def test_opponents_that_learn_never_see_the_test_days(dialled):

@@ -155,7 +155,7 @@ def test_bad_arguments_are_named():
     result = traded()
     with pytest.raises(ConfigError, match="there is no kind 'spels' of random strategies. Did you mean 'spells'"):
         random_band(result, kind="spels")
-    with pytest.raises(ConfigError, match="n_strategies = 0: must lie in 1 to 100,000"):
+    with pytest.raises(ConfigError, match="n_strategies = 0: must be a whole number in 1 to 100,000"):
         random_band(result, n_strategies=0)
     bare = result.__class__("stockformer", 1e8, FREE, result.equity, result.symbols, result.orders)
     with pytest.raises(ConfigError, match="does not know its market"):

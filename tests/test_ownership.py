@@ -18,7 +18,7 @@ from vnq_colab.training.session import Session, machine_facts
 def session(tmp_path):
     ws = Workspace(tmp_path)
     packs = [{"symbols": [symbol], "learning_rate_share": 1.0, "done": None} for symbol in ("FPT", "HPG", "VCB")]
-    session = Session.start(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", days={}, packs=packs,
+    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", days={}, packs=packs,
                             ledger={symbol: {"state": "pending", "reason": ""} for symbol in ("FPT", "HPG", "VCB")})
     session.machine = machine_facts() | {"pid": 2**22 + 1, "pid_started": 0.0}  # nobody has such a number
     session.begin_attempt()

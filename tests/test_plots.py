@@ -108,6 +108,58 @@ def test_equity_shows_the_strategy_beside_buy_and_hold():
     assert legend_of(figure) == ["stockformer", "buy and hold"]
 
 
+def test_equity_shows_below_how_far_each_account_was_from_its_highest_value():
+    axes, below = plots.equity(result_of()).axes
+    assert [list(line.get_ydata()) for line in below.lines] == [
+        pytest.approx([0, 0, 100 * (1.1 / 1.2 - 1)]), pytest.approx([0, -10, -5])]
+    assert [axes.get_ylabel(), below.get_ylabel()] == ["Value [million VND]", "Drawdown [%]"]
+
+
+def test_reliability_looks_at_what_was_forecast():
+    random = np.random.default_rng(0)
+    days = pd.bdate_range("2024-01-01", periods=400)
+    rows = pd.DataFrame({"family": "stockformer", "symbol": "AAA", "date": days,
+                         "p_up": random.uniform(0.48, 0.52, 400), "actual": random.normal(0, 0.05, 400)})
+    low, high = plots.reliability(rows).axes[0].get_xlim()
+    assert 46 < low < 48.5 and 51.5 < high < 54
+
+
+def symbol_of(n_days=30, n_origins=28):
+    """A price that rises by 1 % a day, forecast to stay where it is with an interval of ±3 %, on its last days."""
+    days = pd.bdate_range("2024-01-01", periods=n_days)
+    prices = pd.DataFrame({"symbol": "AAA", "date": days, "close": 10_000 * 1.01 ** np.arange(n_days)})
+    forecast = pd.DataFrame({"family": "stockformer", "symbol": "AAA", "date": days[-n_origins:], "mean": 0.0,
+                             "low": np.log(0.97), "high": np.log(1.03)})
+    return forecast, prices
+
+
+def test_symbol_shows_a_forecast_on_the_day_that_it_is_about():
+    forecast, prices = symbol_of()
+    figure = plots.symbol(forecast, prices, "AAA", n_days=20)
+    axes = figure.axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    said, close = lines["forecast price"], lines["close"]
+    assert list(said.get_ydata()) == pytest.approx(prices["close"].iloc[-20:] / 1000)
+    days = pd.bdate_range("2024-01-01", periods=35)
+    assert list(pd.DatetimeIndex(said.get_xdata())) == list(days[-20:]), "5 trading days later, beyond the last price"
+    assert list(close.get_ydata()) == pytest.approx(prices["close"].iloc[-20:] / 1000)
+    # 1.01^5 = 1.051 lies outside of ±3 %: all that came, and none of the five to come
+    assert list(pd.DatetimeIndex(lines["outside of it"].get_xdata())) == list(days[-20:-5])
+    assert axes.get_ylabel() == "Price [thousand VND]"
+    assert legend_of(figure) == ["90% interval", "outside of it", "forecast price", "close"]
+
+
+def test_symbol_without_intervals_shows_the_forecast_alone():
+    forecast, prices = symbol_of()
+    figure = plots.symbol(forecast.drop(columns=["low", "high"]), prices, "AAA", note=SYNTHETIC_NOTE)
+    assert legend_of(figure) == ["forecast price", "close"] and SYNTHETIC_NOTE in figure.get_suptitle()
+
+
+def test_symbol_that_was_not_forecast_is_refused():
+    with pytest.raises(DataError, match=r"no forecast of 'AAB' on a day with a price. Did you mean 'AAA'\?"):
+        plots.symbol(*symbol_of(), "AAB")
+
+
 # --- the data
 
 
@@ -261,6 +313,7 @@ def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_ti
 @pytest.mark.parametrize("draw", [lambda panel, note: plots.symbol_accuracy(scores_of(3), note=note),
                                   lambda panel, note: plots.learning_curves(history_of(AAA=[2.2, 1.8]), note=note),
                                   lambda panel, note: plots.equity(result_of(), note=note),
+                                  lambda panel, note: plots.symbol(*symbol_of(), "AAA", note=note),
                                   lambda panel, note: plots.coverage(panel, note=note),
                                   lambda panel, note: plots.cleaning(report_of(), note=note),
                                   lambda panel, note: plots.cleaning(report_of(split=("repaired", 3)), note=note),

@@ -24,7 +24,7 @@ def session(tmp_path, panel, splits, config):
     config = replace(config, symbols=symbols, train=replace(config.train, epochs=12, patience=2, learning_rate=0.02))
     days = {"train": [splits.train.first, splits.train.last], "valid": [splits.valid.first, splits.valid.last],
             "splits": splits.to_dict()}
-    return Session.start(Workspace(tmp_path), config, "20261121T000000_stockformer_abcdef",
+    return Session.create(Workspace(tmp_path), config, "20261121T000000_stockformer_abcdef",
                          data_id=panel.data_id, days=days,
                          packs=compose_packs(panel, splits.train, config, list(symbols)),
                          ledger={symbol: {"state": "pending", "reason": ""} for symbol in symbols})

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.test_page import saved
 from vnq_colab.data.forecast import HORIZON, make_forecast
 from vnq_colab.data.panel import Panel
+from vnq_colab.evaluation import power
+from vnq_colab.evaluation.accounts import compare_strategies
 from vnq_colab.evaluation.backtest import backtest
 from vnq_colab.evaluation.chance import random_band
 from vnq_colab.evaluation.gates import Verdict, judge
@@ -38,10 +41,17 @@ def parts():
     sizes = {"stockformer": 0.01, "momentum": 0.01, "zero": 0.0}
     forecast = pd.concat([make_forecast(family, symbol, days[10:190], size * random.normal(0, 1, (180, HORIZON)), scale,
                                         half) for symbol in symbols for family, size in sizes.items()])
+    forecast = forecast.assign(low=-0.08, high=0.08)
     scores, result = score(forecast, panel), backtest(forecast, prices)
-    return {"forecast": forecast, "scores": scores, "result": result, "verdict": judge(scores, result, run_id="run1"),
-            "rows": with_outcomes(forecast.assign(low=-0.08, high=0.08), panel),
-            "chance": random_band(result, n_strategies=50)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(power, "N_SIMULATED", 8)  # the page shows them, whatever they say
+        verdict = judge(scores, result, run_id="run1")
+    return {"forecast": forecast, "scores": scores, "result": result, "verdict": verdict,
+            "rows": with_outcomes(forecast, panel), "chance": random_band(result, n_strategies=50), "prices": prices,
+            "strategies": compare_strategies(forecast, prices, threshold=0.55, n_trials=7)}
+
+
+LEFT_OUT = ("rows", "chance", "prices", "strategies")  # when they are not given
 
 
 HISTORY = pd.DataFrame({"symbol": "AAA", "member": 0, "epoch": [1, 2], "train_loss": 1.0, "valid_loss": [2.1, 1.9],
@@ -60,20 +70,32 @@ def page(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_page_says_what_is_asked_of_a_report(page):
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert titles == [
+        "Which directions are right", "The model and its opponents, same days", "Skill, over all symbols",
+        "What p_up is worth", "Do the intervals hold?", "Gate by gate", "In an account", "Strategy beside buy-and-hold",
+        "What a pass is worth", "What changed since the last accepted run", "While learning", "Strategies",
+        "By exchange and liquidity", "Symbol by symbol", "The last days, symbol by symbol", "Read with care", "The run"]
+    for label in ("Balanced accuracy [%]", "CRPS [log return]", "MCC", "Calmar ratio", "Deflated Sharpe [%]"):
+        assert label in page, label
+
+
 def test_page_tests_skill_over_all_symbols_and_says_what_luck_would_have_done(page):
     assert "Skill, over all symbols" in page and "Diebold and Mariano" in page
     assert "intervals that promise 90% held" in page and "Of 50 random strategies" in page
 
 
 def test_report_without_outcomes_or_luck_is_still_a_report(parts, tmp_path):
-    few = {name: part for name, part in parts.items() if name not in ("rows", "chance")}
+    few = {name: part for name, part in parts.items() if name not in LEFT_OUT}
     text = write_report(tmp_path, title="Report", facts={}, history=HISTORY, **few).read_text(encoding="utf-8")
     assert "Skill, over all symbols" not in text and "random strategies" not in text and "Gate by gate" in text
+    assert "<h2>Strategies</h2>" not in text and "By exchange" not in text and "The last days" not in text
 
 
 def test_report_writes_the_files_of_the_layout_and_no_other(folder):
     promised = {path.rpartition("/")[2] for path in FILES if path.startswith("reports/")}
-    assert {path.name for path in folder.iterdir()} == promised
+    assert {path.name for path in folder.iterdir()} == promised - {"looks.json"}  # which validation writes
 
 
 def test_report_tables_are_read_back_as_they_were(folder, parts):
@@ -86,7 +108,8 @@ def test_report_tables_are_read_back_as_they_were(folder, parts):
 
 def test_page_needs_no_network_and_no_other_file(page):
     addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
-    assert len(addresses) == 4 and all(address.startswith("data:image/png;base64,") for address in addresses)
+    kinds = [address.partition("base64,")[0] for address in addresses]
+    assert kinds.count("data:image/png;") == 4 and set(kinds) == {"data:image/png;", "data:text/csv;charset=utf-8;"}
     assert "http" not in page and "<script" not in page and "@import" not in page
 
 
@@ -108,7 +131,7 @@ def test_page_is_well_formed_and_ready_for_a_phone(page):
 
     parser = Parser()
     parser.feed(page)
-    assert parser.open == [] and parser.tables == page.count('<div class="scroll"><table>') == 6
+    assert parser.open == [] and parser.tables == page.count('<div class="scroll"><table>') == 10 + 4
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
     assert '<meta charset="utf-8">' in page
 
@@ -140,6 +163,26 @@ def test_page_has_a_row_with_its_reasons_for_every_symbol(page, parts):
         row = re.search(rf"<tr><td>{symbol}</td>.*?</tr>", page)[0]
         assert f'"tag {found["decision"]}"' in row
         assert all(reason.replace("'", "&#x27;") in row for reason in found["reasons"])
+
+
+def test_every_table_can_be_taken_along_with_its_units(page, parts):
+    files = saved(page)
+    assert set(files) == {"opponents.csv", "more_measures.csv", "skill.csv", "intervals.csv", "gates.csv",
+                          "accounts_by_day.csv", "accounts.csv", "gate_sets.csv", "strategies.csv", "groups.csv",
+                          "symbols.csv", "predictions.csv"}
+    symbols = files["symbols.csv"].set_index("Symbol")
+    mine = parts["scores"].set_index(["family", "symbol"]).loc["stockformer"]
+    assert symbols["Accuracy [%]"].to_dict() == pytest.approx((100 * mine["accuracy"]).to_dict())
+    assert list(files["strategies.csv"]["Return [%]"]) == pytest.approx(list(100 * parts["strategies"]["return"]))
+    by_day = files["accounts_by_day.csv"]
+    assert list(by_day["strategy [VND]"]) == pytest.approx(list(parts["result"].equity["strategy"]))
+    assert {"buy_and_hold [VND]", "random p5 [VND]"} <= set(by_day.columns)
+    assert len(files["predictions.csv"]) == 4 * 5, "the last five of each symbol; none is still open"
+
+
+def test_page_shows_the_last_days_of_each_symbol_behind_a_click(page):
+    card = page[page.index("The last days, symbol by symbol"):page.index("predictions.csv")]
+    assert re.findall(r"<summary>(\w+): \d of \d right", card) == ["AAA", "BBB", "CCC", "DDD"]
 
 
 def test_page_without_a_note_has_no_banner(parts, tmp_path):

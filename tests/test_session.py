@@ -11,7 +11,7 @@ from vnq_colab.training.session import Session
 @pytest.fixture
 def session(tmp_path):
     ws = Workspace(tmp_path)
-    return Session.start(
+    return Session.create(
         ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0",
         days={"train": ["a", "b"], "valid": None, "splits": {}},
         packs=[{"symbols": ["FPT", "HPG"], "learning_rate_share": 1.0, "done": None}],
@@ -89,7 +89,7 @@ def test_changed_config_is_refused_with_the_difference(session):
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):
-    again = Session.start(session.ws, session.config, f"{session.run_id}-refit", data_id="x",
+    again = Session.create(session.ws, session.config, f"{session.run_id}-refit", data_id="x",
                           days=session.days, packs=[], ledger={})
     session.status = "finished"
     session.save()

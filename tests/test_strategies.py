@@ -6,7 +6,7 @@ import pytest
 
 from vnq_colab.data.forecast import HORIZON, make_forecast
 from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.strategies import STRATEGIES, Strategy, as_strategy, wishes
+from vnq_colab.evaluation.strategies import Strategy, as_strategy, wishes
 
 DAYS = pd.bdate_range("2024-01-01", periods=10)
 
@@ -39,6 +39,24 @@ def test_threshold_asks_for_a_probability_above_it_and_not_for_the_mean():
     assert wished(Strategy(threshold=0.55), forecast)[0] == [[1], [0], [1], [0]]
 
 
+def test_own_threshold_is_read_row_by_row_and_nan_is_the_sign_of_the_mean():
+    forecast = forecast_of({"AAA": [-0.01, 0.01, None, 0.01]}, {"AAA": [0.58, 0.58, None, 0.49]})
+    own = Strategy(threshold="own")
+    assert wished(own, forecast.assign(threshold=[0.55, 0.6, np.nan]))[0] == [[1], [0], [0], [1]]
+    assert wished(own, forecast.assign(threshold=np.nan)) == wished(Strategy(), forecast)
+    assert wished(own, forecast.assign(threshold=0.55)) == wished(Strategy(threshold=0.55), forecast)
+
+
+def test_own_threshold_needs_its_column():
+    with pytest.raises(ConfigError, match="the forecast has no column 'threshold'"):
+        wished(Strategy(threshold="own"), forecast_of({"AAA": [0.01]}))
+
+
+def test_buy_and_hold_wishes_everything_always():
+    assert wished(Strategy("buy_and_hold"), forecast_of({"AAA": [None, -0.01], "BBB": [0.01]}), 3) == (
+        [[1, 1], [1, 1], [1, 1]], None)
+
+
 def test_volatility_takes_the_smaller_a_part_the_wider_the_forecast():
     forecast = forecast_of({"AAA": [0.01, -0.01, 0.01, None]}, scale=0.04)
     part = 0.2 / (0.04 * np.sqrt(50))  # a year has 50 times 5 days
@@ -61,7 +79,7 @@ def test_top_k_forgets_a_symbol_without_a_forecast_after_the_horizon():
     assert [row.index(1.0) for row in weight] == [0] * (1 + HORIZON) + [1] * (9 - HORIZON)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ["long_flat", "top_k", "volatility"])
 def test_wishes_of_a_day_do_not_know_the_days_after_it(name):
     random = np.random.default_rng(0)
     forecast = forecast_of({symbol: random.normal(0, 0.02, 10) for symbol in ("AAA", "BBB", "CCC", "DDD")})
@@ -79,9 +97,10 @@ def test_strategy_is_a_name_or_a_strategy():
 
 @pytest.mark.parametrize("arguments, message", [
     ({"name": "top_q"}, r"there is no strategy 'top_q'. Did you mean 'top_k'\?"),
-    ({"name": "martingale"}, r"there is no strategy 'martingale'. Known: long_flat, top_k, volatility."),
+    ({"name": "martingale"}, r"there is no strategy 'martingale'. Known: long_flat, top_k, volatility, buy_and_hold."),
     ({"threshold": 55}, r"threshold = 55: must lie between 0 and 1"),
     ({"threshold": float("nan")}, r"threshold = nan"),
+    ({"threshold": "0.55"}, r"threshold = '0.55': .* or 'own' for the forecast's column"),
     ({"k": 0}, r"k = 0: must be a whole number of symbols"), ({"k": 2.5}, r"k = 2.5"),
     ({"volatility": 0}, r"volatility = 0: must be positive"), ({"volatility": float("nan")}, r"volatility = nan"),
 ])

@@ -79,6 +79,7 @@ def test_packs_do_not_change_what_a_symbol_learns(tmp_path, panel, splits, confi
 
 
 def test_time_limit_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, splits, config, monkeypatch):
+    config = config.with_setting("train.start", "own")
     straight = run_quietly(Workspace(tmp_path / "a"), panel, splits, config)
     monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
     ws = Workspace(tmp_path / "b")

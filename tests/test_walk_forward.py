@@ -85,5 +85,9 @@ def test_validation_by_walking_judges_more_days_and_is_the_verdict_of_the_run(sm
     assert set(walked.forecast["family"]) == set(once.forecast["family"])
     assert walked.verdict.run_id == session.run_id and "3 folds" in walked.report.read_text(encoding="utf-8")
     assert latest_session(ws).run_id == session.run_id
+    stored = walked.report.with_name("verdict.json").read_bytes()
+    later = validate(session, prepared=prepared)
+    assert later.report.parent.parent == walked.report.parent, "the test days alone do not replace what was walked"
+    assert walked.report.with_name("verdict.json").read_bytes() == stored
     with pytest.raises(ConfigError, match="chooses its own days"):
         validate(session, prepared=prepared, walk_forward=3, days=("2025-11-04", "2025-12-01"))

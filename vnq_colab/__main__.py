@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import RunConfig
-from vnq_colab.errors import PausedError, VnqError, name_a_few
+from vnq_colab.errors import ConfigError, PausedError, VnqError, did_you_mean, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.review import Review
+    from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
 
 DONE, DEFECT, BAD_INPUT, PAUSED, SOME_FAILED = 0, 1, arguments.BAD_INPUT, 3, 4
@@ -63,7 +64,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     if session.status != "finished":
         return _ended(session, options)
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
-    _tell(options, repr(validation))
+    _tell(options, _told(validation, options))
     return _export(session, validation.verdict, options)
 
 
@@ -113,9 +114,11 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
+    if (asked := options.show_predictions) and asked not in session.ledger:
+        raise ConfigError(f"run {session.run_id} has no symbol {asked!r}.{did_you_mean(asked, session.ledger)}")
     validation = validate(session, gates=options.gates, walk_forward=options.walk_forward, hours=_hours(options),
                           quiet=options.json, **_days_and_capital(session, options))
-    _tell(options, repr(validation), validation.verdict.to_dict() | {"report": str(validation.report)})
+    _tell(options, _told(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
 
@@ -267,6 +270,15 @@ def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[s
         test = session.days["splits"]["test"]
         chosen["days"] = (options.first or test["first"], options.last or test["last"])
     return chosen
+
+
+def _told(validation: "Validation", options: argparse.Namespace) -> str:
+    """The validation in words, with the forecasts of the symbol that was asked for."""
+    from vnq_colab.evaluation.breakdown import show_predictions
+
+    found, symbol = validation, options.show_predictions
+    return repr(found) + (f"\n{show_predictions(found.rows, found.forecast, found.prices, symbol, family=found.family)}"
+                          if symbol else "")
 
 
 def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:

@@ -114,6 +114,8 @@ def judge_flags(sub: Parser) -> None:
     sub.add_argument("--position", type=float, default=1.0, metavar="FRACTION",
                      help="the most of an account that is put into its symbol (default: 1)")
     sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
+    sub.add_argument("--show-predictions", metavar="SYMBOL",
+                     help="also print a symbol's last 20 forecasts beside what happened")
 
 
 def walk_flag(sub: Parser) -> None:

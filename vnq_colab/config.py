@@ -14,7 +14,7 @@ from vnq_colab.fields import build, check_types, flat, require
 
 TRAIN_CHOICES = {
     "supervise": ("all_days", "last_day"), "schedule": ("cosine", "one_cycle"),
-    "loss": ("huber", "mse", "mae", "gaussian_nll", "pinball"),
+    "loss": ("huber", "mse", "mae", "gaussian_nll", "pinball"), "start": ("shared", "own"),
 }
 HORIZON = 5  # [days] ahead that every forecast reaches
 
@@ -51,6 +51,8 @@ class TrainConfig:
 
     loss: str = "huber"  # or "mse", "mae", "gaussian_nll" (mean and variance), "pinball" (quantiles 10, 50, 90 %)
     label_clip: float | None = None  # [standard deviations] training labels are clipped to; None: not at all
+    start: str = "shared"  # from one network trained on all symbols of the run; "own": from random weights
+    fine_tune_share: float = 0.03  # of the learning rate, after a shared start; chosen: EXPERIMENTS.md, 2026-11-21
     supervise: str = "all_days"  # "all_days": each day of a window predicts; "last_day": only the last one
     epochs: int = 100  # at most; the cosine of the learning rate ends here
     batch_windows: int | None = None  # windows per step and model; None: 4 for all_days, 32 for last_day
@@ -75,7 +77,7 @@ class TrainConfig:
                  "must be at least 1, or null")
         for name in ("epochs", "accumulate", "patience", "keep_top_k"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
+        for name in ("learning_rate", "fine_tune_share", "clip_norm", "checkpoint_minutes"):
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
         for name in ("weight_decay", "warmup_epochs"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
@@ -163,10 +165,10 @@ SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every outp
 # The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    "original": {"train": {"supervise": "last_day"}},
+    "original": {"train": {"supervise": "last_day", "start": "own"}},
     "original-cpu": {
         "model": {"look_back": 30},
-        "train": {"supervise": "last_day", "epochs": 50, "batch_windows": 4, "accumulate": 8},
+        "train": {"supervise": "last_day", "start": "own", "epochs": 50, "batch_windows": 4, "accumulate": 8},
         "symbols": ("FPT", "VCB", "HPG"),
     },
 }

@@ -42,7 +42,7 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 2000, *, seed: int = 0,
     own = random.standard_t(5, (n_days, n_symbols)) / np.sqrt(5 / 3)
     noise = np.sqrt(MARKET_SHARE) * market + np.sqrt(1 - MARKET_SHARE) * own
     drift = np.zeros_like(noise)
-    drift[1:] = _strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
+    drift[1:] = signal_strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
     quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
     prices = _walk(random, np.where(quiet, 0, volatility * (drift + noise)), exchanges, days)
     volume = np.exp(random.uniform(11, 15, n_symbols) + VOLUME_SHOWS * hidden + 0.15 * random.normal(size=noise.shape))
@@ -75,7 +75,7 @@ def _autoregression(random: np.random.Generator, n_days: int, width: int, persis
     return lfilter([1.0], [1.0, -persistence], shocks, axis=0)
 
 
-def _strength(signal: float) -> float:
+def signal_strength(signal: float) -> float:
     """How much of a day's volatility the signal moves, so that 5-day returns have the R² asked for.
 
     The expected 5-day return is b (1 + p + .. + p^4) of today's signal; the signal's later shocks are noise to whoever

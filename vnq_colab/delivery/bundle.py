@@ -13,7 +13,7 @@ from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, SessionError, VnqError, name_a_few
 from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.evaluation.gates import Verdict
-from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
+from vnq_colab.files import read_json, sha256_of, unsealed, write_atomic, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.training.forecasting import fit_calibration, load_forecaster
 from vnq_colab.training.parts import whole_run
@@ -81,7 +81,9 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
 
     `verdict` None takes the one that validation stored; a run without any is exported as unjudged. With `refit` the
     networks are first trained again on all labelled days; that is a run of its own, so a stop loses nothing: call again
-    to go on. Raises SessionError when no symbol is finished, or the refit paused.
+    to go on. Where the verdict says that an old model stays, its file is taken over from the old bundle with its
+    decision and its calibration; where it does not fit beside the new ones, the symbol is a reject. Raises SessionError
+    when no symbol is finished, or the refit paused.
     """
     session = whole_run(session)
     verdict = stored_verdict(session) if verdict is None else verdict
@@ -98,10 +100,22 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
         trained_to |= {symbol: again.days["train"][1] for symbol, row in again.ledger.items() if row["state"] == "done"}
     folder = session.ws.model_folder(session.run_id)
     forecaster = forecaster.as_exported()
-    forecaster.save(folder)
+    old, kept = _kept(session, forecaster, verdict)
+    taken = [symbol for symbol, row in kept.items() if "kept_from" in row]
+    if new := tuple(symbol for symbol in forecaster.symbols if symbol not in taken):
+        forecaster.select(new).save(folder)
+    for symbol in taken:  # the file as it is: it says itself what it was trained on
+        content = (old.folder / forecaster.file_name(symbol)).read_bytes()
+        write_atomic(folder / forecaster.file_name(symbol), lambda file, content=content: file.write(content))
+        trained_to[symbol] = kept[symbol]["trained_to"]
+    if taken:
+        forecaster = type(forecaster).load(folder, list(forecaster.symbols))
     panel = load_panel(session.ws, session.data_id)
     manifest = _manifest(session, forecaster, verdict, folder, trained_to, panel)
+    for symbol, row in kept.items():
+        manifest["symbols"][symbol] |= row
     manifest["calibration"] = fit_calibration(session, judged.as_exported(), panel).to_dict()
+    _keep_calibration(manifest, old)
     write_sealed(folder / "manifest.json", manifest)
     write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
     return load_bundle(folder)
@@ -155,6 +169,68 @@ def _refitted(judged: Forecaster, again: Forecaster) -> Forecaster:
     left = tuple(symbol for symbol in judged.symbols if symbol not in again.symbols)
     states = [again.with_residual(residual).to_state()] + ([judged.select(left).to_state()] if left else [])
     return type(judged).from_states(states, again.facts)
+
+
+def _kept(session: Session, forecaster: Forecaster,
+          verdict: Verdict | None) -> tuple[Bundle | None, dict[str, dict[str, Any]]]:
+    """The old bundle, and for every symbol whose old model stays what changes in its row of the manifest.
+
+    A row with `kept_from` is of a model that is taken over; the others cannot be, and are rejects.
+    """
+    previous = (verdict.summary.get("previous") if verdict else None) or {}
+    symbols = [symbol for symbol in previous.get("kept", []) if symbol in forecaster.symbols]
+    if not symbols:
+        return None, {}
+    folder = session.ws.model_folder(previous["run_id"])
+    try:
+        old, why = load_bundle(folder), ""
+    except (VnqError, OSError) as error:
+        old, why = None, str(error)
+    rows = {}
+    for symbol in symbols:
+        found = previous["symbols"][symbol]
+        fell = (f"On the same days {found['new_accuracy']:.1%} of its 5-day directions are right, "
+                f"{found['old_accuracy']:.1%} with the old model")
+        if old is None or not _fits(old, forecaster, session.family, symbol):
+            rows[symbol] = {"decision": "reject", "reasons": [
+                f"{fell}: that one stays, in {folder}. It does not fit into this bundle: "
+                f"{why or 'its family, architecture or features are others.'}"]}
+            continue
+        row = old.manifest["symbols"][symbol]
+        reasons = row["reasons"][1:] if "kept_from" in row else row["reasons"]  # of the run that it came from
+        source = row.get("kept_from", old.manifest["run_id"])
+        rows[symbol] = {"decision": row["decision"], "trained_to": row["trained_to"], "kept_from": source,
+                        "reasons": [f"{fell}: the model of run {source} stays.", *reasons]}
+    return old, rows
+
+
+def _fits(old: Bundle, forecaster: Forecaster, family: str, symbol: str) -> bool:
+    """Whether an old model can stand in one bundle with the new ones: same family, features, settings and shapes."""
+    if old.manifest["family"] != family or symbol not in old.manifest["symbols"]:
+        return False
+    mine, theirs = (part.select((symbol,)).to_state() for part in (forecaster, old.forecaster))
+    return mine.keys() == theirs.keys() and all(
+        value.shape == theirs[name].shape if hasattr(value, "shape") else value == theirs[name]
+        for name, value in mine.items())
+
+
+def _keep_calibration(manifest: dict[str, Any], old: Bundle | None) -> None:
+    """Gives symbols that were taken over the numbers that their own bundle had for them.
+
+    Those were fitted on days that the old networks had not seen. On this run's validation days they may well have been
+    trained, and would look surer there than they are.
+    """
+    kept = [symbol for symbol, row in manifest["symbols"].items() if "kept_from" in row]
+    stored = (old.manifest.get("calibration") if old else None) or {"slope": 1.0, "intercept": 0.0, "quantile": None,
+                                                                    "own": {}}
+    everyone = {name: stored[name] for name in ("slope", "intercept", "quantile")}
+    for symbol in kept:
+        own = stored["own"].get(symbol, everyone)
+        quantile = everyone["quantile"] if own["quantile"] is None else own["quantile"]
+        manifest["calibration"]["own"][symbol] = own | {"quantile": quantile}
+    if kept:
+        manifest["calibration"]["notes"].append(
+            f"{name_a_few(kept)}: kept from an old bundle, with the calibration that it had there.")
 
 
 def _manifest(session: Session, forecaster: Forecaster, verdict: Verdict | None, folder: Path,

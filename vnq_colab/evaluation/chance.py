@@ -58,8 +58,8 @@ def random_band(result: Backtest, *, n_strategies: int = 1000, seed: int = 0, ki
     if is_common and kind == "spells":
         raise ConfigError("kind = 'spells' would wish more symbols at once than one account can hold. "
                           "Take kind='rotations'.")
-    if not 1 <= n_strategies <= 100_000:
-        raise ConfigError(f"n_strategies = {n_strategies!r}: must lie in 1 to 100,000.")
+    if not isinstance(n_strategies, (int, np.integer)) or not 1 <= n_strategies <= 100_000:
+        raise ConfigError(f"n_strategies = {n_strategies!r}: must be a whole number in 1 to 100,000.")
     value, final = [], []  # mean accounts [days, strategies], accounts at the end [strategies, symbols]
     draws = _Rotations(trial, seed, n_strategies) if kind == "rotations" else _Spells(trial, seed, n_strategies)
     for start in range(0, n_strategies, AT_ONCE):

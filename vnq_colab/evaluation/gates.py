@@ -1,6 +1,7 @@
 """Which models deserve to be used: gates with numbers, a decision for each symbol, and what the gates are worth."""
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -8,20 +9,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError, DataError, did_you_mean
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.metrics import summary
-from vnq_colab.evaluation.significance import benjamini_hochberg, binomial_p
+from vnq_colab.evaluation.power import account_returns, money, pass_rates
+from vnq_colab.evaluation.questions import QUESTIONS, Answer, Question, charged
 from vnq_colab.files import read_json, write_json
 
-GATE_SETS = ("honest", "original")
 DECISIONS = ("accept", "review", "reject", "unjudged")
-MIN_WINDOWS = 30  # chosen: with fewer independent windows even a true 60 % is found less than one time in three
-FALSE_FINDS = 0.05  # [fraction] of the accepted that may be luck, Benjamini-Hochberg
-MOST_ACCURACY, MOST_SHARPE = 0.65, 4.0  # above: look for a leak first
-ORIGINAL = {"accuracy": 0.52, "rmse": 0.03, "sharpe": 0.8, "drawdown": 0.10}
-TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
-N_SIMULATED, TRUE_SKILLS = 1000, (0.55, 0.58, 0.60)
 
 
 @dataclass(frozen=True)
@@ -76,16 +71,24 @@ class Verdict:
 
 
 def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_id: str = "",
-          family: str = "stockformer") -> Verdict:
+          family: str = "stockformer", n_trials: int = 1, previous: dict[str, Any] | None = None,
+          leak_checks: list[dict[str, Any]] | None = None) -> Verdict:
     """Decides for every symbol of the scores and the backtest whether the model of `family` may be used.
 
     `honest`: a symbol with fewer than 30 independent windows is `unjudged`; one that fails a gate is a `reject`; one
     that could not be asked everything (no opponents in the scores) is `unjudged`; one that passes everything but is too
-    good to be true is for `review`; the others are an `accept`. `original` are the gates of the project's source texts:
-    `accept` or `reject`. `summary` says how many pass either set, and how much a pass is worth.
+    good to be true is for `review` until the leak checks pass; the others are an `accept`. One symbol alone shows
+    little: where a gate asks for less than proof, its number is drawn towards those of the other symbols that show
+    skill, as far as its noise asks (`evidence.shrink`). `original` are the gates of the project's source texts:
+    `accept` or `reject`.
+
+    `n_trials` configurations have looked at these days, this one included: every p-value is charged for all of them.
+    `previous`, of the last accepted run on the same days, names the symbols (`kept`) whose old model stays.
+    `leak_checks` are what was found when this run was searched for leaks: `check`, `passed`, `sentence` of each.
+    `summary` says how many pass either set, and how much a pass is worth.
     """
-    if gates not in GATE_SETS:
-        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(gates, GATE_SETS)}")
+    if gates not in QUESTIONS:
+        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(gates, QUESTIONS)}")
     families = list(scores["family"].unique())
     if family not in families:
         raise ConfigError(f"the scores have no family {family!r}.{did_you_mean(family, families)} "
@@ -93,126 +96,91 @@ def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_
     if result.family != family:
         raise ConfigError(f"the backtest is of {result.family!r}, to be judged is {family!r}. "
                           f"Backtest with family={family!r}.")
-    rows = _rows(scores, result, family)
-    verdicts = {
-        "honest": {row.symbol: _decide_honest(_honest(row)) for row in rows.itertuples(index=False)},
-        "original": {row.symbol: _decide_original(_original(row)) for row in rows.itertuples(index=False)},
-    }
-    chosen = verdicts[gates]
-    counts = {name: sum(found["decision"] == name for found in chosen.values()) for name in DECISIONS}
-    passing = {name: sum(found["decision"] == "accept" for found in part.values()) for name, part in verdicts.items()}
-    about = {
+    table = collect(scores, result, family)
+    table["q"] = charged(table, n_trials)
+    kept = {symbol: previous["symbols"][symbol] for symbol in previous["kept"]} if previous else {}
+    verdicts = {name: decide(table, name, leak_checks=leak_checks, kept=kept) for name in QUESTIONS}
+    counts = {name: sum(found["decision"] == name for found in verdicts[gates].values()) for name in DECISIONS}
+    rates = pass_rates(result, n_trials=n_trials)
+    about: dict[str, Any] = {
         "decisions": counts,
-        "text": _text(counts, gates, scores, result, family),
-        "gate_sets": {name: {"n_symbols": len(rows), "n_pass": passing[name]} | what_a_pass_is_worth(rows, name)
-                      for name in GATE_SETS},
+        "text": _text(verdicts[gates], counts, gates, scores, result, family),
+        "gate_sets": {name: {"n_symbols": len(table),
+                             "n_pass": sum(found["decision"] == "accept" for found in part.values())} | rates[name]
+                      for name, part in verdicts.items()},
     }
-    return Verdict(run_id, gates, about, chosen)
+    if previous is not None:
+        about["previous"] = previous
+    if leak_checks is not None:
+        about["leak_checks"] = leak_checks
+    return Verdict(run_id, gates, about, verdicts[gates])
 
 
-def _rows(scores: pd.DataFrame, result: Backtest, family: str) -> pd.DataFrame:
-    """One row per symbol: its scores, its backtest, its best opponent, and its p-value among all that are judged."""
-    rows = scores[scores["family"] == family].merge(result.symbols, on="symbol", how="outer").sort_values("symbol")
-    rows = rows.rename(columns={"return": "gain"})  # a field of a named tuple must not be a keyword
-    others = scores[scores["family"] != family]
-    best = others.dropna(subset="accuracy").sort_values(["accuracy", "family"]).groupby("symbol").last()
-    rows["best"] = rows["symbol"].map(best["accuracy"]).astype("float64")
-    rows["best_name"] = rows["symbol"].map(best["family"])
-    zero = others[others["family"] == "zero"].set_index("symbol")["rmse_5"]
-    rows["rmse_zero"] = rows["symbol"].map(zero).astype("float64")
-    rows["n_independent"] = rows["n_independent"].fillna(0).astype("int64")
-    enough = rows["n_independent"] >= MIN_WINDOWS
-    p_values = binomial_p(rows["accuracy"] * rows["n_independent"], rows["n_independent"], rows["base_rate"])
-    rows["p"] = benjamini_hochberg(np.where(enough, p_values, np.nan))
-    return rows.reset_index(drop=True)
+def too_good(verdict: Verdict) -> bool:
+    """Whether a symbol passes all but looks too good to be true: then search the run for leaks, and judge again."""
+    return any(found["decision"] == "review" for found in verdict.symbols.values())
 
 
-def _gate(gate: str, asked: str, measured: float, needed: float, passed: bool | None, sentence: str,
-          low: float = math.nan, high: float = math.nan) -> Gate:
-    """A Gate of plain values; what is not a number becomes None, and without both its numbers nothing was measured."""
-    numbers = [float(value) if math.isfinite(value) else None for value in (measured, low, high, needed)]
-    known = passed is not None and numbers[0] is not None and numbers[3] is not None
-    if not known:
-        sentence = f"Not measured: {asked}."
-    return Gate(gate, asked, *numbers, bool(passed) if known else None, sentence)
+def collect(scores: pd.DataFrame, result: Backtest, family: str) -> pd.DataFrame:
+    """The table of evidence: a row per symbol of the scores or the backtest, with what `questions` asks for."""
+    if missing := [name for name in ("skill", "skill_error") if name not in scores.columns]:
+        raise DataError(f"scores: columns {missing} are missing. Make them with score(forecast, panel).")
+    if result.strategy.is_common:
+        raise ConfigError(f"the backtest of {result.strategy.name!r} has one account for all symbols, and a symbol is "
+                          "judged by its own. Backtest with strategy='long_flat'.")
+    table = scores[scores["family"] == family].merge(result.symbols, on="symbol", how="outer").sort_values("symbol")
+    table = table.rename(columns={"return": "gain"}).reset_index(drop=True)  # no field may be a keyword
+    table["n_independent"] = table["n_independent"].fillna(0).astype("int64")
+    names = [f"{name}{part}" for name in ("profit", "sharpe_lead") for part in ("", "_error", "_shared")]
+    accounts = pd.DataFrame(columns=names, dtype="float64")
+    if result.trial is not None:
+        both = account_returns(result, result.trial.weight[:, None])  # [days, own and held, symbols]
+        found = {name: np.broadcast_to(part[0], len(result.trial.market.symbols))
+                 for name, part in money(both[:, :1], both[:, 1:]).items()}
+        accounts = pd.DataFrame(found, index=result.trial.market.symbols)
+    return table.join(accounts, on="symbol")
 
 
-def _than(passed: bool | None, yes: str, no: str) -> str:
-    return yes if passed else no
+def decide(table: pd.DataFrame, gate_set: str, *, leak_checks: list[dict[str, Any]] | None = None,
+           kept: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """The decision for each symbol of a table of evidence, with reasons and gates."""
+    columns = {name: table[name].to_numpy() for name in table.columns}
+    found = [(question, list(zip(*question.answer(columns), strict=True))) for question in QUESTIONS[gate_set]]
+    verdict = {}
+    for place, row in enumerate(table.itertuples(index=False)):
+        gates = [_gate(question, row, Answer(*answers[place])) for question, answers in found]
+        decided = _decide_original(gates) if gate_set == "original" else _decide_honest(gates, leak_checks)
+        if decided["decision"] == "accept" and (old := (kept or {}).get(row.symbol)):
+            decided = _decision("reject", [], gates, "The model of the last accepted run stays: on the same days "
+                                f"{old['old_accuracy']:.1%} of its directions are right, {old['new_accuracy']:.1%} of "
+                                "this one's, which is more than a tenth less.")
+        verdict[row.symbol] = decided
+    return verdict
 
 
-def _honest(row: Any) -> list[Gate]:
-    """The honest gates of one symbol, in the order in which they are asked."""
-    above = None if math.isnan(row.p) else row.accuracy > row.base_rate and row.p <= FALSE_FINDS
-    level = row.accuracy >= row.best
-    smaller, gains, sharper = row.rmse_5 < row.rmse_zero, row.gain > 0, row.sharpe > row.buy_and_hold_sharpe
-    accuracy = f"{row.accuracy:.1%} of the 5-day directions are right"
-    return [
-        _gate("enough_windows", f"at least {MIN_WINDOWS} independent 5-day windows", row.n_independent, MIN_WINDOWS,
-              row.n_independent >= MIN_WINDOWS,
-              f"{row.n_independent} independent 5-day windows, {MIN_WINDOWS} are needed."),
-        _gate("beats_base_rate", f"5-day accuracy above the base rate with an adjusted p of at most {FALSE_FINDS:.0%}",
-              row.accuracy, row.base_rate, above,
-              f"{accuracy} (95% interval {row.accuracy_low:.1%} to {row.accuracy_high:.1%}, {row.n_independent} "
-              f"windows), {_than(above, 'more', 'not clearly more')} than the base rate of {row.base_rate:.1%} "
-              f"(adjusted p = {row.p:.2g}).", row.accuracy_low, row.accuracy_high),
-        _gate("beats_opponents", "5-day accuracy at least that of the best opponent on the same days", row.accuracy,
-              row.best, level, f"{accuracy}, {_than(level, 'no fewer', 'fewer')} than the {row.best:.1%} of the best "
-              f"opponent ({row.best_name}).", row.accuracy_low, row.accuracy_high),
-        _gate("beats_zero_forecast", "5-day RMSE below that of the zero forecast", row.rmse_5, row.rmse_zero, smaller,
-              f"5-day RMSE {row.rmse_5:.4f}, {_than(smaller, 'below', 'not below')} the zero forecast's "
-              f"{row.rmse_zero:.4f} [log return]."),
-        _gate("profit_after_costs", "a return above 0 after all costs", row.gain, 0.0, gains,
-              f"Return {row.gain:+.1%} after costs, {_than(gains, 'a gain', 'no gain')}."),
-        _gate("beats_buy_and_hold", "a Sharpe ratio above that of buy-and-hold", _traded(row.sharpe, row.gain),
-              row.buy_and_hold_sharpe, sharper,
-              f"Sharpe ratio {row.sharpe:.2f}, {_than(sharper, 'above', 'not above')} buy-and-hold's "
-              f"{row.buy_and_hold_sharpe:.2f}." if math.isfinite(row.sharpe)
-              else f"It never traded; buy-and-hold has a Sharpe ratio of {row.buy_and_hold_sharpe:.2f}."),
-        _gate("plausible_accuracy", f"accuracy of at most {MOST_ACCURACY:.0%}; more is a leak until shown otherwise",
-              row.accuracy, MOST_ACCURACY, row.accuracy <= MOST_ACCURACY,
-              f"Accuracy {row.accuracy:.1%}; above {MOST_ACCURACY:.0%} is too good to be true: look for a leak."),
-        _gate("plausible_sharpe", f"a Sharpe ratio of at most {MOST_SHARPE:g}; more is a leak until shown otherwise",
-              _traded(row.sharpe, row.gain), MOST_SHARPE, not row.sharpe > MOST_SHARPE,
-              f"Sharpe ratio {row.sharpe:.2f}; above {MOST_SHARPE:g} is too good to be true: look for a leak."),
-    ]
+def _gate(question: Question, row: Any, answer: Answer) -> Gate:
+    """The answer as plain values; what is not a number becomes None."""
+    numbers = [float(value) if math.isfinite(value) else None
+               for value in (answer.measured, answer.low, answer.high, answer.needed)]
+    if math.isnan(answer.passed):
+        return Gate(question.gate, question.asked, *numbers, None, f"Not measured: {question.asked}.")
+    return Gate(question.gate, question.asked, *numbers, bool(answer.passed), question.sentence(row, answer))
 
 
-def _traded(sharpe: float, gain: float) -> float:
-    """The Sharpe ratio, 0 for an account that was there and never moved, NaN where there was no account."""
-    return 0.0 if math.isnan(sharpe) and math.isfinite(gain) else sharpe
-
-
-def _decide_honest(gates: list[Gate]) -> dict[str, Any]:
-    skill = [gate for gate in gates if not gate.gate.startswith("plausible")]
-    failed = [gate for gate in gates if gate.passed is False]
+def _decide_honest(gates: list[Gate], leak_checks: list[dict[str, Any]] | None) -> dict[str, Any]:
+    asked = [gate for gate in gates if not gate.gate.startswith("plausible")]
+    suspicious = [gate for gate in gates if gate.gate.startswith("plausible") and gate.passed is False]
     if not gates[0].passed:
         return _decision("unjudged", gates[:1], gates)
-    if any(gate.passed is False for gate in skill):
-        return _decision("reject", failed, gates)
+    if any(gate.passed is False for gate in asked):
+        return _decision("reject", [gate for gate in gates if gate.passed is False], gates)
     if unmeasured := [gate for gate in gates if gate.passed is None]:
         return _decision("unjudged", unmeasured, gates)
-    return _decision("review", failed, gates) if failed else _decision("accept", skill, gates)
-
-
-def _original(row: Any) -> list[Gate]:
-    """The gates of the project's source texts."""
-    need, sharpe = ORIGINAL, _traded(row.sharpe, row.gain)
-    tier = next((name for least, name in TIERS.items() if row.accuracy > least), "below every tier")
-    return [
-        _gate("accuracy", "5-day accuracy above 52%", row.accuracy, need["accuracy"], row.accuracy > need["accuracy"],
-              f"Accuracy {row.accuracy:.1%}, asked is more than 52%; tier: {tier} (52% minimum, 54% acceptable, "
-              "56% good, 58% excellent).", row.accuracy_low, row.accuracy_high),
-        _gate("rmse", "5-day RMSE below 0.03", row.rmse_5, need["rmse"], row.rmse_5 < need["rmse"],
-              f"5-day RMSE {row.rmse_5:.4f} [log return], asked is less than 0.03; per day (h = 1) it is "
-              f"{row.rmse_1:.4f}, where the zero forecast meets 0.03 as well."),
-        _gate("sharpe", "Sharpe ratio above 0.8", sharpe, need["sharpe"], sharpe > need["sharpe"],
-              f"Sharpe ratio {sharpe:.2f}, asked is more than 0.8; buy-and-hold has {row.buy_and_hold_sharpe:.2f}."),
-        _gate("drawdown", "maximum drawdown below 10%", row.max_drawdown, need["drawdown"],
-              row.max_drawdown < need["drawdown"],
-              f"Maximum drawdown {row.max_drawdown:.1%}, asked is less than 10%; buy-and-hold has "
-              f"{row.buy_and_hold_drawdown:.1%}."),
-    ]
+    leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
+    if leaks or (suspicious and not leak_checks):
+        return _decision("review", suspicious, gates, *leaks)
+    checked = [f"All {len(leak_checks)} leak checks pass."] if suspicious else []
+    return _decision("accept", asked + suspicious, gates, *checked)
 
 
 def _decide_original(gates: list[Gate]) -> dict[str, Any]:
@@ -222,50 +190,23 @@ def _decide_original(gates: list[Gate]) -> dict[str, Any]:
     return _decision("reject", failed, gates) if failed else _decision("accept", gates, gates)
 
 
-def _decision(decision: str, because: list[Gate], gates: list[Gate]) -> dict[str, Any]:
-    return {"decision": decision, "reasons": [gate.sentence for gate in because],
+def _decision(decision: str, because: list[Gate], gates: list[Gate], *more: str) -> dict[str, Any]:
+    return {"decision": decision, "reasons": [gate.sentence for gate in because] + list(more),
             "gates": [gate.to_dict() for gate in gates]}
 
 
-def what_a_pass_is_worth(rows: pd.DataFrame, gates: str) -> dict[str, Any]:
-    """How many forecasters without skill a gate set passes, and for `honest` how much true skill it would find.
-
-    Simulates 1,000 markets with the symbols, independent windows and base rates of `rows`; a coin is right half the
-    time. Asked is the accuracy gate only. `power` takes all symbols to have the true accuracy: the kindest case.
-    `buy_and_hold_pass_share` takes "always up" through the whole set.
-    """
-    rows = rows[rows["n_independent"] >= (MIN_WINDOWS if gates == "honest" else 1)]
-    if rows.empty:
-        return {"coin_pass_share": None, "buy_and_hold_pass_share": None, "power": {}}
-    n, base = rows["n_independent"].to_numpy(), rows["base_rate"].to_numpy()
-    rng = np.random.default_rng(0)
-    counts = np.arange(n.max() + 1)
-    p_values = binomial_p(counts[None], n[:, None], base[:, None])  # [symbols, counts]
-
-    def passing(skill: float) -> float:
-        right = rng.binomial(n, skill, size=(N_SIMULATED, len(n)))  # [markets, symbols]
-        if gates == "original":
-            return float((right / n > ORIGINAL["accuracy"]).mean())
-        adjusted = benjamini_hochberg(p_values[np.arange(len(n)), right])
-        return float(((adjusted <= FALSE_FINDS) & (right / n > base)).mean())
-
-    if gates == "original":
-        always_up = ((rows["up_share"] > ORIGINAL["accuracy"]) & (rows["rmse_5"] < ORIGINAL["rmse"])
-                     & (rows["buy_and_hold_sharpe"] > ORIGINAL["sharpe"])
-                     & (rows["buy_and_hold_drawdown"] < ORIGINAL["drawdown"])).mean()
-    else:
-        always_up = 0.0  # always up is never above the base rate
-    return {"coin_pass_share": passing(0.5), "buy_and_hold_pass_share": float(always_up),
-            "power": {f"{skill:.2f}": passing(skill) for skill in TRUE_SKILLS}}
-
-
-def _text(counts: dict[str, int], gates: str, scores: pd.DataFrame, result: Backtest, family: str) -> str:
-    """The verdict in three sentences: how many pass, how right the model is, what the account did."""
+def _text(verdict: dict[str, dict[str, Any]], counts: dict[str, int], gates: str, scores: pd.DataFrame,
+          result: Backtest, family: str) -> str:
+    """The verdict in three sentences: how many pass and what the others fail, how right it is, what the account did."""
     pooled, totals = summary(scores).set_index("family"), result.totals()
     mine, others = pooled.loc[family], pooled.drop(index=family)["accuracy"].dropna()
     against = f", the best opponent ({others.idxmax()}) {others.max():.1%}" if len(others) else ""
     rest = ", ".join(f"{count} {name}" for name, count in list(counts.items())[1:])
-    return (f"{counts['accept']} of {sum(counts.values())} models pass the {gates} gates ({rest}). "
+    failed = Counter(gate["gate"].replace("_", " ") for found in verdict.values() for gate in found["gates"]
+                     if gate["passed"] is False)
+    most = " and ".join(f"“{name}” {count}" for name, count in failed.most_common(2))
+    why = f"; most often failed: {most}" if most else ""
+    return (f"{counts['accept']} of {sum(counts.values())} models pass the {gates} gates ({rest}{why}). "
             f"{mine['accuracy']:.1%} of the 5-day directions are right; the base rate is {mine['base_rate']:.1%}"
             f"{against}. After costs the mean account returned {totals.loc['strategy', 'return']:+.1%}, buy-and-hold "
             f"{totals.loc['buy_and_hold', 'return']:+.1%}.")

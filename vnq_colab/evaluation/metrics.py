@@ -6,6 +6,7 @@ import pandas as pd
 from vnq_colab.data.forecast import HORIZON, check_forecast
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.evaluation.evidence import evidence
 from vnq_colab.evaluation.probability import crps_normal, log_loss_of
 from vnq_colab.evaluation.significance import TRADING_DAYS, wilson_interval
 
@@ -33,8 +34,15 @@ def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
     Probability: `brier` (Brier 1950, MWR 78(1)) and `log_loss` of `p_up` where the price moved; `crps` of the normal
     distribution of `mean` and `scale`.
+
+    What the gates ask: `skill`, and `gain_FAMILY` and `lead_FAMILY` over each other family, of `evidence.evidence`.
     """
-    return _measure(with_outcomes(forecast, panel))
+    return score_rows(with_outcomes(forecast, panel), panel)
+
+
+def score_rows(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """The scores of rows that `with_outcomes` gave."""
+    return _measure(rows).merge(evidence(rows, panel), on=["family", "symbol"], how="left")
 
 
 def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:

@@ -18,9 +18,11 @@ from matplotlib.patches import Patch, Rectangle
 
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
+from vnq_colab.data.forecast import HORIZON
+from vnq_colab.data.market import trading_days
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import DataError
+from vnq_colab.errors import DataError, did_you_mean
 from vnq_colab.evaluation.backtest import DEFAULT_FAMILY, Backtest
 from vnq_colab.evaluation.chance import Chance
 from vnq_colab.evaluation.probability import reliability_curve
@@ -113,8 +115,8 @@ def _by_epoch(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def equity(result: Backtest, chance: Chance | None = None, *, note: str = "") -> Figure:
-    """Mean account by day after costs, beside buy-and-hold, the index when it is known, and the random strategies."""
-    figure, axes = _chart(3.4, "Mean account after costs", note)
+    """Mean account after costs, beside buy-and-hold, the index and the random strategies; below it the drawdowns."""
+    figure, axes, below = _chart(4.6, "Mean account after costs", note, parts=(3, 1.3))
     day = result.equity.index.to_numpy()
     if chance is not None:
         low, high = (chance.equity[name].to_numpy() / 1e6 for name in ("p5", "p95"))
@@ -123,12 +125,12 @@ def equity(result: Backtest, chance: Chance | None = None, *, note: str = "") ->
              ("index", "market index", INK, ":"))
     for column, label, colour, style in lines:
         if column in result.equity:
-            axes.plot(day, result.equity[column].to_numpy() / 1e6, style, color=colour, linewidth=1.7, label=label)
+            value = result.equity[column].to_numpy()
+            axes.plot(day, value / 1e6, style, color=colour, linewidth=1.7, label=label)
+            below.plot(day, 100 * (value / np.maximum.accumulate(value) - 1), style, color=colour, linewidth=1.2)
     axes.axhline(result.capital / 1e6, color=GREY, linewidth=0.8, zorder=0)
-    axes.set(ylabel="Value [million VND]")
-    axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
-    axes.xaxis.get_offset_text().set_size(8.5)
-    axes.grid(color="#E3E3E3", linewidth=0.7)
+    _over_time(axes, "Value [million VND]")
+    _over_time(below, "Drawdown [%]")
     figure.legend(**LEGEND)
     return figure
 
@@ -140,12 +142,42 @@ def reliability(rows: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note: str =
         raise DataError(f"rows: nothing of {family!r} has a direction that could be right or wrong.")
     figure, axes = _chart(3.4, f"Reliability of p_up of {family}", note)
     x, y, low, high = (100 * curve[name].to_numpy() for name in ("p_up", "up_share", "up_low", "up_high"))
-    ends = [min(x.min(), low.min()), max(x.max(), high.max())]
+    ends = x.min() - max(1, 0.1 * np.ptp(x)), x.max() + max(1, 0.1 * np.ptp(x))
     axes.plot(ends, ends, "--", color=GREY, linewidth=1, label="as forecast")
     bars = np.maximum([y - low, high - y], 0)
     axes.errorbar(x, y, bars, fmt="o", color=BLUE, markersize=4, linewidth=1, label="what happened")
-    axes.set(xlabel="Forecast p_up [%]", ylabel="Rose within 5 days [%]")
+    axes.set(xlabel="Forecast p_up [%]", ylabel="Rose within 5 days [%]", xlim=ends)
     axes.grid(color="#E3E3E3", linewidth=0.7)
+    figure.legend(**LEGEND)
+    return figure
+
+
+def symbol(forecast: pd.DataFrame, prices: pd.DataFrame, name: str, family: str = DEFAULT_FAMILY, *, n_days: int = 60,
+           note: str = "") -> Figure:
+    """The closes of one symbol, and what the last `n_days` origins said about them, 5 trading days ahead.
+
+    Each forecast stands on the day that it is about: its price, close × exp(mean), and the interval that was to hold
+    nine of ten closes, so that the line of the closes should stay inside the band. Days to come are business days.
+    """
+    closes = prices[prices["symbol"] == name].set_index("date")["close"]
+    mine = (forecast["family"] == family) & (forecast["symbol"] == name) & forecast["date"].isin(closes.index)
+    rows = forecast[mine].sort_values("date").tail(n_days)
+    if rows.empty:
+        known = forecast.loc[forecast["family"] == family, "symbol"].unique()
+        raise DataError(f"{family} has no forecast of {name!r} on a day with a price.{did_you_mean(name, known)}")
+    days = trading_days(prices)
+    due = days.append(pd.bdate_range(days[-1], periods=HORIZON + 1)[1:])[days.get_indexer(rows["date"]) + HORIZON]
+    closes, start = closes[closes.index >= rows["date"].iloc[0]], closes[rows["date"]].to_numpy() / 1000
+    figure, axes = _chart(3.4, f"{name}: closes, and what {family} said 5 days before", note)
+    if {"low", "high"} <= set(rows.columns):
+        low, high = (start * np.exp(rows[end].to_numpy()) for end in ("low", "high"))
+        axes.fill_between(due, low, high, color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
+        came = closes.reindex(due).to_numpy() / 1000
+        out = (came < low) | (came > high)  # nothing has come: not outside
+        axes.plot(due[out], came[out], "o", color=ORANGE, markersize=4, label="outside of it", zorder=4)
+    axes.plot(due, start * np.exp(rows["mean"].to_numpy()), "--", color=BLUE, linewidth=1.2, label="forecast price")
+    axes.plot(closes.index, closes.to_numpy() / 1000, color=INK, linewidth=1.5, label="close", zorder=3)
+    _over_time(axes, "Price [thousand VND]")
     figure.legend(**LEGEND)
     return figure
 
@@ -156,10 +188,9 @@ def coverage(panel: Panel, splits: Splits | None = None, *, note: str = "") -> F
 
     A column is a day, or so many neighbouring days together as it takes to stay within the picture's pixels.
     """
-    n_symbols, n_days = panel.present.shape
-    title = f"Coverage: {panel.present.mean():.0%} of {n_symbols} symbols × {n_days:,} days"
+    (n_symbols, n_days), share = panel.present.shape, panel.present.mean()
     height = min(0.165 * n_symbols, 5.5)  # [inches]
-    figure, axes = _chart(1.7 + height, title, note)
+    figure, axes = _chart(1.7 + height, f"Coverage: {share:.0%} of {n_symbols} symbols × {n_days:,} days", note)
     per_column = -(-n_days // MOST_COLUMNS)
     starts = np.arange(0, n_days, per_column)
     share = np.add.reduceat(panel.present, starts, axis=1, dtype="float64") / np.diff(starts, append=n_days)
@@ -269,12 +300,21 @@ def _sample(panel: Panel) -> np.ndarray:
     return panel.values.reshape(-1, panel.values.shape[2])[rows]
 
 
-def _chart(height: float, title: str, note: str) -> tuple[Figure, Axes]:
+def _over_time(axes: Axes, label: str) -> None:
+    axes.set(ylabel=label)
+    axes.grid(color="#E3E3E3", linewidth=0.7)
+    axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.xaxis.get_offset_text().set_size(8.5)
+
+
+def _chart(height: float, title: str, note: str, parts: tuple[float, ...] = (1,)) -> tuple[Any, ...]:
+    """The figure and its axes; `parts` are the heights of those that stand below each other."""
     figure = Chart(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8.5)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    found = figure.subplots(len(parts), sharex=True, squeeze=False, height_ratios=parts)[:, 0]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
     figure.suptitle(f"{title}\n{note}" if note else title, fontsize=10, x=0.01, ha="left", color=INK)
-    return figure, axes
+    return figure, *found

@@ -29,36 +29,21 @@ def wilson_interval(successes: "np.ndarray | float", n: "np.ndarray | float") ->
     return np.clip((middle - half) / width, 0, 1), np.clip((middle + half) / width, 0, 1)
 
 
-def binomial_p(successes: "np.ndarray | float", n: "np.ndarray | int", rate: "np.ndarray | float") -> np.ndarray:
-    """`[...] -> [...]`: chance of at least so many successes in n independent trials when the true share is `rate`.
-
-    Fractional successes are rounded down, so that a share of overlapping windows never counts for more than it is.
-    n = 0 gives 1; NaN in gives NaN.
-    """
-    from scipy.stats import binom
-
-    whole = np.floor(np.asarray(successes, "float64") + 1e-9)  # 0.6 × 50 is 30, whatever the float says
-    return binom.sf(whole - 1, n, rate)
-
-
-def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
     """`[..., tests] -> [..., tests]`: p-values adjusted along the last axis; those at most q keep false finds under q.
 
-    A one-dimensional input may hold NaN: a test that was not made, not counted, and NaN in the answer.
-    Source: Benjamini & Hochberg 1995, JRSS B 57(1).
+    NaN is a test that was not made: not counted, and NaN in the answer. Tests that lean the same way, as those of
+    symbols that move together, keep the promise. Source: Benjamini & Hochberg 1995, JRSS B 57(1); Benjamini & Yekutieli
+    2001, Annals of Statistics 29(4).
     """
-    from scipy.stats import false_discovery_control
-
     p_values = np.asarray(p_values, "float64")
-    made = ~np.isnan(p_values)
-    if made.all():
-        return false_discovery_control(p_values, axis=-1) if p_values.size else p_values
-    if p_values.ndim > 1:
-        raise DataError("p-values with more than one axis must not hold NaN.")
-    adjusted = np.full(p_values.shape, np.nan)
-    if made.any():
-        adjusted[made] = false_discovery_control(p_values[made])
-    return adjusted
+    order = np.argsort(p_values, axis=-1)  # NaN last
+    made = (~np.isnan(p_values)).sum(axis=-1, keepdims=True)
+    steps = np.take_along_axis(p_values, order, axis=-1) * made / np.arange(1, p_values.shape[-1] + 1)
+    steps = np.fmin(np.fmin.accumulate(steps[..., ::-1], axis=-1)[..., ::-1], 1)  # the least of all from there on
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, steps, axis=-1)
+    return np.where(np.isnan(p_values), np.nan, adjusted)
 
 
 # --- means over days that overlap, of symbols that move together
@@ -97,7 +82,7 @@ def pooled_test(values: ArrayLike, dates: ArrayLike, *, lag: int | None = None) 
         return MeanTest(float(mean) if n else math.nan, *[math.nan] * 5, n)
     around = total - mean * count  # [dates]
     if lag is None:
-        variance, n_terms = _cosine_variance(around)
+        variance, n_terms = cosine_variance(around)
         law = t(n_terms)
     else:
         variance, law = _lag_variance(around, lag), norm
@@ -151,7 +136,7 @@ def effective_n(values: ArrayLike, dates: ArrayLike) -> float:
     least, most = len(total) / HORIZON, len(values) / HORIZON
     if len(total) < FEWEST_DATES:
         return least
-    variance = _cosine_variance(total - values.mean() * count)[0] / len(values) ** 2
+    variance = cosine_variance(total - values.mean() * count)[0] / len(values) ** 2
     spread = values.var()
     return float(np.clip(spread / variance, least, most)) if spread > 0 and variance > 0 else least
 
@@ -209,12 +194,15 @@ def _lag_variance(around: np.ndarray, lag: int, *, equal: bool = False) -> float
                                            for step, weight in enumerate(weights, 1)))
 
 
-def _cosine_variance(around: np.ndarray) -> tuple[float, int]:
-    """Variance of the sum of centred values `[days]` from their slowest cosines, and how many cosines that were."""
+def cosine_variance(around: np.ndarray) -> tuple[np.ndarray, int]:
+    """`[days, ...] -> [...]`: variance of the sum of centred values, and of how many cosines.
+
+    The slowest ones, equally weighted. Source: Lazarus, Lewis, Stock & Watson 2018, JBES 36(4).
+    """
     n = len(around)
     n_terms = max(int(0.4 * n ** (2 / 3)), 1)
     waves = np.cos(np.pi * np.arange(1, n_terms + 1)[:, None] * (np.arange(n) + 0.5) / n)  # [terms, days]
-    return float(2 * ((waves @ around) ** 2).mean()), n_terms
+    return 2 * (np.tensordot(waves, around, 1) ** 2).mean(axis=0), n_terms
 
 
 # --- Sharpe ratios of many trials

@@ -12,7 +12,8 @@ from vnq_colab.data.forecast import HORIZON
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation.metrics import TRADING_DAYS
 
-STRATEGIES = ("long_flat", "top_k", "volatility")
+STRATEGIES = ("long_flat", "top_k", "volatility", "buy_and_hold")
+OWN, OWN_COLUMN = "own", "threshold"  # each row of the forecast has its own threshold, in this column
 
 
 @dataclass(frozen=True)
@@ -21,23 +22,25 @@ class Strategy:
 
     `long_flat`: all of a symbol's own account while it is expected to rise. `volatility`: a part of that account, the
     smaller the wider the forecast's scale; the part is set when the position is opened and stays. `top_k`: one common
-    account for all symbols, 1 / k of it in each of the k highest `mean` of those expected to rise.
+    account for all symbols, 1 / k of it in each of the k highest `mean` of those expected to rise. `buy_and_hold`: all
+    of a symbol's account, whatever the forecast.
     Expected to rise is `mean` > 0, or `p_up` > `threshold`. Choose a threshold on validation days, never on those that
-    are judged. Raises ConfigError.
+    are judged (`accounts.choose_threshold`); "own" takes it from the column `threshold` of the forecast, where each
+    fold of a walk may have its own and NaN is the sign of `mean`. Raises ConfigError.
     """
 
     name: str = "long_flat"
     _: KW_ONLY
-    threshold: float | None = None  # [probability] None: the sign of `mean`
+    threshold: float | str | None = None  # [probability] None: the sign of `mean`; "own": the column `threshold`
     k: int = 10  # [symbols] of `top_k`
     volatility: float = 0.20  # [standard deviation of a year's log return] that a position of `volatility` may have
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
             raise ConfigError(f"there is no strategy {self.name!r}.{did_you_mean(str(self.name), STRATEGIES)}")
-        if self.threshold is not None and not 0 < self.threshold < 1:
+        if self.threshold not in (None, OWN) and (isinstance(self.threshold, str) or not 0 < self.threshold < 1):
             raise ConfigError(f"threshold = {self.threshold!r}: must lie between 0 and 1, a probability, or be None "
-                              "for the sign of the mean.")
+                              "for the sign of the mean, or 'own' for the forecast's column threshold.")
         if not isinstance(self.k, (int, np.integer)) or self.k < 1:
             raise ConfigError(f"k = {self.k!r}: must be a whole number of symbols, at least 1.")
         if not 0 < self.volatility < np.inf:
@@ -47,6 +50,15 @@ class Strategy:
     def is_common(self) -> bool:
         """Whether all symbols share one account."""
         return self.name == "top_k"
+
+    def rises(self, forecast: pd.DataFrame) -> np.ndarray:
+        """`[rows]` bool: which rows of a forecast are expected to rise."""
+        if self.threshold == OWN and OWN_COLUMN not in forecast.columns:
+            raise ConfigError(f"the forecast has no column {OWN_COLUMN!r}, which threshold='own' reads. Give a number, "
+                              "or None for the sign of the mean.")
+        least = forecast[OWN_COLUMN] if self.threshold == OWN else self.threshold
+        least = np.broadcast_to(np.asarray(least, "float64"), len(forecast))  # NaN: None
+        return np.where(np.isnan(least), forecast["mean"] > 0, forecast["p_up"] > least)
 
 
 def as_strategy(strategy: str | Strategy) -> Strategy:
@@ -65,13 +77,15 @@ def wishes(strategy: Strategy, forecast: pd.DataFrame, days: pd.DatetimeIndex,
         table = forecast.pivot(index="date", columns="symbol", values=column).reindex(days, columns=symbols)
         return table.ffill(limit=HORIZON if strategy.is_common else None)
 
-    mean = spread("mean")
-    up = (mean > 0 if strategy.threshold is None else spread("p_up") > strategy.threshold).to_numpy()  # NaN: not up
+    if strategy.name == "buy_and_hold":
+        return np.ones((len(days), len(symbols))), None
+    forecast = forecast.assign(rises=strategy.rises(forecast).astype("float64"))
+    up = (spread("rises") > 0).to_numpy()  # NaN, before the first forecast: not up
     if strategy.name == "volatility":
         yearly = spread("scale").to_numpy() * np.sqrt(TRADING_DAYS / HORIZON)
         return np.where(up, np.minimum(1, strategy.volatility / yearly), 0.0), None
     if not strategy.is_common:
         return up.astype("float64"), None
-    score = np.where(up, mean.to_numpy(), -np.inf)
+    score = np.where(up, spread("mean").to_numpy(), -np.inf)
     rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")  # equal ones by name
     return np.where(up & (rank < strategy.k), 1 / strategy.k, 0.0), rank

@@ -5,7 +5,9 @@ A model that does not beat them is no use.
 
 import numpy as np
 import pandas as pd
+import torch
 
+from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import HORIZON, check_forecast, make_forecast
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.data.splits import Splits
@@ -14,12 +16,14 @@ from vnq_colab.models.learned_opponents import learned_opponents
 FAST_DAYS, SLOW_DAYS = 10, 50  # of the crossing averages; the usual ones
 
 
-def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFrame:
+def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits, config: RunConfig | None = None, *,
+              start: torch.Tensor | None = None, quiet: bool = False) -> pd.DataFrame:
     """The forecast with its opponents added on the same symbols and days.
 
     zero: no change. majority: always the direction more frequent in the training days. momentum: the last five days
-    go on. crossing: up while the mean price of ten days lies above that of fifty, else down. ridge and trees:
-    `learned_opponents`. What they need is taken from the training and validation days and from the past of each origin.
+    go on. crossing: up while the mean price of ten days lies above that of fifty, else down. ridge, trees, and with the
+    run's config global, from the weights `start` where they are there: `learned_opponents`. What they need is taken
+    from the training and validation days and from the past of each origin.
     """
     tables = [forecast]
     train = splits.train.mask(panel.days)
@@ -46,7 +50,7 @@ def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits) -> pd.DataFr
         for family, (mean, p_up) in five_days.items():
             daily = np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1)  # [origins, horizon]
             tables.append(make_forecast(family, symbol, dates, daily, np.full(len(dates), spread), p_up))
-    tables.append(learned_opponents(forecast, panel, splits))
+    tables.append(learned_opponents(forecast, panel, splits, config, start=start, quiet=quiet))
     return check_forecast(pd.concat(tables, ignore_index=True))
 
 

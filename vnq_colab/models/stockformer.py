@@ -42,6 +42,9 @@ from vnq_colab.models.windows import windows_at
 FILE_ENDING = "_stockformer_simple_best.pt"
 FORMAT = 1  # of an exported file
 
+# that answer together; chosen: EXPERIMENTS.md, 2026-11-21: with 6 what a CPU computes stays in its caches
+NETWORKS_ON_CPU, NETWORKS_ON_CUDA = 6, 24
+
 
 class Stockformer:
     """The network as pure functions of its weights; one object serves every model of a stack."""
@@ -151,7 +154,7 @@ class StockformerForecaster(Forecaster):
         present = torch.from_numpy(panel.present).to(device)
         ends = torch.from_numpy(np.flatnonzero(origins)).to(device)
         n_members, horizon = self.weights.shape[1], self.config.horizon
-        symbols_at_once = max(1, 24 // n_members)
+        symbols_at_once = max(1, (NETWORKS_ON_CPU if device == "cpu" else NETWORKS_ON_CUDA) // n_members)
         ends_at_once = max(1, min(64, MOST_ATTENTION_ROWS // (symbols_at_once * n_members * self.config.n_heads)))
         found = np.empty((len(self.symbols), len(ends), self.n_outputs * horizon))
         with torch.inference_mode():

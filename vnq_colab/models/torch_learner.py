@@ -24,7 +24,6 @@ from vnq_colab.models.stacked import Network, Parts, StackedAdamW, clip_per_mode
 from vnq_colab.models.windows import count_labels, plan_epoch, stack_plans, windows_at
 
 AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 2026-11-21
-HISTORY = ("epoch", "train_loss", "valid_loss", "no_skill")
 
 
 class TorchLearner(Learner):
@@ -32,16 +31,18 @@ class TorchLearner(Learner):
 
     With `valid` each model stops by itself when its validation loss has not improved for `patience` epochs, and keeps
     its best weights. With `epochs_of` (epochs per (symbol, member)) there is no validation: a model trains that long.
+    With `start` `[parameters]` all begin from these weights, at `fine_tune_share` of the learning rate; they count as
+    epoch 0, which may stay a model's best. Without, each begins from random weights of its own.
     `pack` and `learning_rate_share` (of the configured rate, for a retry) belong to the pack, not to a model.
     """
 
     def __init__(self, network: Network, panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
                  forecaster: Callable[..., Any], *, epochs_of: dict[tuple[str, int], int] | None = None,
-                 pack: int = 0, learning_rate_share: float = 1.0):
+                 start: torch.Tensor | None = None, pack: int = 0, learning_rate_share: float = 1.0):
         self.network, self.panel, self.config, self._forecaster = network, panel, config, forecaster
         self.settings, self.device = config.train, torch.device(config.machine.device)
-        self.pack, self.learning_rate_share = pack, learning_rate_share
-        self.epochs_of, self.valid_days = epochs_of, valid
+        self.pack, self.epochs_of, self.valid_days = pack, epochs_of, valid
+        self.learning_rate_share = learning_rate_share * (1.0 if start is None else config.train.fine_tune_share)
         self.scaler: Scaler = fit_scaler(panel, pd.Timestamp(train.first), pd.Timestamp(train.last))
         labels, known = panel.labels(config.model.horizon)
         labels /= self.scaler.target[:, None, None]
@@ -55,7 +56,8 @@ class TorchLearner(Learner):
         self._in_valid = torch.from_numpy(self._valid_days).to(self.device)
 
         self.models = [(symbol, member) for symbol in panel.symbols for member in range(config.n_members)]
-        weights = torch.stack([network.initial_weights(config.seed, *model) for model in self.models])
+        weights = torch.stack([network.initial_weights(config.seed, *model) if start is None else start.float()
+                               for model in self.models])
         self.weights = weights.to(self.device)  # [models, parameters]
         self._room = torch.empty_like(self.weights)  # for the gradient
         self.optimizer = StackedAdamW(self.weights, self.settings.weight_decay)
@@ -64,11 +66,14 @@ class TorchLearner(Learner):
         self.best_loss = np.full(len(self.models), np.inf)
         self.best_epoch = np.zeros(len(self.models), dtype=int)
         self.epoch, self.step_in_epoch = 0, 0
-        self.history: list[tuple] = []  # (symbol, member, *HISTORY)
+        self.history: list[tuple] = []  # (symbol, member, epoch, train_loss, valid_loss, no_skill)
         self._done: dict[tuple[str, int], tuple[torch.Tensor, int, float]] = {}  # weights on the host, best epoch, loss
         self._diverged: dict[str, str] = {}
         self._validation: tuple | None = None
         self._begin_epoch()
+        if start is not None:  # it may be the best there is, or all that is asked for
+            self._close_epoch([math.nan] * len(self.models))
+            self._begin_epoch()
 
     # ------------------------------------------------------------------------------------------------ the interface
     @property
@@ -149,10 +154,7 @@ class TorchLearner(Learner):
         return self._validated()[0]
 
     def valid_accuracy(self) -> dict[str, float]:
-        """Share of right 5-day directions on the validation days, per finished symbol.
-
-        Over full windows, without flat outcomes.
-        """
+        """Share of right 5-day directions on the validation days, per finished symbol; see `with_residuals`."""
         return self._validated()[1]
 
     # ---------------------------------------------------------------------------------------------- inside one epoch
@@ -232,8 +234,13 @@ class TorchLearner(Learner):
         """Validation, best snapshots, and who leaves; then the next epoch's plan."""
         trained = (self._loss_sum / torch.tensor(self._steps, device=self.device)).tolist()
         self.epoch += 1
-        unknown = [math.nan] * len(trained)
-        valid, no_skill = self._validate() if self.valid_days else (unknown, unknown)
+        losses = {"train_loss": trained} | self._close_epoch(trained)
+        self._begin_epoch()
+        return {name: float(np.mean(values)) for name, values in losses.items() if np.isfinite(values).all()}
+
+    def _close_epoch(self, trained: list[float]) -> dict[str, list[float]]:
+        """Validation, best snapshots, and who leaves."""
+        valid, no_skill = self._validate() if self.valid_days else ([math.nan] * len(trained),) * 2
         leaving = []
         for row, model in enumerate(self.models):
             self.history.append((*model, self.epoch, trained[row], valid[row], no_skill[row]))
@@ -244,10 +251,8 @@ class TorchLearner(Learner):
         for row in leaving:
             kept = self.best[row][torch.from_numpy(np.isfinite(self._scores[row])).to(self.device)]
             self._done[self.models[row]] = (kept.mean(0).cpu(), int(self.best_epoch[row]), float(self.best_loss[row]))
-        self._keep([row for row in range(len(self.models)) if row not in set(leaving)])
-        self._begin_epoch()
-        losses = {"train_loss": trained, "valid_loss": valid, "no_skill": no_skill}
-        return {name: float(np.mean(values)) for name, values in losses.items() if np.isfinite(values).all()}
+        self._keep([row for row in range(len(self.models)) if row not in leaving])
+        return {"valid_loss": valid, "no_skill": no_skill}
 
     def _keep_if_good(self, row: int, loss: float) -> None:
         """Keeps this epoch's weights of a model when they are among its best k; without a loss the latest are."""
@@ -300,16 +305,14 @@ class TorchLearner(Learner):
             members = range(self.config.n_members)
             symbols = tuple(symbol for symbol in self.panel.symbols if (symbol, 0) in self._done
                             and symbol not in self._diverged)
-            rows = [self.panel.symbols.index(symbol) for symbol in symbols]
             weights = torch.stack([torch.stack([self._done[symbol, member][0] for member in members])
                                    for symbol in symbols])
-            scaler = self.scaler.select(rows)
+            scaler = self.scaler.select([self.panel.symbols.index(symbol) for symbol in symbols])
             unknown = scaler.target.astype("float64") * math.sqrt(self.config.model.horizon)
             made = self._forecaster(self.config.model, tuple(self.panel.feature_names), symbols, weights, scaler,
                                     unknown, self.network.n_outputs)
-            self._validation = made, {}
-            if self.valid_days:
-                self._validation = with_residuals(made, self.panel, self.valid_days, str(self.device))
+            self._validation = (with_residuals(made, self.panel, self.valid_days, str(self.device)) if self.valid_days
+                                else (made, {}))
         return self._validation
 
     def _last_epoch(self, symbol: str) -> int:

@@ -22,6 +22,7 @@ from vnq_colab.layout import SLOTS, Workspace
 from vnq_colab.notebook import tell
 
 FORMAT = 1  # of a manifest
+START = "done/start"  # the file of the shared start, below the run's folder
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
 
 
@@ -125,6 +126,11 @@ class CheckpointStore:
         state = _on_host(state)
         write_payload(self.folder / self.pack_name(pack), lambda file: torch.save(state, file), sequence=pack)
         return self.pack_name(pack)
+
+    def save_start(self, state: dict[str, Any]) -> None:
+        """Writes the shared start of all packs."""
+        state = _on_host(state)
+        write_payload(self.folder / START, lambda file: torch.save(state, file), sequence=0)
 
     def load_pack(self, name: str) -> dict[str, Any]:
         """A finished pack by its file name below the run's folder, from the local disk or from Drive.

@@ -30,8 +30,11 @@ def load_forecaster(session: Session) -> Forecaster:
 
 def fit_calibration(session: Session, forecaster: Forecaster, panel: Panel) -> Calibration:
     """How p_up and the intervals of a run's exported networks are corrected: from its validation days alone."""
-    days = DayRange(*session.days["valid"]).mask(panel.days)
-    return Calibration.fit(forecaster.predict(panel, days), panel.outcomes())
+    return Calibration.fit(_on_validation_days(session, forecaster, panel), panel.outcomes())
+
+
+def _on_validation_days(session: Session, forecaster: Forecaster, panel: Panel) -> pd.DataFrame:
+    return forecaster.predict(panel, DayRange(*session.days["valid"]).mask(panel.days))
 
 
 def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel: Panel | None = None) -> pd.DataFrame:
@@ -41,6 +44,12 @@ def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel:
     held nine of ten of their outcomes. `days` is "train", "valid" or "test" of the run's own splits, or a pair of
     dates, both included. `panel` spares reading the run's data again.
     """
+    return forecast_beside_validation(session, days=days, panel=panel)[0]
+
+
+def forecast_beside_validation(session: Session, *, days: "str | tuple[str, str]" = "test",
+                               panel: Panel | None = None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """What `forecast` gives, and the same for the validation days, on which it was calibrated; None in a refit."""
     if isinstance(days, str):
         splits = Splits.from_dict(session.days["splits"])
         if days not in asdict(splits) or days == "purge_days":
@@ -55,4 +64,8 @@ def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel:
                           f"{panel.days[0]:%Y-%m-%d} to {panel.days[-1]:%Y-%m-%d}.")
     forecaster = load_forecaster(session).as_exported()
     table = check_forecast(forecaster.predict(panel, origins))
-    return table if session.days["valid"] is None else fit_calibration(session, forecaster, panel).apply(table)
+    if session.days["valid"] is None:
+        return table, None
+    valid = _on_validation_days(session, forecaster, panel)
+    calibration = Calibration.fit(valid, panel.outcomes())
+    return calibration.apply(table), calibration.apply(valid)

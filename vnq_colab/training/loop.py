@@ -15,12 +15,13 @@ from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenO
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Learner, family_module
 from vnq_colab.notebook import tell
-from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.checkpoint import START, CheckpointStore
 from vnq_colab.training.mirror import Mirror
 from vnq_colab.training.ownership import stored_sequence
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
 from vnq_colab.training.progress import Progress, finish_words
 from vnq_colab.training.session import HEARTBEAT_SECONDS, Session
+from vnq_colab.training.start import shared_start
 
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
 DRIVE_PATIENCE = 300  # [s] from the last file that arrived, at the end, for those that wait
@@ -40,7 +41,7 @@ class Attempt:
         session.begin_attempt()
         self.mirror = Mirror(session.ws, session.run_id, session.owners)
         self.progress = Progress(session, panel, self.clock, quiet)
-        self._longest_step = 0.0
+        self._longest_step, self._start = 0.0, None  # [s], weights that all packs begin from
 
     def run(self) -> None:
         """Until everything is done, time is up, the person stops it, or a disk is full. Other errors are raised."""
@@ -70,6 +71,8 @@ class Attempt:
     def _train_packs(self, stop: list[str]) -> str:
         """Returns why it paused, or "" when everything is done. A pack that does not fit is halved."""
         packs = self.session.packs
+        if why := self._make_start(stop):
+            return why
         while (number := next((n for n, pack in enumerate(packs) if pack["done"] is None), None)) is not None:
             try:
                 if why := self._train_pack(number, stop):
@@ -81,6 +84,26 @@ class Attempt:
                 continue
             give_memory_back()  # not inside the except: the error holds on to all that was in memory
             self.progress.say(self._halve(number))
+        return ""
+
+    def _make_start(self, stop: list[str]) -> str:
+        """Reads or trains the shared start of the packs that are left; returns why it paused, or ""."""
+        if self.session.start is None or all(pack["done"] is not None for pack in self.session.packs):
+            return ""
+
+        def between(measured: dict) -> str:
+            self.clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
+            self.progress.show_start(measured)
+            self._give_signs_of_life()
+            return stop[0] if stop else "time is up" if self._is_time_up() else ""
+
+        with self.clock.spend("training"):
+            self._start = shared_start(self.session, self.panel, self.machine, self.store, between)
+        if isinstance(self._start, str):
+            return self._start
+        if self.store.is_only_local(START):
+            self.mirror.put(self.store.folder / START)
+        self._save_session()
         return ""
 
     def _train_pack(self, number: int, stop: list[str]) -> str:
@@ -118,7 +141,7 @@ class Attempt:
         return family_module(session.family).make_learner(
             self.panel.select(pack["symbols"]), DayRange(*session.days["train"]), valid and DayRange(*valid),
             replace(session.config, machine=self.machine), pack=number,
-            learning_rate_share=pack["learning_rate_share"], epochs_of=epochs_of,
+            learning_rate_share=pack["learning_rate_share"], epochs_of=epochs_of, start=self._start,
         )
 
     def _go_on_from_checkpoint(self, learner: Learner, number: int) -> None:
@@ -279,9 +302,9 @@ def deliver(session: Session) -> None:
     if ws.local == ws or (there == session.sequence and not session.drive) or not (session.folder / SESSION).exists():
         return
     store, mirror = CheckpointStore(ws, run_id), Mirror(ws, run_id, session.owners)
-    for pack in session.packs:
-        if store.is_only_local(pack["done"]):
-            mirror.put(store.folder / pack["done"])
+    for name in [pack["done"] for pack in session.packs] + ([START] if session.start else []):
+        if store.is_only_local(name):
+            mirror.put(store.folder / name)
     for path in ws.local.log_folder(run_id).glob("*.*"):
         mirror.put(path)
     session.drive = ""

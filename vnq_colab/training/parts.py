@@ -70,8 +70,9 @@ def _merged(parts: list[Session]) -> Session:
         if stored.ledger == ledger:
             return stored
         sequence = stored.sequence  # a part was trained anew: what is merged now comes after what was
-    session = Session.start(
+    session = Session.create(
         first.ws, first.config, run_id, data_id=first.data_id, days=first.days, packs=packs, ledger=ledger,
+        start=first.start and first.start | {"done": _seen_from_outside(first, first.start["done"])},
         skipped=first.skipped, synthetic=first.synthetic, machine=first.machine, status="finished", sequence=sequence,
         why=f"merged from {len(parts)} parts", attempts=[attempt for part in parts for attempt in part.attempts],
         seconds={name: sum(part.seconds[name] for part in parts) for name in first.seconds})

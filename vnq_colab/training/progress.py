@@ -87,10 +87,24 @@ class Progress:
         if not self._is_full and self._clock.due("memory", seconds=MEMORY_SECONDS) and (full := memory_warning()):
             self._is_full = True
             self.say(full)
+        self._show_line(lambda: self.line(measured["pack"], learner))
+
+    def show_start(self, measured: dict[str, Any]) -> None:
+        """Shows where the shared start stands, as often as `step` does."""
+        if self._board is not None:
+            self._board.listen()
+        if "valid_loss" in measured:
+            self._losses = -1, f"validation {measured['valid_loss']:.4f}"
+        losses = f" · {self._losses[1]}" if self._losses else ""
+        self._show_line(lambda: f"shared start, one network of all symbols · epoch {measured['epoch'] + 1} · step "
+                                f"{measured['step'] + 1} of {measured['n_steps']}{losses} · {memory_used()}")
+
+    def _show_line(self, words: Callable[[], str]) -> None:
+        """Where training stands, in place of the line before, where that can be."""
         is_live = self._live is not None or self._board is not None
         if self._quiet or not self._clock.due("progress", seconds=LIVE_SECONDS if is_live else PLAIN_SECONDS):
             return
-        text = self.line(measured["pack"], learner)
+        text = words()
         if self._board is not None:
             self._board.show(text)
         elif self._live is not None:

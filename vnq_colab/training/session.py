@@ -48,6 +48,7 @@ class Session:
     synthetic: bool = False
     part: list[int] | None = None  # [number, of how many]: this run trains a part of the symbols
     epochs_of: dict[str, list[int]] | None = None  # of a refit: epochs per symbol and member
+    start: dict[str, Any] | None = None  # {"done": None or file name, "epochs": ..} of the shared start; None: no such
     status: str = "running"  # running, paused, finished, failed
     why: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Session:
     seen: set[str] = field(default_factory=set)  # owners named by any copy of it; not stored
 
     @classmethod
-    def start(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
+    def create(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
         """A new run, written to disk."""
         session = cls(ws, run_id, config, started=utc_now(), **parts)
         session.save()
@@ -132,7 +133,7 @@ class Session:
         """What session.json holds."""
         names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started",
                  "heartbeat", "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "part", "days", "packs",
-                 "ledger", "skipped", "epochs_of", "attempts", "checkpoint")
+                 "ledger", "skipped", "epochs_of", "start", "attempts", "checkpoint")
         value = {name: getattr(self, name) for name in names if name != "config_id"}
         seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
         return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
@@ -169,6 +170,8 @@ class Session:
     @classmethod
     def _from_dict(cls, ws: Workspace, path: Path, run_id: str, value: dict[str, Any]) -> "Session":
         try:
+            if "start" not in value:  # a run of an older version begins as it began
+                value["config"]["train"].setdefault("start", "own")
             config = RunConfig.from_dict(value["config"])
             if not isinstance(value["ledger"], dict) or not isinstance(value["packs"], list):
                 raise TypeError("ledger or packs")

@@ -30,6 +30,7 @@ from vnq_colab.training.parts import parse_part, symbols_of_part, whole_run
 from vnq_colab.training.process import code_commit, fitting_machine
 from vnq_colab.training.runs import latest_session, new_run_id, sessions
 from vnq_colab.training.session import REFIT, Session
+from vnq_colab.training.start import planned_start
 
 OnFinish = Callable[[Session], None]
 
@@ -60,7 +61,8 @@ def train(ws: Workspace, panel: Panel, splits: Splits, config: RunConfig, *, hou
         packs = compose_packs(panel, splits.train, config, symbols)
         run_id = new_run_id(ws, config)
         run_id += f"-part{chosen[0]}of{chosen[1]}" if chosen else f"-fold{fold[0]}of{fold[1]}" if fold else ""
-        session = _start(ws, config, run_id, panel, days, packs, skipped, part=chosen and list(chosen))
+        session = _start(ws, config, run_id, panel, days, packs, skipped, part=chosen and list(chosen),
+                         start=planned_start(config))
     return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
@@ -100,11 +102,12 @@ def refit(judged: Session, *, hours: float | None = None, on_finish: OnFinish | 
         return _run(session, panel, fitting_machine(session), hours, on_finish, quiet)
     days = {"train": [f"{panel.days[0]:%Y-%m-%d}", f"{panel.days[-1]:%Y-%m-%d}"], "valid": None,
             "splits": judged.days["splits"]}
+    start = planned_start(judged.config, judged.start and judged.start["epochs"])
     packs = []
     for pack in judged.packs:  # a retried symbol stands in two packs and was done in one
         symbols = [symbol for symbol in pack["symbols"] if judged.ledger[symbol].get("file") == pack["done"]]
         packs += [pack | {"symbols": symbols, "done": None}] if symbols else []
-    session = _start(judged.ws, judged.config, run_id, panel, days, packs, {}, epochs_of=done)
+    session = _start(judged.ws, judged.config, run_id, panel, days, packs, {}, epochs_of=done, start=start)
     return _run(session, panel, fitting_machine(judged), hours, on_finish, quiet)
 
 
@@ -135,7 +138,7 @@ def _start(ws: Workspace, config: RunConfig, run_id: str, panel: Panel, days: di
     for folder in dict.fromkeys((ws.local.root, ws.root)):
         require_space(folder, model_bytes * (sum(models) * 1.5 + copies * max(models)), "this run")
     ledger = {symbol: {"state": "pending", "reason": ""} for pack in packs for symbol in sorted(pack["symbols"])}
-    session = Session.start(ws, config, run_id, data_id=panel.data_id, days=days, packs=packs, ledger=ledger,
+    session = Session.create(ws, config, run_id, data_id=panel.data_id, days=days, packs=packs, ledger=ledger,
                             skipped=skipped, synthetic=is_synthetic(panel.symbols), **parts)
     write_json(ws.local.configs / f"{session.run_id}.json", {
         "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,

@@ -1,0 +1,114 @@
+"""The ledger of looks: which configurations have been shown which test days, since every look costs a little certainty.
+
+A test day is fresh once. Whoever tries ten configurations on the same days and keeps the best has made ten trials, and
+the judge charges every p-value for them. Each run has a file of its own, so that no two machines write the same one.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vnq_colab.clock import utc_now
+from vnq_colab.data.splits import to_day
+from vnq_colab.errors import CheckpointError, VnqError, name_a_few
+from vnq_colab.files import read_sealed, storage_error, write_sealed
+from vnq_colab.layout import Workspace
+from vnq_colab.notebook import tell
+from vnq_colab.training.runs import RUN_ID
+from vnq_colab.training.session import Session
+
+FORMAT = 1  # of looks.json
+LOOKS = "looks.json"  # in the folder of a run's reports; `tidy` leaves it there
+
+
+def record_look(ws: Workspace, session: Session, first: str, last: str) -> None:
+    """Writes down in `reports/<run_id>/looks.json` that a run was judged on the days from `first` to `last`.
+
+    Days are written as "2026-11-20". The same days again are the same look. A ledger that cannot be read begins anew,
+    and that is said: what it held is lost.
+    """
+    path = ws.report_folder(session.run_id) / LOOKS
+    first, last = (f"{to_day(day):%Y-%m-%d}" for day in (first, last))
+    try:
+        looks = _looks_in(read_sealed(path), path)["looks"]
+    except FileNotFoundError:
+        looks = []
+    except VnqError as error:
+        tell(f"{error} It begins anew.")
+        looks = []
+    if any((look["first"], look["last"]) == (first, last) for look in looks):
+        return
+    write_sealed(path, {
+        "format": FORMAT, "run_id": session.run_id, "family": session.family, "config_id": session.config.config_id,
+        "synthetic": session.synthetic, "looks": [*looks, {"first": first, "last": last, "looked": utc_now()}],
+    })
+
+
+def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[int, str]:
+    """How many configurations have looked at more than half of the days from `first` to `last`, and a sentence.
+
+    The run's own configuration counts whether it has looked already or not. A configuration is what `config_id` hashes:
+    the same one trained again on newer data, as a refit, in parts or in folds is one trial. Made-up markets and real
+    ones are counted apart. A ledger that is damaged, or gone while its report is there, is not counted and is named,
+    unless the name of its run shows that its configuration is counted already.
+    """
+    wanted, unknown = _weekdays(first, last), []
+    seen: dict[tuple[str, str], list[np.ndarray]] = {}
+    for folder in _report_folders(ws):
+        try:
+            value = _looks_in(read_sealed(folder / LOOKS), folder / LOOKS)
+            days = [_weekdays(look["first"], look["last"]) for look in value["looks"]]
+        except FileNotFoundError:
+            if any(path.name in ("verdict.json", "report.html") for path in folder.rglob("*")):
+                unknown.append(folder.name)
+        except (VnqError, OSError):
+            unknown.append(folder.name)
+        else:
+            if value["synthetic"] == session.synthetic:
+                seen.setdefault((value["family"], value["config_id"]), []).extend(days)
+    trials = {trial for trial, days in seen.items()
+              if days and len(wanted) and np.isin(wanted, np.concatenate(days)).mean() > 0.5}
+    trials.add((session.family, session.config.config_id))
+    names = {f"{family}_{config_id[:6]}" for family, config_id in trials}
+    unknown = [run_id for run_id in unknown if run_id.partition("-")[0].partition("_")[2] not in names]
+    n = len(trials)
+    text = (f"These test days were looked at by {n} configurations so far; every p-value is charged for {n}." if n > 1
+            else "These test days were looked at by this configuration alone; no p-value is charged for another.")
+    if unknown:
+        text += (f" Not counted, because their {LOOKS} is missing or cannot be read: {name_a_few(unknown)}; validate "
+                 "them again, or read the p-values with that in mind.")
+    return n, text
+
+
+def _report_folders(ws: Workspace) -> list:
+    """The folders of all reports, oldest run first. Raises StorageError when Drive does not answer."""
+    reports = ws.report_folder("")
+    try:
+        return sorted(folder for folder in reports.iterdir() if RUN_ID.fullmatch(folder.name) and folder.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise storage_error(reports, error) from error
+
+
+def _looks_in(value: dict[str, Any], path: Any) -> dict[str, Any]:
+    """The ledger, when it is one. Raises CheckpointError otherwise, and for one of a newer version."""
+    try:
+        if value["format"] > FORMAT:
+            raise CheckpointError(f"{path}: written by a newer version of the library. Update vnq_colab.")
+        for look in value["looks"]:
+            _weekdays(look["first"], look["last"])
+        if not all(isinstance(value[name], str) for name in ("family", "config_id")):
+            raise TypeError("family or config_id")
+        return {**value, "synthetic": bool(value["synthetic"])}
+    except (KeyError, TypeError, VnqError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: not a ledger of looks ({error}).") from error
+
+
+def _weekdays(first: str, last: str) -> np.ndarray:
+    """The days from `first` to `last`, both included, without weekends: near enough to trading days to weigh spans."""
+    begin, end = (to_day(day).to_numpy().astype("datetime64[D]") for day in (first, last))
+    days = np.arange(begin, end + 1)
+    return days[np.is_busday(days)]
