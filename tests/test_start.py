@@ -13,6 +13,7 @@ from vnq_colab.layout import SESSION, Workspace
 from vnq_colab.models.global_network import train_global
 from vnq_colab.training import loop
 from vnq_colab.training.checkpoint import START, CheckpointStore
+from vnq_colab.training.forecasting import load_forecaster
 from vnq_colab.training.packs import choose_symbols
 from vnq_colab.training.session import Session
 from vnq_colab.training.start import stored_start
@@ -38,10 +39,10 @@ def straight(tmp_path_factory, panel, splits):
     return run(Workspace(tmp_path_factory.mktemp("start")), panel, splits, config)
 
 
-def test_a_run_begins_from_one_network_of_all_its_symbols(straight, panel, splits):
+def test_a_run_begins_from_one_network_of_all_symbols_that_the_data_has(straight, panel, splits):
     config = straight.config
-    symbols, _ = choose_symbols(panel, splits, config)
-    assert symbols == ["SYN001", "SYN002", "SYN004"]
+    symbols, _ = choose_symbols(panel, splits, replace(config, symbols=None))
+    assert len(symbols) > 3 and set(config.symbols) < set(symbols)
     alone = train_global(panel.select(symbols), splits.train, splits.valid, config)
     assert torch.equal(stored_start(straight), alone.weights)
     assert straight.start == {"done": START, "epochs": alone.best_epoch} and alone.best_epoch >= 1
@@ -85,17 +86,27 @@ def test_a_start_that_is_damaged_before_the_packs_are_done_is_trained_again(tmp_
     assert hashes(again) == hashes(straight) and torch.equal(stored_start(again), stored_start(straight))
 
 
+def test_a_symbol_alone_becomes_what_it_is_in_company(tmp_path, straight, panel, splits):
+    config = straight.config.with_setting("model.dropout", "0")
+    both, alone = (run(Workspace(tmp_path / names), panel, splits, config.with_setting("symbols", names))
+                   for names in ("SYN001,SYN004", "SYN004"))
+    assert torch.equal(stored_start(both), stored_start(alone))
+    weights = [load_forecaster(one).select(("SYN004",)).weights for one in (both, alone)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=5e-4)
+
+
 def test_each_part_begins_from_the_start_of_the_whole_run(tmp_path, straight, panel, splits):
     part = run(Workspace(tmp_path), panel, splits, straight.config, part="2/2")
     assert len(part.ledger) < 3 and torch.equal(stored_start(part), stored_start(straight))
 
 
-def test_a_refit_trains_its_start_for_the_epochs_that_were_best(tmp_path, straight, panel):
+def test_a_refit_trains_its_start_for_the_epochs_that_were_best(tmp_path, straight, panel, splits):
     shutil.copytree(straight.ws.root, tmp_path / "copy")
     judged = Session.load(Workspace(tmp_path / "copy"), straight.run_id)
     again = refit(judged, quiet=True)
     days = DayRange(*again.days["train"])
-    expected = train_global(panel.select(list(straight.config.symbols)), days, None, straight.config,
+    symbols, _ = choose_symbols(panel, splits, replace(straight.config, symbols=None))
+    expected = train_global(panel.select(symbols), days, None, straight.config,
                             epochs=straight.start["epochs"])
     assert torch.equal(stored_start(again), expected.weights) and again.start["epochs"] == straight.start["epochs"]
     assert {symbol: row["best_epochs"] for symbol, row in again.ledger.items()} == {

@@ -51,7 +51,7 @@ class TrainConfig:
 
     loss: str = "huber"  # or "mse", "mae", "gaussian_nll" (mean and variance), "pinball" (quantiles 10, 50, 90 %)
     label_clip: float | None = None  # [standard deviations] training labels are clipped to; None: not at all
-    start: str = "shared"  # from one network trained on all symbols of the run; "own": from random weights
+    start: str = "shared"  # from one network trained on all symbols; "own": from random weights
     fine_tune_share: float = 0.03  # of the learning rate, after a shared start; chosen: EXPERIMENTS.md, 2026-11-21
     supervise: str = "all_days"  # "all_days": each day of a window predicts; "last_day": only the last one
     epochs: int = 100  # at most; the cosine of the learning rate ends here

@@ -1,4 +1,4 @@
-"""The shared start of a run: one network of all its symbols, from whose weights every symbol's own networks begin.
+"""The shared start of a run: one network of all symbols, from whose weights every symbol's own networks begin.
 
 It is one closed, verified file of the run. Killed before that is written, it is trained again, to the same bits.
 """
@@ -29,8 +29,9 @@ def shared_start(session: Session, panel: Panel, machine: MachineConfig, store: 
                  between: Callable[[dict[str, Any]], str]) -> "torch.Tensor | str":
     """The weights `[parameters]` of a session's start, from its file, else trained and written; or why it paused.
 
-    The symbols are all that the run's config trains, whatever part of them this session has. `between` gets the
-    measurements of each step, and stops the training when it returns a reason.
+    It learns from the whole universe of the data, whichever symbols are asked for, so that what becomes of a symbol
+    does not depend on its company. `between` gets the measurements of each step, and stops the training when it returns
+    a reason.
     """
     facts = {"data_id": session.data_id, "config_id": session.config.config_id, "train": list(session.days["train"])}
     if store.has_pack(START):
@@ -39,7 +40,8 @@ def shared_start(session: Session, panel: Panel, machine: MachineConfig, store: 
             if state.get("facts") == facts:
                 session.start = {"done": START, "epochs": state["epochs"]}
                 return state["weights"]
-    symbols, _ = choose_symbols(panel, Splits.from_dict(session.days["splits"]), session.config)
+    universe = replace(session.config, symbols=None)
+    symbols, _ = choose_symbols(panel, Splits.from_dict(session.days["splits"]), universe)
     valid = session.days["valid"]
     found = train_global(panel.select(symbols), DayRange(*session.days["train"]), valid and DayRange(*valid),
                          replace(session.config, machine=machine), epochs=session.start["epochs"], between=between)
