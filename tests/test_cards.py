@@ -101,6 +101,6 @@ def test_strategies_name_the_trials_that_they_are_charged_for():
                          "profit_factor", "exposure", "n_orders", "deflated_sharpe"), 0.5)
     found = pd.DataFrame([{"strategy": "buy and hold"} | row])
     html = cards.strategies(found, {"n_trials": 7})
-    assert "above what the best of 7 looks at these days would show without skill." in text_of(html)
+    assert "what the best of 7 configurations without skill would show." in text_of(html)
     assert saved(html)["strategies.csv"]["Money in shares [%]"][0] == 50
-    assert "the true Sharpe ratio is above 0." in text_of(cards.strategies(found, {}))
+    assert "where the true one is 0." in text_of(cards.strategies(found, {}))

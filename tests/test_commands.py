@@ -111,7 +111,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["train", "--recipe", "orignal"], "Did you mean 'original'"),
     (["train", "--epochs", "many"], "invalid int value"),
     (["run", "--data", "{good}", "--set", "train.weight_decay=Infinity"], "expected float"),
-    (["run", "--data", "{good}", "--profile", "smoke", "--hours", "-1"], "must not be negative"),
+    (["run", "--data", "{good}", "--profile", "smoke", "--hours", "-1"], "must be a number of hours"),
     (["prepare", "--data", ""], "path of the prices is empty"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, words, message):

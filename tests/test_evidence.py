@@ -9,6 +9,7 @@ from scipy.stats import norm, pearsonr
 from vnq_colab.data.forecast import HORIZON, make_forecast
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.synthetic import PERSISTENCE, signal_strength
+from vnq_colab.evaluation import evidence as evidence_module
 from vnq_colab.evaluation.evidence import (
     CLEARLY,
     USUAL_DAYS,
@@ -76,12 +77,13 @@ def test_skill_equals_a_slow_second_implementation():
     assert skill(mean, ahead, 0.01, 0.03) == pytest.approx(slow_skill(mean, ahead, 0.01, 0.03), rel=1e-9)
 
 
-def test_skill_is_the_covariance_of_unusual_forecast_and_outcome_written_by_hand():
+def test_skill_is_the_covariance_of_unusual_forecast_and_outcome_written_by_hand(monkeypatch):
     """A forecast of 1 on days 25 and 27, else 0; a return of -1 on day 28 and of 1 on day 30, else 0.
 
     Unusual on day 25 is 1; on day 27 it is 1 - 1 / 27, since one of the 27 before was 1; later days lie 2 / day below
     the usual. Day 28 was spoken of on days 23 to 27, day 30 on 25 to 29.
     """
+    monkeypatch.setattr(evidence_module, "FEWEST_BETS", 0)
     mean, ahead = np.zeros(60), np.zeros(60)
     mean[[25, 27]] = 1.0
     ahead[[27, 29]] = -1.0, 1.0
@@ -157,11 +159,26 @@ def test_an_unknown_drift_widens_the_error_of_a_one_sided_forecast_only():
     assert wider[0] > 1.5 > 1.1 > wider[1] >= 1
 
 
-def test_skill_of_few_forecasts_is_not_known():
+def test_skill_of_few_forecasts_is_not_known(monkeypatch):
+    monkeypatch.setattr(evidence_module, "FEWEST_BETS", 0)
     mean = np.where(np.arange(100) < 2 * WARM_UP - 1, np.arange(100) % 7, np.nan)
     assert np.isnan(skill(mean, np.ones(100))).all()
     mean[60] = 3.0
     assert np.isfinite(skill(mean, np.ones(100))).all()
+
+
+def test_a_few_bold_days_show_no_skill(monkeypatch):
+    """Who bets little for a year and then a thousand times as much on ten days that rise has made one bet."""
+    random = np.random.default_rng(7)
+    ahead, mean = random.normal(size=360), 0.001 * random.normal(size=360)
+    mean[300:310] += 1.0
+    ahead[300:314] = 1 + 0.1 * random.normal(size=14)
+    estimate, error = skill(mean, ahead)
+    assert estimate == 0 and np.isnan(error)
+    assert np.isfinite(skill(random.normal(size=360), ahead)[1]), "bets of the usual kind are asked as before"
+    monkeypatch.setattr(evidence_module, "FEWEST_BETS", 0)
+    estimate, error = skill(mean, ahead)
+    assert norm.sf(estimate / error) < 0.01, "without the rule he would have passed"
 
 
 # --- means, ratios and what symbols share

@@ -259,3 +259,35 @@ def test_windows_that_are_not_cut_inside_training_are_caught(ready, small, monke
 def test_rebuilt_panel_is_the_prepared_one(clean):
     """What the features are compared with is made by the one function that prepare uses."""
     assert build_panel(clean[0].prices, clean[0].index).agrees_with(clean[0].panel)
+
+
+def test_a_shared_start_that_learns_from_what_follows_is_caught(clean, monkeypatch):
+    prepared, session = clean
+    honest = leaks.train_global
+
+    def greedy(panel, train, valid, config, **choices):
+        return honest(panel, replace(train, last=f"{panel.days[-10]:%Y-%m-%d}"), valid, config, **choices)
+
+    monkeypatch.setattr(leaks, "train_global", greedy)
+    check, sentence = leak(check_leaks(session, prepared))
+    assert check == "test days" and sentence.startswith("The shared start overlaps what follows it")
+
+
+def test_networks_that_look_ahead_when_they_forecast_are_caught(clean):
+    prepared, session = clean
+
+    class Peeking:
+        def __init__(self, forecaster):
+            self.forecaster, self.scaler, self.symbols = forecaster, forecaster.scaler, forecaster.symbols
+
+        def select(self, symbols):
+            return Peeking(self.forecaster.select(symbols))
+
+        def predict(self, panel, origins):
+            found = self.forecaster.predict(panel, origins)
+            seen = panel.outcomes().set_index(["symbol", "date"])["actual"]
+            keys = list(found[["symbol", "date"]].itertuples(index=False, name=None))
+            return found.assign(mean=[seen.get(key, 0.0) for key in keys])
+
+    check, sentence = leak(check_leaks(session, prepared, forecaster=Peeking(leaks.load_forecaster(session))))
+    assert check == "test days" and "know later days" in sentence

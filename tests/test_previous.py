@@ -75,7 +75,8 @@ def guessing(table, panel, symbol, sign):
     """The forecast with a symbol's direction always right (1) or always wrong (-1)."""
     actual = panel.outcomes()[["symbol", "date", "actual"]]
     came = table[["symbol", "date"]].merge(actual, how="left", on=["symbol", "date"])["actual"].fillna(0.01).to_numpy()
-    return table.assign(mean=np.where(table["symbol"] == symbol, sign * came, table["mean"]))
+    mean = np.where(table["symbol"] == symbol, sign * came, table["mean"])
+    return table.assign(mean=mean, **{f"mean_{step}": mean / 5 for step in range(1, 6)})
 
 
 def test_old_networks_are_those_that_were_judged_on_the_days_of_the_new_forecast(week, table):
@@ -203,7 +204,8 @@ def test_kept_model_goes_over_with_its_file_its_decision_and_its_calibration(cop
     write_sealed(path, manifest)
     before, bundle = load_bundle(ws.model_folder(old.run_id)), export_bundle(new, verdict, quiet=True)
     row, name = bundle.manifest["symbols"]["SYN002"], "SYN002_stockformer_simple_best.pt"
-    assert found["kept"] == ["SYN002"] and bundle.decisions == dict.fromkeys(NAMES, "accept")
+    assert found["kept"] == ["SYN002"]
+    assert bundle.decisions == dict.fromkeys(NAMES, "accept") | {"SYN002": "review"}, "never traded without a look"
     assert (row["kept_from"], row["trained_to"]) == (old.run_id, before.manifest["symbols"]["SYN002"]["trained_to"])
     assert f"the model of run {old.run_id} stays." in row["reasons"][0] and row["reasons"][1] == "SYN002 is good."
     assert (bundle.folder / name).read_bytes() == (before.folder / name).read_bytes()

@@ -81,8 +81,16 @@ def part_flag(sub: Parser) -> None:
 
 def hours_flag(sub: Parser) -> None:
     """How long."""
-    sub.add_argument("--hours", type=float, metavar="H",
+    sub.add_argument("--hours", type=_hours, metavar="H",
                      help="pause after so many hours (default: on Colab what is left of the machine, else no limit)")
+
+
+def _hours(text: str) -> float:
+    """Hours, 0 or more."""
+    hours = float(text)
+    if not hours >= 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of hours, 0 or more")
+    return hours
 
 
 def run_flag(sub: Parser) -> None:

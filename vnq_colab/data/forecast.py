@@ -31,10 +31,15 @@ def check_forecast(forecast: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in forecast.columns]
     if missing:
         raise DataError(f"forecast: columns {missing} are missing. It needs {', '.join(COLUMNS)}.")
+    if forecast["date"].dtype.kind != "M" or getattr(forecast["date"].dtype, "tz", None) is not None:
+        raise DataError(f"forecast: date is {forecast['date'].dtype}. It needs dates without a time zone: "
+                        "pd.to_datetime(forecast[\"date\"]).")
     forecast = forecast.sort_values(["family", "symbol", "date"], ignore_index=True)
     _refuse(forecast, forecast.duplicated(["family", "symbol", "date"]), "two forecasts for one day", "date")
     for name in (*MEANS, "mean", "scale", "p_up"):
         _refuse(forecast, ~np.isfinite(forecast[name].to_numpy("float64")), f"{name} is not a number", name)
+    off = (forecast[list(MEANS)].sum(axis=1) - forecast["mean"]).abs() > 1e-6 + 1e-6 * forecast["mean"].abs()
+    _refuse(forecast, off, "mean is not the sum of mean_1 to mean_5", "mean")
     _refuse(forecast, ~forecast["p_up"].between(0, 1), "p_up outside [0, 1]", "p_up")
     _refuse(forecast, forecast["scale"] <= 0, "scale is not positive", "scale")
     return forecast

@@ -71,7 +71,11 @@ class Bundle:
         decisions = list(self.decisions.values())
         counts = ", ".join(f"{decisions.count(name)} {name}" for name in dict.fromkeys(decisions))
         note = " (SYNTHETIC market)" if self.manifest["synthetic"] else ""
-        return (f"Bundle {self.manifest['run_id']}{note}: {len(decisions)} symbols ({counts}), trained to "
+        judged = self.manifest.get("verdict") or {}
+        by = f", judged by the {judged['gate_set']} gates" if judged else ""
+        settings = (judged.get("summary") or {}).get("settings") or {}
+        by += f" with slippage {settings['slippage']:.2%}" if "slippage" in settings else ""
+        return (f"Bundle {self.manifest['run_id']}{note}: {len(decisions)} symbols ({counts}){by}, trained to "
                 f"{self.manifest['trained_to']}, {self.folder}")
 
 
@@ -86,6 +90,8 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, refit: bo
     when no symbol is finished, or the refit paused.
     """
     session = whole_run(session)
+    if session.is_fold:
+        raise DeliveryError(f"{session.run_id} is one fold of a walk through time. Export the run that was walked.")
     verdict = stored_verdict(session) if verdict is None else verdict
     if verdict is not None and verdict.run_id not in ("", session.run_id):
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "
@@ -199,7 +205,7 @@ def _kept(session: Session, forecaster: Forecaster,
         row = old.manifest["symbols"][symbol]
         reasons = row["reasons"][1:] if "kept_from" in row else row["reasons"]  # of the run that it came from
         source = row.get("kept_from", old.manifest["run_id"])
-        rows[symbol] = {"decision": row["decision"], "trained_to": row["trained_to"], "kept_from": source,
+        rows[symbol] = {"decision": "review", "trained_to": row["trained_to"], "kept_from": source,
                         "reasons": [f"{fell}: the model of run {source} stays.", *reasons]}
     return old, rows
 

@@ -3,6 +3,7 @@
 Each asks the data and the networks themselves, not what they say about themselves, and names the culprit.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from vnq_colab.data.splits import DayRange, Splits, to_day
 from vnq_colab.delivery.review import is_proven
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.models.base import Forecaster, family_module
+from vnq_colab.models.global_network import train_global
 from vnq_colab.training.forecasting import load_forecaster
 from vnq_colab.training.parts import whole_run
 from vnq_colab.training.session import Session
@@ -25,6 +27,7 @@ from vnq_colab.training.session import Session
 CHECKS = ("features", "labels", "scaler", "test days")
 MOST_SHIFT = 5  # [days] that a series is tried to be shifted by
 SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted series must agree
+PEEKS = 6  # symbols, and origins, whose forecasts are made again in a world with another future
 SAME_SCALE = 1e-4  # [standard deviations] two scalers of the same days may differ by
 
 
@@ -65,7 +68,8 @@ def check_leaks(session: Session | Sequence[Session], prepared: Prepared, *, pan
         [*_wrong_features(panel, prepared)],
         [*_wrong_labels(panel, prepared.prices)],
         [text for run in runs for text in _wrong_scaler(run, panel, forecaster or load_forecaster(run))],
-        [*(text for run in runs for text in _overlaps(run, panel)), *_sees_beyond(runs[-1], panel)],
+        [*(text for run in runs for text in _overlaps(run, panel)), *_sees_beyond(runs[-1], panel),
+         *(text for run in runs for text in _peeks(run, panel, forecaster or load_forecaster(run)))],
     )
     fine = (f"all {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up to "
             "their day", "all returns are those of the closes", "every scaler is that of the training days alone",
@@ -174,15 +178,32 @@ def _sees_beyond(run: Session, panel: Panel) -> Iterator[str]:
     symbol = panel.symbols[max(trained, key=lambda row: history[row])]
     small = {"n_members": 1, "model": replace(run.config.model, **PROFILES["smoke"]["model"]),
              "machine": replace(run.config.machine, device="cpu", dtype="float32")}
-    config, digests = replace(run.config, **small), []
+    config, digests, starts = replace(run.config, **small), [], []
     for world in (panel.select([symbol]), _with_other_future(panel.select([symbol]), after)):
         learner = family_module(run.family).make_learner(world, train, None, config, epochs_of={(symbol, 0): 1})
         while not learner.finished:
             learner.step()
         digests.append(learner.forecaster().digest(symbol))
+        start = train_global(world, train, None, config, epochs=1).weights
+        starts.append(hashlib.sha256(start.numpy().tobytes()).hexdigest())
+    changed = f"comes out otherwise when only days from {days[after]:%Y-%m-%d} on are changed"
     if digests[0] != digests[1]:
-        yield (f"training overlaps what follows it: a network of {symbol} trained to {train.last} comes out otherwise "
-               f"when only days from {days[after]:%Y-%m-%d} on are changed")
+        yield f"training overlaps what follows it: a network of {symbol} trained to {train.last} {changed}"
+    if starts[0] != starts[1]:
+        yield f"the shared start overlaps what follows it: one trained to {train.last} {changed}"
+
+
+def _peeks(run: Session, panel: Panel, forecaster: Forecaster) -> Iterator[str]:
+    """Whether what the networks forecast in the middle of the test days changes with what comes after."""
+    test = Splits.from_dict(run.days["splits"]).test
+    places = np.flatnonzero(test.mask(panel.days))
+    middle = int(places[len(places) // 2])
+    origins = np.isin(np.arange(len(panel.days)), places[(places <= middle)][-PEEKS:])
+    some = forecaster.select(forecaster.symbols[:PEEKS])
+    here, there = (some.predict(world, origins) for world in (panel, _with_other_future(panel, middle + 1)))
+    if not np.array_equal(here["mean"].to_numpy(), there["mean"].to_numpy()):
+        yield (f"forecasts of {run.run_id} up to {panel.days[middle]:%Y-%m-%d} know later days: they come out "
+               "otherwise when only those are changed")
 
 
 def _with_other_future(panel: Panel, after: int) -> Panel:

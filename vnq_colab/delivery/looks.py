@@ -18,6 +18,7 @@ from vnq_colab.training.runs import RUN_ID
 from vnq_colab.training.session import Session
 
 FORMAT = 1  # of looks.json
+LEAST_SHARE = 0.1  # of the days; fewer in common are hardly the same test
 LOOKS = "looks.json"  # in the folder of a run's reports; `tidy` leaves it there
 
 
@@ -45,7 +46,7 @@ def record_look(ws: Workspace, session: Session, first: str, last: str) -> None:
 
 
 def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[int, str]:
-    """How many configurations have looked at more than half of the days from `first` to `last`, and a sentence.
+    """How many configurations have looked at a tenth or more of the days from `first` to `last`, and a sentence.
 
     The run's own configuration counts whether it has looked already or not. A configuration is what `config_id` hashes:
     the same one trained again on newer data, as a refit, in parts or in folds is one trial. Made-up markets and real
@@ -67,12 +68,13 @@ def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[in
             if value["synthetic"] == session.synthetic:
                 seen.setdefault((value["family"], value["config_id"]), []).extend(days)
     trials = {trial for trial, days in seen.items()
-              if days and len(wanted) and np.isin(wanted, np.concatenate(days)).mean() > 0.5}
+              if days and len(wanted) and np.isin(wanted, np.concatenate(days)).mean() >= LEAST_SHARE}
     trials.add((session.family, session.config.config_id))
     names = {f"{family}_{config_id[:6]}" for family, config_id in trials}
     unknown = [run_id for run_id in unknown if run_id.partition("-")[0].partition("_")[2] not in names]
     n = len(trials)
-    text = (f"These test days were looked at by {n} configurations so far; every p-value is charged for {n}." if n > 1
+    text = (f"These test days were looked at by {n} configurations so far; every p-value of the gates is charged for "
+            f"{n}." if n > 1
             else "These test days were looked at by this configuration alone; no p-value is charged for another.")
     if unknown:
         text += (f" Not counted, because their {LOOKS} is missing or cannot be read: {name_a_few(unknown)}; validate "

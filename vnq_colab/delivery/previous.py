@@ -61,7 +61,7 @@ def _last_accepted(session: Session) -> tuple[dict[str, Any] | None, list[str]]:
         path = models / name / "manifest.json"
         try:
             manifest = read_sealed(path)
-            accepted = any(row["decision"] == "accept" for row in manifest["symbols"].values())
+            accepted = any(_stands(row) for row in manifest["symbols"].values())
             if accepted and manifest["synthetic"] == session.synthetic and manifest["run_id"] == name:
                 return manifest, trouble
         except FileNotFoundError:  # the folder of a bundle that was tidied away
@@ -78,7 +78,7 @@ def _compared(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: 
     """All of the answer but the bundle's name."""
     mine = forecast[forecast["family"] == session.family]
     rows, new = manifest["symbols"], set(mine["symbol"])
-    gone = [symbol for symbol, row in rows.items() if row["decision"] == "accept" and symbol not in new]
+    gone = [symbol for symbol, row in rows.items() if _stands(row) and symbol not in new]
     notes = [*notes, *([f"not forecast by the new run: {name_a_few(gone)}"] if gone else [])]
     came_from: dict[str, list[str]] = {}
     for symbol in sorted(set(rows) & new & set(panel.symbols)):
@@ -104,12 +104,17 @@ def _compared(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: 
     symbols = {str(symbol): {"old_accuracy": float(row[OLD]), "new_accuracy": float(row[session.family]),
                              "old_decision": rows[symbol]["decision"]}
                for symbol, row in scores["accuracy"][enough].iterrows()}
-    kept = [symbol for symbol, found in symbols.items() if found["old_decision"] == "accept"
+    kept = [symbol for symbol, found in symbols.items() if _stands(rows[symbol])
             and found["new_accuracy"] < (1 - MOST_FALL) * found["old_accuracy"]]
     days = with_outcomes(both[both["symbol"].isin(set(symbols))], panel)["date"] if symbols else None
     span = {} if days is None else {"first": f"{days.min():%Y-%m-%d}", "last": f"{days.max():%Y-%m-%d}",
                                     "n_days": int(days.nunique())}
     return span | {"kept": kept, "symbols": symbols, "text": _text(manifest["run_id"], symbols, kept, span, notes)}
+
+
+def _stands(row: dict[str, Any]) -> bool:
+    """Whether a bundle's model was accepted, there or in the run that it was kept from."""
+    return row["decision"] == "accept" or "kept_from" in row
 
 
 def _old_forecast(session: Session, run_id: str, manifest: dict[str, Any], symbols: list[str], mine: pd.DataFrame,

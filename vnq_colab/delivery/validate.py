@@ -15,7 +15,7 @@ from vnq_colab.delivery.bundle import stored_verdict
 from vnq_colab.delivery.leaks import check_leaks
 from vnq_colab.delivery.looks import n_trials, record_look
 from vnq_colab.delivery.previous import against_previous
-from vnq_colab.errors import ConfigError
+from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.evaluation.accounts import choose_threshold, compare_strategies
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.chance import Chance, random_band
@@ -72,6 +72,9 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     """
     session = whole_run(session)
     prepared = prepared or load_prepared(session.ws, session.data_id)
+    if prepared.panel.data_id != session.data_id:
+        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
+                           f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
     panel, prices = prepared.panel, prepared.prices
     splits = Splits.from_dict(session.days["splits"])
     folder = _folder(session, splits, days, walk_forward)
@@ -130,7 +133,7 @@ def _folder(session: Session, splits: Splits, days: "str | tuple[str, str]", wal
         if to_day(days[0]) < to_day(splits.test.first):
             raise ConfigError(f"judging from {days[0]} would judge days that the networks were trained or stopped on. "
                               f"The test days begin on {splits.test.first}.")
-        return folder / f"{days[0]}_{days[1]}"
+        return folder / f"{to_day(days[0]):%Y-%m-%d}_{to_day(days[1]):%Y-%m-%d}"
     before = stored_verdict(session)
     walked = before.summary.get("settings", {}).get("walk_forward") if before else 0
     if not walk_forward and walked:

@@ -151,12 +151,12 @@ def strategies(found: pd.DataFrame, looks: dict[str, Any]) -> str:
     columns = [Column(percent[name][0], 100 * found[name], percent[name][1]) if name in percent else
                Column(plain[name][0], found[name], plain[name][1]) for name in found.columns if name != "strategy"]
     trials = looks.get("n_trials")
-    least = f"what the best of {trials:,} looks at these days would show without skill" if trials else "0"
+    least = f"what the best of {trials:,} configurations without skill would show" if trials else "0"
     names = Column("Mean account", found["strategy"], kind="long")
     return card("Strategies", table("strategies", names, *columns), soft(
         "The same days, rules and costs for all. A threshold of p_up is chosen on validation days only. Turnover: how "
         "often a year the whole account is bought and sold again. Profit factor: gains of closed trades over losses. "
-        f"Deflated Sharpe: the chance that the true Sharpe ratio is above {least}."))
+        f"Deflated Sharpe: how seldom a ratio like this is measured where the true one is {least}."))
 
 
 def gate_sets(verdict: Verdict) -> str:
@@ -175,10 +175,11 @@ def gate_sets(verdict: Verdict) -> str:
         Column("Buy-and-hold [%]", [share(found["buy_and_hold_pass_share"]) for found in sets.values()], ".1f"),
         *(Column(f"True R² {float(true):.0%} [%]", [share(found["power"].get(true)) for found in sets.values()], ".0f")
           for true in skills)), soft(
-        f"Coins: of {many} simulated forecasters without skill, on the same days and symbols, so many pass the whole "
-        "set. True R²: of those whose forecasts truly explain 1, 2 or 5% of the variance of 5-day returns, so many "
-        "would be found; what is not found is not proven worthless. – was not simulated. The original gates ask for "
-        "accuracy above 52%, 5-day RMSE below 0.03, Sharpe ratio above 0.8 and drawdown below 10%."))
+        f"Coins: of {many} simulated forecasters without skill, on the same days and symbols, so many pass all "
+        "gates that need no opponents. True R²: of those whose forecasts truly explain 1, 2 or 5% of the variance of "
+        "5-day returns, so many would be found; what is not found is not proven worthless. – was not simulated. The "
+        "original gates ask for accuracy above 52%, 5-day RMSE below 0.03, Sharpe ratio above 0.8 and drawdown below "
+        "10%."))
 
 
 def changes(verdict: Verdict) -> str:

@@ -11,6 +11,7 @@ from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.evaluation.significance import FEWEST_DATES, TRADING_DAYS, cosine_variance
 
+FEWEST_BETS = 8  # chosen: a bettor who doubles until he has won shows skill on 5 % of random walks with 3
 WARM_UP = 20  # [forecasts] until a forecaster's usual forecast is known
 USUAL_DAYS = 250  # [days] that make the usual forecast; chosen: networks trained anew have a level of their own
 FEWEST_HISTORY = 250  # [days] of returns from which a symbol's drift is measured
@@ -29,7 +30,8 @@ def skill(mean: ArrayLike, ahead: ArrayLike, drift: ArrayLike = 0.0,
     are a martingale, and estimate / error is normal without any correction. The usual regression, centred on the mean
     of the test itself, passes contrarians without skill: at a nominal 5 % a tenth to a half of them (EXPERIMENTS).
 
-    A forecast that never changes has a correlation of 0 and an error of NaN; fewer than 40 forecasts give NaN twice.
+    A forecast that never changes, or that a few bold days decide (fewer than 40 days' worth of bets), has a correlation
+    of 0 and an error of NaN; fewer than 40 forecasts give NaN twice.
     Source: Hodrick 1992, RFS 5(3), eq. 8; Stambaugh 1999, JFE 54(3).
     """
     mean, ahead = np.asarray(mean, "float64"), np.asarray(ahead, "float64")
@@ -48,6 +50,8 @@ def skill(mean: ArrayLike, ahead: ArrayLike, drift: ArrayLike = 0.0,
     unit = np.sqrt((unusual**2).sum(axis=0) * (outcome**2 * used).sum(axis=0))
     error = np.sqrt((product**2).sum(axis=0) + (speaking.sum(axis=0) * drift_error) ** 2)
     varies = np.where(known, mean, -np.inf).max(axis=0) > np.where(known, mean, np.inf).min(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # days that count: of equal bets all, of one bold one 1
+        varies &= (speaking**2).sum(axis=0) ** 2 / (speaking**4).sum(axis=0) >= FEWEST_BETS * HORIZON
     with np.errstate(divide="ignore", invalid="ignore"):
         estimate = np.where(varies & (unit > 0), product.sum(axis=0) / unit, 0.0)
         error = np.where(varies & (unit > 0), error / unit, np.nan)

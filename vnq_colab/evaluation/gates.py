@@ -83,12 +83,13 @@ def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_
     `accept` or `reject`.
 
     `n_trials` configurations have looked at these days, this one included: every p-value is charged for all of them.
-    `previous`, of the last accepted run on the same days, names the symbols (`kept`) whose old model stays.
+    `previous`, of the last accepted run on the same days, names the symbols (`kept`) whose old model stays: those are
+    for `review`.
     `leak_checks` are what was found when this run was searched for leaks: `check`, `passed`, `sentence` of each.
     `summary` says how many pass either set, and how much a pass is worth.
     """
     if gates not in QUESTIONS:
-        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(gates, QUESTIONS)}")
+        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), QUESTIONS)}")
     families = list(scores["family"].unique())
     if family not in families:
         raise ConfigError(f"the scores have no family {family!r}.{did_you_mean(family, families)} "
@@ -96,6 +97,10 @@ def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_
     if result.family != family:
         raise ConfigError(f"the backtest is of {result.family!r}, to be judged is {family!r}. "
                           f"Backtest with family={family!r}.")
+    if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
+        raise ConfigError(f"n_trials = {n_trials!r}: must be a whole number of configurations, this one included.")
+    if scores.duplicated(["family", "symbol"]).any():
+        raise DataError("scores: a family stands there twice for one symbol. Score one forecast at a time.")
     table = collect(scores, result, family)
     table["q"] = charged(table, n_trials)
     kept = {symbol: previous["symbols"][symbol] for symbol in previous["kept"]} if previous else {}
@@ -117,8 +122,9 @@ def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_
 
 
 def too_good(verdict: Verdict) -> bool:
-    """Whether a symbol passes all but looks too good to be true: then search the run for leaks, and judge again."""
-    return any(found["decision"] == "review" for found in verdict.symbols.values())
+    """Whether a symbol looks too good to be true: then search the run for leaks, and judge again."""
+    return any(gate["gate"].startswith("plausible") and gate["passed"] is False
+               for found in verdict.symbols.values() for gate in found["gates"])
 
 
 def collect(scores: pd.DataFrame, result: Backtest, family: str) -> pd.DataFrame:
@@ -150,10 +156,10 @@ def decide(table: pd.DataFrame, gate_set: str, *, leak_checks: list[dict[str, An
     for place, row in enumerate(table.itertuples(index=False)):
         gates = [_gate(question, row, Answer(*answers[place])) for question, answers in found]
         decided = _decide_original(gates) if gate_set == "original" else _decide_honest(gates, leak_checks)
-        if decided["decision"] == "accept" and (old := (kept or {}).get(row.symbol)):
-            decided = _decision("reject", [], gates, "The model of the last accepted run stays: on the same days "
-                                f"{old['old_accuracy']:.1%} of its directions are right, {old['new_accuracy']:.1%} of "
-                                "this one's, which is more than a tenth less.")
+        if old := (kept or {}).get(row.symbol):
+            stays = (f"The model of the last accepted run stays, for a person to look at: on the same days "
+                     f"{old['old_accuracy']:.1%} of its directions are right, {old['new_accuracy']:.1%} of this one's.")
+            decided = decided | {"decision": "review", "reasons": [stays, *decided["reasons"]]}
         verdict[row.symbol] = decided
     return verdict
 
@@ -206,7 +212,9 @@ def _text(verdict: dict[str, dict[str, Any]], counts: dict[str, int], gates: str
                      if gate["passed"] is False)
     most = " and ".join(f"“{name}” {count}" for name, count in failed.most_common(2))
     why = f"; most often failed: {most}" if most else ""
+    right = (f"{mine['accuracy']:.1%} of the 5-day directions are right" if np.isfinite(mine["accuracy"])
+             else "It names no direction")
     return (f"{counts['accept']} of {sum(counts.values())} models pass the {gates} gates ({rest}{why}). "
-            f"{mine['accuracy']:.1%} of the 5-day directions are right; the base rate is {mine['base_rate']:.1%}"
+            f"{right}; the base rate is {mine['base_rate']:.1%}"
             f"{against}. After costs the mean account returned {totals.loc['strategy', 'return']:+.1%}, buy-and-hold "
             f"{totals.loc['buy_and_hold', 'return']:+.1%}.")

@@ -132,7 +132,7 @@ def _interval(answer: Answer, form: str) -> str:
 
 def _say_skill(row: Any, answer: Answer) -> str:
     if np.isnan(row.q):
-        return "It always expects the same, which shows no skill."
+        return "It always expects the same, or a few bold days decide everything: that shows no skill."
     more = "does more than usual" if answer.passed else "does not clearly do more than usual"
     return (f"When it expects more than usual, the price {more}: correlation {answer.measured:.2f} "
             f"({_interval(answer, '.2f')}, adjusted p = {row.q:.2g}).")

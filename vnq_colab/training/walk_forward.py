@@ -33,6 +33,8 @@ def walk_forward(ws: Workspace, panel: Panel, config: RunConfig, *, folds: int =
 def train_folds(ws: Workspace, panel: Panel, config: RunConfig, *, folds: int = 8, untouched: int = 0,
                 hours: float | None = None, quiet: bool = False) -> list[Session]:
     """The finished run of each fold, oldest first. What is finished already is not trained again."""
+    if not isinstance(folds, int) or folds < 1:
+        raise ConfigError(f"folds = {folds!r}: must be a whole number of stretches to walk, at least 1.")
     if not 0 <= untouched < folds:
         raise ConfigError(f"untouched = {untouched}: of {folds} folds at least one must be walked.")
     found, started = [], time.monotonic()
