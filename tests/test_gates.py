@@ -341,11 +341,14 @@ def test_verdict_is_the_same_every_time(scored, verdict):
     assert judge(scores.sample(frac=1, random_state=0), result, run_id=verdict.run_id) == verdict
 
 
-def test_repr_names_the_accepted(verdict):
+def test_repr_names_the_accepted_and_what_a_pass_is_worth(verdict):
     accepted = [symbol for symbol, found in verdict.symbols.items() if found["decision"] == "accept"]
     first, *rest = repr(verdict).splitlines()
     assert first.startswith(f"Verdict of the honest gates on {verdict.run_id}: {len(accepted)} of 8 models pass")
-    assert accepted and rest == [f"  accept: {', '.join(accepted)}"]
+    assert accepted and rest[0] == f"  accept: {', '.join(accepted)}"
+    coins = verdict.summary["gate_sets"]["honest"]["coin_pass_share"]
+    assert rest[1].startswith(f"  honest gates: {coins:.1%} of 1,000 simulated forecasters without skill pass; by true")
+    assert len(rest) == 3 and rest[2].startswith("  original gates: ")
 
 
 def test_what_cannot_be_judged_is_refused_in_words(world, scored):

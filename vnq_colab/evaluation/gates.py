@@ -67,6 +67,11 @@ class Verdict:
         for decision in DECISIONS[:2]:
             names = [symbol for symbol, found in self.symbols.items() if found["decision"] == decision]
             lines += [f"  {decision}: {', '.join(names)}"] if names else []
+        for name, found in self.summary.get("gate_sets", {}).items():
+            if found.get("n_simulated"):
+                power = ", ".join(f"{share:.0%} at {float(true):.0%}" for true, share in found["power"].items())
+                lines.append(f"  {name} gates: {found['coin_pass_share']:.1%} of {found['n_simulated']:,} simulated "
+                             f"forecasters without skill pass; by true R², {power}")
         return "\n".join(lines)
 
 
