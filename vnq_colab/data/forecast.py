@@ -38,8 +38,6 @@ def check_forecast(forecast: pd.DataFrame) -> pd.DataFrame:
     _refuse(forecast, forecast.duplicated(["family", "symbol", "date"]), "two forecasts for one day", "date")
     for name in (*MEANS, "mean", "scale", "p_up"):
         _refuse(forecast, ~np.isfinite(forecast[name].to_numpy("float64")), f"{name} is not a number", name)
-    off = (forecast[list(MEANS)].sum(axis=1) - forecast["mean"]).abs() > 1e-6 + 1e-6 * forecast["mean"].abs()
-    _refuse(forecast, off, "mean is not the sum of mean_1 to mean_5", "mean")
     _refuse(forecast, ~forecast["p_up"].between(0, 1), "p_up outside [0, 1]", "p_up")
     _refuse(forecast, forecast["scale"] <= 0, "scale is not positive", "scale")
     return forecast
