@@ -52,6 +52,7 @@ def test_without_ipywidgets_a_notebook_has_the_picture_too(validation, in_a_kern
     assert isinstance(browse(validation), Figure)
 
 
+@pytest.mark.filterwarnings("ignore:The .ipykernel.comm.Comm. class:DeprecationWarning")  # ipywidgets 7.7 of Colab
 def test_choosing_a_symbol_shows_it_and_its_reasons(validation, in_a_kernel):
     widgets = pytest.importorskip("ipywidgets")
     names = sorted(validation.verdict.symbols)
