@@ -20,7 +20,7 @@
 # | | |
 # |---|---|
 # | hardware | a GPU: A100, L4 or T4 (Runtime > Change runtime type); without one it takes longer |
-# | expected time | about two minutes on a CPU with two cores (measured, profile `cpu`); minutes on a GPU (estimated, not measured) |
+# | expected time | about four minutes on a CPU with two cores (measured, profile `cpu`); minutes on a GPU (estimated, not measured) |
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.
