@@ -64,12 +64,13 @@ def check_leaks(session: Session | Sequence[Session], prepared: Prepared, *, pan
             raise SessionError(f"run {run.run_id} was trained on data {run.data_id}, this is data "
                                f"{prepared.panel.data_id}. Load the run's own prepared set.")
     panel = prepared.panel if panel is None else panel
+    networks = [(run, forecaster or load_forecaster(run)) for run in runs]
     answers = (
         [*_wrong_features(panel, prepared)],
         [*_wrong_labels(panel, prepared.prices)],
-        [text for run in runs for text in _wrong_scaler(run, panel, forecaster or load_forecaster(run))],
+        [text for run, made in networks for text in _wrong_scaler(run, panel, made)],
         [*(text for run in runs for text in _overlaps(run, panel)), *_sees_beyond(runs[-1], panel),
-         *(text for run in runs for text in _peeks(run, panel, forecaster or load_forecaster(run)))],
+         *(text for run, made in networks for text in _peeks(run, panel, made))],
     )
     fine = (f"all {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up to "
             "their day", "all returns are those of the closes", "every scaler is that of the training days alone",
@@ -199,8 +200,10 @@ def _peeks(run: Session, panel: Panel, forecaster: Forecaster) -> Iterator[str]:
     places = np.flatnonzero(test.mask(panel.days))
     middle = int(places[len(places) // 2])
     origins = np.isin(np.arange(len(panel.days)), places[(places <= middle)][-PEEKS:])
-    some = forecaster.select(forecaster.symbols[:PEEKS])
-    here, there = (some.predict(world, origins) for world in (panel, _with_other_future(panel, middle + 1)))
+    some = forecaster.symbols[:PEEKS]
+    world = panel.select(some)
+    here, there = (forecaster.select(some).predict(seen, origins)
+                   for seen in (world, _with_other_future(world, middle + 1)))
     if not np.array_equal(here["mean"].to_numpy(), there["mean"].to_numpy()):
         yield (f"forecasts of {run.run_id} up to {panel.days[middle]:%Y-%m-%d} know later days: they come out "
                "otherwise when only those are changed")

@@ -50,12 +50,12 @@ def skill(mean: ArrayLike, ahead: ArrayLike, drift: ArrayLike = 0.0,
     unit = np.sqrt((unusual**2).sum(axis=0) * (outcome**2 * used).sum(axis=0))
     error = np.sqrt((product**2).sum(axis=0) + (speaking.sum(axis=0) * drift_error) ** 2)
     varies = np.where(known, mean, -np.inf).max(axis=0) > np.where(known, mean, np.inf).min(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # days that count: of equal bets all, of one bold one 1
-        varies &= (speaking**2).sum(axis=0) ** 2 / (speaking**4).sum(axis=0) >= FEWEST_BETS * HORIZON
+    enough = count[-1] >= 2 * WARM_UP
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = np.where(varies & (unit > 0), product.sum(axis=0) / unit, 0.0)
-        error = np.where(varies & (unit > 0), error / unit, np.nan)
-    return np.where(count[-1] >= 2 * WARM_UP, estimate, np.nan), np.where(count[-1] >= 2 * WARM_UP, error, np.nan)
+        bets = (speaking**2).sum(axis=0) ** 2 / (speaking**4).sum(axis=0)  # [days] all of equal ones, 1 of one bold one
+        shows = varies & (unit > 0) & (bets >= FEWEST_BETS * HORIZON)
+        estimate, error = np.where(shows, product.sum(axis=0) / unit, 0.0), np.where(shows, error / unit, np.nan)
+    return np.where(enough, estimate, np.nan), np.where(enough, error, np.nan)
 
 
 def mean_with_error(values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
