@@ -15,10 +15,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def prices():
-    """Six synthetic stocks over 420 days, the last one listed after 116 of them."""
+    """Six synthetic stocks over 800 days, to the end of 2025; the last one listed after a while."""
     from vnq_colab.data.synthetic import synthetic_prices
 
-    return synthetic_prices(6, 420, seed=92, signal=0.2)
+    return synthetic_prices(6, 800, seed=92, signal=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -29,35 +29,45 @@ def panel(prices):
 
 
 @pytest.fixture(scope="session")
-def splits(panel):
-    from vnq_colab.data.splits import split_days
+def folds(panel):
+    """One fold: trained to the middle of 2024, tested in 2025."""
+    from vnq_colab.data.splits import yearly_folds
 
-    return split_days(panel.days)
+    return yearly_folds(panel.days)
+
+
+@pytest.fixture(scope="session")
+def splits(folds):
+    return folds[-1]
 
 
 @pytest.fixture
 def config():
-    """Tiny networks, three symbols, two members, three epochs."""
-    from vnq_colab.config import MachineConfig, RunConfig, StockformerConfig, TrainConfig
+    """Tiny networks and trees of all families, three judged symbols, two members."""
+    from vnq_colab.config import RunConfig
+    from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig
 
     return RunConfig(
         n_members=2, symbols=("SYN001", "SYN002", "SYN004"),
-        model=StockformerConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32),
-        train=TrainConfig(epochs=3, warmup_epochs=1, patience=2),
+        model=NetworkConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32),
+        train=TrainConfig(epochs=3, warmup_epochs=1, patience=2), global_=GlobalConfig(epochs=1, stocks_per_step=6),
+        stockformer=LocalConfig(epochs=2, patience=2),
+        trees=TreesConfig(rounds=30, block_rounds=10, least_rounds=10, patience=1, leaves=7, min_child_weight=20.0),
         machine=MachineConfig(pack_models=4, threads=1),
     )
 
 
 @pytest.fixture(scope="session")
-def judged(tmp_path_factory, prices):
-    """(workspace, prepared, session, validation) of a finished smoke run. Read it, do not change it."""
+def judged(tmp_path_factory):
+    """(workspace, prepared, session, validation) of a finished smoke run over two years. Read it, do not change it."""
     from vnq_colab.config import RunConfig
     from vnq_colab.data.prepared import prepare
+    from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.delivery.validate import validate
     from vnq_colab.layout import Workspace
     from vnq_colab.training.trainer import train
 
     ws = Workspace(tmp_path_factory.mktemp("judged"))
-    prepared = prepare(ws, prices)
-    session = train(ws, prepared.panel, prepared.splits, RunConfig.for_machine("smoke"), quiet=True)
+    prepared = prepare(ws, synthetic_prices(24, 1060, seed=1))
+    session = train(ws, prepared.panel, RunConfig.for_machine("smoke"), quiet=True)
     return ws, prepared, session, validate(session, prepared=prepared)

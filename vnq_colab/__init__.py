@@ -12,8 +12,9 @@ _HOMES = {
     "RunConfig": "config",
     "Splits": "data.splits",
     "Strategy": "evaluation.strategies",
-    "StockformerConfig": "config",
-    "TrainConfig": "config",
+    "NetworkConfig": "settings",
+    "Task": "settings",
+    "TrainConfig": "settings",
     "VN102": "data.market",
     "VN_RULES": "data.market",
     "VnqError": "errors",
@@ -53,9 +54,9 @@ _HOMES = {
     "tomorrow": "delivery.predict",
     "train": "training.trainer",
     "validate": "delivery.validate",
-    "walk_forward": "training.walk_forward",
     "write_predictions": "delivery.predict",
     "write_report": "evaluation.report",
+    "yearly_folds": "data.splits",
 }
 
 __all__ = sorted(_HOMES)

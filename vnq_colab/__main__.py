@@ -60,21 +60,22 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _tell(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, prepared.splits, config, hours=_hours(options))
+    session = train(ws, prepared.panel, config, hours=_hours(options), quiet=options.json)
     if session.status != "finished":
         return _ended(session, options)
+    _stage(options, "validating: scores, backtest, verdict, report")
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
     _tell(options, _told(validation, options))
     return _export(session, validation.verdict, options)
 
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
-    """Read, clean, report, panel, splits; pictures, and the proof that nothing looks ahead."""
+    """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
     prepared = _prepare(ws, options)
     reviewed = _review(ws, prepared, options)
     _tell(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
-        "splits": prepared.splits.to_dict(), "cleaning": prepared.cleaning.to_dict(),
+        "folds": [fold.to_dict() for fold in prepared.folds], "cleaning": prepared.cleaning.to_dict(),
         "lookahead": reviewed.proof.to_dict()})
     return DONE if reviewed.proof.passed else DEFECT
 
@@ -85,15 +86,16 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = _config(options), load_prepared(ws)
-    return _ended(train(ws, prepared.panel, prepared.splits, config, hours=_hours(options), part=options.part,
-                        take_over=options.take_over), options)
+    return _ended(train(ws, prepared.panel, config, hours=_hours(options), part=options.part,
+                        take_over=options.take_over, quiet=options.json), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _ended(resume(ws, options.run, hours=_hours(options), take_over=options.take_over), options)
+    return _ended(resume(ws, options.run, hours=_hours(options), take_over=options.take_over, quiet=options.json),
+                  options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -109,36 +111,38 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
 
 
 def validate(ws: Workspace, options: argparse.Namespace) -> int:
-    """Forecast the test days, score, backtest, judge, report."""
+    """Judge the folds' forecasts: score, backtest, verdict, report. Nothing is trained."""
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
     if (asked := options.show_predictions) and asked not in session.ledger:
         raise ConfigError(f"run {session.run_id} has no symbol {asked!r}.{did_you_mean(asked, session.ledger)}")
-    validation = validate(session, gates=options.gates, walk_forward=options.walk_forward, hours=_hours(options),
-                          quiet=options.json, **_days_and_capital(session, options))
+    _stage(options, f"validating {session.run_id}: scores, backtest, verdict, report")
+    validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
     _tell(options, _told(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
-    """Write every finished symbol with its decision."""
+    """Write the final fit with its decisions. Nothing is trained."""
     from vnq_colab.training.runs import latest_session
 
     return _export(latest_session(ws, options.run), None, options)
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
-    """Forecasts of the accepted symbols from the latest day."""
+    """Tomorrow's ranking from the latest day."""
     from vnq_colab.data.prepared import gather
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
+    _stage(options, "reading prices")
     prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
+    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
     table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
     day = prices["date"].max()
     path = write_predictions(ws, table, day)
@@ -213,7 +217,8 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
     config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
     named = {"train.epochs": options.epochs, "n_members": options.members,
-             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols}
+             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols,
+             "families": options.families, "folds": options.folds}
     settings = [(name, str(value)) for name, value in named.items() if value is not None]
     for text in options.set:
         settings.append(arguments.pair(text, "--set"))
@@ -231,18 +236,18 @@ def _hours(options: argparse.Namespace) -> float | None:
 
 def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.bundle import export_bundle
-    from vnq_colab.training.parts import whole_run
-    from vnq_colab.training.trainer import refit
 
-    again = session = whole_run(session)
-    if not options.no_refit:
-        again = refit(session, hours=_hours(options), quiet=options.json)
-        if again.status != "finished":
-            return _ended(again, options)
-    bundle = export_bundle(session, verdict, refit=not options.no_refit, quiet=True)
+    _stage(options, f"exporting {session.run_id}")
+    bundle = export_bundle(session, verdict)
     _tell(options, repr(bundle), {"run_id": session.run_id, "folder": str(bundle.folder),
                                   "decisions": bundle.decisions})
-    return max(_code(session), _code(again)) if session.status == "finished" else DONE
+    return _code(session)
+
+
+def _stage(options: argparse.Namespace, text: str) -> None:
+    """What begins now, so that nobody waits in silence."""
+    if not options.json:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _ended(session: "Session", options: argparse.Namespace) -> int:
@@ -250,6 +255,8 @@ def _ended(session: "Session", options: argparse.Namespace) -> int:
     if session.status != "finished" and "was taken over" not in session.why:
         print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"",
               file=sys.stderr)
+    elif session.status == "finished":
+        _stage(options, "Next: python -m vnq_colab validate, then export")
     return _code(session)
 
 
@@ -267,8 +274,8 @@ def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[s
     chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage,
                               "position": options.position}
     if options.first or options.last:
-        test = session.days["splits"]["test"]
-        chosen["days"] = (options.first or test["first"], options.last or test["last"])
+        tests = [fold["test"] for fold in session.folds]
+        chosen["days"] = (options.first or tests[0]["first"], options.last or tests[-1]["last"])
     return chosen
 
 
@@ -297,13 +304,13 @@ def _parser() -> arguments.Parser:
     parser.add_argument("--version", action="version", version=f"vnq_colab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=arguments.Parser)
     parts = {
-        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags, arguments.export_flags),
+        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags),
         prepare: (arguments.data_flags,),
         train: (arguments.train_flags, arguments.part_flag, arguments.owner_flag),
         resume: (arguments.run_flag, arguments.hours_flag, arguments.owner_flag),
         status: (arguments.run_flag,),
-        validate: (arguments.run_flag, arguments.judge_flags, arguments.walk_flag, arguments.hours_flag),
-        export: (arguments.run_flag, arguments.export_flags, arguments.hours_flag),
+        validate: (arguments.run_flag, arguments.judge_flags),
+        export: (arguments.run_flag,),
         predict: (arguments.predict_flags,),
         tidy: (arguments.tidy_flags,),
         doctor: (arguments.profile_flag,),

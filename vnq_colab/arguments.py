@@ -74,9 +74,9 @@ def owner_flag(sub: Parser) -> None:
 
 
 def part_flag(sub: Parser) -> None:
-    """Which part of the symbols."""
-    sub.add_argument("--part", metavar="1/2", help="train the first half of the symbols here, and 2/2 on another "
-                                                   "machine; validate and export take the parts as one run")
+    """Which part of the folds."""
+    sub.add_argument("--part", metavar="1/2", help="train every second fold here, and 2/2 on another machine with "
+                                                   "the same folder; whoever finishes last trains the final fit")
 
 
 def hours_flag(sub: Parser) -> None:
@@ -102,14 +102,19 @@ def train_flags(sub: Parser) -> None:
     """How to train."""
     profile_flag(sub)
     hours_flag(sub)
-    sub.add_argument("--symbols", metavar="A,B", help="which symbols (default: the 102 of VN102 that the data has)")
+    sub.add_argument("--families", metavar="A,B", help="what learns (default: stockformer,global,trees)")
+    sub.add_argument("--folds", type=int, metavar="N", help="years that are judged, each by models trained before it "
+                                                            "(default: as many as the data has, at most 8)")
+    sub.add_argument("--symbols", metavar="A,B", help="which symbols are judged (default: the 102 of VN102 that the "
+                                                      "data has); every stock of the data is learnt from")
     sub.add_argument("--recipe", choices=tuple(RECIPES), default="default", help="how to train")
-    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs")
-    sub.add_argument("--members", type=int, metavar="N", help="networks in the ensemble of a symbol (default: 3)")
+    sub.add_argument("--epochs", type=int, metavar="N", help="at most so many epochs of the networks")
+    sub.add_argument("--members", type=int, metavar="N", help="networks in an ensemble (default: 3)")
     sub.add_argument("--checkpoint-minutes", type=float, metavar="M", help="minutes between checkpoints (default: 20)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, data order and dropout (default: 0)")
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                     help="any other setting, e.g. train.learning_rate=3e-4 or model.width=64; may be repeated")
+                     help="any other setting, e.g. train.learning_rate=3e-4 (all networks), trees.leaves=31, "
+                          "global.epochs=4, task.target=return; may be repeated")
 
 
 def judge_flags(sub: Parser) -> None:
@@ -126,19 +131,6 @@ def judge_flags(sub: Parser) -> None:
                      help="also print a symbol's last 20 forecasts beside what happened")
 
 
-def walk_flag(sub: Parser) -> None:
-    """How often to train anew."""
-    sub.add_argument("--walk-forward", type=int, default=0, metavar="N",
-                     help="train the run's config anew before each of N stretches of the second half of all days, and "
-                          "judge on all of them; takes N trainings, goes on where it stopped")
-
-
-def export_flags(sub: Parser) -> None:
-    """What to export."""
-    sub.add_argument("--no-refit", action="store_true",
-                     help="export the judged networks instead of training them again on all labelled days")
-
-
 def tidy_flags(sub: Parser) -> None:
     """What to keep."""
     sub.add_argument("--keep", type=int, default=2, metavar="N", help="finished runs that stay whole (default: 2)")
@@ -147,8 +139,8 @@ def tidy_flags(sub: Parser) -> None:
 
 def predict_flags(sub: Parser) -> None:
     """What to forecast from, and with what."""
-    sub.add_argument("--data", metavar="PATH", required=True,
-                     help="prices up to the latest day; all stocks, not only the 102")
+    sub.add_argument("--data", metavar="PATH",
+                     help="prices up to the latest day; all stocks, not only the 102 (default: those of the workspace)")
     price_flags(sub)
     sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
     sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")

@@ -18,7 +18,7 @@ class MarketBlock:
     """What `compute_features` returns: the parts of a Panel."""
 
     values: np.ndarray  # [symbols, days, features] float32
-    returns: np.ndarray  # [symbols, days] float64
+    prices: np.ndarray  # [symbols, days, 5] float64
     present: np.ndarray  # [symbols, days] bool
     symbols: tuple[str, ...]
     days: pd.DatetimeIndex
@@ -37,9 +37,11 @@ def compute_features(prices: pd.DataFrame, index: pd.DataFrame | None = None) ->
             values[history.symbol, history.day] = columns.T  # [table rows, features]
     present = np.zeros(shape, dtype=bool)
     present[market.symbol, market.day] = True
-    returns = np.full(shape, np.nan)
-    returns[market.symbol, market.day] = market.stock_returns
-    return MarketBlock(values, returns, present, market.symbols, market.days)
+    blocks = np.full((*shape, 5), np.nan)
+    table = market.table
+    blocks[market.symbol, market.day] = np.column_stack(
+        [*(table[name] for name in ("open", "high", "low", "close")), table["close"] * table["volume"]])
+    return MarketBlock(values, blocks, present, market.symbols, market.days)
 
 
 def features_table() -> pd.DataFrame:

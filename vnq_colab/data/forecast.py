@@ -1,46 +1,65 @@
 """The Forecast: one table that every family and every opponent produces, checked once at its door.
 
-family | symbol | date | mean_1 .. mean_5 | mean | scale | p_up
--------|--------|------|------------------|------|-------|-----
-`date` is the forecast origin: the evening of that day. `mean_k` is the log return of the k-th trading day after it,
-`mean` their sum, `scale` the standard deviation of the 5-day log return, `p_up` the probability that it is positive.
+family | symbol | date | score | edge | mean | scale | p_up
+-------|--------|------|-------|------|------|-------|-----
+`date` is the forecast origin: the evening of that day. `score` orders the symbols of a day, higher is better. `edge` is
+what that is worth [log return over the horizon, relative to the mean of the universe], `mean` the expected log return
+over the horizon, `scale` its standard deviation, `p_up` the probability that it is positive. A learner gives scores
+alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
 """
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.config import HORIZON
 from vnq_colab.errors import DataError
+from vnq_colab.settings import HORIZON
 
-MEANS = tuple(f"mean_{day}" for day in range(1, HORIZON + 1))
-COLUMNS = ("family", "symbol", "date", *MEANS, "mean", "scale", "p_up")
+__all__ = ["COLUMNS", "HORIZON", "SCORES", "check_forecast", "ensemble_scores", "make_scores"]
 
-
-def make_forecast(family: str, symbol: str, dates: pd.DatetimeIndex, daily: np.ndarray, scale: np.ndarray,
-                  p_up: np.ndarray) -> pd.DataFrame:
-    """A Forecast of one symbol from `daily [days, horizon]` log returns, `scale [days]` and `p_up [days]`."""
-    daily = np.asarray(daily, dtype="float64")
-    columns = {"family": family, "symbol": symbol, "date": dates}
-    columns |= {name: daily[:, step] for step, name in enumerate(MEANS)}
-    columns |= {"mean": daily.sum(axis=1), "scale": np.asarray(scale, "float64"), "p_up": np.asarray(p_up, "float64")}
-    return pd.DataFrame(columns)
+SCORES = ("family", "symbol", "date", "score")
+COLUMNS = (*SCORES, "edge", "mean", "scale", "p_up")
+ENSEMBLE = "ensemble"
 
 
-def check_forecast(forecast: pd.DataFrame) -> pd.DataFrame:
-    """The forecast, sorted by family, symbol and date. Raises DataError when it is not one."""
-    missing = [name for name in COLUMNS if name not in forecast.columns]
+def make_scores(family: str, symbols: "tuple[str, ...] | list[str]", days: pd.DatetimeIndex, there: np.ndarray,
+                **values: np.ndarray) -> pd.DataFrame:
+    """The rows of a family by symbol and date: `there [symbols, days]` bool; `score=` and more `[symbols, days]`."""
+    symbol, day = np.nonzero(there)
+    table = {"family": family, "symbol": np.asarray(symbols, dtype=object)[symbol], "date": days[day]}
+    return pd.DataFrame(table | {name: np.asarray(part, "float64")[symbol, day] for name, part in values.items()})
+
+
+def check_forecast(forecast: pd.DataFrame, columns: tuple[str, ...] = COLUMNS) -> pd.DataFrame:
+    """The forecast, sorted by family, symbol and date. Raises DataError when it is not one.
+
+    `columns` are those that it must have: `SCORES` for what a learner gives.
+    """
+    missing = [name for name in columns if name not in forecast.columns]
     if missing:
-        raise DataError(f"forecast: columns {missing} are missing. It needs {', '.join(COLUMNS)}.")
+        raise DataError(f"forecast: columns {missing} are missing. It needs {', '.join(columns)}.")
     if forecast["date"].dtype.kind != "M" or getattr(forecast["date"].dtype, "tz", None) is not None:
         raise DataError(f"forecast: date is {forecast['date'].dtype}. It needs dates without a time zone: "
                         "pd.to_datetime(forecast[\"date\"]).")
     forecast = forecast.sort_values(["family", "symbol", "date"], ignore_index=True)
     _refuse(forecast, forecast.duplicated(["family", "symbol", "date"]), "two forecasts for one day", "date")
-    for name in (*MEANS, "mean", "scale", "p_up"):
+    for name in columns[3:]:
         _refuse(forecast, ~np.isfinite(forecast[name].to_numpy("float64")), f"{name} is not a number", name)
-    _refuse(forecast, ~forecast["p_up"].between(0, 1), "p_up outside [0, 1]", "p_up")
-    _refuse(forecast, forecast["scale"] <= 0, "scale is not positive", "scale")
+    if "p_up" in columns:
+        _refuse(forecast, ~forecast["p_up"].between(0, 1), "p_up outside [0, 1]", "p_up")
+        _refuse(forecast, forecast["scale"] <= 0, "scale is not positive", "scale")
     return forecast
+
+
+def ensemble_scores(scores: pd.DataFrame, families: "tuple[str, ...] | list[str]") -> pd.DataFrame:
+    """The family `ensemble`: for each symbol and day the mean of these families' within-day ranks, -1 to 1."""
+    chosen = scores[scores["family"].isin(list(families))]
+    keys = [name for name in ("part", "fold") if name in chosen.columns]
+    by_day = chosen.groupby(["family", *keys, "date"])["score"]
+    n_others = by_day.transform("size") - 1
+    ranks = np.where(n_others > 0, 2 * (by_day.rank() - 1) / n_others.clip(lower=1) - 1, 0.0)
+    rows = chosen[["symbol", "date", *keys]].assign(score=ranks)
+    found = rows.groupby(["symbol", "date", *keys], as_index=False, observed=True)["score"].mean()
+    return found.assign(family=ENSEMBLE)[["family", "symbol", "date", *keys, "score"]]
 
 
 def _refuse(forecast: pd.DataFrame, bad: "pd.Series | np.ndarray", what: str, column: str) -> None:

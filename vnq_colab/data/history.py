@@ -218,6 +218,13 @@ def surprise(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
     return np.where(usual > 0, np.log((values + 0.01 * usual) / (1.01 * usual)), 0 * usual)
 
 
+def within_day_ranks(values: np.ndarray) -> np.ndarray:
+    """`[symbols, days] -> [symbols, days]`: rank among the known values of a day, -1 to 1; ties share the mean."""
+    by_day = np.array(values.T, dtype="float64", order="C")
+    _rank_rows(by_day)
+    return by_day.T
+
+
 def _rank_rows(values: np.ndarray) -> None:
     """`[days, symbols]`, in place: rank in its row, -1 to 1, ties share the mean; NaN stays, a single one gets 0."""
     order = np.argsort(values, axis=1)

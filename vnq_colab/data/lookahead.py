@@ -134,7 +134,7 @@ def _seen(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     yield "cleaned rows", _Seen((kept["symbol"].to_numpy(object), kept["date"].to_numpy()), numbers)
     market = compute_features(clean, index)
     del clean, kept, numbers
-    panel = Panel(market.values, market.returns, market.present, market.symbols, market.days, tuple(FEATURES), "proof")
+    panel = Panel(market.values, market.prices, market.present, market.symbols, market.days, tuple(FEATURES), "proof")
     last = int(panel.days.searchsorted(day, side="right"))
     there = np.flatnonzero(panel.present[:, :last].any(axis=1))  # a stock that is listed later is not known yet
     scaler, symbols = fit_scaler(panel, panel.days[0], day), np.asarray(panel.symbols, dtype=object)

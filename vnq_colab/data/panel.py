@@ -1,9 +1,10 @@
 """The Panel: every symbol, day and feature in one block, unscaled, with the identity of the data it came from.
 
 Axes: symbols, days, features. A day is a day of the market's own calendar; where a symbol did not trade, `present` is
-False, its features are 0 and its return is NaN.
+False, its features are 0 and its prices are NaN.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,22 @@ import pandas as pd
 from vnq_colab import __version__
 from vnq_colab.data.features import FEATURES, compute_features
 from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.history import in_order
+from vnq_colab.data.history import in_order, within_day_ranks
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.files import write_atomic
 
 FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
+PRICES = ("open", "high", "low", "close", "traded_value")
+OPEN, CLOSE = 0, 3
 SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what training never saw stays bounded
 
 
 @dataclass(frozen=True, repr=False)
 class Panel:
-    """Features and returns of all symbols on all days; unscaled, finite, nothing in it knows the future."""
+    """Features and prices of all symbols on all days; unscaled, nothing in it knows the future."""
 
-    values: np.ndarray  # [symbols, days, features] float32
-    returns: np.ndarray  # [symbols, days] float64 daily log return; NaN where absent and on a symbol's first day
+    values: np.ndarray  # [symbols, days, features] float32, finite
+    prices: np.ndarray  # [symbols, days, 5] float64: open, high, low, close, traded value [VND]; NaN where absent
     present: np.ndarray  # [symbols, days] bool
     symbols: tuple[str, ...]
     days: pd.DatetimeIndex
@@ -36,13 +39,34 @@ class Panel:
 
     def __post_init__(self) -> None:
         shape = (len(self.symbols), len(self.days), len(self.feature_names))
-        if self.values.shape != shape or self.returns.shape != shape[:2] or self.present.shape != shape[:2]:
-            raise DataError(f"panel: values {self.values.shape}, returns {self.returns.shape} and present "
+        if (self.values.shape != shape or self.prices.shape != (*shape[:2], len(PRICES))
+                or self.present.shape != shape[:2]):
+            raise DataError(f"panel: values {self.values.shape}, prices {self.prices.shape} and present "
                             f"{self.present.shape} do not fit [symbols, days, features] = {shape}.")
         if not np.isfinite(self.values).all():
             symbol, day, feature = (int(axis[0]) for axis in np.nonzero(~np.isfinite(self.values)))
             raise DataError(f"panel: {self.symbols[symbol]} {self.days[day]:%Y-%m-%d}: feature "
                             f"{self.feature_names[feature]} is not finite.")
+
+    @functools.cached_property
+    def returns(self) -> np.ndarray:
+        """`[symbols, days]` daily log return of the close; NaN where absent and on a symbol's first day."""
+        found = np.full(self.present.shape, np.nan)
+        for row, present in enumerate(self.present):
+            close = self.prices[row, present, CLOSE]
+            found[row, np.flatnonzero(present)[1:]] = np.log(close[1:] / close[:-1])
+        return found
+
+    @functools.cached_property
+    def ranks(self) -> np.ndarray:
+        """`[symbols, days, features]` float32: each feature's rank among the stocks present that day, -1 to 1.
+
+        The stocks are all of the panel's, so a panel of some symbols has other ranks: choose symbols afterwards.
+        """
+        found = np.empty_like(self.values)
+        for place in range(len(self.feature_names)):
+            found[:, :, place] = within_day_ranks(np.where(self.present, self.values[:, :, place], np.nan))
+        return np.nan_to_num(found, copy=False)
 
     def select(self, symbols: "list[str] | tuple[str, ...]") -> "Panel":
         """The same days and features for some of the symbols, in the order given. Raises DataError for unknown ones."""
@@ -51,48 +75,47 @@ class Panel:
         if unknown:
             raise DataError(f"the data has no symbol {name_a_few(unknown)}.{did_you_mean(unknown[0], self.symbols)}")
         rows = [index[symbol] for symbol in symbols]
-        return Panel(self.values[rows], self.returns[rows], self.present[rows], tuple(symbols), self.days,
+        return Panel(self.values[rows], self.prices[rows], self.present[rows], tuple(symbols), self.days,
                      self.feature_names, self.data_id)
 
-    def labels(self, horizon: int = HORIZON) -> tuple[np.ndarray, np.ndarray]:
-        """`[symbols, days, horizon]` log returns of the next days, and `[symbols, days]` whether all of them are known.
+    def ahead(self, horizon: int = HORIZON, column: int = CLOSE) -> np.ndarray:
+        """`[symbols, days]` log return over the next `horizon` days that somebody could have; NaN where not known.
 
-        An origin has a label when the symbol is present on it and on each of the next `horizon` days.
+        From close to close of the market's days; with `column` OPEN from the open of the next day to the open `horizon`
+        days after it, which is what can be bought and sold on an evening's forecast. A symbol must be present on the
+        origin and on both days.
         """
-        n_days = len(self.days)
-        targets = np.zeros((*self.returns.shape, horizon), dtype="float32")
-        known = self.present.copy()
-        for step in range(1, horizon + 1):
-            ahead = np.full(self.returns.shape, np.nan)
-            ahead[:, : n_days - step] = self.returns[:, step:]
-            known &= np.isfinite(ahead)
-            targets[:, :, step - 1] = np.nan_to_num(ahead)
-        targets[~known] = 0
-        return targets, known
+        log, delay = np.log(self.prices[:, :, column]), 1 if column == OPEN else 0
+        found = np.full(log.shape, np.nan)
+        n_days = log.shape[1] - horizon - delay
+        if n_days > 0:
+            found[:, :n_days] = log[:, horizon + delay:] - log[:, delay:n_days + delay]
+        found[~self.present] = np.nan
+        return found
 
     def outcomes(self, horizon: int = HORIZON) -> pd.DataFrame:
-        """Long table `symbol, date, actual_1 .. actual_5, actual` of the origins with known outcomes."""
-        targets, known = self.labels(horizon)
-        symbol, day = np.nonzero(known)
-        table = pd.DataFrame({"symbol": np.asarray(self.symbols, dtype=object)[symbol], "date": self.days[day]})
-        found = targets[symbol, day].astype("float64")  # [rows, horizon]
-        for step in range(horizon):
-            table[f"actual_{step + 1}"] = found[:, step]
-        table["actual"] = found.sum(axis=1)
-        return table
+        """Long table `symbol, date, actual, actual_open` [log return over the horizon], as of `ahead`.
+
+        The origins whose close `horizon` days later is known; `actual_open` may be NaN.
+        """
+        close, opened = self.ahead(horizon), self.ahead(horizon, OPEN)
+        symbol, day = np.nonzero(np.isfinite(close))
+        return pd.DataFrame({"symbol": np.asarray(self.symbols, dtype=object)[symbol], "date": self.days[day],
+                             "actual": close[symbol, day], "actual_open": opened[symbol, day]})
 
     def agrees_with(self, other: "Panel") -> bool:
         """Whether both hold the same values, to what two kinds of processor may differ by."""
         return (self.symbols == other.symbols and self.feature_names == other.feature_names
                 and self.days.equals(other.days) and np.array_equal(self.present, other.present)
-                and np.allclose(self.returns, other.returns, rtol=1e-9, atol=1e-12, equal_nan=True)
+                and np.allclose(self.prices, other.prices, rtol=1e-9, equal_nan=True)
                 and np.allclose(self.values, other.values, rtol=1e-4, atol=1e-5))
 
     def save(self, path: Path) -> None:
         """Writes a parquet file: one row per symbol and present day, features as float32."""
         symbol, day = np.nonzero(self.present)
         table = pd.DataFrame(self.values[symbol, day], columns=list(self.feature_names))
-        table.insert(0, "return", self.returns[symbol, day])
+        for place, name in enumerate(PRICES):
+            table.insert(place, name, self.prices[symbol, day, place])
         table.insert(0, "date", self.days[day])
         table.insert(0, "symbol", pd.Categorical.from_codes(symbol, list(self.symbols)))
         table.attrs = {"data_id": self.data_id, "days": [f"{day:%Y-%m-%d}" for day in self.days]}
@@ -105,17 +128,18 @@ class Panel:
             table = pd.read_parquet(path)
             data_id, days = table.attrs["data_id"], pd.DatetimeIndex(table.attrs["days"]).as_unit("ns")
             symbols = tuple(table["symbol"].cat.categories)
+            shown = table[list(PRICES)].to_numpy("float64")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
-        names = tuple(name for name in table.columns if name not in ("symbol", "date", "return"))
+        names = tuple(name for name in table.columns if name not in ("symbol", "date", *PRICES))
         place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
         values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
-        returns = np.full(values.shape[:2], np.nan)
+        prices = np.full((*values.shape[:2], len(PRICES)), np.nan)
         present = np.zeros(values.shape[:2], dtype=bool)
         values[place] = table[list(names)].to_numpy("float32")
-        returns[place] = table["return"].to_numpy("float64")
+        prices[place] = shown
         present[place] = True
-        return cls(values, returns, present, symbols, days, names, data_id)
+        return cls(values, prices, present, symbols, days, names, data_id)
 
     def __repr__(self) -> str:
         return (f"Panel {self.data_id}: {len(self.symbols)} symbols × {len(self.days):,} days × "
@@ -170,7 +194,7 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
     `index` is a table `date, close` of the market index; None takes the equal-weighted mean of all stocks present.
     """
     market = compute_features(prices, index)
-    return Panel(market.values, market.returns, market.present, market.symbols, market.days, tuple(FEATURES),
+    return Panel(market.values, market.prices, market.present, market.symbols, market.days, tuple(FEATURES),
                  data_id(prices, index))
 
 

@@ -24,7 +24,7 @@ from vnq_colab.data.prices import (
     typed_index,
     typed_prices,
 )
-from vnq_colab.data.splits import Splits, split_days, to_day
+from vnq_colab.data.splits import Splits, to_day, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, require_space, sha256_of, storage_error, write_atomic, write_json
@@ -42,7 +42,7 @@ class Prepared:
     folder: Path
     prices: pd.DataFrame
     panel: Panel
-    splits: Splits
+    folds: list[Splits]  # that a run judges unless it asks for others; none where the market is too short
     cleaning: CleaningReport
     index: pd.DataFrame | None
 
@@ -53,7 +53,9 @@ class Prepared:
     def __repr__(self) -> str:
         title = f"Prepared data {self.panel.data_id}" + (f" — {SYNTHETIC_NOTE}" if self.synthetic else "")
         market = "the mean of all stocks" if self.index is None else f"the index, {len(self.index):,} days"
-        return "\n".join([title, f"  {self.panel!r}", f"  {self.splits!r}", f"  market: {market}",
+        folds = (f"{len(self.folds)} folds: tested {self.folds[0].test.first} to {self.folds[-1].test.last}, each by "
+                 "models trained before it" if self.folds else "too short to train and judge")
+        return "\n".join([title, f"  {self.panel!r}", f"  {folds}", f"  market: {market}",
                           f"  {self.cleaning!r}"])
 
 
@@ -70,7 +72,7 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     prices, index, cleaning = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows,
                                      treatments=treatments, unit=unit)
     panel = build_panel(prices, index)
-    prepared = Prepared(ws.prepared / panel.data_id, prices, panel, split_days(panel.days), cleaning, index)
+    prepared = Prepared(ws.prepared / panel.data_id, prices, panel, _folds(panel.days), cleaning, index)
     stored = _stored(ws, prepared)
     if stored is None:
         _write(prepared)
@@ -143,7 +145,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
         return Prepared(
             folder, pd.read_parquet(folder / "prices.parquet"), Panel.load(folder / "panel.parquet"),
-            Splits.from_dict(read_json(folder / "splits.json")),
+            [Splits.from_dict(fold) for fold in read_json(folder / "splits.json")],
             CleaningReport.from_dict(read_json(folder / "cleaning.json")), index,
         )
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -229,6 +231,13 @@ def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
             f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
 
 
+def _folds(days: pd.DatetimeIndex) -> list[Splits]:
+    try:
+        return yearly_folds(days)
+    except DataError:  # too short to train on; it can be looked at, and forecast from
+        return []
+
+
 def _stored(ws: Workspace, prepared: Prepared) -> Prepared | None:
     """The same set as it is stored; None where it is not whole, is damaged, or was computed otherwise."""
     try:
@@ -250,7 +259,7 @@ def _write(prepared: Prepared) -> None:
         if table is not None:
             write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     prepared.panel.save(folder / "panel.parquet")
-    write_json(folder / "splits.json", prepared.splits.to_dict())
+    write_json(folder / "splits.json", [fold.to_dict() for fold in prepared.folds])
     names = ["panel.parquet", "splits.json"]
     names += [f"{name}.parquet" for name, table in tables.items() if table is not None]
     write_json(folder / "prepared.json", {  # last: its presence says that the set is whole

@@ -1,14 +1,23 @@
-"""Splits: which days train, which validate, which test, with a purge between them so that no label crosses over."""
+"""Folds: which days train, which validate, which test, with a purge between them so that no label crosses over.
+
+A fold is a stretch of test days, a calendar year by default, and all days before it.
+"""
 
 import datetime as dt
-import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON
+from vnq_colab.config import MOST_FOLDS
 from vnq_colab.errors import DataError
+from vnq_colab.settings import Task
+
+LEAST_TRAIN_DAYS = 400
+LEAST_TEST_DAYS = 60  # of the last year; a shorter beginning of it belongs to the year before
+MOST_VALID_DAYS = 250  # a year
+VALID_SHARE = 0.2  # of the days before the test days
+PURGE_DAYS = Task().purge_days
 
 
 def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
@@ -19,9 +28,6 @@ def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
         return pd.Timestamp(dt.datetime.strptime(text, "%Y-%m-%d"))
     except (ValueError, TypeError):
         raise DataError(f"{text!r} is not a date: write it as 2026-11-20.") from None
-
-
-LEAST_FOLD = 20  # [test days] of a fold; fewer are not worth a training
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Splits:
     test: DayRange
     purge_days: int
 
+    def __post_init__(self) -> None:
+        ends = [to_day(day) for part in (self.train, self.valid, self.test) for day in (part.first, part.last)]
+        if ends != sorted(ends) or self.purge_days < PURGE_DAYS:
+            raise DataError(f"{self!r}: the ranges must follow one another, with at least {PURGE_DAYS} days purged.")
+
     def to_dict(self) -> dict:
         return asdict(self)
 
@@ -58,48 +69,46 @@ class Splits:
         return f"Splits: {', '.join(ranges)}; {self.purge_days} days purged before each border"
 
 
-def split_days(days: pd.DatetimeIndex, valid_from: str | None = None, test_from: str | None = None, *,
-               purge_days: int = HORIZON) -> Splits:
-    """Training, validation and test days by date; None takes the last 20 % of days, half each.
+def split_days(days: pd.DatetimeIndex, valid_from: str, test_from: str, test_to: str | None = None, *,
+               purge_days: int = PURGE_DAYS) -> Splits:
+    """One fold by the dates of its borders; `test_to` None: to the last day.
 
     The last `purge_days` days before a border belong to no range: their labels would reach across it. Raises DataError
-    when a range would be empty, or the purge is shorter than the horizon.
+    when a range would be empty.
     """
-    if purge_days < HORIZON:
-        raise DataError(f"purge_days = {purge_days}: it must be at least the horizon, {HORIZON} days.")
-    n_days = len(days)
-    valid = int(n_days * 0.8) if valid_from is None else int(days.searchsorted(to_day(valid_from)))
-    test = (valid + n_days) // 2 if test_from is None else int(days.searchsorted(to_day(test_from)))
-    borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, n_days)}
+    valid, test = (int(days.searchsorted(to_day(day))) for day in (valid_from, test_from))
+    end = len(days) if test_to is None else int(days.searchsorted(to_day(test_to), side="right"))
+    borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, end)}
     ranges = {}
-    for name, (first, end) in borders.items():
-        if end - first < 1:
-            moved = valid_from or test_from
-            raise DataError(f"no {name} days are left of {n_days:,} trading days beside the {purge_days} purged before "
-                            f"each border. Bring a longer history{', or move valid_from and test_from' * bool(moved)}.")
-        ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[end - 1]:%Y-%m-%d}")
+    for name, (first, last) in borders.items():
+        if last - first < 1:
+            raise DataError(f"no {name} days are left of {len(days):,} trading days beside the {purge_days} purged "
+                            "before each border. Bring a longer history, or move the borders.")
+        ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[last - 1]:%Y-%m-%d}")
     return Splits(**ranges, purge_days=purge_days)
 
 
-def walk_forward_splits(days: pd.DatetimeIndex, folds: int = 8, *, test_share: float = 0.5,
-                        rolling_days: int | None = None, purge_days: int = HORIZON) -> list[Splits]:
-    """Splits of a walk through time: the last `test_share` of all days in `folds` test ranges, each after its training.
+def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days: int = PURGE_DAYS) -> list[Splits]:
+    """The newest `folds` years of a market as folds, oldest first; None: at most eight.
 
-    Before each test range lie its validation days, an eighth of what is there, and before those its training days: all
-    of them, or the last `rolling_days`. Training always precedes the test, so there is nothing to embargo: the purge
-    does the work. Raises DataError when a range would be empty.
+    Before a fold's test days lie its validation days, a fifth of what is there and at most a year, and before those its
+    training days, at least 400. A market too short for the folds asked gets as many as it has. Training always precedes
+    the test, so there is nothing to embargo: the purge does the work. Raises DataError when there is not one fold.
     """
-    if folds < 1 or not 0 < test_share < 1:
-        raise DataError(f"folds = {folds}, test_share = {test_share}: at least one fold of a share between 0 and 1.")
-    edges = np.linspace(int(len(days) * (1 - test_share)), len(days), folds + 1).astype(int)
-    found = []
-    for first, end in itertools.pairwise(edges):
-        valid = first - first // 8
-        begin = 0 if rolling_days is None else max(0, valid - purge_days - rolling_days)
-        if end - first < LEAST_FOLD or valid - purge_days - begin < 1 or first - purge_days - valid < 1:
-            raise DataError(f"{len(days):,} trading days do not make {folds} folds of at least {LEAST_FOLD} test "
-                            "days: take fewer, or bring a longer history.")
-        splits = split_days(days[begin:end], f"{days[valid]:%Y-%m-%d}", f"{days[first]:%Y-%m-%d}",
-                            purge_days=purge_days)
-        found.append(splits)
+    if folds is not None and folds < 1:
+        raise DataError(f"folds = {folds}: at least one year is judged.")
+    starts = [int(place) for place in np.flatnonzero(np.diff(days.year, prepend=0))]
+    if len(starts) > 1 and len(days) - starts[-1] < LEAST_TEST_DAYS:
+        starts.pop()
+    found: list[Splits] = []
+    for first, end in zip(starts[::-1], [len(days), *starts[:0:-1]], strict=True):
+        n_valid = min(MOST_VALID_DAYS, int(VALID_SHARE * first))
+        if first - n_valid - purge_days < LEAST_TRAIN_DAYS or len(found) == (folds or MOST_FOLDS):
+            break
+        found.insert(0, split_days(days, f"{days[first - n_valid]:%Y-%m-%d}", f"{days[first]:%Y-%m-%d}",
+                                   f"{days[end - 1]:%Y-%m-%d}", purge_days=purge_days))
+    if not found:
+        needed = round((LEAST_TRAIN_DAYS + purge_days) / (1 - VALID_SHARE)) + LEAST_TEST_DAYS
+        raise DataError(f"{len(days):,} trading days do not make a fold: {LEAST_TRAIN_DAYS} training days, a fifth for "
+                        f"validation and a year to judge need about {needed}. Bring a longer history.")
     return found

@@ -40,7 +40,7 @@ def record_look(ws: Workspace, session: Session, first: str, last: str) -> None:
     if any((look["first"], look["last"]) == (first, last) for look in looks):
         return
     write_sealed(path, {
-        "format": FORMAT, "run_id": session.run_id, "family": session.family, "config_id": session.config.config_id,
+        "format": FORMAT, "run_id": session.run_id, "config_id": session.config.config_id,
         "synthetic": session.synthetic, "looks": [*looks, {"first": first, "last": last, "looked": utc_now()}],
     })
 
@@ -49,12 +49,12 @@ def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[in
     """How many configurations have looked at a tenth or more of the days from `first` to `last`, and a sentence.
 
     The run's own configuration counts whether it has looked already or not. A configuration is what `config_id` hashes:
-    the same one trained again on newer data, as a refit, in parts or in folds is one trial. Made-up markets and real
+    the same one trained again on newer data, or in parts, is one trial. Made-up markets and real
     ones are counted apart. A ledger that is damaged, or gone while its report is there, is not counted and is named,
     unless the name of its run shows that its configuration is counted already.
     """
     wanted, unknown = _weekdays(first, last), []
-    seen: dict[tuple[str, str], list[np.ndarray]] = {}
+    seen: dict[str, list[np.ndarray]] = {}
     for folder in _report_folders(ws):
         try:
             value = _looks_in(read_sealed(folder / LOOKS), folder / LOOKS)
@@ -66,12 +66,12 @@ def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[in
             unknown.append(folder.name)
         else:
             if value["synthetic"] == session.synthetic:
-                seen.setdefault((value["family"], value["config_id"]), []).extend(days)
+                seen.setdefault(value["config_id"], []).extend(days)
     trials = {trial for trial, days in seen.items()
               if days and len(wanted) and np.isin(wanted, np.concatenate(days)).mean() >= LEAST_SHARE}
-    trials.add((session.family, session.config.config_id))
-    names = {f"{family}_{config_id[:6]}" for family, config_id in trials}
-    unknown = [run_id for run_id in unknown if run_id.partition("-")[0].partition("_")[2] not in names]
+    trials.add(session.config.config_id)
+    names = {config_id[:6] for config_id in trials}
+    unknown = [run_id for run_id in unknown if run_id.partition("-")[0].rpartition("_")[2] not in names]
     n = len(trials)
     text = (f"These test days were looked at by {n} configurations so far; every p-value of the gates is charged for "
             f"{n}." if n > 1
@@ -100,8 +100,8 @@ def _looks_in(value: dict[str, Any], path: Any) -> dict[str, Any]:
             raise CheckpointError(f"{path}: written by a newer version of the library. Update vnq_colab.")
         for look in value["looks"]:
             _weekdays(look["first"], look["last"])
-        if not all(isinstance(value[name], str) for name in ("family", "config_id")):
-            raise TypeError("family or config_id")
+        if not isinstance(value["config_id"], str):
+            raise TypeError("config_id")
         return {**value, "synthetic": bool(value["synthetic"])}
     except (KeyError, TypeError, VnqError) as error:
         if isinstance(error, CheckpointError):

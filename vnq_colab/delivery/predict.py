@@ -22,8 +22,9 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
              everyone: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """The table of the accepted symbols (all with `everyone`), best first, and warnings.
 
-    `as_of` leaves out every later day, as if it were that evening. Columns: symbol, date, decision, p_up, expected
-    5-day return [%], its spread [%], and the ends of the interval that holds nine of ten outcomes [%].
+    `as_of` leaves out every later day, as if it were that evening. Columns: rank among all of them (1 is the
+    best), symbol, date, decision, score, p_up, edge over the mean stock in 5 days [%], expected 5-day return [%], its
+    spread [%], and the ends of the interval that holds nine of ten outcomes [%].
     """
     if as_of is not None:
         prices = up_to(prices, to_day(as_of))
@@ -33,7 +34,7 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     if with_index is not None and with_index is not (index is not None):
         raise DeliveryError("the bundle was trained with a market index: give one with --index." if with_index else
                             "the bundle was trained without a market index: leave --index out.")
-    n_days, needed = prices["date"].nunique(), LEAST_DAYS + bundle.manifest["config"]["model"]["look_back"]
+    n_days, needed = prices["date"].nunique(), LEAST_DAYS + bundle.manifest["look_back"]
     if n_days < needed:
         raise DataError(f"these prices have {n_days} days, a forecast needs at least {needed} (better 320, for the "
                         "features of 252 days). Bring the whole history, not only the last weeks.")
@@ -43,17 +44,19 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
         warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} "
                         "of them: breadth, ranks and market returns mean something else. Bring all stocks.")
     forecast = bundle.predict_latest(prices, index)
+    forecast = forecast[forecast["family"] == bundle.judged_family]
     absent = [symbol for symbol in bundle.decisions if symbol not in set(forecast["symbol"])]
     if absent:
         warnings.append(f"no price on {prices['date'].max():%Y-%m-%d} for {name_a_few(absent)}: left out")
-    if not everyone:
-        forecast = forecast[forecast["decision"] == "accept"]
-    table = forecast[["symbol", "date", "decision", "p_up"]].copy()
+    table = forecast[["symbol", "date", "decision", "score", "p_up"]].copy()
+    table.insert(0, "rank", forecast["score"].rank(ascending=False, method="first").astype("int64"))
+    table["edge [%]"] = 100 * np.expm1(forecast["edge"])
     table["expected 5-day return [%]"] = 100 * np.expm1(forecast["mean"])
     table["spread [%]"] = 100 * forecast["scale"]
     if "low" in forecast:
         table["low [%]"], table["high [%]"] = (100 * np.expm1(forecast[name]) for name in ("low", "high"))
-    return table.sort_values("p_up", ascending=False, ignore_index=True), warnings
+    table = table.sort_values("rank", ignore_index=True)
+    return table if everyone else table[table["decision"] == "accept"].reset_index(drop=True), warnings
 
 
 def write_predictions(ws: Workspace, table: pd.DataFrame, day: pd.Timestamp) -> Path:

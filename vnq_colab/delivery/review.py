@@ -46,14 +46,15 @@ def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows:
     runs cleaning and features four times.
     """
     note = SYNTHETIC_NOTE if prepared.synthetic else ""
-    figures = (plots.coverage(prepared.panel, prepared.splits, note=note), plots.cleaning(prepared.cleaning, note=note),
+    figures = (plots.coverage(prepared.panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
                plots.feature_distributions(prepared.panel, note=note),
                plots.feature_correlations(prepared.panel, note=note))
     pictures = tuple(prepared.folder / name for name in PICTURES)
     for path, figure in zip(pictures, figures, strict=True):
         image = plots.png(figure)
         write_atomic(path, lambda file, image=image: file.write(image))
-    proof = prove_no_lookahead(prepared.prices if rows is None else rows, prepared.splits.train.last,
+    day = prepared.folds[-1].train.last if prepared.folds else None
+    proof = prove_no_lookahead(prepared.prices if rows is None else rows, day,
                                index=prepared.index, on_bad_rows=on_bad_rows, treatments=treatments)
     write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)

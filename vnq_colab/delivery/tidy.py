@@ -43,8 +43,8 @@ class Tidying:
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
-    The newest `keep` finished runs with their folds, every unfinished one and the current bundle stay. Of finished runs
-    the checkpoints of packs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets
+    The newest `keep` finished runs, every unfinished one and the current bundle stay. Of finished runs
+    the checkpoints of jobs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets
     that no run and no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
     """
     if keep < 1:
@@ -55,7 +55,7 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
                            "it, or move it away, and tidy again.")
     in_use = _current(ws.models / "current.json", "run_id")
     newest_data = _current(ws.prepared / "current.json", "data_id")
-    groups: dict[tuple[str, str], list[Session]] = {}  # a run, its parts, its refit and its folds: one config, one data
+    groups: dict[tuple[str, str], list[Session]] = {}  # a run and its parts: one config, one data
     for session in everyone:
         groups.setdefault((session.config.config_id, session.data_id), []).append(session)
     unfinished = {key for key, group in groups.items() if any(session.status != "finished" for session in group)}

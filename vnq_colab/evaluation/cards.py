@@ -27,7 +27,7 @@ def opponents(scores: pd.DataFrame, family: str, rows: pd.DataFrame | None) -> s
     first = table(
         "opponents", Column("Family", pooled["family"]), Column("Accuracy [%]", 100 * pooled["accuracy"], ".1f"),
         Column("Base rate [%]", 100 * pooled["base_rate"], ".1f"), Column("Symbols above it", above),
-        Column("RMSE 1 day", pooled["rmse_1"], ".4f"), Column("RMSE 5 days", pooled["rmse_5"], ".4f"),
+        Column("RMSE per day", pooled["rmse_day"], ".4f"), Column("RMSE 5 days", pooled["rmse_5"], ".4f"),
         Column("Corre\u00adlation", pooled["correlation"], ".3f"), Column("Brier", pooled["brier"], ".3f"))
     others = {"Balanced accuracy [%]": (100 * pooled["balanced_accuracy"], ".1f"), "MCC": (pooled["mcc"], ".3f"),
               "Rank corre\u00adlation": (pooled["rank_correlation"], ".3f"), "Log loss": (pooled["log_loss"], ".3f"),
@@ -43,6 +43,22 @@ def opponents(scores: pd.DataFrame, family: str, rows: pd.DataFrame | None) -> s
         "names no direction."), more("More measures", second, soft(
             "Matthews' correlation (MCC), balanced accuracy and rank correlation are the median symbol's. A coin has "
             "a log loss of 0.693, a balanced accuracy of 50% and an MCC of 0.")))
+
+
+def order(whole: pd.DataFrame, by_year: pd.DataFrame) -> str:
+    """The families' rank correlations, and behind a click by year."""
+    def shown(name: str, found: pd.DataFrame) -> str:
+        period = [] if (found["period"] == "all").all() else [Column("Year", found["period"])]
+        return table(
+            name, Column("Family", found["family"]), *period, Column("Days", found["n_days"], ",.0f"),
+            Column("Open to open", found["open"], ".3f"), Column("t", found["open_t"], ".1f"),
+            Column("Close to close", found["close"], ".3f"), Column("t ", found["close_t"], ".1f"),
+            Column("Days above 0 [%]", 100 * found["positive"], ".0f"))
+
+    return card("The order of a day", shown("rank_correlations", whole), soft(
+        "Daily Spearman rank correlation of score and outcome over the stocks that could be bought at the next open; t "
+        "with HAC errors. Open to open, from the next open to the open five days later, is what can be traded."),
+        more("By year", shown("rank_correlations_by_year", by_year)))
 
 
 def skill(rows: pd.DataFrame, family: str) -> str:

@@ -25,10 +25,10 @@ def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     fell (NaN when there are not both); `mcc`, Matthews' correlation of said and seen direction (NaN when one never
     changes; Matthews 1975, BBA 405(2)).
 
-    Size: `rmse_k mae_k` of the k-th next day, k = 1 to 4, and of the 5-day sum for k = 5; `rmse_day_5 mae_day_5` of the
-    fifth day alone; `mape_5`, the mean of |forecast price / price - 1| in 5 days (an error relative to a *return* has
-    no meaning near 0); `r2_zero` = 1 - sum of squared 5-day errors / that of the zero forecast (Gu, Kelly & Xiu 2020,
-    RFS 33(5)). Information coefficient: `correlation` of `mean` with the outcome, and `rank_correlation` (Spearman;
+    Size: `rmse_5 mae_5` of the return over the horizon; `rmse_day`, the first over the root of its days; `mape_5`, the
+    mean of |forecast price / price - 1| in 5 days (an error relative to a *return* has no meaning near 0); `r2_zero` =
+    1 - sum of squared 5-day errors / that of the zero forecast (Gu, Kelly & Xiu 2020, RFS 33(5)).
+    Information coefficient: `correlation` of `mean` with the outcome, and `rank_correlation` (Spearman;
     equal outcomes tie), NaN when one is constant; `correlation_t` and `rank_correlation_t` = r √((n - 2) / (1 - r²))
     with n = n_days / horizon, which overlap cannot inflate, however slowly `mean` moves.
 
@@ -46,7 +46,7 @@ def score_rows(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 
 def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """The rows of a forecast that can be scored, with `actual_1 .. actual_5` and their sum `actual` [log return].
+    """The rows of a forecast that can be scored, with `actual` [log return over the horizon].
 
     A day counts for a symbol when its outcome is known and every family that forecasts the symbol has forecast that
     day, so that families are compared on the same days. Raises DataError when no day is left.
@@ -92,11 +92,9 @@ def _measure(rows: pd.DataFrame) -> pd.DataFrame:
             "balanced_accuracy": (both_up / n_up + (right - both_up) / n_down) / 2,
             "mcc": (both_up * n_directed - n_up * said_up) / np.sqrt(n_up * n_down * said_up * said_down),
         }
-        errors = {f"{step}": rows[f"mean_{step}"] - rows[f"actual_{step}"] for step in range(1, HORIZON)}
-        errors |= {f"{HORIZON}": mean - actual, f"day_{HORIZON}": rows[f"mean_{HORIZON}"] - rows[f"actual_{HORIZON}"]}
-        for name, error in errors.items():
-            columns[f"rmse_{name}"] = np.sqrt(total(error**2) / days)
-            columns[f"mae_{name}"] = total(np.abs(error)) / days
+        columns["rmse_5"] = np.sqrt(total((mean - actual) ** 2) / days)
+        columns["mae_5"] = total(np.abs(mean - actual)) / days
+        columns["rmse_day"] = columns["rmse_5"] / np.sqrt(HORIZON)
         columns["mape_5"] = total(np.abs(np.expm1(mean - actual))) / days
         columns["r2_zero"] = 1 - total((mean - actual) ** 2) / total(actual**2)
         ranks = pd.DataFrame({"mean": mean, "actual": to_rank(actual)}).groupby(place).rank()

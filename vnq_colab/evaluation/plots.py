@@ -29,6 +29,7 @@ from vnq_colab.evaluation.probability import reliability_curve
 
 # Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
+SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", GREY)  # told apart by colour-blind people: Okabe & Ito 2008
 PRESENCE = LinearSegmentedColormap.from_list("presence", ["#FFFFFF", BLUE])
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", BLUE]).with_extremes(bad=GREY)
 TREATMENTS = {"repaired": BLUE, "dropped": ORANGE, "kept": GREY}
@@ -78,40 +79,58 @@ def symbol_accuracy(scores: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note:
 
 
 def learning_curves(history: Any, *, note: str = "") -> Figure:
-    """Validation loss over that of a forecast without skill, by epoch: below 1 is skill.
+    """What has been learnt by epoch, or by tree: skill on the validation days, one panel for each family; 0 is none.
 
-    Shows the median network, the middle 80 % of them, and the mean network of each symbol; a network counts for as long
-    as it trains. `history` is a table `symbol, member, epoch, train_loss, valid_loss, no_skill`, or an object that has
-    it as `.history`.
+    Of models of all stocks it is the mean daily rank correlation, of a symbol's own networks the share of the unskilled
+    forecast's loss that is saved. A line is a member of one fold; of the symbols' own networks the median, and the
+    middle 80 %. `history` is a table `job, symbol, member, epoch, train_loss, skill`, or an object that has it as
+    `.history`. Raises DataError where no epoch is over.
     """
-    by_symbol, by_epoch = _by_epoch(getattr(history, "history", history))
-    figure, axes = _chart(3.4, "Validation loss while learning", note)
-    for _, line in by_symbol.groupby("symbol"):
-        axes.plot(line["epoch"], line["ratio"], color=GREY, linewidth=0.5, alpha=0.35)
-    axes.plot([], [], color=GREY, linewidth=0.8, label="each symbol")
-    axes.fill_between(by_epoch.index, by_epoch["low"], by_epoch["high"], color=BLUE, alpha=0.2, linewidth=0,
-                      label="80% of the networks")
-    axes.plot(by_epoch.index, by_epoch["median"], color=BLUE, linewidth=2, label="median network")
-    axes.axhline(1, color=INK, linewidth=1, linestyle="--", label="no skill")
-    low, high = by_epoch["low"].min(), by_epoch["high"].quantile(0.95)  # one diverging network must not set the scale
-    margin = 0.15 * max(high - low, 0.02)
-    axes.set(xlabel="Epoch", ylabel="Loss / no-skill loss [ratio]", ylim=(min(low, 1) - margin, max(high, 1) + margin))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(color="#E3E3E3", linewidth=0.7)
-    figure.legend(**LEGEND)
+    history = getattr(history, "history", history)
+    history = history.assign(family=history["job"].astype(str).str.partition("_")[0])
+    history = history[np.isfinite(history["skill"].astype("float64"))]
+    if history.empty:
+        raise DataError("there are no learning curves yet: no epoch of this run is over. Go on with resume.")
+    families = list(history["family"].unique())
+    figure, first, *others = _chart(2.7 * len(families) + 0.8, "Skill on validation days while learning", note,
+                                    parts=(1,) * len(families), share_x=False)
+    for axes, family in zip((first, *others), families, strict=True):
+        rows = history[history["family"] == family]
+        if (rows["symbol"] == "*").all():
+            for _, line in rows.groupby(["job", "member"]):
+                axes.plot(line["epoch"], line["skill"], color=BLUE, linewidth=1, alpha=0.6)
+        else:
+            by_epoch = rows.groupby("epoch")["skill"]
+            axes.fill_between(list(by_epoch.groups), by_epoch.quantile(0.1), by_epoch.quantile(0.9), color=BLUE,
+                              alpha=0.2, linewidth=0)
+            axes.plot(list(by_epoch.groups), by_epoch.median(), color=BLUE, linewidth=2)
+        axes.axhline(0, color=INK, linewidth=1, linestyle="--")
+        axes.set(xlabel="Trees" if family == "trees" else "Epoch",
+                 ylabel=f"{family} [{'rank correlation' if (rows['symbol'] == '*').all() else 'share of loss saved'}]")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color="#E3E3E3", linewidth=0.7)
     return figure
 
 
-def _by_epoch(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean ratio by symbol and epoch, and median, 10 % and 90 % quantile of the networks by epoch."""
-    history = history.astype({"valid_loss": "float64", "no_skill": "float64"})  # an empty table has no types
-    history = history[np.isfinite(history["valid_loss"]) & (history["no_skill"] > 0)]
-    if history.empty:
-        raise DataError("history: no epoch has a validation loss. Train for at least one epoch.")
-    history = history.assign(ratio=history["valid_loss"] / history["no_skill"])
-    groups = history.groupby("epoch")["ratio"]
-    by_epoch = pd.DataFrame({"median": groups.median(), "low": groups.quantile(0.1), "high": groups.quantile(0.9)})
-    return history.groupby(["symbol", "epoch"], as_index=False)["ratio"].mean(), by_epoch
+def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
+    """Mean daily rank correlation by year, a group of bars for each year, with 95 % intervals.
+
+    `table` as of `order.rank_correlations(by="year")`.
+    """
+    figure, axes = _chart(3.2, "Rank correlation by year", note)
+    years, families = sorted(table["period"].unique()), list(table["family"].unique())
+    width = 0.8 / len(families)
+    for number, family in enumerate(families):
+        rows = table[table["family"] == family].set_index("period").reindex(years)
+        place = np.arange(len(years)) + (number - (len(families) - 1) / 2) * width
+        axes.bar(place, rows["open"], width, color=SERIES[number % len(SERIES)], label=family,
+                 yerr=1.96 * (rows["open"] / rows["open_t"]).abs(), error_kw={"elinewidth": 0.8, "ecolor": INK})
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.set(xticks=range(len(years)), xticklabels=years, ylabel="Rank correlation, open to open")
+    axes.grid(axis="y", color="#E3E3E3", linewidth=0.7)
+    axes.set_axisbelow(True)
+    figure.legend(**LEGEND)
+    return figure
 
 
 def equity(result: Backtest, chance: Chance | None = None, *, note: str = "") -> Figure:
@@ -183,8 +202,8 @@ def symbol(forecast: pd.DataFrame, prices: pd.DataFrame, name: str, family: str 
 
 
 # ------------------------------------------------------------------------------------------------------------ the data
-def coverage(panel: Panel, splits: Splits | None = None, *, note: str = "") -> Figure:
-    """Which symbols are present on which days, the first listed on top, with the borders of the splits.
+def coverage(panel: Panel, folds: "list[Splits] | None" = None, *, note: str = "") -> Figure:
+    """Which symbols are present on which days, the first listed on top, with the first test day of each fold.
 
     A column is a day, or so many neighbouring days together as it takes to stay within the picture's pixels.
     """
@@ -206,11 +225,11 @@ def coverage(panel: Panel, splits: Splits | None = None, *, note: str = "") -> F
              ylabel="Symbols by their first day" + (f", one in {named[1]} named" if len(named) < n_symbols else ""))
     axes.set_xlim(0, n_days)
     axes.tick_params(axis="y", labelsize=7.5, length=2)
-    for name in ("valid", "test") if splits else ():
-        border = panel.days.searchsorted(pd.Timestamp(getattr(splits, name).first))
+    for number, splits in enumerate(folds or (), 1):
+        border = panel.days.searchsorted(pd.Timestamp(splits.test.first))
         axes.axvline(border, color=ORANGE, linewidth=1.3)
-        axes.annotate(name, (border, 1), (2, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
-                      fontsize=8, color=ORANGE)
+        axes.annotate(f"fold {number}", (border, 1), (2, 2), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", fontsize=6, color=ORANGE)
     figure.legend([Patch(color=BLUE), Patch(facecolor="white", edgecolor=GREY)], ["present", "absent"], **LEGEND)
     return figure
 
@@ -307,10 +326,11 @@ def _over_time(axes: Axes, label: str) -> None:
     axes.xaxis.get_offset_text().set_size(8.5)
 
 
-def _chart(height: float, title: str, note: str, parts: tuple[float, ...] = (1,)) -> tuple[Any, ...]:
+def _chart(height: float, title: str, note: str, parts: tuple[float, ...] = (1,),
+           share_x: bool = True) -> tuple[Any, ...]:
     """The figure and its axes; `parts` are the heights of those that stand below each other."""
     figure = Chart(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
-    found = figure.subplots(len(parts), sharex=True, squeeze=False, height_ratios=parts)[:, 0]
+    found = figure.subplots(len(parts), sharex=share_x, squeeze=False, height_ratios=parts)[:, 0]
     for axes in found:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8.5)

@@ -209,8 +209,8 @@ ORIGINAL_QUESTIONS = (
     Question(
         "rmse", "5-day RMSE below 0.03",
         lambda t: _answer(t["rmse_5"], ORIGINAL["rmse"], t["rmse_5"] < ORIGINAL["rmse"]),
-        lambda row, answer: f"5-day RMSE {row.rmse_5:.4f} [log return], asked is less than 0.03; per day (h = 1) it is "
-                            f"{row.rmse_1:.4f}, where the zero forecast meets 0.03 as well."),
+        lambda row, answer: f"5-day RMSE {row.rmse_5:.4f} [log return], asked is less than 0.03; per day (over √5) it "
+                            f"is {row.rmse_day:.4f}, where the zero forecast meets 0.03 as well."),
     Question(
         "sharpe", "Sharpe ratio above 0.8",
         lambda t: _answer(_traded(t), ORIGINAL["sharpe"], _traded(t) > ORIGINAL["sharpe"]),

@@ -14,18 +14,21 @@ from vnq_colab.evaluation.chance import Chance
 from vnq_colab.evaluation.gates import DECISIONS, Verdict
 from vnq_colab.evaluation.page import STYLE, card, download, picture, soft
 from vnq_colab.files import write_atomic
+from vnq_colab.settings import FAMILY_NAMES as LEARNERS
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: pd.DataFrame, scores: pd.DataFrame,
                  result: Backtest, verdict: Verdict, history: Any, rows: pd.DataFrame | None = None,
                  chance: Chance | None = None, prices: pd.DataFrame | None = None,
-                 strategies: pd.DataFrame | None = None, note: str = "") -> Path:
+                 strategies: pd.DataFrame | None = None,
+                 order: "tuple[pd.DataFrame, pd.DataFrame] | None" = None, note: str = "") -> Path:
     """Writes report.html with verdict.json, the tables as parquet and the plots as PNG; gives back its path.
 
     `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
     market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`,
     for tests over all symbols at once; `prices` [VND], with `rows`, for what depends on exchange and liquidity and for
-    the last days; `chance` are the random strategies, `strategies` those of `accounts.compare_strategies`. What is None
+    the last days; `chance` are the random strategies, `strategies` those of `accounts.compare_strategies`, `order` the
+    rank correlations of all days and by year. What is None
     is left out. Of `verdict.summary` the page shows `text`, `decisions` and `gate_sets`, and where they are there
     `previous`, `leak_checks` and `looks`. The page needs no network.
     """
@@ -35,6 +38,9 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: p
         "learning_curves": lambda: plots.learning_curves(history, note=note),
         "equity": lambda: plots.equity(result, chance, note=note),
     }
+    if order is not None:
+        draw["rank_correlation"] = lambda: plots.rank_correlations(
+            order[1][order[1]["family"].isin([result.family, *LEARNERS])], note=note)
     if rows is not None:
         draw["reliability"] = lambda: plots.reliability(rows, result.family, note=note)
     images: dict[str, bytes | str] = {}
@@ -49,14 +55,15 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: p
     for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     verdict.save(folder / "verdict.json")
-    pieces = _pieces(scores, forecast, result, rows, chance, prices, strategies, verdict, images)
+    pieces = _pieces(scores, forecast, result, rows, chance, prices, strategies, order, verdict, images)
     page = _page(title, facts, scores, result, verdict, pieces, note).encode("utf-8")
     write_atomic(folder / "report.html", lambda file: file.write(page))
     return folder / "report.html"
 
 
 def _pieces(scores: pd.DataFrame, forecast: pd.DataFrame, result: Backtest, rows: pd.DataFrame | None,
-            chance: Chance | None, prices: pd.DataFrame | None, strategies: pd.DataFrame | None, verdict: Verdict,
+            chance: Chance | None, prices: pd.DataFrame | None, strategies: pd.DataFrame | None,
+            order: "tuple[pd.DataFrame, pd.DataFrame] | None", verdict: Verdict,
             images: dict[str, bytes | str]) -> tuple[str, str]:
     """The cards that stand in two columns where there is room, and those below them, which need the width."""
     family, with_prices = result.family, rows is not None and prices is not None
@@ -64,6 +71,10 @@ def _pieces(scores: pd.DataFrame, forecast: pd.DataFrame, result: Backtest, rows
     if chance is not None:
         equity = equity.join(chance.equity[["p5", "p50", "p95"]].add_prefix("random ").add_suffix(" [VND]"))
     side_by_side = [
+        *([cards.order(*order), picture("Rank correlation by year", images["rank_correlation"],
+                                        "Mean daily rank correlation with the return from the next open to the open "
+                                        "five days later, over the stocks that could be bought, with 95% intervals.")]
+          if order is not None else []),
         picture("Which directions are right", images["symbol_accuracy"],
                 "Accuracy of the sign of the 5-day forecast on days whose price moved. The base rate is what always "
                 "naming the more frequent direction reaches. Intervals count non-overlapping 5-day windows only."),
@@ -83,7 +94,7 @@ def _pieces(scores: pd.DataFrame, forecast: pd.DataFrame, result: Backtest, rows
         cards.changes(verdict),
         cards.leak_checks(verdict),
         picture("While learning", images["learning_curves"],
-                "Loss on validation days divided by that of a forecast without skill; below 1 is skill."),
+                "Skill on the validation days of each fold; 0 is none. A line is a member of a fold."),
     ]
     below = [
         cards.strategies(strategies, verdict.summary.get("looks") or {}) if strategies is not None else "",
@@ -115,6 +126,7 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
 <section class="card">
 <p class="verdict">{escape(verdict.summary["text"])}</p>
 <div class="counts">{numbers}</div>
+{soft((verdict.summary.get("order") or {}).get("text", ""))}
 {soft(looks) if looks else ""}
 </section>
 <div class="columns">
@@ -131,11 +143,11 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
 
 def _warnings(scores: pd.DataFrame, result: Backtest) -> str:
     zero, mine = (scores[scores["family"] == family] for family in ("zero", result.family))
-    met = "" if zero.empty else (f" Here the zero forecast is below 0.03 on {(zero['rmse_1'] < 0.03).mean():.0%} of "
-                                 f"the symbols for one day, and on {(zero['rmse_5'] < 0.03).mean():.0%} for five.")
+    met = "" if zero.empty else (f" Here the zero forecast is below 0.03 on {(zero['rmse_day'] < 0.03).mean():.0%} of "
+                                 f"the symbols per day, and on {(zero['rmse_5'] < 0.03).mean():.0%} for five.")
     flat = (mine["flat_share"] * mine["n_days"]).sum() / mine["n_days"].sum()
     lines = [
-        "An RMSE of 0.03 is met by the zero forecast for one day (h = 1) and out of reach for five (h = 5): it says "
+        "An RMSE of 0.03 is met by the zero forecast per day (over √5) and out of reach for five days: it says "
         f"nothing about skill.{met}",
         "The 102 default symbols were chosen today, knowing who survived; the past returns of all of them, and of "
         "buy-and-hold too, are better than anyone could have had (survivorship).",

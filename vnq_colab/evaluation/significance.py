@@ -269,3 +269,18 @@ def _sharpe_moments(returns: np.ndarray, benchmark: float) -> tuple[np.ndarray, 
     spread = np.where(known, around.std(axis=0), np.nan)
     ratio = returns.mean(axis=0) / np.where(known, around.std(axis=0, ddof=1), np.nan)
     return (ratio, benchmark, len(returns), (around**3).mean(axis=0) / spread**3, (around**4).mean(axis=0) / spread**4)
+
+
+def hac_t(values: ArrayLike, lags: int = 10) -> float:
+    """Mean over its standard error, for a series whose neighbours depend on each other; NaN for fewer than 4 horizons.
+
+    Bartlett's weights over `lags` days. Source: Newey & West 1987, Econometrica 55(3).
+    """
+    values = np.asarray(values, "float64")
+    if len(values) < FEWEST_DATES:
+        return float("nan")
+    around, n = values - values.mean(), len(values)
+    variance = around @ around
+    for lag in range(1, lags + 1):
+        variance += 2 * (1 - lag / (lags + 1)) * (around[lag:] @ around[:-lag])
+    return float(values.mean() / (np.sqrt(variance) / n)) if variance > 0 else float("nan")

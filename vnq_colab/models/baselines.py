@@ -5,55 +5,93 @@ A model that does not beat them is no use.
 
 import numpy as np
 import pandas as pd
-import torch
 
-from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import HORIZON, check_forecast, make_forecast
-from vnq_colab.data.panel import FLAT, Panel
+from vnq_colab.data.forecast import HORIZON, make_scores
+from vnq_colab.data.labels import Labels, rank_correlation
+from vnq_colab.data.panel import CLOSE, FLAT, Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.models.learned_opponents import learned_opponents
 
 FAST_DAYS, SLOW_DAYS = 10, 50  # of the crossing averages; the usual ones
+RIDGE_PENALTIES = (1e2, 1e3, 1e4, 1e5, 1e6)  # of standardised features; the last one is nearly the mean
+NEAR_HALF = 0.05  # a rule that knows no probability says one so far on the side of its sign
 
 
-def opponents(forecast: pd.DataFrame, panel: Panel, splits: Splits, config: RunConfig | None = None, *,
-              start: torch.Tensor | None = None, quiet: bool = False) -> pd.DataFrame:
-    """The forecast with its opponents added on the same symbols and days.
+def opponents(panel: Panel, labels: Labels, folds: list[Splits], symbols: tuple[str, ...]) -> pd.DataFrame:
+    """`fold, part` ("valid", "test") and scores of the opponents on these symbols and all days of the folds.
 
-    zero: no change. majority: always the direction more frequent in the training days. momentum: the last five days
-    go on. crossing: up while the mean price of ten days lies above that of fifty, else down. ridge, trees, and with the
-    run's config global, from the weights `start` where they are there: `learned_opponents`. What they need is taken
-    from the training and validation days and from the past of each origin.
+    zero: no order at all. majority: always the direction more frequent in the training days. momentum: the last five
+    days go on. reversal: they turn. crossing: up while the mean price of ten days lies above that of fifty. ridge: a
+    linear regression of all stocks' features to their labels, as in Hoerl & Kennard 1970. What they need is taken from
+    the training and validation days and from the past of each origin.
     """
-    tables = [forecast]
-    train = splits.train.mask(panel.days)
-    for symbol, rows in forecast.groupby("symbol", sort=False):
-        dates = pd.DatetimeIndex(rows["date"].unique())
-        one = panel.select([symbol])
-        returns = one.returns[0]  # [days]
-        labels, known = one.labels()
-        sums = labels[0].sum(axis=1)[known[0] & train]  # [labelled training days] 5-day log return
-        spread = max(float(np.std(sums)), 1e-6) if len(sums) > 1 else 0.05
-        moved = sums[np.abs(sums) >= FLAT]
-        up_share = float((moved > 0).mean()) if len(moved) else 0.5
-        typical = max(float(np.median(np.abs(moved))), FLAT * HORIZON) if len(moved) else FLAT * HORIZON
-        at, moves = panel.days.get_indexer(dates), pd.Series(returns).fillna(0.0)
-        past = moves.rolling(HORIZON).sum().fillna(0.0).to_numpy()[at]
-        price = moves.cumsum()  # log
-        cross = (price.rolling(FAST_DAYS).mean() - price.rolling(SLOW_DAYS).mean()).fillna(0.0).to_numpy()[at]
-        five_days = {
-            "zero": (np.zeros(len(dates)), np.full(len(dates), 0.5)),
-            "majority": (np.full(len(dates), typical if up_share >= 0.5 else -typical), np.full(len(dates), up_share)),
-            "momentum": (past, _leaning(past)),
-            "crossing": (typical * np.sign(np.where(np.abs(cross) > FLAT, cross, 0)), _leaning(cross)),
-        }
-        for family, (mean, p_up) in five_days.items():
-            daily = np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1)  # [origins, horizon]
-            tables.append(make_forecast(family, symbol, dates, daily, np.full(len(dates), spread), p_up))
-    tables.append(learned_opponents(forecast, panel, splits, config, start=start, quiet=quiet))
-    return check_forecast(pd.concat(tables, ignore_index=True))
+    rows = [panel.symbols.index(symbol) for symbol in symbols]
+    there, tables = panel.present[rows], []
+    past, cross = _trend(panel.prices[rows, :, CLOSE], there)
+    rules = {"momentum": past, "reversal": -past, "crossing": cross}
+    ridge = _Ridge(panel, labels)
+    ahead = panel.ahead()[rows]
+    for fold, splits in enumerate(folds):
+        train = splits.train.mask(panel.days)
+        moves = np.where(train & (np.abs(ahead) >= FLAT), ahead, np.nan)
+        known = np.isfinite(moves).sum(axis=1, keepdims=True)
+        up = np.where(known > 0, (moves > 0).sum(axis=1, keepdims=True) / np.maximum(known, 1), 0.5)
+        typical = np.nanmedian(np.abs(moves)) if known.any() else FLAT
+        found = {name: (signal, typical * np.sign(np.where(np.abs(signal) > FLAT, signal, 0)))
+                 for name, signal in rules.items()}
+        found["zero"] = np.zeros(there.shape), np.zeros(there.shape)
+        found["majority"] = tuple(np.broadcast_to(part, there.shape)
+                                  for part in (up, np.where(up >= 0.5, typical, -typical)))
+        for part in ("valid", "test"):
+            days = getattr(splits, part).mask(panel.days)
+            for name, (score, mean) in found.items():
+                p_up = np.broadcast_to(up, there.shape) if name == "majority" else 0.5 + NEAR_HALF * np.sign(mean)
+                tables.append(make_scores(name, symbols, panel.days, there & days, score=score, mean=mean, p_up=p_up)
+                              .assign(fold=fold, part=part))
+        scores = ridge.fit(train, splits.valid.mask(panel.days))[rows]
+        for part in ("valid", "test"):
+            days = getattr(splits, part).mask(panel.days)
+            tables.append(make_scores("ridge", symbols, panel.days, there & days, score=scores)
+                          .assign(fold=fold, part=part))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _leaning(signal: np.ndarray) -> np.ndarray:
-    """A probability for a rule that knows none: a little to the side of its sign."""
-    return np.where(signal > FLAT, 0.55, np.where(signal < -FLAT, 0.45, 0.5))
+def _trend(close: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[symbols, days]` twice: log return of a symbol's last five own days, and of its fast over its slow average."""
+    past, cross = np.zeros(there.shape), np.zeros(there.shape)
+    for row, present in enumerate(there):
+        own = pd.Series(np.log(close[row, present]))
+        past[row, present] = (own - own.shift(HORIZON)).fillna(0.0)
+        cross[row, present] = (own.rolling(FAST_DAYS).mean() - own.rolling(SLOW_DAYS).mean()).fillna(0.0)
+    return past, cross
+
+
+class _Ridge:
+    """One linear regression of all stocks, for growing sets of training days: the sums of a day are made once."""
+
+    def __init__(self, panel: Panel, labels: Labels):
+        self._values = panel.values
+        self._known, self._truth = labels.known, labels.values.mean(axis=2)
+        n_days, n_features = panel.values.shape[1:]
+        self._squares = np.zeros((n_days, n_features + 1, n_features + 2))
+        for day in range(n_days):
+            rows = self._known[:, day]
+            x = np.column_stack([np.ones(rows.sum()), panel.values[rows, day]]).astype("float64")
+            self._squares[day] = x.T @ np.column_stack([x, self._truth[rows, day]])
+
+    def fit(self, train: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """`[stocks, days]` scores, with the penalty whose order is best on the validation days."""
+        total = self._squares[train].sum(axis=0)
+        count, sums, products, target = total[0, 0], total[0, 1:-1], total[1:, 1:-1], total[1:, -1]
+        mean = sums / max(count, 1)
+        spread = np.sqrt(np.maximum(np.diag(products) / max(count, 1) - mean ** 2, 1e-12))
+        square = (products - count * np.outer(mean, mean)) / np.outer(spread, spread)
+        right = (target - mean * total[0, -1]) / spread
+        truth, best = np.where(self._known & valid, self._truth, np.nan), (-np.inf, np.zeros(len(mean)))
+        days = np.flatnonzero(valid)
+        for penalty in RIDGE_PENALTIES:
+            weight = np.linalg.solve(square + penalty * np.eye(len(mean)), right) / spread
+            scores = np.where(np.isfinite(truth[:, days]), self._values[:, days] @ weight.astype("float32"), np.nan)
+            skill = rank_correlation(scores, truth[:, days])
+            if skill > best[0]:
+                best = skill, weight
+        return (self._values @ best[1].astype("float32")).astype("float64")

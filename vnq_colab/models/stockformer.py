@@ -1,295 +1,155 @@
-"""Stockformer: a pre-norm transformer encoder, causal over the look-back, written for a stack of models.
+"""The family `stockformer`: an ensemble of small networks for each symbol, trained together in stacks.
 
-It is neither of the published papers of that name (a wavelet-graph model, arXiv 2401.06139; an RL system, IJCAI 2023).
-
-Axes: models, batch, time, features, width, heads, horizon. "rows" is models x batch where attention needs it flat.
-The norms have no weights of their own: the affine map behind each of them can do all that such weights could.
+Each begins as the global network of its member and is fine-tuned on its own symbol; with `stockformer.start="own"`, as
+in the source texts, it begins from random weights and sees features scaled by the symbol's own history.
 """
 
-import hashlib
-import math
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch.nn import functional
 
-from vnq_colab.config import RunConfig, StockformerConfig
-from vnq_colab.data.forecast import make_forecast
-from vnq_colab.data.panel import Panel, Scaler
-from vnq_colab.data.splits import DayRange
+from vnq_colab.config import RunConfig
+from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import DeliveryError
-from vnq_colab.files import write_atomic
-from vnq_colab.models.base import Forecaster
-from vnq_colab.models.losses import LOSSES, scale_of
-from vnq_colab.models.stacked import (
-    MOST_ATTENTION_ROWS,
-    Parts,
-    add_dropped,
-    affine,
-    attention,
-    attention_mask,
-    count_parameters,
-    stable_seed,
-    unstack,
-)
-from vnq_colab.models.torch_learner import TorchLearner
-from vnq_colab.models.windows import windows_at
+from vnq_colab.models import global_model
+from vnq_colab.models.base import Job, Trained, TrainingData, final_budget
+from vnq_colab.models.inputs import Inputs
+from vnq_colab.models.losses import LOSSES, loss_per_model, without_skill
+from vnq_colab.models.network import Stockformer
+from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
+from vnq_colab.models.packs import compose_packs
+from vnq_colab.models.stacked import stable_seed
+from vnq_colab.models.stages import StagedLearner
+from vnq_colab.models.torch_learner import Model, Plan, StackLearner, shortened
+from vnq_colab.models.windows import plan_epoch
+from vnq_colab.settings import MachineConfig, Task
 
-FILE_ENDING = "_stockformer_simple_best.pt"
-FORMAT = 1  # of an exported file
-
-# that answer together; chosen: EXPERIMENTS.md, 2026-11-21: with 6 what a CPU computes stays in its caches
-NETWORKS_ON_CPU, NETWORKS_ON_CUDA = 6, 24
+NAME = "stockformer"
+FEWEST_DAYS = 100  # labelled training days below which a symbol's own network is not worth its name
 
 
-class Stockformer:
-    """The network as pure functions of its weights; one object serves every model of a stack."""
-
-    def __init__(self, config: StockformerConfig, n_features: int, n_outputs: int = 1):
-        self.config, self.n_features, self.n_outputs = config, n_features, n_outputs
-        width, wide = config.width, config.feed_forward
-        self.shapes = {
-            "input.weight": (n_features, width), "input.bias": (width,), "position": (config.look_back, width),
-        }
-        for layer in range(config.n_layers):
-            self.shapes |= {
-                f"{layer}.qkv.weight": (width, 3 * width), f"{layer}.qkv.bias": (3 * width,),
-                f"{layer}.mix.weight": (width, width), f"{layer}.mix.bias": (width,),
-                f"{layer}.up.weight": (width, wide), f"{layer}.up.bias": (wide,),
-                f"{layer}.down.weight": (wide, width), f"{layer}.down.bias": (width,),
-            }
-        answers = n_outputs * config.horizon
-        self.shapes |= {"readout.weight": (width, answers), "readout.bias": (answers,)}
-        self.n_parameters = count_parameters(self.shapes)
-
-    def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor:
-        """`[parameters]`, decided by (seed, symbol, member) alone. Source: Glorot & Bengio 2010 for the matrices."""
-        random = torch.Generator().manual_seed(stable_seed("weights", seed, symbol, member))
-        pieces = []
-        for name, shape in self.shapes.items():
-            if name.endswith("bias"):
-                piece = torch.zeros(shape)
-            elif name == "position":
-                piece = 0.02 * torch.randn(shape, generator=random)
-            else:
-                reach = math.sqrt(6 / (shape[0] + shape[1]))
-                reach *= 0.1 if name.startswith("readout") else 1.0  # begin near the forecast of no skill, which is 0
-                piece = (2 * torch.rand(shape, generator=random) - 1) * reach
-            pieces.append(piece.flatten())
-        return torch.cat(pieces)
-
-    def forward(self, weights: torch.Tensor | Parts, x: torch.Tensor, present: torch.Tensor, *,
-                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor:
-        """`[models, batch, time, features] -> [models, batch, n_last, n_outputs * horizon]` scaled daily returns.
-
-        `weights [models, parameters]`, or its parts as `unstack` names them; `present [models, batch, time]` bool masks
-        absent days as keys. The answers are those of the last `n_last` positions, None: of all. Dropout happens only
-        when `noise` is given.
-        """
-        config, part = self.config, weights if isinstance(weights, dict) else unstack(weights, self.shapes)
-        models, batch, time, _ = x.shape
-        mask, any_key = attention_mask(present)
-        h = affine(x.flatten(1, 2), part["input.weight"], part["input.bias"])  # [models, batch * time, width]
-        h = (h.unflatten(1, (batch, time)) + part["position"][:, None, -time:]).flatten(1, 2)
-        for layer in range(config.n_layers):
-            asking = n_last or time if layer == config.n_layers - 1 else time
-            normed = functional.layer_norm(h, (config.width,))
-            qkv = affine(normed, part[f"{layer}.qkv.weight"], part[f"{layer}.qkv.bias"])
-            mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, asking)
-            if asking < time:  # the last layer answers only where it is asked
-                h = h.view(models, batch, time, -1)[:, :, -asking:].flatten(1, 2)
-            mixed = affine(mixed.reshape(models, batch * asking, -1),
-                           part[f"{layer}.mix.weight"], part[f"{layer}.mix.bias"])
-            h = add_dropped(h, mixed, config.dropout, noise)
-            wide = affine(functional.layer_norm(h, (config.width,)),
-                          part[f"{layer}.up.weight"], part[f"{layer}.up.bias"]).relu_()
-            narrow = affine(wide, part[f"{layer}.down.weight"], part[f"{layer}.down.bias"])
-            h = add_dropped(h, narrow, config.dropout, noise)
-        out = affine(functional.layer_norm(h, (config.width,)), part["readout.weight"], part["readout.bias"])
-        return out.unflatten(1, (batch, -1))
+def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
+    """A job for each pack of symbols, in each fold and in the final fit."""
+    symbols, from_global = list(config.symbols or panel.symbols), config.stockformer.start == "global"
+    jobs: list[Job] = []
+    for fold, splits in [*enumerate(folds), (None, None)]:
+        end = len(panel.days) if splits is None else int(splits.train.mask(panel.days).nonzero()[0][-1]) + 1
+        history = panel.select(symbols).present[:, :end].sum(axis=1)
+        some = symbols if from_global else [one for one, n in zip(symbols, history, strict=True) if n >= FEWEST_DAYS]
+        needs = [Job(global_model.NAME, fold).name] if from_global else []
+        needs += [job.name for job in jobs] if splits is None else []
+        jobs += [Job(NAME, fold, pack, tuple(part), tuple(needs))
+                 for pack, part in enumerate(compose_packs(panel, end, config, machine, some))]
+    return jobs
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class StockformerForecaster(Forecaster):
-    """The trained ensembles of some symbols, each with its scaler and the spread of its validation residuals."""
+def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
+    """The learner of one pack."""
+    shared = inputs.get(Job(global_model.NAME, job.fold).name)
+    budgets = final_budget(inputs, NAME) if data.is_final else None
 
-    config: StockformerConfig
-    feature_names: tuple[str, ...]
-    symbols: tuple[str, ...]
-    weights: torch.Tensor  # [symbols, members, parameters] float32 or float16
-    scaler: Scaler
-    residual: np.ndarray  # [symbols] standard deviation of the 5-day validation residual [log return]
-    n_outputs: int = 1  # numbers for each day: see `losses.scale_of`
-    facts: dict[str, Any] = field(default_factory=dict)  # data_id, code_version and the like, stored in each file
+    def make(days: TrainingData, before: Trained | None) -> LocalStack:
+        held_out = shared is not None and not days.is_final
+        start = shared and NetworkForecaster.from_state(shared["held_out" if held_out else "weights"])
+        return LocalStack(job, days, config, start, [before.budget] if before is not None else budgets)
 
-    def select(self, symbols: tuple[str, ...]) -> "StockformerForecaster":
-        rows = [self.symbols.index(symbol) for symbol in symbols]
-        return replace(self, symbols=tuple(symbols), weights=self.weights[rows], scaler=self.scaler.select(rows),
-                       residual=self.residual[rows])
-
-    def as_exported(self) -> "StockformerForecaster":
-        """The same with float16 weights: the form that is judged and shipped."""
-        return replace(self, weights=self.weights.half())
-
-    def with_residual(self, residual: np.ndarray) -> "StockformerForecaster":
-        return replace(self, residual=residual)
-
-    def digest(self, symbol: str) -> str:
-        return hashlib.sha256(self.weights[self.symbols.index(symbol)].numpy().tobytes()).hexdigest()
-
-    def daily(self, panel: Panel, origins: np.ndarray, device: str = "cpu") -> np.ndarray:
-        """`[symbols, origins, horizon]` daily log returns, the mean of the members, at the marked days."""
-        return self._daily_and_scale(panel, origins, device)[0]
-
-    def _daily_and_scale(self, panel: Panel, origins: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Daily log returns, and their spread where the networks give one: `[symbols, origins, horizon]` each."""
-        self._check_features(panel)
-        panel = panel.select(self.symbols)
-        network = Stockformer(self.config, len(self.feature_names), self.n_outputs)
-        scaled = torch.from_numpy(self.scaler.scale(panel.values, panel.present)).to(device)
-        present = torch.from_numpy(panel.present).to(device)
-        ends = torch.from_numpy(np.flatnonzero(origins)).to(device)
-        n_members, horizon = self.weights.shape[1], self.config.horizon
-        symbols_at_once = max(1, (NETWORKS_ON_CPU if device == "cpu" else NETWORKS_ON_CUDA) // n_members)
-        ends_at_once = max(1, min(64, MOST_ATTENTION_ROWS // (symbols_at_once * n_members * self.config.n_heads)))
-        found = np.empty((len(self.symbols), len(ends), self.n_outputs * horizon))
-        with torch.inference_mode():
-            for top in range(0, len(self.symbols), symbols_at_once):
-                rows = slice(top, top + symbols_at_once)
-                weights = self.weights[rows].to(device, torch.float32).flatten(0, 1)  # [models, parameters]
-                of_model = torch.arange(len(self.symbols), device=device)[rows].repeat_interleave(n_members)
-                for left in range(0, len(ends), ends_at_once):
-                    window = ends[left:left + ends_at_once].expand(len(of_model), -1)  # [models, batch]
-                    x, there = windows_at(scaled, present, of_model, window, self.config.look_back)
-                    out = network.forward(weights, x, there, n_last=1)[:, :, 0]  # [models, batch, outputs]
-                    out = out.unflatten(0, (-1, n_members)).mean(1)  # [symbols, batch, outputs]
-                    found[rows, left:left + ends_at_once] = out.double().cpu().numpy()
-        scale = scale_of(torch.from_numpy(found), self.n_outputs)
-        target = self.scaler.target[:, None, None]
-        return found[..., :horizon] * target, None if scale is None else scale.numpy() * target
-
-    def predict(self, panel: Panel, origins: np.ndarray, device: str = "cpu") -> pd.DataFrame:
-        """The Forecast of its symbols at the marked days `[days]`; a symbol absent on a day gives no row."""
-        from scipy.special import ndtr
-
-        daily, spread = self._daily_and_scale(panel, origins, device)
-        days, present = panel.days[origins], panel.select(self.symbols).present[:, origins]
-        tables = []
-        for row, symbol in enumerate(self.symbols):
-            there = present[row]
-            if spread is None:
-                scale = np.full(int(there.sum()), self.residual[row])
-            else:  # of the sum of days that err independently
-                scale = np.sqrt((spread[row, there] ** 2).sum(axis=1))
-            p_up = ndtr(daily[row, there].sum(axis=1) / scale)
-            tables.append(make_forecast("stockformer", symbol, days[there], daily[row, there], scale, p_up))
-        return pd.concat(tables, ignore_index=True)
-
-    def _check_features(self, panel: Panel) -> None:
-        if tuple(panel.feature_names) == self.feature_names:
-            return
-        missing = [name for name in self.feature_names if name not in panel.feature_names]
-        added = [name for name in panel.feature_names if name not in self.feature_names]
-        told = [f"it was trained on {', '.join(missing)}, which this code does not compute"] if missing else []
-        told += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
-        told = told or ["the same features stand in another order"]
-        raise DeliveryError(f"the model and the code differ in features: {'; '.join(told)}. Use the version of the "
-                            f"library that exported it ({self.facts.get('code_version', 'unknown')}), or train again.")
-
-    def to_state(self) -> dict[str, Any]:
-        """All of it, weights as they are: what a finished pack keeps."""
-        return {"config": asdict(self.config), "feature_names": list(self.feature_names), "symbols": list(self.symbols),
-                "weights": self.weights, "mean": torch.from_numpy(self.scaler.mean),
-                "spread": torch.from_numpy(self.scaler.spread), "target": torch.from_numpy(self.scaler.target),
-                "residual": torch.from_numpy(self.residual), "n_outputs": self.n_outputs}
-
-    @classmethod
-    def from_states(cls, states: list[dict[str, Any]], facts: dict[str, Any] | None = None) -> "StockformerForecaster":
-        """The forecaster of all packs together."""
-        scaler = Scaler(*(np.concatenate([state[name].numpy() for state in states])
-                          for name in ("mean", "spread", "target")))
-        return cls(StockformerConfig(**states[0]["config"]), tuple(states[0]["feature_names"]),
-                   tuple(symbol for state in states for symbol in state["symbols"]),
-                   torch.cat([state["weights"] for state in states]), scaler,
-                   np.concatenate([state["residual"].numpy() for state in states]), states[0].get("n_outputs", 1),
-                   facts or {})
-
-    def file_state(self, symbol: str) -> dict[str, Any]:
-        """What the exported file of a symbol holds: tensors and plain values."""
-        row = self.symbols.index(symbol)
-        return {
-            "format": FORMAT, "family": "stockformer", "symbol": symbol, "config": asdict(self.config),
-            "horizon": self.config.horizon, "feature_names": list(self.feature_names),
-            "members": self.weights[row].half().clone(), "n_outputs": self.n_outputs,
-            "scaler": {"mean": torch.from_numpy(self.scaler.mean[row].copy()),
-                       "spread": torch.from_numpy(self.scaler.spread[row].copy()),
-                       "target": float(self.scaler.target[row])},
-            "residual": float(self.residual[row]), **self.facts,
-        }
-
-    @staticmethod
-    def file_name(symbol: str) -> str:
-        return f"{symbol}{FILE_ENDING}"
-
-    def save(self, folder: Path) -> None:
-        """Writes `{SYMBOL}_stockformer_simple_best.pt` for each symbol, float16, loadable with weights_only=True."""
-        for symbol in self.symbols:
-            state = self.file_state(symbol)
-            write_atomic(Path(folder) / self.file_name(symbol), lambda file, state=state: torch.save(state, file))
-
-    @classmethod
-    def load(cls, folder: Path, symbols: list[str] | None = None) -> "StockformerForecaster":
-        """The forecaster in a folder, or of some symbols in it. Raises DeliveryError when a file cannot be used."""
-        files = sorted(Path(folder).glob(f"*{FILE_ENDING}")) if symbols is None else [
-            Path(folder) / cls.file_name(symbol) for symbol in symbols]
-        if not files:
-            raise DeliveryError(f"{folder}: there is no *{FILE_ENDING} in it. Export first.")
-        states = [_read_model(file) for file in files]
-        first = states[0]
-        scaler = Scaler(np.stack([state["scaler"]["mean"].numpy() for state in states]),
-                        np.stack([state["scaler"]["spread"].numpy() for state in states]),
-                        np.array([state["scaler"]["target"] for state in states], dtype="float32"))
-        known = {"format", "family", "symbol", "config", "horizon", "feature_names", "members", "scaler", "residual",
-                 "n_outputs"}
-        facts = {name: value for name, value in first.items() if name not in known}
-        return cls(StockformerConfig(**first["config"]), tuple(first["feature_names"]),
-                   tuple(state["symbol"] for state in states), torch.stack([state["members"] for state in states]),
-                   scaler, np.array([state["residual"] for state in states]), first.get("n_outputs", 1), facts)
+    return StagedLearner(data, make)
 
 
-def _read_model(file: Path) -> dict[str, Any]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        newer = state["format"] > FORMAT
-    except FileNotFoundError:
-        raise DeliveryError(f"{file}: there is no such file. Export again.") from None
-    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
-        raise DeliveryError(f"{file}: not a model of this library, or damaged ({type(error).__name__}).") from error
-    if newer:
-        raise DeliveryError(f"{file}: written by a newer version of the library (format {state['format']}, "
-                            f"this one reads {FORMAT}). Update vnq_colab.")
-    return state
+def load(folder: Path) -> NetworkForecaster:
+    """The forecaster that was exported into a folder, of all its symbols."""
+    files = sorted(Path(folder).glob(f"*_{NAME}_simple_best.pt"))
+    if not files:
+        raise DeliveryError(f"{folder}: there is no network of a symbol in it. Export again.")
+    return NetworkForecaster.joined([NetworkForecaster.from_state(read_model(file)) for file in files])
 
 
-def make_learner(panel: Panel, train: DayRange, valid: DayRange | None, config: RunConfig,
-                 **choices: Any) -> TorchLearner:
-    """The learner of one pack: all symbols of `panel`, `config.n_members` networks each. See TorchLearner."""
-    network = Stockformer(config.model, len(panel.feature_names), LOSSES[config.train.loss].n_outputs)
-    return TorchLearner(network, panel, train, valid, config, FORECASTER, **choices)
+class LocalStack(StackLearner):
+    """The networks of one pack of symbols."""
+
+    def __init__(self, job: Job, data: TrainingData, config: RunConfig, start: NetworkForecaster | None = None,
+                 budgets: list[dict[str, Any]] | None = None):
+        panel, own = data.panel, config.stockformer
+        rows = np.array([panel.symbols.index(symbol) for symbol in job.symbols])
+        models = [(symbol, member) for symbol in job.symbols for member in range(config.n_members)]
+        if start is None:
+            settings, inputs = config.train, Inputs.fit_own(panel, data.train).select(rows.tolist())
+            network = Stockformer(config.model, len(panel.feature_names),
+                                  data.labels.values.shape[2] * LOSSES[config.train.loss].n_outputs)
+            weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
+        else:
+            settings = shortened(config.train, epochs=own.epochs, patience=own.patience, warmup_epochs=0,
+                                 learning_rate=config.train.learning_rate * own.learning_rate_share)
+            inputs = start.inputs
+            weights = start.weights[0].float().repeat(len(job.symbols), 1)  # [models, parameters]: member by member
+        epochs_of = None
+        if budgets is not None:
+            found: dict[str, list[list[int]]] = {}
+            for budget in budgets:
+                for symbol, epochs in budget["epochs"].items():
+                    found.setdefault(symbol, []).append(epochs)
+            usual = np.mean([epochs for lists in found.values() for epochs in lists]) if found else settings.epochs
+            epochs_of = {(symbol, member): round(float(np.mean([epochs[member] for epochs in found[symbol]])))
+                         if symbol in found else round(float(usual)) for symbol, member in models}
+            if start is None:
+                epochs_of = {model: max(1, epochs) for model, epochs in epochs_of.items()}
+        self._start = start
+        super().__init__(job, data, config, settings, inputs, rows, models, weights, epochs_of=epochs_of,
+                         judges_start=start is not None)
+
+    def _n_outputs(self, n_labels: int) -> int:
+        return n_labels * (1 if self._start is not None else LOSSES[self.settings.loss].n_outputs)
+
+    @property
+    def _labelled(self) -> int:
+        """Positions at the end of a window that carry a label."""
+        model = self.config.model
+        return 1 if self.settings.supervise == "last_day" else model.look_back - model.min_context + 1
+
+    def _plan_of(self, model: Model, epoch: int) -> Plan:
+        """In each epoch a model sees every one of its training days once: as positions of windows, or a window each."""
+        row = self.job.symbols.index(model[0])
+        days = np.flatnonzero(self._train_days[row])
+        if not len(days):
+            return Plan(*(np.empty((0, 1), dtype=int) for _ in range(2)))
+        windows = self.settings.windows_per_batch * self.settings.accumulate
+        ends = plan_epoch(days, windows, self._labelled, stable_seed("order", self.config.seed, *model, epoch))
+        return Plan(np.full_like(ends, row), ends)
+
+    def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return loss_per_model(self.settings.loss, output, target, weight)
+
+    @torch.no_grad()
+    def _validate(self) -> list[float]:
+        """1 - validation loss / that of a forecast without skill, of each model in one causal pass."""
+        labelled = self.config.model.look_back - self.config.model.min_context + 1
+        days = np.flatnonzero(self.data.valid)  # the same windows whoever shares the pack
+        ends = torch.arange(int(days[0]) + labelled - 1, int(days[-1]) + labelled, labelled, device=self.device)
+        ends = ends.expand(len(self.models), -1)
+        rows = [self.job.symbols.index(symbol) for symbol, _ in self.models]
+        symbol = torch.tensor(rows, device=self.device).unsqueeze(1).expand_as(ends)
+        output, target, weight = self._output(self.weights, symbol, ends, self._in_valid, None, labelled)
+        name = self.settings.loss
+        ours, unskilled = (loss_per_model(name, guess, target, weight)
+                           for guess in (output, without_skill(name, target)))
+        known = weight.flatten(1).sum(1) > 0  # a symbol without validation days has no skill to speak of
+        return torch.where(known, 1 - ours / unskilled.clamp(min=1e-12), torch.nan).tolist()
+
+    def result(self) -> Trained:
+        symbols = tuple(symbol for symbol in self.job.symbols if (symbol, 0) in self._done)
+        if not symbols:
+            return Trained(None, {}, self.history, {"epochs": {}}, dict(self._diverged))
+        places = [self.job.symbols.index(symbol) for symbol in symbols]
+        forecaster = NetworkForecaster(NAME, self.config.model, self.data.task, self.settings.loss,
+                                       tuple(self.data.panel.feature_names), symbols, self._ensembles(list(symbols)),
+                                       self.inputs.select(places), str(self.device))
+        rows = {symbol: {"best_epochs": self._best(symbol, 1), "skill": float(np.mean(self._best(symbol, 2)))}
+                for symbol in symbols}
+        budget = {"epochs": {symbol: row["best_epochs"] for symbol, row in rows.items()}}
+        return Trained(forecaster, rows, self.history, budget, dict(self._diverged))
 
 
-def model_bytes(config: RunConfig, n_features: int) -> int:
-    """Bytes of one network's float32 weights."""
-    return 4 * Stockformer(config.model, n_features, LOSSES[config.train.loss].n_outputs).n_parameters
-
-
-def most_models(config: RunConfig) -> int:
-    """How many networks one step may hold, whatever the memory."""
-    return MOST_ATTENTION_ROWS // (config.train.windows_per_batch * config.model.n_heads)
-
-
-FORECASTER = StockformerForecaster
+FORECASTER = NetworkForecaster

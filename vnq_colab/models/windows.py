@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 
-def windows_at(scaled: torch.Tensor, present: torch.Tensor, of_model: torch.Tensor, last: torch.Tensor,
+def windows_at(scaled: torch.Tensor, present: torch.Tensor, symbol: torch.Tensor, last: torch.Tensor,
                look_back: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The windows that end on day `last [models, batch]`: `[models, batch, time, features]` and who is present.
+    """The windows of `symbol [models, batch]` that end on day `last [models, batch]`, and who is present.
 
-    `scaled [symbols, days, features]` and `present [symbols, days]`; a day outside the calendar counts as absent.
+    `[models, batch, time, features]` and `[models, batch, time]`, from `scaled [symbols, days, features]` and
+    `present [symbols, days]`; a day outside the calendar counts as absent.
     """
     day = last.unsqueeze(-1) + torch.arange(1 - look_back, 1, device=last.device)  # [models, batch, time]
     inside = (day >= 0) & (day < scaled.shape[1])
     day = day.clamp(0, scaled.shape[1] - 1)
-    symbol = of_model[:, None, None]
+    symbol = symbol.unsqueeze(-1)
     there = present[symbol, day] & inside
     return scaled[symbol, day] * there.unsqueeze(-1), there
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of the pack in flight in two slots, written in turn, and one closed file per finished pack.
+"""Checkpoints: the state of the job in flight in two slots, written in turn, and one closed file per finished job.
 
 A state is a dictionary of tensors and plain values. It is serialised through a stream, so that equal states give equal
 bytes, and stands behind a header with its own sequence number, length and sha256: a file proves itself or is not used.
@@ -21,28 +21,30 @@ from vnq_colab.files import payload_sequence, read_payload, verified_sequence, w
 from vnq_colab.layout import SLOTS, Workspace
 from vnq_colab.notebook import tell
 
-FORMAT = 1  # of a manifest
-START = "done/start"  # the file of the shared start, below the run's folder
+FORMAT = 2  # of a manifest
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
 
 
 class CheckpointStore:
     """The checkpoints of one run, in its folder on the local disk and, for a workspace on Drive, there too."""
 
-    def __init__(self, ws: Workspace, run_id: str):
+    def __init__(self, ws: Workspace, run_id: str, siblings: tuple[str, ...] = ()):
+        """`siblings` are runs on other machines that train other parts: their finished jobs are read too."""
         self.folder = ws.local.checkpoint_folder(run_id)
         self.folders = tuple(dict.fromkeys((self.folder, ws.checkpoint_folder(run_id))))
+        self._everywhere = self.folders + tuple(home.checkpoint_folder(other) for other in siblings
+                                                for home in dict.fromkeys((ws.local, ws)))
         self.pause = self.seconds = 0.0  # [s] training stood still for the newest checkpoint; until it was written
         self._sequence = 0  # of the newest checkpoint of this process
         self._thread: threading.Thread | None = None
         self._manifest: dict[str, Any] | None = None  # of a checkpoint that was written since somebody asked
         self._error: Exception | None = None
 
-    # --------------------------------------------------------------------------------------- the pack in flight
+    # --------------------------------------------------------------------------------------- the job in flight
     def save(self, state: dict[str, Any], facts: dict[str, Any], session: dict[str, Any] | None = None) -> None:
         """Takes a snapshot of `state` and writes it over the older slot in the background; `written` tells the end.
 
-        `facts` (which pack, epoch, step, data, config, code) stand in the state and in its manifest, `session` only in
+        `facts` (which job, data, config, code) stand in the state and in its manifest, `session` only in
         the manifest: what is needed when session.json is damaged.
         """
         started = time.monotonic()
@@ -97,7 +99,7 @@ class CheckpointStore:
                 continue
             if facts | wanted == facts:
                 return state, [*told, f"Checkpoint {sequences[path]} in {path} is used instead."] if told else []
-        return None, [*told, "The pack begins anew."] if told else []
+        return None, [*told, "The job begins anew."] if told else []
 
     def _write(self, state: dict, facts: dict, session: dict | None, started: float) -> None:
         """In the background: the slot, then its manifest."""
@@ -115,30 +117,27 @@ class CheckpointStore:
         except Exception as error:  # raised where the trainer asks, in its own thread
             self._error = error
 
-    # ---------------------------------------------------------------------------------------------- finished packs
+    # ---------------------------------------------------------------------------------------------- finished jobs
     @staticmethod
-    def pack_name(pack: int) -> str:
-        """The file of a finished pack, below the run's folder."""
-        return f"done/pack_{pack:02d}"
+    def done_name(job: str) -> str:
+        """The file of a finished job, below the run's folder."""
+        return f"done/{job}"
 
-    def save_pack(self, pack: int, state: dict[str, Any]) -> str:
-        """Writes a finished pack; returns its file name below the run's folder."""
-        state = _on_host(state)
-        write_payload(self.folder / self.pack_name(pack), lambda file: torch.save(state, file), sequence=pack)
-        return self.pack_name(pack)
+    def save_done(self, job: str, state: dict[str, Any]) -> Path:
+        """Writes a finished job."""
+        state, path = _on_host(state), self.folder / self.done_name(job)
+        write_payload(path, lambda file: torch.save(state, file), sequence=0)
+        return path
 
-    def save_start(self, state: dict[str, Any]) -> None:
-        """Writes the shared start of all packs."""
-        state = _on_host(state)
-        write_payload(self.folder / START, lambda file: torch.save(state, file), sequence=0)
+    def load_done(self, job: str) -> dict[str, Any]:
+        """A finished job, from the local disk, from Drive or from a sibling.
 
-    def load_pack(self, name: str) -> dict[str, Any]:
-        """A finished pack by its file name below the run's folder, from the local disk or from Drive.
-
-        Raises CheckpointError when it verifies in neither place.
+        Raises CheckpointError when it verifies nowhere.
         """
         found: list[CheckpointError] = []
-        for path in (folder / name for folder in self.folders if os.path.exists(folder / name)):
+        for path in (folder / self.done_name(job) for folder in self._everywhere):
+            if not os.path.exists(path):
+                continue
             try:
                 state = _load(path)
             except CheckpointError as error:
@@ -147,29 +146,29 @@ class CheckpointStore:
             if found:
                 tell(f"{found[0]} {path} is used instead.")
             return state
-        why = found[0] if found else f"{self.folder / name}: there is no such file."
-        raise CheckpointError(f"{why} Delete it, and resume trains this pack again.")
+        why = found[0] if found else f"{self.folder / self.done_name(job)}: there is no such file."
+        raise CheckpointError(f"{why} Delete it, and resume trains this job again.")
 
-    def has_pack(self, name: str) -> bool:
-        """Whether there is a file of a finished pack, whole or not."""
-        return any(os.path.exists(folder / name) for folder in self.folders)
+    def has_done(self, job: str) -> bool:
+        """Whether there is a file of a finished job, whole or not."""
+        return any(os.path.exists(folder / self.done_name(job)) for folder in self._everywhere)
 
-    def is_only_local(self, name: str) -> bool:
-        """Whether a finished pack is whole on the local disk and has not, or not wholly, reached Drive."""
+    def is_only_local(self, job: str) -> bool:
+        """Whether a finished job is whole on the local disk and has not, or not wholly, reached Drive."""
         sizes = []
         for folder in self.folders:
             try:
-                sizes.append(os.stat(folder / name).st_size)
+                sizes.append(os.stat(folder / self.done_name(job)).st_size)
             except OSError:  # not there, or Drive is gone
                 sizes.append(0)
-        return sizes[0] > 0 and sizes[-1] != sizes[0] and verified_sequence(self.folder / name) >= 0
+        return sizes[0] > 0 and sizes[-1] != sizes[0] and verified_sequence(self.folder / self.done_name(job)) >= 0
 
-    def is_usable(self, name: str) -> bool:
-        """Whether a finished pack can be read. A local file is verified, one on Drive only where that is damaged."""
-        local, there = self.folder / name, [folder / name for folder in self.folders[1:]]
+    def is_usable(self, job: str) -> bool:
+        """Whether a finished job can be read. A local file is verified, one elsewhere only where that is damaged."""
+        local, *others = (folder / self.done_name(job) for folder in self._everywhere)
         if not os.path.exists(local):
-            return any(map(os.path.exists, there))
-        return any(verified_sequence(path) >= 0 for path in (local, *there))
+            return any(map(os.path.exists, others))
+        return any(verified_sequence(path) >= 0 for path in (local, *others))
 
     def clear_scratch(self) -> None:
         """Removes what a killed process left half written on the local disk, but not what may still be written."""

@@ -1,71 +1,89 @@
-"""From a session to forecasts: the networks of its finished packs, in the form that is exported."""
-
-from dataclasses import asdict
+"""From a session to its forecasts: out of sample, made when the folds were trained; nothing is computed anew."""
 
 import pandas as pd
 
-from vnq_colab import __version__
-from vnq_colab.data.forecast import check_forecast
+from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
-from vnq_colab.data.splits import DayRange, Splits
-from vnq_colab.errors import ConfigError, SessionError
+from vnq_colab.errors import SessionError
 from vnq_colab.evaluation.calibration import Calibration
-from vnq_colab.models.base import Forecaster, family_module
+from vnq_colab.models.base import Forecaster, restored
 from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.loop import PARTS
+from vnq_colab.training.runs import siblings
 from vnq_colab.training.session import Session
 
 
-def load_forecaster(session: Session) -> Forecaster:
-    """The trained networks of every finished symbol. Raises SessionError when no pack is finished yet."""
-    store = CheckpointStore(session.ws, session.run_id)
-    states = [store.load_pack(pack["done"]) for pack in session.packs if pack["done"] is not None]
-    states = [state for state in states if state["symbols"]]
-    if not states:
-        raise SessionError(f"run {session.run_id} has no finished pack yet. Go on with resume.")
-    facts = {"data_id": session.data_id, "code_version": __version__, "trained_to": session.days["train"][1],
-             "synthetic": session.synthetic}
-    return family_module(session.family).FORECASTER.from_states(states, facts)
+def open_store(session: Session) -> CheckpointStore:
+    """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
+    store = CheckpointStore(session.ws, session.run_id, siblings(session))
+    missing = [name for name in session.left() if not store.has_done(name)]
+    if missing:
+        raise SessionError(f"run {session.run_id} is {session.status}: {len(missing)} of {len(session.jobs)} jobs are "
+                           "not trained yet. Go on with resume first.")
+    return store
 
 
-def fit_calibration(session: Session, forecaster: Forecaster, panel: Panel) -> Calibration:
-    """How p_up and the intervals of a run's exported networks are corrected: from its validation days alone."""
-    return Calibration.fit(_on_validation_days(session, forecaster, panel), panel.outcomes())
+def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
+    """What every family said of its folds' validation and test days: `fold, part` ("valid", "test"), and SCORES.
 
-
-def _on_validation_days(session: Session, forecaster: Forecaster, panel: Panel) -> pd.DataFrame:
-    return forecaster.predict(panel, DayRange(*session.days["valid"]).mask(panel.days))
-
-
-def forecast(session: Session, *, days: "str | tuple[str, str]" = "test", panel: Panel | None = None) -> pd.DataFrame:
-    """The Forecast of every finished symbol over some days, made with the weights as they are exported (float16).
-
-    `p_up` is calibrated on the run's validation days, and `low` and `high` [5-day log return] bound the interval that
-    held nine of ten of their outcomes. `days` is "train", "valid" or "test" of the run's own splits, or a pair of
-    dates, both included. `panel` spares reading the run's data again.
+    Of task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
     """
-    return forecast_beside_validation(session, days=days, panel=panel)[0]
+    store, tables = open_store(session), []
+    for name, row in session.jobs.items():
+        if row["fold"] is None or row["state"] == "failed":
+            continue
+        found = store.load_done(name)["forecast"]
+        table = {column: values.numpy() for column, values in found.items()}
+        tables.append(pd.DataFrame({
+            "family": row["family"], "fold": row["fold"],
+            "symbol": pd.Categorical.from_codes(table.pop("symbol"), list(panel.symbols)),
+            "date": panel.days[table.pop("day")], "part": pd.Categorical.from_codes(table.pop("part"), list(PARTS)),
+            **{column: values.astype("float64") for column, values in table.items()}}))
+    scores = pd.concat(tables, ignore_index=True)
+    scores = scores[scores["family"].isin(session.config.families)]  # a global network may be there as a start alone
+    if session.config.task.target == "rank":
+        families = [family for family in session.config.families if family in set(scores["family"])]
+        scores = pd.concat([scores, ensemble_scores(scores, families)], ignore_index=True)
+    return scores
 
 
-def forecast_beside_validation(session: Session, *, days: "str | tuple[str, str]" = "test",
-                               panel: Panel | None = None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """What `forecast` gives, and the same for the validation days, on which it was calibrated; None in a refit."""
-    if isinstance(days, str):
-        splits = Splits.from_dict(session.days["splits"])
-        if days not in asdict(splits) or days == "purge_days":
-            raise ConfigError(f"days = {days!r}: must be 'train', 'valid', 'test' or a pair of dates.")
-        chosen = getattr(splits, days)
-    else:
-        chosen = DayRange(*days)
+def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int) -> tuple[pd.DataFrame, dict[str, Calibration]]:
+    """The Forecast of the test days, each fold calibrated on its own validation days.
+
+    And for each family the calibration of all folds' validation days together, which the final fit takes.
+    """
+    outcomes, tables, final = panel.outcomes(horizon), [], {}
+    for family, rows in scores.groupby("family", sort=False, observed=True):
+        valid = rows[rows["part"] == "valid"]
+        known = valid.merge(outcomes, on=["symbol", "date"])
+        for fold, part in rows[rows["part"] == "test"].groupby("fold"):
+            tables.append(Calibration.fit(family, known[known["fold"] == fold]).apply(part))
+        final[family] = Calibration.fit(family, known)
+    table = pd.concat(tables, ignore_index=True).drop(columns=["part", "fold"])
+    return table.assign(symbol=table["symbol"].astype(object)), final
+
+
+def forecast(session: Session, *, panel: Panel | None = None,
+             scores: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The out-of-sample Forecast of every family and the ensemble, over the test days of all folds.
+
+    Each day was forecast by models that were trained before it, at their exported precision. `edge`, `mean`, `scale`
+    and `p_up` are fitted on each fold's validation days, and `low` and `high` [log return] bound the interval that held
+    nine of ten of their outcomes. `panel` and `scores` (of `fold_scores`) spare reading them again.
+    """
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
-    origins = chosen.mask(panel.days)
-    if not origins.any():
-        raise ConfigError(f"no trading day lies between {chosen.first} and {chosen.last}; the data has "
-                          f"{panel.days[0]:%Y-%m-%d} to {panel.days[-1]:%Y-%m-%d}.")
-    forecaster = load_forecaster(session).as_exported()
-    table = check_forecast(forecaster.predict(panel, origins))
-    if session.days["valid"] is None:
-        return table, None
-    valid = _on_validation_days(session, forecaster, panel)
-    calibration = Calibration.fit(valid, panel.outcomes())
-    return calibration.apply(table), calibration.apply(valid)
+    scores = fold_scores(session, panel) if scores is None else scores
+    return check_forecast(calibrated(scores, panel, session.config.task.horizon)[0])
+
+
+def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
+    """The forecasters of the final fit, by family; several of one that was trained in packs."""
+    store, found = open_store(session), {}
+    for name, row in session.jobs.items():
+        if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
+            state = store.load_done(name)["weights"]
+            found.setdefault(row["family"], []).append(restored(state, row["family"]))
+    if not found:
+        raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
+    return found

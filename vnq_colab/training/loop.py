@@ -1,47 +1,58 @@
-"""One attempt at a run, from its beginning to a pause or its end: packs, steps, and what must not be lost."""
+"""One attempt at a run, from its beginning to a pause or its end: jobs, steps, and what must not be lost."""
 
 import contextlib
 import copy
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
 from vnq_colab.clock import Clock
-from vnq_colab.config import MachineConfig
+from vnq_colab.config import RunConfig
+from vnq_colab.data.labels import make_labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.splits import DayRange
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError
 from vnq_colab.layout import SESSION
-from vnq_colab.models.base import Learner, family_module
+from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.notebook import tell
-from vnq_colab.training.checkpoint import START, CheckpointStore
+from vnq_colab.settings import MachineConfig
+from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.mirror import Mirror
 from vnq_colab.training.ownership import stored_sequence
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
-from vnq_colab.training.progress import Progress, finish_words
+from vnq_colab.training.progress import Display, finish_words
+from vnq_colab.training.runs import siblings
 from vnq_colab.training.session import HEARTBEAT_SECONDS, Session
-from vnq_colab.training.start import shared_start
 
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
+MARGIN_SHARE = 0.5  # [fraction] of a short time that the margin may take
 DRIVE_PATIENCE = 300  # [s] from the last file that arrived, at the end, for those that wait
 RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symbol
+PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
+COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
 
 
 class Attempt:
     """Trains what a session has left, and leaves it finished or paused. One exit path for every way to end."""
 
     def __init__(self, session: Session, panel: Panel, machine: MachineConfig, hours: float | None, quiet: bool):
-        self.session, self.panel, self.machine = session, panel, machine
+        self.session, self.panel = session, panel
+        self.config: RunConfig = replace(session.config, machine=machine, symbols=tuple(session.ledger))
         self.clock = Clock(hours, session.seconds)
+        self._margin = MARGIN_SECONDS if hours is None else min(MARGIN_SECONDS, MARGIN_SHARE * 3600 * hours)
         session.seconds = self.clock.seconds  # one dictionary: what the clock counts is what the session stores
-        self.store = CheckpointStore(session.ws, session.run_id)
+        self.store = CheckpointStore(session.ws, session.run_id, siblings(session))
         self.store.clear_scratch()
         set_up_machine(session, machine)
         session.begin_attempt()
         self.mirror = Mirror(session.ws, session.run_id, session.owners)
-        self.progress = Progress(session, panel, self.clock, quiet)
-        self._longest_step, self._start = 0.0, None  # [s], weights that all packs begin from
+        self.display = Display(session, panel, self.clock, quiet)
+        self._labels = make_labels(panel, session.config.task)
+        self._longest_step = 0.0  # [s]
 
     def run(self) -> None:
         """Until everything is done, time is up, the person stops it, or a disk is full. Other errors are raised."""
@@ -49,12 +60,12 @@ class Attempt:
         try:
             self._bring_along()
             with stop_requests() as stop:
-                self.progress.begin(stop)
-                why = self._train_packs(stop)
+                self.display.begin()
+                why = self._train_jobs(stop)
             self._close(*(("paused", why) if why else ("finished", finish_words(session))))
         except TakenOverError as error:
             session.status, session.why = "paused", str(error)  # not written: the session is another's
-            self.progress.close("stopped", str(error), keep=False)
+            self.display.close("stopped", str(error), keep=False)
         except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
             self._close("paused", str(error))
         except KeyboardInterrupt:
@@ -62,180 +73,224 @@ class Attempt:
         except BaseException as error:
             self._close("paused", f"stopped by {type(error).__name__}: {error}")
             if is_out_of_memory(error):
-                raise SessionError(f"run {session.run_id}: not enough memory, even for the {session.config.n_members} "
-                                   "networks of one symbol. Close other programs and resume, or start again with "
-                                   "smaller steps: --set train.batch_windows=2.") from error
+                raise SessionError(f"run {session.run_id}: not enough memory, even for the smallest job. Close other "
+                                   "programs and resume, or start again with smaller steps: --set "
+                                   "train.batch_windows=2.") from error
             raise
 
-    # -------------------------------------------------------------------------------------------- packs, one by one
-    def _train_packs(self, stop: list[str]) -> str:
+    # --------------------------------------------------------------------------------------------- jobs, one by one
+    def _train_jobs(self, stop: list[str]) -> str:
         """Returns why it paused, or "" when everything is done. A pack that does not fit is halved."""
-        packs = self.session.packs
-        if why := self._make_start(stop):
-            return why
-        while (number := next((n for n, pack in enumerate(packs) if pack["done"] is None), None)) is not None:
+        while name := self._next_job():
             try:
-                if why := self._train_pack(number, stop):
+                if why := self._train_job(name, stop):
                     return why
             except Exception as error:
-                if not is_out_of_memory(error) or len(packs[number]["symbols"]) == 1:
+                if not is_out_of_memory(error) or not self._can_halve(name):
                     raise
             else:
                 continue
             give_memory_back()  # not inside the except: the error holds on to all that was in memory
-            self.progress.say(self._halve(number))
+            self.display.say(self._halve(name))
+        if self.session.left():
+            number, of = self.session.part
+            return (f"part {number}/{of} is done; the other machines still train {len(self.session.left())} jobs. When "
+                    "they have finished, resume trains the final fit")
+        for row in self.session.ledger.values():
+            row["state"] = "failed" if row["state"] == "failed" else "done"
         return ""
 
-    def _make_start(self, stop: list[str]) -> str:
-        """Reads or trains the shared start of the packs that are left; returns why it paused, or ""."""
-        if self.session.start is None or all(pack["done"] is not None for pack in self.session.packs):
-            return ""
+    def _next_job(self) -> str | None:
+        """The first job that is left, is ours, and has all that it needs. A sibling's finished jobs are taken over."""
+        jobs, part = self.session.jobs, self.session.part
+        for name in self.session.left():
+            row = jobs[name]
+            if part and self.store.has_done(name):
+                self._take_note_of(name)
+                if row["state"] in ("done", "failed"):
+                    continue
+            ours = part is None or row["fold"] is None or row["fold"] % part[1] == part[0] - 1
+            if ours and all(jobs[need]["state"] in ("done", "failed") for need in row["needs"]):
+                return name
+        return None
 
-        def between(measured: dict) -> str:
-            self.clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
-            self.progress.show_start(measured)
-            self._give_signs_of_life()
-            return stop[0] if stop else "time is up" if self._is_time_up() else ""
-
-        with self.clock.spend("training"):
-            self._start = shared_start(self.session, self.panel, self.machine, self.store, between)
-        if isinstance(self._start, str):
-            return self._start
-        if self.store.is_only_local(START):
-            self.mirror.put(self.store.folder / START)
-        self._save_session()
-        return ""
-
-    def _train_pack(self, number: int, stop: list[str]) -> str:
-        """Trains one pack, from its checkpoint if there is one; returns why it paused, or ""."""
-        learner = self._make_learner(number)
-        self._go_on_from_checkpoint(learner, number)
-        for symbol in self.session.packs[number]["symbols"]:
-            self.session.ledger[symbol]["state"] = "training"
+    def _train_job(self, name: str, stop: list[str]) -> str:
+        """Trains one job, from its checkpoint if there is one; returns why it paused, or ""."""
+        began, row, job = time.monotonic(), self.session.jobs[name], self._job(name)
+        self.display.start(name)
+        data = self._data(job)
+        inputs = {need: self.store.load_done(need) for need in job.needs if self.session.jobs[need]["state"] == "done"}
+        learner = family_module(job.family).learner(job, data, self.config, inputs)
+        self._go_on_from_checkpoint(learner, name)
+        row["state"] = "training"
+        for symbol in job.symbols:
+            if self.session.ledger[symbol]["state"] == "pending":
+                self.session.ledger[symbol]["state"] = "training"
         self._save_session(on_drive=False)
         self.store.reserve(learner.state_dict())
         while not learner.finished:
             started = time.monotonic()
             with self.clock.spend("training"):
-                measured = learner.step()
+                progress = learner.step()
             self._longest_step = max(self._longest_step, time.monotonic() - started)
-            self.clock.move("training", "evaluation", measured.get("evaluation_seconds", 0.0))
-            self.progress.step(measured, learner)
+            self.clock.move("training", "evaluation", progress.measured.get("evaluation_seconds", 0.0))
+            self.display.step(progress)
             self._give_signs_of_life()
             is_late = self._is_time_up()
             if stop or is_late or self.clock.due("checkpoint", seconds=self._checkpoint_seconds):
-                self._checkpoint(learner, number)
+                self._checkpoint(learner, name)
             if stop or is_late:
                 self.store.wait()
                 self._note_checkpoint()
+                row["seconds"] = row.get("seconds", 0.0) + time.monotonic() - began
                 return stop[0] if stop else "time is up"
-        self._finish_pack(learner, number)
-        self.progress.finish_pack(number, learner)
+        self._finish(learner.result(), job, data)
+        row["seconds"] = round(row.get("seconds", 0.0) + time.monotonic() - began, 1)
+        self._save_session()
+        self.display.finish(name)
         return ""
 
-    def _make_learner(self, number: int) -> Learner:
-        session, pack = self.session, self.session.packs[number]
-        epochs_of = session.epochs_of and {(symbol, member): epochs for symbol in pack["symbols"]
-                                           for member, epochs in enumerate(session.epochs_of[symbol])}
-        valid = session.days["valid"]
-        return family_module(session.family).make_learner(
-            self.panel.select(pack["symbols"]), DayRange(*session.days["train"]), valid and DayRange(*valid),
-            replace(session.config, machine=self.machine), pack=number,
-            learning_rate_share=pack["learning_rate_share"], epochs_of=epochs_of, start=self._start,
-        )
+    def _job(self, name: str) -> Job:
+        row = self.session.jobs[name]
+        return Job(row["family"], row["fold"], row["pack"], tuple(row["symbols"]), tuple(row["needs"]),
+                   row["learning_rate_share"])
 
-    def _go_on_from_checkpoint(self, learner: Learner, number: int) -> None:
-        state, told = self.store.load_latest(self._facts(number))
+    def _data(self, job: Job) -> TrainingData:
+        days, task = self.panel.days, self.session.config.task
+        if job.fold is None:
+            everything = np.ones(len(days), dtype=bool)
+            return TrainingData(self.panel, self._labels, everything, ~everything, task)
+        splits = Splits.from_dict(self.session.folds[job.fold])
+        return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
+
+    def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
+        state, told = self.store.load_latest(self._facts(name))
         for sentence in told:
-            self.progress.say(sentence)
+            self.display.say(sentence)
         if state is not None:
             learner.load_state_dict(state)
-            self.progress.say(f"pack {number + 1}: goes on from its checkpoint in epoch {learner.epoch + 1}")
+            self.display.say(f"{name}: goes on from its checkpoint")
         elif told:
-            self.progress.say(f"pack {number + 1}: begins anew")
+            self.display.say(f"{name}: begins anew")
 
-    def _halve(self, number: int) -> str:
-        """Leaves the first half of a pack at its number and puts the second behind all packs; both begin anew."""
-        session, pack = self.session, self.session.packs[number]
-        halves = [pack | {"symbols": part.tolist()}
-                  for part in np.array_split(np.array(pack["symbols"], dtype=object), 2)]
-        for symbol in pack["symbols"]:
-            session.ledger[symbol]["state"] = "pending"
-        session.packs[number:] = [halves[0], *session.packs[number + 1:], halves[1]]
-        self._save_session()
-        before, first, second = (len(part["symbols"]) * session.config.n_members for part in (pack, *halves))
-        return f"pack {number + 1} does not fit: {before} networks; going on with {first} and {second}"
-
-    def _finish_pack(self, learner: Learner, number: int) -> None:
-        """Writes the finished pack with its ledger rows, then the session."""
-        with self.clock.spend("evaluation"):
-            measured = learner.measure().set_index("symbol")
-            forecaster = learner.forecaster() if len(measured) else None
-            accuracy = learner.valid_accuracy() if len(measured) else {}
-        rows = {symbol: {
-            "state": "done", "epoch": int(row["epoch"]), "best_epoch": float(row["best_epoch"]),
-            "best_epochs": learner.best_epochs(symbol), "valid_loss": _number(row["valid_loss"]),
-            "valid_accuracy": _number(accuracy.get(symbol)), "sha256": forecaster.digest(symbol), "reason": "",
-        } for symbol, row in measured.iterrows()}
-        state = (forecaster.to_state() if forecaster else {"symbols": []}) | {
-            "asked": list(self.session.packs[number]["symbols"]), "ledger": rows, "diverged": learner.diverged(),
-            "history": list(learner.history)}
+    def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
+        """Forecasts the fold's validation and test days, writes the job's file, then the session."""
+        state = {"facts": self._facts(job.name), "rows": trained.rows, "curves": list(trained.curves),
+                 "budget": trained.budget, "failed": trained.failed, "sha256": "", "weights": None}
+        if trained.forecaster is not None:
+            state["sha256"] = trained.forecaster.digest()
+            if job.fold is not None:
+                self.display.show(f"{job.name}: forecasting its validation and test days")
+                with self.clock.spend("evaluation"):
+                    state["forecast"] = self._forecast(trained, job, data)
+            needed = any(job.name in row["needs"] and row["fold"] == job.fold for row in self.session.jobs.values())
+            if job.fold is None or needed:
+                state["weights"] = trained.forecaster.to_state()
+            if needed and trained.valid_forecaster is not None:
+                state["held_out"] = trained.valid_forecaster.to_state()
         with self.clock.spend("checkpoint"):
             self.store.wait()
-            done = self.store.save_pack(number, state)
-            self.mirror.put(self.store.folder / done)
-            self._note_finished(number, state, done)
+            self.mirror.put(self.store.save_done(job.name, state))
+            self._note_finished(job.name, state)
         self.clock.mark("checkpoint")
 
-    def _note_finished(self, number: int, state: dict, done: str) -> None:
-        """What the session says of a finished pack; plans the second try of what diverged."""
-        session, pack = self.session, self.session.packs[number]
-        session.ledger |= {symbol: row | {"file": done} for symbol, row in state["ledger"].items()}
-        again = [symbol for symbol in state["diverged"] if pack["learning_rate_share"] == 1.0]
-        for symbol, reason in state["diverged"].items():
-            session.ledger[symbol] = {"state": "pending" if symbol in again else "failed", "reason": reason}
-        if again:
-            session.packs.append({"symbols": again, "learning_rate_share": RETRY_SHARE, "done": None})
-        pack["done"] = done
-        session.add_history(state["history"])
+    def _forecast(self, trained: Trained, job: Job, data: TrainingData) -> dict[str, Any]:
+        """The rows of a fold's validation and test days, as tensors: places of symbol and day, part, and numbers."""
+        test = Splits.from_dict(self.session.folds[job.fold]).test.mask(self.panel.days)
+        parts = [(trained.valid_forecaster or trained.forecaster, data.valid), (trained.forecaster, test)]
+        table = pd.concat([forecaster.predict(self.panel, days) for forecaster, days in parts], ignore_index=True)
+        places = {symbol: place for place, symbol in enumerate(self.panel.symbols)}
+        day = self.panel.days.get_indexer(table["date"])
+        columns = {name: torch.from_numpy(table[name].to_numpy("float32", copy=True)) for name in COLUMNS
+                   if name in table}
+        return columns | {"symbol": torch.from_numpy(table["symbol"].map(places).to_numpy("int16")),
+                          "day": torch.from_numpy(day.astype("int32")),
+                          "part": torch.from_numpy(test[day].astype("uint8"))}
+
+    def _take_note_of(self, name: str) -> None:
+        """A job whose file is there and which the session does not know as done; a damaged one is trained anew."""
+        with contextlib.suppress(CheckpointError):
+            state = self.store.load_done(name)
+            if state["facts"] == self._facts(name):
+                self._note_finished(name, state)
+
+    def _note_finished(self, name: str, state: dict[str, Any]) -> None:
+        """What the session says of a finished job; plans the second try of what diverged."""
+        session, row = self.session, self.session.jobs[name]
+        row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "reason": ""}
+        for symbol, found in state["rows"].items():
+            session.ledger[symbol] |= {key: _plain(value) for key, value in found.items()}
+        failed = state["failed"]
+        if failed and row["learning_rate_share"] == 1.0:
+            self._add_job(name, tuple(failed), learning_rate_share=RETRY_SHARE)
+        elif failed:
+            row["reason"] = next(iter(failed.values()))
+            for symbol, reason in failed.items():
+                session.ledger[symbol] |= {"state": "failed", "reason": f"{name}: {reason}"}
+        session.add_history(name, state["curves"])
         self._save_session()
+
+    def _add_job(self, like: str, symbols: tuple[str, ...], **changes: Any) -> str:
+        """One more pack beside another, for some symbols; whoever needed that one needs both."""
+        jobs, job = self.session.jobs, self._job(like)
+        packs = [row["pack"] for row in jobs.values() if (row["family"], row["fold"]) == (job.family, job.fold)]
+        new = replace(job, pack=max(packs) + 1, symbols=symbols, **changes)
+        if new.name in jobs:
+            return new.name
+        rows = list(jobs.items())
+        rows.insert(list(jobs).index(like) + 1, (new.name, new_row(new)))
+        jobs.clear()
+        jobs.update(rows)
+        for row in jobs.values():
+            if like in row["needs"]:
+                row["needs"] = [*row["needs"], new.name]
+        return new.name
+
+    def _can_halve(self, name: str) -> bool:
+        row = self.session.jobs[name]
+        return row["pack"] is not None and len(row["symbols"]) > 1
+
+    def _halve(self, name: str) -> str:
+        """Leaves the first half of a pack where it is and makes the second a job of its own; both begin anew."""
+        row = self.session.jobs[name]
+        first, second = (tuple(part) for part in np.array_split(np.array(row["symbols"], dtype=object), 2))
+        self._add_job(name, second, learning_rate_share=row["learning_rate_share"])
+        row |= {"symbols": list(first), "state": "pending"}
+        self._save_session()
+        members = self.session.config.n_members
+        return (f"{name} does not fit: {members * (len(first) + len(second))} networks; going on with "
+                f"{members * len(first)} and {members * len(second)}")
 
     # -------------------------------------------------------------------------------------------- nothing gets lost
     def _bring_along(self) -> None:
-        """What an attempt that was killed had finished: packs that its session does not know, or Drive has not got."""
+        """What an attempt that was killed had finished: jobs that its session does not know, or Drive has not got."""
         session = self.session
-        for number, pack in enumerate(list(session.packs)):
-            name = self.store.pack_name(number)
-            if pack["done"] is None and self.store.has_pack(name):
-                with contextlib.suppress(CheckpointError):  # damaged: it is trained, and written, anew
-                    state = self.store.load_pack(name)
-                    if state.get("asked") == pack["symbols"]:
-                        self._note_finished(number, state, name)
-        curves = set(session.history["symbol"])
-        for pack in session.packs:
-            if pack["done"] is None:
-                continue
-            if not curves.intersection(pack["symbols"]):
-                with contextlib.suppress(CheckpointError):  # damaged: whoever needs its networks says so
-                    session.add_history(self.store.load_pack(pack["done"]).get("history", []))
-            if self.store.is_only_local(pack["done"]):
-                self.mirror.put(self.store.folder / pack["done"])
+        for name, row in list(session.jobs.items()):
+            if row["state"] not in ("done", "failed") and self.store.has_done(name):
+                self._take_note_of(name)
+        curves = set(session.history["job"])
+        for name, row in session.jobs.items():
+            if row["state"] in ("done", "failed"):
+                if name not in curves:
+                    with contextlib.suppress(CheckpointError):  # damaged: whoever needs it says so
+                        session.add_history(name, self.store.load_done(name)["curves"])
+                if self.store.is_only_local(name):
+                    self.mirror.put(self.store.folder / self.store.done_name(name))
         self.mirror.put(session.ws.local.configs / f"{session.run_id}.json")
         self._save_session()
 
-    def _facts(self, number: int) -> dict:
-        """What a checkpoint must be of, to be used for a pack."""
-        session = self.session
-        return {"pack": number, "symbols": session.packs[number]["symbols"], "data_id": session.data_id,
+    def _facts(self, name: str) -> dict[str, Any]:
+        """What a checkpoint, or a finished file, must be of to be used for a job."""
+        session, row = self.session, self.session.jobs[name]
+        return {"job": name, "symbols": list(row["symbols"]), "data_id": session.data_id,
                 "config_id": session.config.config_id}
 
-    def _checkpoint(self, learner: Learner, number: int) -> None:
+    def _checkpoint(self, learner: Learner, name: str) -> None:
         with self.clock.spend("checkpoint"):
-            facts = self._facts(number) | {"epoch": learner.epoch, "step": learner.step_in_epoch,
-                                           "code_version": self.session.code_version}
+            facts = self._facts(name) | {"code_version": self.session.code_version}
             self.store.save(learner.state_dict(), facts, copy.deepcopy(self.session.to_dict()))
         self.clock.mark("checkpoint")
-        self.progress.keep()
+        self.display.keep()
 
     @property
     def _checkpoint_seconds(self) -> float:
@@ -268,7 +323,7 @@ class Attempt:
     def _is_time_up(self) -> bool:
         """True when one more step and a checkpoint, with its way to Drive, might not fit before the end."""
         saving = self.store.pause + self.store.seconds + self.mirror.seconds_of_checkpoint
-        return self.clock.is_up(MARGIN_SECONDS + 2 * (self._longest_step + saving))
+        return self.clock.is_up(self._margin + 2 * (self._longest_step + saving))
 
     def _close(self, status: str, why: str) -> None:
         """The end of an attempt, as far as the disks take it: save, copy, verify."""
@@ -279,20 +334,26 @@ class Attempt:
         with contextlib.suppress(StorageError, TakenOverError):
             session.end_attempt(status, why)
         with contextlib.suppress(StorageError):
-            self.progress.close(status, why)
+            self.display.close(status, why)
         for path in (*sorted(session.ws.local.log_folder(session.run_id).glob("*.*")), session.folder / SESSION):
             with contextlib.suppress(OSError):
                 self.mirror.put(path)
         if self.mirror.is_late():
-            self.progress.say("waiting until Drive has everything; Ctrl-C leaves it on this machine")
+            self.display.say("waiting until Drive has everything; Ctrl-C leaves it on this machine")
         try:
             session.drive = self.mirror.close(DRIVE_PATIENCE)
         except KeyboardInterrupt:
             session.drive = self.mirror.close(0)
         if session.drive:
-            self.progress.say(f"careful: {session.drive}")
+            self.display.say(f"careful: {session.drive}")
             with contextlib.suppress(StorageError, TakenOverError):
                 session.save()
+
+
+def new_row(job: Job) -> dict[str, Any]:
+    """What a session says of a job that is not trained yet."""
+    row = asdict(job)
+    return row | {"symbols": list(job.symbols), "needs": list(job.needs), "state": "pending", "reason": ""}
 
 
 def deliver(session: Session) -> None:
@@ -302,9 +363,9 @@ def deliver(session: Session) -> None:
     if ws.local == ws or (there == session.sequence and not session.drive) or not (session.folder / SESSION).exists():
         return
     store, mirror = CheckpointStore(ws, run_id), Mirror(ws, run_id, session.owners)
-    for name in [pack["done"] for pack in session.packs] + ([START] if session.start else []):
+    for name in session.jobs:
         if store.is_only_local(name):
-            mirror.put(store.folder / name)
+            mirror.put(store.folder / store.done_name(name))
     for path in ws.local.log_folder(run_id).glob("*.*"):
         mirror.put(path)
     session.drive = ""
@@ -316,5 +377,6 @@ def deliver(session: Session) -> None:
         tell(f"careful: {session.drive}")
 
 
-def _number(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
+def _plain(value: Any) -> Any:
+    """A number for JSON; None for one that is not finite."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value

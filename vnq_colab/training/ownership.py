@@ -51,15 +51,15 @@ def loss_and_rest(session: Session) -> str:
         lost = "nothing is lost"
     else:
         kept = session.checkpoint or {}
-        in_flight = {number for number, pack in enumerate(session.packs) if pack["done"] is None}
+        in_flight = set(session.left())
         attempt = session.attempts[-1]["started"] if session.attempts else session.started
-        since = max(kept["written"], attempt) if kept.get("pack") in in_flight else attempt
+        since = max(kept["written"], attempt) if kept.get("job") in in_flight else attempt
         silent = seconds_since(session.heartbeat)  # it may have lived until just before its next sign of life
         seconds = max(0.0, seconds_since(since) - silent) + min(silent, session.heartbeat_seconds)
         lost = f"lost: at most {spell(seconds)} of training, since the last checkpoint"
-    done = sum(pack["done"] is not None for pack in session.packs)
-    left = len(session.packs) - done
-    rest = f"left: {left} of {len(session.packs)} packs"
+    left = len(session.left())
+    done = len(session.jobs) - left
+    rest = f"left: {left} of {len(session.jobs)} jobs"
     if done and left:
         rest += f", about {spell(session.seconds['training'] / done * left)} if they take as long as those before"
     return f"{lost}; {rest}"

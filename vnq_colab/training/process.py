@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,8 @@ import psutil
 import torch
 
 from vnq_colab import __version__
-from vnq_colab.config import MachineConfig
-from vnq_colab.models.base import Learner
 from vnq_colab.notebook import in_notebook, tell
+from vnq_colab.settings import MachineConfig
 from vnq_colab.training.session import Session, machine_facts
 
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
@@ -115,19 +114,6 @@ def memory_warning() -> str | None:
     return (f"careful: {system.percent:.0f} % of this machine's {system.total / 1e9:.0f} GB of memory is in use, "
             f"{own / 1e9:.1f} GB of it by this process. Close other programs; if that is not enough, a new run can "
             "hold fewer networks at once: a smaller machine.pack_models.")
-
-
-def device_memory() -> int:
-    """Memory of the GPU [bytes], whoever holds how much of it now."""
-    return torch.cuda.get_device_properties(0).total_memory
-
-
-def peak_of_step(make_learner: Callable[[], Learner]) -> int:
-    """The most memory [bytes] that torch held on the GPU while a learner was made and took its first step."""
-    give_memory_back()
-    torch.cuda.reset_peak_memory_stats()
-    make_learner().step()
-    return torch.cuda.max_memory_allocated()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

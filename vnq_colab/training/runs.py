@@ -10,18 +10,18 @@ from vnq_colab.errors import SessionError, VnqError, did_you_mean
 from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace
 from vnq_colab.notebook import tell
-from vnq_colab.training.session import REFIT, Session
+from vnq_colab.training.session import Session
 
-RUN_ID = re.compile(r"\d{8}T\d{6}_[a-z0-9]+_[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")
+RUN_ID = re.compile(r"\d{8}T\d{6}_([a-z0-9]+_)?[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")  # the first version's too
 
 
 def new_run_id(ws: Workspace, config: RunConfig) -> str:
-    """"<UTC date>T<time>_<family>_<config hash:6>"; no two runs begin in one second, so that names sort by age."""
+    """"<UTC date>T<time>_<config hash:6>"; no two runs begin in one second, so that names sort by age."""
     stamp = utc_stamp()
     while any(name.startswith(stamp) for name in run_names(ws)):
         time.sleep(0.1)
         stamp = utc_stamp()
-    return f"{stamp}_{config.family}_{config.config_id[:6]}"
+    return f"{stamp}_{config.config_id[:6]}"
 
 
 def run_names(ws: Workspace) -> list[str]:
@@ -44,30 +44,40 @@ def run_names(ws: Workspace) -> list[str]:
 
 
 def sessions(ws: Workspace) -> list[Session]:
-    """Every readable session of the workspace, oldest first, refits included."""
-    found = []
+    """Every readable session of the workspace, oldest first."""
+    found, passed = [], []
     for name in run_names(ws):
         try:
             found.append(Session.load(ws, name))
         except VnqError as error:
-            tell(f"passed over: {error}")
+            passed.append(str(error))
+    if passed:
+        tell(f"passed over: {passed[0]}" + (f" (and {len(passed) - 1} more runs)" if len(passed) > 1 else ""))
     return found
 
 
+def siblings(session: Session) -> tuple[str, ...]:
+    """The runs that train the other parts of what a session trains a part of."""
+    if session.part is None:
+        return ()
+    return tuple(other.run_id for other in sessions(session.ws)
+                 if other.part and other.part[1] == session.part[1] and other.part != session.part
+                 and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id))
+
+
 def latest_session(ws: Workspace, run: str | None = None) -> Session:
-    """The newest run that is no refit and no fold, or the one whose name is, or begins with, `run`.
+    """The newest run, or the one whose name is, or begins with, `run`.
 
     Raises SessionError when there is none.
     """
     if run is not None:
         names = run_names(ws)
-        matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)
-                                                               and not name.endswith(REFIT)]
+        matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
         if len(matches) != 1:
             found = f"{len(matches)} runs begin with" if matches else "there is no run"
             raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
         return Session.load(ws, matches[0])
-    found = [session for session in sessions(ws) if not session.is_refit and not session.is_fold]
+    found = sessions(ws)
     if not found:
         raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
     return found[-1]

@@ -24,31 +24,28 @@ from vnq_colab.notebook import tell
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1  # of session.json
+FORMAT = 2  # of session.json
 HEARTBEAT_SECONDS = 20.0  # between two signs of life on a local disk
 DRIVE_HEARTBEAT_SECONDS = 300.0  # and on Drive, where every write counts
-REFIT = "-refit"  # ending of the run that trains a judged run's networks again on all labelled days
 CPU_INFO = Path("/proc/cpuinfo")
 LEDGER_STATES = ("pending", "training", "done", "failed")
-HISTORY_COLUMNS = ("symbol", "member", "epoch", "train_loss", "valid_loss", "no_skill")
+HISTORY_COLUMNS = ("job", "symbol", "member", "epoch", "train_loss", "skill")
 
 
 @dataclass(repr=False)
 class Session:
-    """One run: its config, its data, its packs and its ledger, kept in `checkpoints/<run_id>/session.json`."""
+    """One run: its config, its data, its jobs and its ledger, kept in `checkpoints/<run_id>/session.json`."""
 
     ws: Workspace
     run_id: str
     config: RunConfig
     data_id: str
-    days: dict[str, Any]  # {"train": [first, last], "valid": [first, last] or None, "splits": all of them}
-    packs: list[dict[str, Any]]  # {"symbols": [...], "learning_rate_share": 1.0, "done": None or file name}
-    ledger: dict[str, dict[str, Any]]
+    folds: list[dict[str, Any]]  # as of `Splits.to_dict`, oldest first
+    jobs: dict[str, dict[str, Any]]  # by name, in order: family, fold, pack, symbols, needs, state, sha256, seconds
+    ledger: dict[str, dict[str, Any]]  # by symbol: state, reason
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
-    part: list[int] | None = None  # [number, of how many]: this run trains a part of the symbols
-    epochs_of: dict[str, list[int]] | None = None  # of a refit: epochs per symbol and member
-    start: dict[str, Any] | None = None  # {"done": None or file name, "epochs": ..} of the shared start; None: no such
+    part: list[int] | None = None  # [number, of how many]: this machine trains a part of the folds
     status: str = "running"  # running, paused, finished, failed
     why: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +58,7 @@ class Session:
     drive: str = ""  # what has not reached Google Drive, and why
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    checkpoint: dict[str, Any] | None = None  # the newest: sequence, pack, epoch, step, written
+    checkpoint: dict[str, Any] | None = None  # the newest: sequence, job, step, written
     seen: set[str] = field(default_factory=set)  # owners named by any copy of it; not stored
 
     @classmethod
@@ -76,18 +73,9 @@ class Session:
         """Where its files are written; for a workspace on Drive on this machine's own disk."""
         return self.ws.local.checkpoint_folder(self.run_id)
 
-    @property
-    def family(self) -> str:
-        return self.config.family
-
-    @property
-    def is_refit(self) -> bool:
-        return self.run_id.endswith(REFIT)
-
-    @property
-    def is_fold(self) -> bool:
-        """Whether it is one fold of a walk through time."""
-        return "-fold" in self.run_id
+    def left(self) -> list[str]:
+        """The names of the jobs that are neither done nor failed."""
+        return [name for name, row in self.jobs.items() if row["state"] not in ("done", "failed")]
 
     @property
     def note(self) -> str:
@@ -131,10 +119,10 @@ class Session:
 
     def to_dict(self) -> dict[str, Any]:
         """What session.json holds."""
-        names = ("run_id", "family", "status", "why", "config_id", "data_id", "code_version", "machine", "started",
-                 "heartbeat", "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "part", "days", "packs",
-                 "ledger", "skipped", "epochs_of", "start", "attempts", "checkpoint")
-        value = {name: getattr(self, name) for name in names if name != "config_id"}
+        names = ("run_id", "status", "why", "data_id", "code_version", "machine", "started", "heartbeat",
+                 "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "part", "folds", "jobs", "ledger",
+                 "skipped", "attempts", "checkpoint")
+        value = {name: getattr(self, name) for name in names}
         seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
         return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
                 "seconds": seconds, **value}
@@ -170,13 +158,10 @@ class Session:
     @classmethod
     def _from_dict(cls, ws: Workspace, path: Path, run_id: str, value: dict[str, Any]) -> "Session":
         try:
-            if "start" not in value:  # a run of an older version begins as it began
-                value["config"]["train"].setdefault("start", "own")
             config = RunConfig.from_dict(value["config"])
-            if not isinstance(value["ledger"], dict) or not isinstance(value["packs"], list):
-                raise TypeError("ledger or packs")
-            rest = {name: part for name, part in value.items()
-                    if name not in ("format", "family", "config", "config_id")}
+            if not isinstance(value["ledger"], dict) or not isinstance(value["jobs"], dict):
+                raise TypeError("ledger or jobs")
+            rest = {name: part for name, part in value.items() if name not in ("format", "config", "config_id")}
             session, changed = cls(ws=ws, config=config, **rest), value["config_id"] != config.config_id
         except (KeyError, TypeError, AttributeError) as error:
             raise SessionError(f"{path}: not a session of this library ({error}). "
@@ -202,14 +187,23 @@ class Session:
         """The ledger, one row per symbol."""
         import pandas as pd
 
-        table = pd.DataFrame.from_dict(self.ledger, orient="index").rename_axis("symbol").reset_index()
-        return table.drop(columns=["file", "sha256"], errors="ignore")
+        return pd.DataFrame.from_dict(self.ledger, orient="index").rename_axis("symbol").reset_index()
+
+    def jobs_table(self) -> "pd.DataFrame":
+        """The list of jobs, one row each: job, family, fold, symbols, state, seconds."""
+        import pandas as pd
+
+        rows = [{"job": name, "family": row["family"], "fold": "final" if row["fold"] is None else str(row["fold"] + 1),
+                 "symbols": len(row["symbols"]), "state": row["state"], "seconds": row.get("seconds"),
+                 "reason": row.get("reason", "")} for name, row in self.jobs.items()]
+        return pd.DataFrame(rows)
 
     @property
     def history(self) -> "pd.DataFrame":
-        """Learning curves: symbol, member, epoch, train_loss, valid_loss, no_skill.
+        """Learning curves: job, symbol, member, epoch (or trees), train_loss, skill on the validation days.
 
-        `no_skill` is the loss of the forecast of no change.
+        `skill` is the mean daily rank correlation of a model of all stocks (symbol "*"); of a symbol's own network the
+        share of the unskilled forecast's loss that is saved.
         """
         import pandas as pd
 
@@ -223,26 +217,25 @@ class Session:
         paths = [home.log_folder(self.run_id) / "history.csv" for home in (self.ws.local, self.ws)]
         return next((path for path in paths if path.exists()), paths[0])
 
-    def add_history(self, rows: list[tuple]) -> None:
-        """Adds the curves of a finished pack, in place of older ones of the same symbols."""
+    def add_history(self, job: str, rows: list[tuple]) -> None:
+        """Adds the curves of a finished job, in place of older ones of the same job."""
         path, text = self.ws.local.log_folder(self.run_id) / "history.csv", io.StringIO()
-        new = {row[0] for row in rows}
         old: list[list[str]] = []
         with contextlib.suppress(OSError), open(self._history_file(), encoding="utf-8", newline="") as file:
             old = [row for row in csv.reader(file)][1:]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(HISTORY_COLUMNS)
-        writer.writerows([row for row in old if row[0] not in new])
-        writer.writerows([*row[:3], *(f"{value:.6g}" for value in row[3:])] for row in rows)
+        writer.writerows([row for row in old if row[0] != job])
+        writer.writerows([job, *row[:3], *(f"{value:.6g}" for value in row[3:])] for row in rows)
         write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8")))
 
     def __repr__(self) -> str:
-        counts, done = self.counts(), sum(pack["done"] is not None for pack in self.packs)
-        what = "refit" if self.is_refit else "run"
-        lines = [f"{what} {self.run_id}: {self.status}" + (f" ({self.why})" if self.why else "")]
+        counts, done = self.counts(), len(self.jobs) - len(self.left())
+        lines = [f"run {self.run_id}: {self.status}" + (f" ({self.why})" if self.why else "")]
         lines += [f"  {self.note}"] if self.synthetic else []
-        lines += [f"  {counts['done']} of {len(self.ledger)} symbols done, {counts['failed']} failed; pack {done} of "
-                  f"{len(self.packs)}; data {self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
+        lines += [f"  {done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
+                  f"folds and the final fit; {len(self.ledger)} symbols, {counts['failed']} failed; data "
+                  f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
         lines += ([f"  skipped: {name_a_few(f'{symbol} ({why})' for symbol, why in self.skipped.items())}"]
                   if self.skipped else [])
         lines += ([f"  failed: {name_a_few(f'{symbol} ({why})' for symbol, why in self.failed().items())}"]
@@ -250,8 +243,8 @@ class Session:
         spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
         lines += [f"  time: {spent}"] if spent else []
         if self.checkpoint and self.status != "finished":
-            lines += [f"  last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: pack "
-                      f"{self.checkpoint['pack'] + 1}, epoch {self.checkpoint['epoch'] + 1}"]
+            lines += [f"  last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
+                      f"{self.checkpoint['job']}"]
         lines += [f"  {self.drive}"] if self.drive else []
         if self.status == "running":
             lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
@@ -276,10 +269,13 @@ def _session_in(path: Path) -> dict[str, Any]:
     """The session that session.json or a manifest holds. Raises SessionError when a newer version wrote it."""
     value = read_json(path)
     try:
-        newer = value["format"] > FORMAT  # before the seal, of which a newer version may have its own idea
-    except (KeyError, TypeError):
-        newer = False
-    if newer:
+        found = int(value["format"])  # before the seal, of which another version may have its own idea
+    except (KeyError, TypeError, ValueError):
+        found = FORMAT
+    if found < FORMAT and path.name == SESSION:
+        raise SessionError(f"{path}: a run of the first version, whose packs and refits this one does not know. Train "
+                           "anew with: python -m vnq_colab train.")
+    if found > FORMAT:
         raise SessionError(f"{path}: written by a newer version of the library ({value.get('code_version')}; this is "
                            f"{__version__}). Update vnq_colab.")
     value = unsealed(value, path)

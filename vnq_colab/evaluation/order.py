@@ -1,0 +1,80 @@
+"""The order of the stocks of a day: is it what the forecast said? Rank correlations over what could be bought."""
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.forecast import ENSEMBLE
+from vnq_colab.data.history import LIMIT_TOLERANCE
+from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.panel import CLOSE, OPEN, Panel
+from vnq_colab.evaluation.significance import hac_t
+
+FEWEST_STOCKS = 5  # of a day whose order is worth a correlation
+COLUMNS = ("family", "period", "n_days", "close", "close_t", "open", "open_t", "positive")
+
+
+def buyable(panel: Panel, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> np.ndarray:
+    """`[symbols, days]` bool: whether what an evening's forecast asks for can be bought at the next open.
+
+    It is traded that day, and its open lies below the ceiling, as far as ticks let that be seen. The exchange is that
+    of the row in the price table; an unknown one counts as HOSE.
+    """
+    traded, opened, close = panel.prices[:, :, 4], panel.prices[:, :, OPEN], panel.prices[:, :, CLOSE]
+    found = np.zeros(panel.present.shape, dtype=bool)
+    names = prices.groupby("symbol")["exchange"].last() if "exchange" in prices.columns else pd.Series(dtype=object)
+    for row, symbol in enumerate(panel.symbols):
+        exchange = names.get(symbol)
+        exchange = exchange if exchange in LIMIT_TOLERANCE else "HOSE"
+        most = rules.band(exchange, panel.days)[1:] - LIMIT_TOLERANCE[exchange]
+        with np.errstate(invalid="ignore"):
+            found[row, :-1] = (traded[row, 1:] > 0) & (opened[row, 1:] / close[row, :-1] - 1 < most)
+    return found & panel.present
+
+
+def daily_rank_correlations(rows: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """`[days, families]`: Spearman's correlation of score and outcome over the stocks of each day.
+
+    NaN on a day with fewer than five stocks; 0 where a family gives all the same score.
+    """
+    rows = rows[rows[outcome].notna()]
+    by_day = rows.groupby(["family", "date"], observed=True)
+    here = (by_day["score"].rank() - by_day["score"].rank().groupby([rows["family"], rows["date"]]).transform("mean"))
+    ranks = by_day[outcome].rank()
+    there = ranks - ranks.groupby([rows["family"], rows["date"]]).transform("mean")
+    parts = pd.DataFrame({"xy": here * there, "xx": here**2, "yy": there**2}).groupby(
+        [rows["family"], rows["date"]]).agg(["sum", "size"])
+    both = np.sqrt(parts["xx", "sum"] * parts["yy", "sum"])
+    found = (parts["xy", "sum"] / both.where(both > 0)).fillna(0.0).where(parts["xy", "size"] >= FEWEST_STOCKS)
+    return found.unstack("family")
+
+
+def rank_correlations(rows: pd.DataFrame, *, by: str = "all") -> pd.DataFrame:
+    """One row per family, best first, and with `by` "year" per year: mean daily rank correlations and their t.
+
+    `rows` are those of `metrics.with_outcomes` that could be bought at the next open. `close`: with the return from
+    close to close; `open`: from the next open to the open five days later, which is what can be traded; `positive`: the
+    share of days on which the latter is above 0. t with HAC errors of 10 lags (Newey & West 1987).
+    """
+    close, opened = (daily_rank_correlations(rows, name) for name in ("actual", "actual_open"))
+    periods = {"all": np.ones(len(close), dtype=bool)} if by == "all" else {
+        str(year): close.index.year == year for year in close.index.year.unique()}
+    lines = []
+    for period, days in periods.items():
+        for family in close.columns:
+            one, other = close.loc[days, family].dropna(), opened.reindex(close.index).loc[days, family].dropna()
+            lines.append({"family": family, "period": period, "n_days": len(other), "close": one.mean(),
+                          "close_t": hac_t(one.to_numpy()), "open": other.mean(), "open_t": hac_t(other.to_numpy()),
+                          "positive": (other > 0).mean()})
+    table = pd.DataFrame(lines, columns=list(COLUMNS))
+    return table.sort_values(["period", "open"], ascending=[True, False], ignore_index=True)
+
+
+def order_text(table: pd.DataFrame, family: str = ENSEMBLE) -> str:
+    """What the order of a family is worth, in a sentence; "" where it was not measured."""
+    found = table[table["family"] == family]
+    if found.empty or not np.isfinite(found["open"].iloc[0]):
+        return ""
+    row = found.iloc[0]
+    return (f"Between the stocks of a day its score has a rank correlation of {row['open']:.3f} with the return from "
+            f"the next open to the open five days later (t {row['open_t']:.1f}, above 0 on {row['positive']:.0%} of "
+            f"{row['n_days']:,.0f} days), and of {row['close']:.3f} from close to close.")

@@ -1,0 +1,136 @@
+"""The family `global`: one network of all stocks, trained on the order within each day; its members are seeds.
+
+Axes: models (seeds), batch (stocks), labelled (days of a window), outputs.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vnq_colab.config import RunConfig
+from vnq_colab.data.labels import rank_correlation
+from vnq_colab.data.panel import Panel
+from vnq_colab.models.base import Job, Trained, TrainingData
+from vnq_colab.models.inputs import Inputs
+from vnq_colab.models.losses import loss_per_model
+from vnq_colab.models.network import Stockformer
+from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
+from vnq_colab.models.stacked import stable_seed
+from vnq_colab.models.stages import StagedLearner
+from vnq_colab.models.torch_learner import Model, Plan, StackLearner, shortened
+from vnq_colab.settings import MachineConfig, Task
+
+NAME = "global"
+EVERYONE = "*"  # where a symbol's name would stand
+LEAST_RATE = 0.02  # [fraction] of the learning rate, at the end
+
+
+def plan(task: Task, panel: Panel, folds: list, config: RunConfig, machine: MachineConfig) -> list[Job]:
+    """One job for each fold, and the final fit."""
+    symbols = tuple(config.symbols or panel.symbols)
+    jobs = [Job(NAME, fold, symbols=symbols) for fold in range(len(folds))]
+    return [*jobs, Job(NAME, None, symbols=symbols, needs=tuple(job.name for job in jobs))]
+
+
+def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
+    """The learner of one job."""
+    return StagedLearner(data, lambda days, _: GlobalStack(job, days, config))
+
+
+def load(folder: Path) -> NetworkForecaster:
+    """The forecaster that was exported into a folder."""
+    return NetworkForecaster.from_state(read_model(Path(folder) / f"{NAME}.pt"))
+
+
+class GlobalStack(StackLearner):
+    """The seeds of one global network, trained together."""
+
+    def __init__(self, job: Job, data: TrainingData, config: RunConfig):
+        own = config.global_
+        settings = shortened(config.train, epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1,
+                             weight_decay=own.weight_decay)
+        inputs = Inputs.fit(data.panel, data.train, own.inputs)
+        network = Stockformer(config.model, inputs.width(len(data.panel.feature_names)), data.labels.values.shape[2])
+        models = [(EVERYONE, member) for member in range(config.n_members)]
+        weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
+        super().__init__(job, data, config, settings, inputs, np.arange(len(data.panel.symbols)), models, weights,
+                         epochs_of=dict.fromkeys(models, settings.epochs), keeps_last=True)
+
+    def _rate(self) -> float:
+        """Linear warm-up, then a cosine to nearly 0, step by step: there are few epochs and many steps."""
+        own, n_steps = self.config.global_, max(self._steps)
+        done = (self.epoch + self.step_in_epoch / n_steps) / self.settings.epochs  # [fraction]
+        if done < own.warmup_share:
+            return own.learning_rate * (done + 1 / (n_steps * self.settings.epochs)) / own.warmup_share
+        cosine = 0.5 * (1 + math.cos(math.pi * (done - own.warmup_share) / (1 - own.warmup_share)))
+        return own.learning_rate * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
+
+    def _n_outputs(self, n_labels: int) -> int:
+        return n_labels
+
+    @property
+    def _labelled(self) -> int:
+        return self.config.model.look_back - self.config.model.min_context + 1
+
+    @property
+    def _windows_per_batch(self) -> int:
+        return self.config.global_.stocks_per_step
+
+    def _plan_of(self, model: Model, epoch: int) -> Plan:
+        """Each step: windows of some stocks that end on one day, so that whole days can be compared.
+
+        The windows tile the training days from a random offset; each stock and day is labelled once.
+        """
+        random = np.random.default_rng(stable_seed("order", self.config.seed, *model, epoch))
+        days = np.flatnonzero(self._train_days.any(axis=0))
+        if not len(days):
+            return Plan(*(np.empty((0, 1), dtype=int) for _ in range(2)))
+        ends = np.arange(days[0] + random.integers(self._labelled), days[-1] + self._labelled, self._labelled)
+        size = self._windows_per_batch
+        labelled = np.cumsum(np.pad(self._train_days, ((0, 0), (1, 0))), axis=1)  # [stocks, days + 1]
+        steps: list[tuple[int, np.ndarray]] = []
+        for end in ends:
+            stop, start = min(end + 1, self._train_days.shape[1]), max(end + 1 - self._labelled, 0)
+            there = random.permutation(np.flatnonzero(labelled[:, stop] > labelled[:, start]))
+            steps += [(end, part) for part in np.array_split(there, -(-len(there) // size))] if len(there) else []
+        symbols, lasts = np.zeros((len(steps), size), dtype=int), np.full((len(steps), size), -1)
+        for row, place in enumerate(random.permutation(len(steps))):
+            end, part = steps[place]
+            symbols[row, :len(part)], lasts[row, :len(part)] = part, end
+        return Plan(symbols, lasts)
+
+    def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return loss_per_model("mse", output, target, weight)
+
+    @torch.no_grad()
+    def _validate(self) -> list[float]:
+        """Mean daily rank correlation of each seed over the validation days, all stocks."""
+        days = np.flatnonzero(self._valid_days.any(axis=0))
+        if not len(days):
+            return [float("nan")] * len(self.models)
+        found = np.full((len(self.models), *self._valid_days.shape), np.nan)  # [models, stocks, days]
+        labelled = self._labelled
+        for end in range(int(days[0]) + labelled - 1, int(days[-1]) + labelled, labelled):
+            inside = np.arange(end + 1 - labelled, min(end + 1, found.shape[2]))
+            there = np.flatnonzero(self._valid_days[:, inside].any(axis=1))
+            for part in np.array_split(there, max(1, -(-len(there) // 64))):
+                symbol = torch.from_numpy(part).to(self.device).expand(len(self.models), -1)
+                output, _, _ = self._output(self.weights, symbol, torch.full_like(symbol, end), self._in_valid, None,
+                                            labelled)
+                scores = output.mean(-1).double().cpu().numpy()[:, :, :len(inside)]  # [models, stocks, days]
+                found[:, part[:, None], inside] = scores
+        truth = np.where(self._valid_days, self._labels.mean(-1).cpu().numpy(), np.nan)[:, days]
+        return [rank_correlation(np.where(np.isfinite(truth), one[:, days], np.nan), truth) for one in found]
+
+    def result(self) -> Trained:
+        panel, weights = self.data.panel, self._ensembles([EVERYONE])
+        forecaster = NetworkForecaster(NAME, self.config.model, self.data.task, "mse", tuple(panel.feature_names),
+                                       self.job.symbols, weights, self.inputs, str(self.device))
+        budget = {"epochs": self._best(EVERYONE, 1)}
+        return Trained(forecaster, {}, self.history, budget)
+
+
+FORECASTER = NetworkForecaster

@@ -1,0 +1,167 @@
+"""The forecaster of trained networks: one ensemble for all symbols, or one for each.
+
+Axes: groups (one for all symbols, or each symbol), members, models (groups x members), batch, time, outputs.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vnq_colab.data.forecast import make_scores
+from vnq_colab.data.panel import Panel
+from vnq_colab.errors import DeliveryError
+from vnq_colab.files import write_atomic
+from vnq_colab.models.base import Forecaster
+from vnq_colab.models.inputs import Inputs
+from vnq_colab.models.losses import LOSSES, scale_of
+from vnq_colab.models.network import Stockformer
+from vnq_colab.models.stacked import MOST_ATTENTION_ROWS
+from vnq_colab.models.windows import windows_at
+from vnq_colab.settings import NetworkConfig, Task
+
+FORMAT = 2  # of an exported file
+BLOCK_DAYS = 10  # forecasts of one window; it ends with a block of the calendar, and being causal it knows no later day
+MODELS_AT_ONCE = {"cpu": 6, "cuda": 24}  # chosen: EXPERIMENTS.md, 2026-11-21: with 6 a CPU's caches hold it all
+WINDOWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NetworkForecaster(Forecaster):
+    """Trained ensembles with their inputs. `weights` are float16: what is judged is what is exported."""
+
+    family: str
+    config: NetworkConfig
+    task: Task
+    loss: str
+    feature_names: tuple[str, ...]
+    symbols: tuple[str, ...]
+    weights: torch.Tensor  # [groups, members, parameters] float16
+    inputs: Inputs
+    device: str = "cpu"
+
+    @property
+    def look_back(self) -> int:
+        return self.config.look_back
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that a network gives for a day: for each output of the task as many as its loss asks."""
+        return (self.task.horizon if self.task.target == "return" else 1) * LOSSES[self.loss].n_outputs
+
+    @property
+    def is_global(self) -> bool:
+        """Whether one ensemble serves all symbols."""
+        return self.family == "global"
+
+    def select(self, symbols: tuple[str, ...]) -> "NetworkForecaster":
+        """The same for some of its symbols."""
+        rows = [self.symbols.index(symbol) for symbol in symbols]
+        return replace(self, symbols=tuple(symbols), inputs=self.inputs.select(rows),
+                       weights=self.weights if self.is_global else self.weights[rows])
+
+    def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
+        self.check_features(panel)
+        found = self._outputs(panel, origins)  # [symbols, origins, outputs]
+        rows = [panel.symbols.index(symbol) for symbol in self.symbols]
+        present, days = panel.present[rows][:, origins], panel.days[origins]
+        if self.task.target != "return":
+            return make_scores(self.family, self.symbols, days, present, score=found.mean(axis=2))
+        target = self.inputs.scaler.target[:, None]
+        n_days = self.task.horizon
+        mean = found[:, :, :n_days].sum(axis=2) * target
+        parts = {"score": mean, "mean": mean}
+        spread = scale_of(torch.from_numpy(found), LOSSES[self.loss].n_outputs)
+        if spread is not None:  # of the sum of days that err independently
+            parts["scale"] = np.sqrt((spread.numpy() ** 2).sum(axis=2)) * target
+        return make_scores(self.family, self.symbols, days, present, **parts)
+
+    def _outputs(self, panel: Panel, origins: np.ndarray) -> np.ndarray:
+        """`[symbols, origins, outputs]`: the mean of the members.
+
+        A day is the last but so many of a window that ends with its block of the calendar, so that whichever days are
+        asked for, its number is the same.
+        """
+        rows = np.array([panel.symbols.index(symbol) for symbol in self.symbols])
+        scaled = torch.from_numpy(self.inputs.of(panel, rows)).to(self.device)
+        present = torch.from_numpy(panel.present[rows]).to(self.device)
+        network = Stockformer(self.config, scaled.shape[2], self.n_outputs)
+        block = min(BLOCK_DAYS, self.config.look_back - self.config.min_context + 1)
+        places = np.flatnonzero(origins)
+        blocks, of_origin = np.unique(places // block, return_inverse=True)
+        ends = torch.from_numpy(blocks * block + block - 1).to(self.device)
+        found = np.empty((len(rows), len(blocks), block, self.n_outputs))
+        groups, n_members = self.weights.shape[:2]
+        pairs = torch.cartesian_prod(*(torch.arange(n, device=self.device) for n in found.shape[:2]))
+        pairs = pairs.view(groups, -1, 2)  # [groups, windows, (symbol, block)]: all of one ensemble, or its symbol's
+        at_once = max(1, MODELS_AT_ONCE[torch.device(self.device).type] // n_members)
+        size = max(1, min(WINDOWS_AT_ONCE, MOST_ATTENTION_ROWS // (at_once * n_members * self.config.n_heads)))
+        with torch.inference_mode():
+            for top in range(0, groups, at_once):
+                weights = self.weights[top:top + at_once].to(self.device, torch.float32).flatten(0, 1)
+                for batch in pairs[top:top + at_once].split(size, dim=1):  # [groups, batch, 2]
+                    symbol, last = batch.repeat_interleave(n_members, dim=0).unbind(2)  # each [models, batch]
+                    x, there = windows_at(scaled, present, symbol, ends[last], self.config.look_back)
+                    out = network.forward(weights, x, there, n_last=block)  # [models, batch, block, outputs]
+                    out = out.unflatten(0, (-1, n_members)).mean(1)
+                    symbol, last = batch.cpu().numpy().transpose(2, 0, 1)
+                    found[symbol, last] = out.double().cpu().numpy()
+        return found[:, of_origin, places % block]
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.weights.contiguous().numpy().tobytes()).hexdigest()
+
+    def to_state(self) -> dict[str, Any]:
+        return {"format": FORMAT, "family": self.family, "config": asdict(self.config), "task": asdict(self.task),
+                "loss": self.loss, "feature_names": list(self.feature_names), "symbols": list(self.symbols),
+                "weights": self.weights, "inputs": self.inputs.to_state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "NetworkForecaster":
+        """The forecaster that `to_state` wrote down."""
+        return cls(state["family"], NetworkConfig(**state["config"]), Task(**state["task"]), state["loss"],
+                   tuple(state["feature_names"]), tuple(state["symbols"]), state["weights"],
+                   Inputs.from_state(state["inputs"]), device)
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
+        if self.is_global:
+            return [write_model(Path(folder) / f"{self.family}.pt", self.to_state() | facts)]
+        return [write_model(Path(folder) / self.file_name(symbol), self.select((symbol,)).to_state() | facts)
+                for symbol in self.symbols]
+
+    def file_name(self, symbol: str) -> str:
+        """The file of one symbol, where each has its own."""
+        return f"{symbol}_{self.family}_simple_best.pt"
+
+    @classmethod
+    def joined(cls, parts: "list[NetworkForecaster]") -> "NetworkForecaster":
+        """The ensembles of several packs, or files, together."""
+        return replace(parts[0], symbols=tuple(symbol for part in parts for symbol in part.symbols),
+                       weights=torch.cat([part.weights for part in parts]),
+                       inputs=Inputs.joined([part.inputs for part in parts]))
+
+
+def write_model(path: Path, state: dict[str, Any]) -> Path:
+    """Writes a model's file, loadable with weights_only=True."""
+    write_atomic(path, lambda file: torch.save(state, file))
+    return path
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """A model's file. Raises DeliveryError when it cannot be used."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["format"]
+    except FileNotFoundError:
+        raise DeliveryError(f"{path}: there is no such file. Export again.") from None
+    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
+        raise DeliveryError(f"{path}: not a model of this library, or damaged ({type(error).__name__}).") from error
+    if found != FORMAT:
+        older = "an older" if found < FORMAT else "a newer"
+        raise DeliveryError(f"{path}: written by {older} version of the library (format {found}, this one reads "
+                            f"{FORMAT}). {'Train and export again.' if found < FORMAT else 'Update vnq_colab.'}")
+    return state
