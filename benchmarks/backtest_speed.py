@@ -19,18 +19,18 @@ import numpy as np
 import pandas as pd
 from machine import keep, peak_gb
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from vnq_colab.data.forecast import HORIZON, check_forecast
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.evaluation.accounts import choose_threshold, compare_strategies
+from vnq_colab.evaluation.accounts import compare_strategies
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.chance import random_band
 from vnq_colab.evaluation.gates import judge
 from vnq_colab.evaluation.metrics import score
 
 N_SYMBOLS, N_DAYS, N_ORIGINS, N_STRATEGIES = 102, 1300, 500, 1000
-SIZES = {"stockformer": 0.006, "momentum": 0.02, "majority": 0.004, "ridge": 0.004, "zero": 0.0}  # [log return] a day
+SIZES = {"ensemble": 0.006, "momentum": 0.02, "majority": 0.004, "ridge": 0.004, "zero": 0.0}  # [log return]
 CAPITAL = 100_000_000
 
 
@@ -42,11 +42,11 @@ def forecasts(prices: pd.DataFrame) -> pd.DataFrame:
     for symbol, rows in judged.groupby("symbol", sort=True):
         n = len(rows)
         for family, size in SIZES.items():
-            mean = size * random.normal(0, 1, (n, 1)) / HORIZON
-            p_up = np.clip(0.5 + 4 * mean[:, 0], 0.01, 0.99)
-            parts.append(make_forecast(family, symbol, pd.DatetimeIndex(rows["date"]), np.repeat(mean, HORIZON, axis=1),
-                                       np.full(n, 0.05), p_up))
-    return pd.concat(parts, ignore_index=True)
+            mean = size * random.normal(0, 1, n)
+            parts.append(pd.DataFrame({"family": family, "symbol": symbol, "date": rows["date"], "score": mean,
+                                       "edge": mean, "mean": mean, "scale": 0.05,
+                                       "p_up": np.clip(0.5 + 4 * mean, 0.01, 0.99)}))
+    return check_forecast(pd.concat(parts, ignore_index=True))
 
 
 def loop(result: Backtest, place: int) -> int:
@@ -96,19 +96,18 @@ def timed(stage: str, work: Callable[[], Any], rows: list[dict[str, str]], note:
 def main() -> None:
     prices = synthetic_prices(N_SYMBOLS, N_DAYS, seed=1)
     panel, table = build_panel(prices), forecasts(prices)
-    ours, rows = table[table["family"] == "stockformer"], []
+    ours, rows = table[table["family"] == "ensemble"], []
     what = f"{N_SYMBOLS} symbols × {N_ORIGINS} origins"
     print(f"{what}, {len(table):,} forecasts of {len(SIZES)} families")
     scores, scoring = timed("score", lambda: score(table, panel), rows)
     result, trading = timed("backtest", lambda: backtest(ours, prices, VN_RULES, capital=CAPITAL), rows)
-    _, judging = timed("judge", lambda: judge(scores, result), rows)
+    _, judging = timed("judge", lambda: judge(scores, result, family="ensemble"), rows)
     rows[-1]["note"] = f"score, backtest and judge together {scoring + trading + judging:.1f} s"
     _, band = timed(f"{N_STRATEGIES:,} random strategies (rotations)",
                     lambda: random_band(result, n_strategies=N_STRATEGIES, kind="rotations"), rows)
     timed(f"{N_STRATEGIES:,} random strategies (spells)",
           lambda: random_band(result, n_strategies=N_STRATEGIES, kind="spells"), rows)
-    timed("a threshold of p_up", lambda: choose_threshold(ours, prices, capital=CAPITAL), rows)
-    timed("five strategies beside each other", lambda: compare_strategies(ours, prices, threshold=0.52), rows)
+    timed("four strategies beside each other", lambda: compare_strategies(ours, prices), rows)
     looped, slow = timed("one strategy, all symbols, in a loop of plain Python",
                          lambda: [loop(result, place) for place in range(N_SYMBOLS)], rows)
     at_end = result.daily[result.daily["date"] == result.daily["date"].max()].set_index("symbol")["value"]

@@ -5,8 +5,8 @@
 
 - pause: a checkpoint of about 2 GB of state: how long training stands still, until the file is whole, and what the
   steps meanwhile cost beside steps without a checkpoint.
-- resume: 102 × 3 full-size networks are killed after their first checkpoint; from the start of the process that
-  resumes to the end of its first training step.
+- resume: 102 × 3 networks (recipe `original`, full size) are killed after their first checkpoint; from the start of
+  the process that resumes to the end of its first training step.
 - memory: the peak of a whole run of 12, 48 and 102 symbols in packs of 12 networks.
 Each part runs in a process of its own. Prints a table and adds it to benchmarks/results/durability.csv.
 """
@@ -23,33 +23,40 @@ from pathlib import Path
 import numpy as np
 from machine import keep, peak_gb
 
-from vnq_colab.config import MachineConfig, RunConfig, StockformerConfig, TrainConfig
+from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import prepare
-from vnq_colab.data.splits import split_days
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import Workspace
+from vnq_colab.settings import LocalConfig, MachineConfig, NetworkConfig, Task, TrainConfig
 
 CHECKPOINT_SECONDS = 1200.0  # between two of them, by default
 
 
 def full(symbols: int, **train: float) -> tuple[Panel, RunConfig]:
     """A market of so many symbols, and full-size networks for them in one pack."""
-    panel = build_panel(synthetic_prices(symbols, 700))
-    return panel, RunConfig(model=StockformerConfig(), train=TrainConfig(patience=100, **train),
+    panel = build_panel(synthetic_prices(symbols, 800))
+    return panel, RunConfig(families=("stockformer",), task=Task(target="return"), folds=1,
+                            stockformer=LocalConfig(start="own"), model=NetworkConfig(),
+                            train=TrainConfig(patience=100, **train),
                             machine=MachineConfig(pack_models=10**6, checkpoint_budget_gb=100.0))
 
 
 def pause() -> list[dict]:
     """Steps with and without a checkpoint being written."""
-    from vnq_colab.models.stockformer import make_learner
+    from vnq_colab.data.labels import make_labels
+    from vnq_colab.models.base import Job, TrainingData
+    from vnq_colab.models.stockformer import LocalStack
     from vnq_colab.training.checkpoint import CheckpointStore
     from vnq_colab.training.process import keep_freed_memory
 
     keep_freed_memory()
     panel, config = full(52)
-    splits = split_days(panel.days)
-    learner = make_learner(panel, splits.train, splits.valid, config)
+    fold = yearly_folds(panel.days)[-1]
+    train, valid = fold.train.mask(panel.days), fold.valid.mask(panel.days)
+    data = TrainingData(panel, make_labels(panel, config.task), train, valid, config.task)
+    learner = LocalStack(Job("stockformer", 0, 0, panel.symbols), data, config)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Workspace(Path(folder)), "run")
         store.reserve(learner.state_dict())
@@ -57,7 +64,7 @@ def pause() -> list[dict]:
         quiet, busy, pauses, written = [], [], [], []
         for round_ in range(4):
             quiet += [timed_step(learner) for _ in range(2)]
-            store.save(learner.state_dict(), {"pack": 0})
+            store.save(learner.state_dict(), {"job": "stockformer_fold1_pack00"})
             pauses.append(store.pause)
             while store._thread is not None and store._thread.is_alive():
                 busy.append(timed_step(learner))
@@ -82,14 +89,14 @@ def timed_step(learner) -> float:
 FIRST_STEP = """
 import sys, time, psutil
 from pathlib import Path
-from vnq_colab.models.torch_learner import TorchLearner
-step = TorchLearner.step
+from vnq_colab.models.torch_learner import StackLearner
+step = StackLearner.step
 def first(self):
     step(self)
     print(time.time() - psutil.Process().create_time(), flush=True)
     import os
     os._exit(0)
-TorchLearner.step = first
+StackLearner.step = first
 from vnq_colab.layout import Workspace
 from vnq_colab.training.trainer import resume
 resume(Workspace(Path(sys.argv[1])))
@@ -100,7 +107,7 @@ def way_back() -> list[dict]:
     """Seconds from the start of a process to the end of its first step, after a kill."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(Workspace(Path(folder)), synthetic_prices(102, 2600))
-        command = [sys.executable, "-m", "vnq_colab", "train", "--root", folder, "--profile", "i7-14700",
+        command = [sys.executable, "-m", "vnq_colab", "train", "--root", folder, "--recipe", "original",
                    "--set", "machine.threads=2", "--checkpoint-minutes", "0.2"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not list(Path(folder).glob("checkpoints/*/slot_a")):
@@ -119,8 +126,8 @@ def memory(symbols: int) -> list[dict]:
     panel, config = full(symbols, epochs=1)
     config = replace(config, machine=replace(config.machine, pack_models=12), seed=1)
     with tempfile.TemporaryDirectory() as folder:
-        session = train(Workspace(Path(folder)), panel, split_days(panel.days), config, quiet=True)
-    return [{"what": f"peak memory, {symbols} symbols in {len(session.packs)} packs of 12 networks",
+        session = train(Workspace(Path(folder)), panel, config, quiet=True)
+    return [{"what": f"peak memory, {symbols} symbols in {len(session.jobs)} jobs of 12 networks",
              "value": f"{peak_gb():.2f}", "unit": "GB"}]
 
 

@@ -53,7 +53,7 @@ def main() -> None:
             "prepare": [*command, "prepare", *data],
             "train": [*command, "train", *train],
             "validate": [*command, "validate"],
-            "export with refit": [*command, "export"],
+            "export": [*command, "export"],
             "status": [*command, "status"],
         }
         rows = []
@@ -65,7 +65,7 @@ def main() -> None:
                                  "peak_gb": "" if memory is None else f"{memory:.2f}"})
             print(f"{stage:20} {seconds:8.2f} s   {'' if memory is None else f'{memory:5.2f} GB'}", flush=True)
     whole = sum(float(row["seconds"]) for row in rows
-                if row["stage"] in ("prepare", "train", "validate", "export with refit"))
+                if row["stage"] in ("prepare", "train", "validate", "export"))
     print(f"{'the main job':20} {whole:8.2f} s")
     keep("end_to_end", rows)
 

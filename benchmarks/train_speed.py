@@ -6,7 +6,8 @@
     python benchmarks/train_speed.py --market 2600       # 102 × 3: seconds for all epochs, no early stop
 
 The loop is the source texts' recipe, as a competent engineer would write it: one `nn.TransformerEncoder` per model,
-prices resident on the device, batches of 32 windows, last-day labels, AdamW, compiled or not, whichever is faster. It
+features resident on the device, batches of 32 windows, last-day labels, AdamW, compiled or not, whichever is faster.
+Both forecast each stock's own five daily returns from random weights (task `return`, start `own`). It
 trains `--slice` models, the others would take as long. Time to quality: how long each needs on a synthetic market
 with a planted signal to bring the mean loss of the slice's models, on the full windows of the validation days, to
 where the loop ends (its best epoch, patience 3). Validating is not in the times, compiling is. Each part runs in a
@@ -27,15 +28,19 @@ import torch
 from machine import keep, peak_gb
 from torch import nn
 
-from vnq_colab.config import MachineConfig, RunConfig, StockformerConfig
-from vnq_colab.data.panel import Panel, build_panel, fit_scaler
-from vnq_colab.data.splits import Splits, split_days
+from vnq_colab.config import RunConfig
+from vnq_colab.data.labels import make_labels
+from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.models.stockformer import make_learner
+from vnq_colab.models.base import Job, TrainingData
+from vnq_colab.models.inputs import Inputs
+from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.models.windows import windows_at
+from vnq_colab.settings import HORIZON, LocalConfig, MachineConfig, NetworkConfig, Task
 from vnq_colab.training.process import keep_freed_memory
 
-SIGNAL = 0.5  # R² of the planted signal, strong enough that both learn it in a few epochs
+SIGNAL = 0.7  # rank correlation of the best forecast, so high that both learn it in a few epochs
 SPEED_SECONDS = 20.0  # of steps measured for labels per second, after the warm-up
 PATIENCE, MOST_EPOCHS = 3, 12
 
@@ -43,7 +48,7 @@ PATIENCE, MOST_EPOCHS = 3, 12
 class Reference(nn.Module):
     """One network as PyTorch's own modules write it: 60 days in, the next five days out."""
 
-    def __init__(self, config: StockformerConfig, n_features: int):
+    def __init__(self, config: NetworkConfig, n_features: int):
         super().__init__()
         self.embed = nn.Linear(n_features, config.width)
         self.position = nn.Parameter(0.02 * torch.randn(config.look_back, config.width))
@@ -51,7 +56,7 @@ class Reference(nn.Module):
                                            batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, config.n_layers, nn.LayerNorm(config.width),
                                              enable_nested_tensor=False)
-        self.readout = nn.Linear(config.width, config.horizon)
+        self.readout = nn.Linear(config.width, HORIZON)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[batch, time, features] -> [batch, horizon]`."""
@@ -62,21 +67,25 @@ class Market:
     """The same tensors for both: scaled features, labels, and the days to train and to validate on."""
 
     def __init__(self, options: argparse.Namespace):
-        self.config = RunConfig(n_members=options.members, model=StockformerConfig(),
+        self.config = RunConfig(n_members=options.members, families=("stockformer",), task=Task(target="return"),
+                                stockformer=LocalConfig(start="own"), model=NetworkConfig(),
                                 machine=MachineConfig(device=options.device, dtype=options.dtype, pack_models=10**6))
         self.panel: Panel = build_panel(synthetic_prices(options.symbols, options.days, signal=SIGNAL))
-        self.splits: Splits = split_days(self.panel.days)
+        splits: Splits = yearly_folds(self.panel.days)[-1]
         self.device = torch.device(options.device)
-        panel, look_back = self.panel, self.config.model.look_back
-        scaler = fit_scaler(panel, *map(np.datetime64, (self.splits.train.first, self.splits.train.last)))
-        labels, known = panel.labels()
-        self.scaled = torch.from_numpy(scaler.scale(panel.values, panel.present)).to(self.device)
+        panel, look_back, labels = self.panel, self.config.model.look_back, make_labels(self.panel, self.config.task)
+        train, valid = (part.mask(panel.days) for part in (splits.train, splits.valid))
+        self.data = TrainingData(panel, labels, train, valid, self.config.task)
+        inputs = Inputs.fit_own(panel, train)
+        self.scaled = torch.from_numpy(inputs.of(panel, np.arange(len(panel.symbols)))).to(self.device)
         self.present = torch.from_numpy(panel.present).to(self.device)
-        self.labels = torch.from_numpy(labels / scaler.target[:, None, None]).to(self.device)
-        full = known & (np.cumsum(panel.present, axis=1) >= look_back)
-        self.train_days, self.valid_days = (
-            [np.flatnonzero(row) for row in full & part.mask(panel.days)] for part in (self.splits.train,
-                                                                                      self.splits.valid))
+        self.labels = torch.from_numpy(labels.values / inputs.scaler.target[:, None, None]).to(self.device)
+        full = labels.known & (np.cumsum(panel.present, axis=1) >= look_back)
+        self.train_days, self.valid_days = ([np.flatnonzero(row) for row in full & part] for part in (train, valid))
+
+    def learner(self, config: RunConfig) -> LocalStack:
+        """All networks of all symbols in one stack."""
+        return LocalStack(Job("stockformer", 0, 0, self.panel.symbols), self.data, config)
 
     def windows(self, symbol: int, ends: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`[batch, time, features]` and `[batch, horizon]`."""
@@ -92,7 +101,7 @@ class Market:
             return float(nn.functional.huber_loss(network(x).float(), target))
 
 
-def flops_per_window(config: StockformerConfig, n_features: int, positions: int) -> float:
+def flops_per_window(config: NetworkConfig, n_features: int, positions: int) -> float:
     """Multiplications and additions of all products in one step on one window of which the last `positions` answer.
 
     Backward costs twice the forward, the first layer half of that: nobody asks for the gradient of prices.
@@ -100,7 +109,7 @@ def flops_per_window(config: StockformerConfig, n_features: int, positions: int)
     width, time_, share = config.width, config.look_back, positions / config.look_back
     inner = 2 * width * (width + 2 * config.feed_forward) + 4 * time_ * width  # mix, up, down, attention
     layers = config.n_layers * 6 * width * width + (config.n_layers - 1 + share) * inner
-    return time_ * (2 * 2 * n_features * width + 3 * (layers + share * 2 * width * config.horizon))
+    return time_ * (2 * 2 * n_features * width + 3 * (layers + share * 2 * width * HORIZON))
 
 
 def matmul_rate(device: torch.device, dtype: str) -> float:
@@ -200,16 +209,16 @@ def reference(market: Market, options: argparse.Namespace) -> dict:
 # -------------------------------------------------------------------------------------------------------- all at once
 def stack(market: Market, options: argparse.Namespace) -> dict:
     """Speed, and after how many seconds the slice's models have reached the loop's loss."""
-    learner = make_learner(market.panel, market.splits.train, market.splits.valid, endless(market.config))
+    learner = market.learner(endless(market.config))
     for _ in range(3):
         learner.step()
-    started, labels = now(market.device), 0
+    started, n_steps = now(market.device), 0
     while now(market.device) - started < SPEED_SECONDS:
-        labels += learner.step()["labels"]
-    rate = labels / (now(market.device) - started)
+        learner.step()
+        n_steps += 1
+    rate = n_steps * labels_per_step(learner) / (now(market.device) - started)
     peak = peak_of(market.device)
-    config = market.config
-    learner = make_learner(market.panel, market.splits.train, market.splits.valid, endless(config))
+    learner = market.learner(endless(market.config))
     slice_of = [(place % options.symbols, place // options.symbols) for place in range(options.slice)]
     best, seconds, found, curve = np.full(options.slice, np.inf), 0.0, None, []
     while found is None and learner.epoch < 60:
@@ -236,12 +245,11 @@ def stack(market: Market, options: argparse.Namespace) -> dict:
 def steps(market: Market, options: argparse.Namespace) -> dict:
     """Labels per second and FLOP per second of the median step, validation left out, beside the matmul rate."""
     config = replace(market.config, model=replace(market.config.model, dropout=options.dropout))
-    learner = make_learner(market.panel, market.splits.train, market.splits.valid, endless(config))
-    rates = []
+    learner, rates = market.learner(endless(config)), []
     for _ in range(24):
-        started = now(market.device)
-        labels = (measured := learner.step())["labels"]
-        rates.append(labels / (now(market.device) - started - measured.get("evaluation_seconds", 0.0)))
+        started, progress = now(market.device), learner.step()
+        seconds = now(market.device) - started - progress.measured.get("evaluation_seconds", 0.0)
+        rates.append(labels_per_step(learner) / seconds)
     model = config.model
     labelled = model.look_back - model.min_context + 1
     per_label = flops_per_window(model, market.scaled.shape[2], labelled) / labelled
@@ -252,6 +260,11 @@ def steps(market: Market, options: argparse.Namespace) -> dict:
             "peak_gb": round(peak_of(market.device), 2)}
 
 
+def labels_per_step(learner: LocalStack) -> float:
+    """Mean over an epoch, in which every model labels each of its training days once."""
+    return float(learner._train_days.sum()) * learner.config.n_members / max(learner._steps)
+
+
 def endless(config: RunConfig) -> RunConfig:
     """No model leaves before the end."""
     return replace(config, train=replace(config.train, patience=10**6, warmup_epochs=1))
@@ -259,8 +272,7 @@ def endless(config: RunConfig) -> RunConfig:
 
 def whole_market(market: Market) -> dict:
     """Seconds to train every model for all epochs, validation included; the first epoch is told apart as warm-up."""
-    learner = make_learner(market.panel, market.splits.train, market.splits.valid,
-                           replace(market.config, train=replace(market.config.train, patience=10**6)))
+    learner = market.learner(replace(market.config, train=replace(market.config.train, patience=10**6)))
     started, warm = now(market.device), None
     while not learner.finished:
         learner.step()
@@ -281,7 +293,7 @@ def in_own_process(part: str, options: argparse.Namespace) -> dict:
 
 def compare(options: argparse.Namespace) -> list[dict[str, str]]:
     """Runs both, prints the table."""
-    config, n_models = StockformerConfig(), options.symbols * options.members
+    config, n_models = NetworkConfig(), options.symbols * options.members
     loop = in_own_process("reference", options)
     options.goal = float(np.mean(loop["losses"]))
     ours = in_own_process("stack", options)

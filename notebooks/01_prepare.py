@@ -8,11 +8,11 @@
 # ---
 
 # %% [markdown]
-# # 1 · Prepare: from price files to training data (vnq_colab 0.1.0)
+# # 1 · Prepare: from price files to training data (vnq_colab 0.2.0)
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/01_prepare.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/01_prepare.ipynb)
 #
-# Reads your price files in whatever format they come, cleans them and says what it found, computes 50 features a day, proves that none of them knows the future, and splits the days into training, validation and test days.
+# Reads your price files in whatever format they come, cleans them and says what it found, computes 50 features a day, proves that none of them knows the future, and makes the folds: the years that are judged, each by models trained on the days before it.
 # What lies in `data/weekly_updates/` is merged into it. The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
 #
 # | | |
@@ -29,7 +29,7 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     from google.colab import drive
     os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
     wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
-    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
@@ -52,7 +52,9 @@ display(prepared.cleaning)
 vnq.plots.cleaning(prepared.cleaning)
 
 # %%
-vnq.plots.coverage(prepared.panel, prepared.splits)
+from IPython.display import display
+display(prepared.folds)
+vnq.plots.coverage(prepared.panel, prepared.folds)
 
 # %%
 import pandas as pd
@@ -81,3 +83,4 @@ vnq.review(prepared, vnq.read_all(ws, PRICES or None).prices)
 # | the download of a Drive link is refused | share the file with "anyone with the link", or copy it into `data/raw/` of this folder by hand |
 # | `the newest prices are … days before …` | bring newer files, or name the day in `AS_OF` |
 # | a symbol has too few days | nothing to do: it is named and left out of training |
+# | `too short to train and judge` | bring a longer history: one judged year needs about 570 trading days in all |

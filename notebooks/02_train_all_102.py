@@ -11,16 +11,17 @@
 # ---
 
 # %% [markdown]
-# # 2 · Train: three networks for each of 102 symbols (vnq_colab 0.1.0)
+# # 2 · Train: the order of the stocks of a day (vnq_colab 0.2.0)
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/02_train_all_102.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/02_train_all_102.ipynb)
 #
-# Trains all networks together and keeps a checkpoint every 20 minutes in your folder. If the machine goes away, notebook 3 goes on where it stopped, on any machine.
+# Trains three families of models: `trees` (gradient boosting) and `global` (one network of all stocks), which learn where a stock will stand among all stocks of its day, and `stockformer`, that network fine-tuned for each of the 102 symbols. Each judged year has models of its own, trained on the days before it; the final fit on all days is what you will use.
+# All of it is one list of jobs. A finished job is kept in your folder, the one at work every 20 minutes. If the machine goes away, notebook 3 goes on where it stopped, on any machine.
 #
 # | | |
 # |---|---|
 # | hardware | a GPU: A100, L4 or T4 (Runtime > Change runtime type); without one it takes longer |
-# | expected time | about four minutes on a CPU with two cores (measured, profile `cpu`); minutes on a GPU (estimated, not measured) |
+# | expected time | TODO-MEASURE on a CPU with two cores (profile `cpu`); TODO-MEASURE on a GPU |
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.
@@ -33,17 +34,17 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     from google.colab import drive
     os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
     wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
-    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
 # %% cellView="form"
 #@title What to train
+FAMILIES = ""  #@param {type: "string", placeholder: "for example global,trees; empty: stockformer, global and trees"}
+FOLDS = 0  #@param {type: "integer", placeholder: "3: judge the last three years; 0: as many as the data has, at most 8"}
 RECIPE = "default"  #@param ["default", "original", "original-cpu"]
-SYMBOLS = ""  #@param {type: "string", placeholder: "for example FPT,VCB,HPG; empty: all of the 102 that the data has"}
-PLAN_HOURS = None  #@param ["None", "12", "24"] {type: "raw"}
-RELEASE_GPU_WHEN_DONE = False  #@param {type: "boolean"}
-machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
+SYMBOLS = ""  #@param {type: "string", placeholder: "judged, for example FPT,VCB,HPG; empty: all of the 102 that the data has. Every stock is learnt from"}
+machine = vnq.describe_machine()
 machine
 
 # %%
@@ -51,17 +52,19 @@ prepared = vnq.load_prepared(ws)
 prepared
 
 # %%
-chosen = {"symbols": tuple(SYMBOLS.replace(" ", "").split(","))} if SYMBOLS else {}
-config = vnq.RunConfig.for_machine(machine, recipe=RECIPE, **chosen)
+config = vnq.RunConfig.for_machine(machine, recipe=RECIPE)
+config = config.with_setting("families", FAMILIES) if FAMILIES else config
+config = config.with_setting("folds", str(FOLDS)) if FOLDS else config
+config = config.with_setting("symbols", SYMBOLS) if SYMBOLS else config
 config.to_dict()
 
 # %%
-session = vnq.train(ws, prepared.panel, prepared.splits, config, hours=machine.hours_left,
-                    on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else None)
+session = vnq.train(ws, prepared.panel, config, hours=machine.hours_left)
+print("Done: now run 04_validate." if session.status == "finished" else "Not finished: 03_resume goes on with it.")
 session
 
 # %%
-session.ledger_table()
+session.jobs_table()
 
 # %%
 vnq.plots.learning_curves(session, note=session.note)
@@ -76,9 +79,10 @@ vnq.plots.learning_curves(session, note=session.note)
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `nothing is prepared yet` | run notebook 1 first |
 # | the machine went away, or the cell was stopped | run notebook 3; at most the minutes since the last checkpoint are lost |
-# | you have two machines | `vnq.train(..., part="1/2")` on one, `part="2/2"` on the other; notebooks 4 and 5 take both as one run |
-# | `paused`: the hours are used up | run notebook 3 on a new machine; with Pro+ a machine lives up to 24 hours, without it up to 12: say which in `PLAN_HOURS` |
+# | you have two machines | `vnq.train(..., part="1/2")` on one, `part="2/2"` on the other; each trains every second fold, whoever is last the final fit, and notebooks 4 and 5 take both as one run |
+# | `paused`: the hours are used up | run notebook 3 on a new machine; with Pro+ a machine lives up to 24 hours, without it up to 12: its `PLAN_HOURS` says which |
 # | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
 # | `does not fit … going on with …` | nothing to do: the pack was halved and goes on; when not even one symbol fits, the sentence says what to change |
 # | you want to stop | the Stop button, or Runtime > Interrupt: both save first, and `03_resume` goes on |
-# | compute units go on being used afterwards | tick `RELEASE_GPU_WHEN_DONE`: the machine is given back when training ends and everything is in Drive |
+# | compute units go on being used afterwards | `vnq.release_gpu()` in a new cell at the end gives the machine back, once everything is in Drive |
+# | `XGBoost is needed …` | `pip install xgboost`, which Colab has; or leave `trees` out of `FAMILIES` |

@@ -11,9 +11,9 @@
 # ---
 
 # %% [markdown]
-# # 3 · Resume: go on where training stopped (vnq_colab 0.1.0)
+# # 3 · Resume: go on where training stopped (vnq_colab 0.2.0)
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/03_resume.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/03_resume.ipynb)
 #
 # Finds the latest unfinished run and goes on with it: same config, same data, same state. It says how the last attempt ended, what that cost and what is left; with nothing left to do it says so.
 #
@@ -33,7 +33,7 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     from google.colab import drive
     os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
     wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
-    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
@@ -52,10 +52,11 @@ vnq.status(ws, RUN or None)
 # %%
 session = vnq.resume(ws, RUN or None, hours=machine.hours_left, take_over=TAKE_OVER,
                      on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else None)
+print("Done: now run 04_validate." if session.status == "finished" else "Not finished: run this notebook again.")
 session
 
 # %%
-session.ledger_table()
+session.jobs_table()
 
 # %%
 vnq.plots.learning_curves(session, note=session.note)
@@ -73,4 +74,5 @@ vnq.plots.learning_curves(session, note=session.note)
 # | `Watching for 10 min` | another machine trained this run. If it gives no sign of life in that time, this one goes on; if you know that it is gone, tick `TAKE_OVER` and run again |
 # | `is being trained by another` | stop that one first, or tick `TAKE_OVER`: the other notices at its next write, and stops |
 # | `Drive is … behind` | nothing to do: training goes on, and everything is on the machine's own disk until Drive takes it; keep the machine until the sentence is gone |
-# | a symbol failed | the ledger says why; the other symbols are not affected |
+# | a symbol failed | `session.ledger_table()` says why; the other symbols are not affected |
+# | `a run of the first version` | it cannot go on: run notebooks 1 and 2 again |

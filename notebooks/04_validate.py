@@ -8,16 +8,16 @@
 # ---
 
 # %% [markdown]
-# # 4 · Validate: which models deserve to be used (vnq_colab 0.1.0)
+# # 4 · Validate: is the order worth anything, and for which stocks (vnq_colab 0.2.0)
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/04_validate.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/04_validate.ipynb)
 #
-# Forecasts the test days, which no network has seen; compares with simple opponents; trades after costs under the rules of the exchange; and decides for every symbol. Most symbols of a real market are rejected: that is the honest answer, not an error.
+# Takes the forecasts of the judged years, each made by models trained before it; measures whether the order of the stocks of a day came as forecast, beside simple opponents; trades after costs under the rules of the exchange; and decides for every symbol. Nothing is trained here. A rejected symbol is an honest answer, not an error.
 #
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | a good minute for 102 symbols (measured on two cores); with `WALK_FORWARD` as many trainings more |
+# | expected time | TODO-MEASURE for 102 symbols (on two cores) |
 # | before | notebook 2 or 3 |
 #
 # Run all, as often as you like: what is done already is not done again.
@@ -28,7 +28,7 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     from google.colab import drive
     os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
     wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
-    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
@@ -36,20 +36,22 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 #@title What to judge, and how
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
 GATES = "honest"  #@param ["honest", "original"]
-WALK_FORWARD = 0  #@param {type: "integer", placeholder: "8: train anew before each of 8 stretches of days, and judge on all of them; 0: judge the test days"}
 session = vnq.latest_session(ws, RUN or None)
 session
 
 # %%
-machine = vnq.describe_machine()
-validation = vnq.validate(session, gates=GATES, walk_forward=WALK_FORWARD, hours=machine.hours_left)
+validation = vnq.validate(session, gates=GATES)
 validation
 
 # %%
-vnq.plots.symbol_accuracy(validation.scores, note=session.note)
+from IPython.display import Image, display
+display(validation.order)  # of each family: mean rank correlations of a day, close to close and open to open
+Image(filename=str(validation.report.with_name("rank_correlation.png")), width=620)
 
 # %%
-vnq.plots.equity(validation.result, validation.chance, note=session.note)
+from IPython.display import display
+display(vnq.plots.equity(validation.result, validation.chance, note=session.note))
+vnq.plots.symbol_accuracy(validation.scores, validation.family, note=session.note)
 
 # %%
 vnq.browse(validation, note=session.note)
@@ -75,7 +77,7 @@ HTML(f'<div><iframe srcdoc="{page}" width="100%" height="900" style="border: 0">
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
-# | `has no finished pack yet` | run notebook 3 until the first pack is done |
+# | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | no field to choose a symbol in | without ipywidgets the best symbol is shown; `vnq.browse(validation, "FPT")` begins with another |
 # | no symbol is accepted | no model beat its opponents with enough certainty; the reasons are in the table above |
 # | an accuracy above 65 % | too good to be true: such a symbol is not accepted until the leak checks pass |

@@ -8,16 +8,16 @@
 # ---
 
 # %% [markdown]
-# # 5 · Export: the files that predict every evening (vnq_colab 0.1.0)
+# # 5 · Export: the files that predict every evening (vnq_colab 0.2.0)
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.1.0/notebooks/05_export.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/05_export.ipynb)
 #
-# Trains every finished symbol once more on all days, for as many epochs as were best on held-out days; writes one file per symbol and a manifest; and makes the first table of forecasts.
+# Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; and makes the first ranking for tomorrow. Nothing is trained here.
 #
 # | | |
 # |---|---|
-# | hardware | a GPU is worth while for `REFIT`, which takes about as long as notebook 2; without `REFIT` any machine will do |
-# | expected time | half that of notebook 2 with `REFIT` (measured on two cores); seconds without |
+# | hardware | any machine; a GPU is of no use here |
+# | expected time | TODO-MEASURE (on two cores) |
 # | before | notebook 4, or every symbol is exported as `unjudged` |
 #
 # Run all, as often as you like: what is done already is not done again.
@@ -28,20 +28,19 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     from google.colab import drive
     os.path.isdir("/content/drive/MyDrive") or drive.mount("/content/drive")
     wheels = sorted(glob.glob("/content/drive/MyDrive/VN-Quant-Training/vnq_colab-*.whl"), key=os.path.getmtime)
-    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.1.0"] + wheels)[-1]}
+    # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
 # %% cellView="form"
 #@title What to export
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
-REFIT = True  #@param {type: "boolean"}
 SHOW_ALL = True  #@param {type: "boolean"}
-session, machine = vnq.latest_session(ws, RUN or None), vnq.describe_machine()
+session = vnq.latest_session(ws, RUN or None)
 session
 
 # %%
-bundle = vnq.export_bundle(session, refit=REFIT, hours=machine.hours_left)
+bundle = vnq.export_bundle(session)
 bundle
 
 # %%
@@ -65,7 +64,7 @@ vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) rem
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
-# | `the refit paused` | run this notebook again: the refit goes on where it stopped |
+# | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | every decision is `unjudged` | run notebook 4, then this one again |
-# | the table is empty | no symbol is accepted; tick `SHOW_ALL` to see the forecasts all the same |
+# | the table is empty | no symbol is accepted; tick `SHOW_ALL` to see the ranking all the same |
 # | the forecasts are needed on another machine | copy the folder `models/<run>` there, and run `python -m vnq_colab predict --data PRICES --models FOLDER` |

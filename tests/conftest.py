@@ -18,7 +18,7 @@ def prices():
     """Six synthetic stocks over 800 days, to the end of 2025; the last one listed after a while."""
     from vnq_colab.data.synthetic import synthetic_prices
 
-    return synthetic_prices(6, 800, seed=92, signal=0.2)
+    return synthetic_prices(6, 800, seed=92, signal=0.5)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def splits(folds):
     return folds[-1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config():
     """Tiny networks and trees of all families, three judged symbols, two members."""
     from vnq_colab.config import RunConfig

@@ -1,19 +1,13 @@
-"""Strategies stand beside each other on the same days, and the threshold is the one that earned most on validation."""
+"""Strategies stand beside each other on the same days, under the same rules and costs."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from tests.tiny import forecast_of
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import VN_RULES
-from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.accounts import (
-    STRATEGY_COLUMNS,
-    THRESHOLDS,
-    account_measures,
-    choose_threshold,
-    compare_strategies,
-)
+from vnq_colab.evaluation.accounts import STRATEGY_COLUMNS, account_measures, compare_strategies
 from vnq_colab.evaluation.backtest import backtest
 from vnq_colab.evaluation.significance import probabilistic_sharpe
 from vnq_colab.evaluation.strategies import Strategy
@@ -32,84 +26,36 @@ def forecast(prices):
         ahead = np.log(rows["close"].shift(-HORIZON) / rows["close"])
         rows, ahead = rows[rows["date"].isin(days)], ahead[rows["date"].isin(days)]
         mean = 0.3 * ahead.to_numpy() + random.normal(0, 0.02, len(rows))
-        parts.append(make_forecast("stockformer", symbol, pd.DatetimeIndex(rows["date"]),
-                                   np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1), np.full(len(rows), 0.05),
-                                   np.clip(0.5 + 3 * mean, 0.05, 0.95)))
+        parts.append(forecast_of(symbol, pd.DatetimeIndex(rows["date"]), mean,
+                                 p_up=np.clip(0.5 + 3 * mean, 0.05, 0.95)))
     return pd.concat(parts, ignore_index=True)
-
-
-def test_chosen_threshold_is_the_best_of_backtests_one_by_one(forecast, prices):
-    found = {}
-    for threshold in THRESHOLDS:
-        result = backtest(forecast, prices, strategy=Strategy(threshold=threshold), position=0.7)
-        found[threshold] = (-result.totals().loc["strategy", "return"], len(result.orders))
-    assert len(set(found.values())) > 4
-    assert choose_threshold(forecast, prices, position=0.7) == min(found, key=found.get)
-
-
-def test_chosen_threshold_of_a_falling_market_trades_least(prices):
-    days = pd.bdate_range("2024-01-01", periods=40)
-    close = 50_000 * 0.99 ** np.arange(40)
-    falling = pd.DataFrame({"symbol": "AAA", "date": days, "open": close, "high": close, "low": close, "close": close,
-                            "volume": 10_000})
-    daily = np.full((30, HORIZON), 0.001)
-
-    def chosen(p_up):
-        return choose_threshold(make_forecast("stockformer", "AAA", days[:30], daily, np.full(30, 0.05),
-                                              np.full(30, p_up)), falling)
-
-    assert chosen(0.57) == 0.58, "buys nothing from there on: of equals the first"
-    assert chosen(0.50) == 0.50 and chosen(0.9) is None, "all trade alike: the sign of the mean"
-
-
-def test_chosen_threshold_knows_nothing_of_later_days(forecast, prices):
-    last = forecast["date"].max()
-    days = np.sort(prices["date"].unique())
-    end = days[np.searchsorted(days, np.datetime64(last)) + HORIZON]
-    assert choose_threshold(forecast, prices[prices["date"] <= end]) == choose_threshold(forecast, prices)
 
 
 def test_strategies_are_those_of_backtests_one_by_one(forecast, prices):
     index = prices.groupby("date", as_index=False)["close"].mean()
-    found = compare_strategies(forecast, prices, threshold=0.52, index=index, capital=50_000_000)
+    found = compare_strategies(forecast, prices, index=index, capital=50_000_000)
     assert tuple(found.columns) == STRATEGY_COLUMNS
     assert list(found["strategy"]) == [
-        "long while mean > 0", "long while p_up > 0.52", "the 1 highest forecasts, one account",
-        "smaller where the forecast is wider", "buy and hold", "market index, without costs"]
-    plans = [Strategy(), Strategy(threshold=0.52), Strategy("top_k", k=1), Strategy("volatility")]
+        "long while mean > 0", "the 1 highest forecasts, one account", "smaller where the forecast is wider",
+        "buy and hold", "market index, without costs"]
+    plans = [Strategy(), Strategy("top_k", k=1), Strategy("volatility")]
     for place, strategy in enumerate(plans):
         capital = 250_000_000 if strategy.is_common else 50_000_000
         result = backtest(forecast, prices, VN_RULES, capital=capital, strategy=strategy, index=index)
         for name in ("return", "sharpe", "max_drawdown"):
             assert found[name][place] == result.totals().loc["strategy", name], (strategy, name)
         assert found["n_orders"][place] == len(result.orders)
-    for place, name in ((4, "buy_and_hold"), (5, "index")):
+    for place, name in ((3, "buy_and_hold"), (4, "index")):
         totals = result.totals().loc[name]
         assert found["return"][place] == pytest.approx(totals["return"], abs=1e-12), name
         assert found["max_drawdown"][place] == pytest.approx(totals["max_drawdown"], abs=1e-12)
-    assert found["n_orders"][4] == len(SYMBOLS) and found["deflated_sharpe"][4:].isna().all()
-    assert found.loc[5, ["turnover", "hit_rate", "profit_factor", "exposure", "n_orders"]].isna().all()
-    assert found["exposure"][4] > 0.9 > found["exposure"][0] > found["exposure"][3] > 0
+    assert found["n_orders"][3] == len(SYMBOLS) and found["deflated_sharpe"][3:].isna().all()
+    assert found.loc[4, ["turnover", "hit_rate", "profit_factor", "exposure", "n_orders"]].isna().all()
+    assert found["exposure"][3] > 0.9 > found["exposure"][0] > found["exposure"][2] > 0
 
 
-def test_strategies_without_a_threshold_or_an_index_leave_their_rows_out(forecast, prices):
+def test_strategies_without_an_index_leave_its_row_out(forecast, prices):
     assert len(compare_strategies(forecast, prices)) == 4
-
-
-def test_own_threshold_is_named_by_what_it_is(forecast, prices):
-    def named(threshold):
-        table = compare_strategies(forecast.assign(threshold=threshold), prices, threshold="own")
-        return table["strategy"][1]
-
-    assert named(0.55) == "long while p_up > 0.55"
-    assert named(np.nan) == "the same, chosen on validation days"
-    early = forecast["date"] < forecast["date"].median()
-    assert named(np.where(early, 0.55, np.nan)) == "long while p_up > its fold's threshold"
-
-
-def test_own_threshold_without_its_column_is_refused(forecast, prices):
-    with pytest.raises(ConfigError, match="no column 'threshold'"):
-        compare_strategies(forecast, prices, threshold="own")
 
 
 def test_trials_are_charged_for(forecast, prices):
@@ -124,8 +70,7 @@ def test_account_measures_by_hand():
     prices = pd.DataFrame({"symbol": "AAA", "date": days, "open": price, "high": price, "low": price, "close": price,
                            "volume": 10_000})
     wish = np.array([0.01, 0.01, 0.01, 0.01, 0.01, -0.01])  # bought on day 1, sold at the open of day 6
-    forecast = make_forecast("stockformer", "AAA", days[:6], np.repeat(wish[:, None] / 5, HORIZON, axis=1),
-                             np.full(6, 0.05), np.full(6, 0.5))
+    forecast = forecast_of("AAA", days[:6], wish)
     free = VN_RULES.__class__(fee=0, sale_tax=0, slippage=0)
     found = account_measures(backtest(forecast, prices, free, capital=10_000_000))
     assert found["return"] == pytest.approx(0.2) and found["n_orders"] == 2  # 1,000 shares

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from tests.tiny import forecast_of
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.backtest import Backtest, backtest
@@ -34,10 +35,8 @@ def wishes(prices, signs, family="stockformer"):
     """A Forecast from the first days of `prices`, one sign of `mean` a day."""
     parts = []
     for symbol, rows in prices.groupby("symbol"):
-        daily = np.repeat(np.asarray(signs, "float64")[:, None] * 0.001, HORIZON, axis=1)
-        flat = np.full(len(signs), 0.5)
         days = pd.DatetimeIndex(rows["date"][: len(signs)])
-        parts.append(make_forecast(family, symbol, days, daily, flat + 0.1, flat))
+        parts.append(forecast_of(symbol, days, 0.005 * np.asarray(signs, "float64"), 0.6, family=family))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -344,8 +343,8 @@ def random_market(seed, n_symbols=3, n_days=60):
         tables.append(table[random.random(n_days) < 0.95])
     prices = pd.concat(tables, ignore_index=True)
     days = pd.DatetimeIndex(np.unique(prices["date"]))[2:40]
-    forecast = pd.concat([make_forecast("stockformer", f"S{place}", days, random.normal(0, 0.01, (38, HORIZON)),
-                                        np.full(38, 0.05), np.full(38, 0.5)) for place in range(n_symbols)])
+    forecast = pd.concat([forecast_of(f"S{place}", days, random.normal(0, 0.01, (38, HORIZON)).sum(axis=1))
+                          for place in range(n_symbols)])
     return forecast, prices
 
 
@@ -565,10 +564,7 @@ def check_against_the_slow_engine(made, strategy, capital, position, traded_shar
     parts = []
     for name, series in means.items():
         known = [day for day, mean in enumerate(series) if mean is not None]
-        daily = np.array([[series[day] / 5] * 5 for day in known]).reshape(len(known), 5)
-        flat = np.full(len(known), 0.05)
-        part = make_forecast("stockformer", name, days[known], daily, flat, flat)
-        parts.append(part.assign(mean=[series[day] for day in known]))
+        parts.append(forecast_of(name, days[known], [series[day] for day in known], p_up=0.05))
     forecast = pd.concat([part for part in parts if len(part)] or parts)
     if forecast.empty or len(days) < 2 or forecast["date"].min() == days[-1]:
         return False
@@ -683,8 +679,7 @@ def test_the_future_changes_nothing_before_it(seed, cut):
 
 def test_always_up_is_buy_and_hold():
     forecast, prices = random_market(1)
-    daily = [f"mean_{day}" for day in range(1, 6)]
-    result = backtest(forecast.assign(mean=0.01, **dict.fromkeys(daily, 0.002)), prices)
+    result = backtest(forecast.assign(mean=0.01), prices)
     assert list(result.equity["strategy"]) == list(result.equity["buy_and_hold"])
     assert list(result.symbols["sharpe"]) == list(result.symbols["buy_and_hold_sharpe"])
 

@@ -36,7 +36,7 @@ def test_outside_of_a_notebook_the_best_symbol_is_a_picture(validation):
     names = list(validation.verdict.symbols)
     figure = browse(decided(validation, **{names[1]: "accept"}))
     assert isinstance(figure, Figure) and figure.get_suptitle().startswith(f"{names[1]}: closes")
-    mine = validation.scores[validation.scores["family"] == "stockformer"].set_index("symbol")["accuracy"]
+    mine = validation.scores[validation.scores["family"] == "ensemble"].set_index("symbol")["accuracy"]
     assert browse(decided(validation)).get_suptitle().startswith(mine.idxmax()), "of equal decisions the most accurate"
 
 
@@ -62,7 +62,7 @@ def test_choosing_a_symbol_shows_it_and_its_reasons(validation, in_a_kernel):
     first = bytes(image.value)
     assert first.startswith(b"\x89PNG") and f"<b>{names[0]}: " in text.value
     chooser.value = names[2]
-    assert bytes(image.value) == plots.png(plots.symbol(validation.forecast, validation.prices, names[2],
+    assert bytes(image.value) == plots.png(plots.symbol(validation.forecast, validation.prices, names[2], "ensemble",
                                                         note="SYNTHETIC")) != first
     assert f"<b>{names[2]}: {validation.verdict.symbols[names[2]]['decision']}</b>" in text.value
     assert "still open" in text.value and "<th>p_up [%]</th>" in text.value

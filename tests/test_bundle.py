@@ -9,15 +9,18 @@ import torch
 
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
 from vnq_colab.delivery.predict import tomorrow
-from vnq_colab.errors import DeliveryError
+from vnq_colab.errors import DeliveryError, SessionError
+from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.files import read_json, sha256_of, write_json
-from vnq_colab.training.forecasting import forecast
+from vnq_colab.layout import Workspace
+from vnq_colab.training.forecasting import calibrated, fold_scores
+from vnq_colab.training.session import Session
 
 
 @pytest.fixture(scope="module")
 def bundle(judged):
     _, _, session, _ = judged
-    return export_bundle(session, quiet=True)
+    return export_bundle(session)
 
 
 @pytest.fixture
@@ -35,33 +38,37 @@ def test_bundle_holds_every_finished_symbol_with_its_decision(bundle, judged):
 
 def test_decisions_are_those_of_the_verdict_that_was_given(judged):
     _, _, session, validation = judged
-    found = {symbol: part | {"decision": decision} for (symbol, part), decision in
-             zip(validation.verdict.symbols.items(), ("accept", "reject", "review"), strict=True)}
-    given = export_bundle(session, replace(validation.verdict, symbols=found), refit=False, quiet=True)
-    assert given.decisions == dict(zip(found, ("accept", "reject", "review"), strict=True))
-    assert given.accepted == (next(iter(found)),)
+    names = list(validation.verdict.symbols)
+    chosen = dict.fromkeys(names, "reject") | {names[0]: "accept", names[2]: "review"}
+    found = {symbol: part | {"decision": chosen[symbol]} for symbol, part in validation.verdict.symbols.items()}
+    given = export_bundle(session, replace(validation.verdict, symbols=found))
+    assert given.decisions == chosen and given.accepted == (names[0],)
     table, _ = tomorrow(given, judged[1].prices)
-    assert set(table["symbol"]) == set(given.accepted)
-    export_bundle(session, quiet=True)  # back to what the other tests read
+    assert set(table["symbol"]) == {names[0]}
+    export_bundle(session)  # back to what the other tests read
 
 
-def test_symbol_whose_refit_failed_ships_its_judged_networks(judged, monkeypatch):
-    from vnq_colab.delivery import bundle as module
-    from vnq_colab.training.session import Session
+def test_export_trains_nothing_and_gives_equal_bytes_each_time(bundle, judged, monkeypatch):
+    _, _, session, _ = judged
+    monkeypatch.setattr("vnq_colab.training.loop.Attempt.__init__", lambda *_, **__: pytest.fail("it trains"))
+    files = {path.name: path.read_bytes() for path in bundle.folder.glob("*.pt")}
+    again = export_bundle(session)
+    assert {path.name: path.read_bytes() for path in again.folder.glob("*.pt")} == files and len(files) == 10
 
-    _, prepared, session, _ = judged
-    again = Session.load(session.ws, f"{session.run_id}-refit")
-    again.ledger["SYN002"] = {"state": "failed", "reason": "gradient not finite"}
-    load = module.load_forecaster
-    monkeypatch.setattr(module, "train_again", lambda *_, **__: again)
-    monkeypatch.setattr(module, "load_forecaster", lambda part: load(part).select(("SYN001", "SYN003"))
-                        if part.is_refit else load(part))
-    shipped = export_bundle(session, quiet=True)
-    assert set(shipped.decisions) == {"SYN001", "SYN002", "SYN003"}
-    assert shipped.manifest["symbols"]["SYN002"]["trained_to"] == session.days["train"][1]
-    assert shipped.manifest["symbols"]["SYN001"]["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}"
-    monkeypatch.undo()
-    export_bundle(session, quiet=True)
+
+def test_run_without_a_verdict_is_exported_as_unjudged(judged, tmp_path):
+    ws, _, session, _ = judged
+    copy = Workspace(shutil.copytree(ws.root, tmp_path / "ws"))
+    shutil.rmtree(copy.report_folder(session.run_id))
+    assert set(export_bundle(Session.load(copy, session.run_id)).decisions.values()) == {"unjudged"}
+
+
+def test_unfinished_run_is_not_exported_and_says_what_to_do(judged, tmp_path):
+    ws, _, session, _ = judged
+    other = Session.load(Workspace(shutil.copytree(ws.root, tmp_path / "ws")), session.run_id)
+    other.jobs["trees_final"]["state"], other.status = "pending", "paused"
+    with pytest.raises(SessionError, match=r"is paused: 1 of \d+ jobs are not trained yet. Go on with resume first"):
+        export_bundle(other)
 
 
 def test_manifest_says_what_the_bundle_is(bundle, judged):
@@ -70,16 +77,19 @@ def test_manifest_says_what_the_bundle_is(bundle, judged):
     assert manifest["run_id"] == session.run_id and manifest["data_id"] == prepared.panel.data_id
     assert manifest["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}" and manifest["market_index"] is False
     assert tuple(manifest["feature_names"]) == prepared.panel.feature_names
-    assert manifest["horizon"] == 5 and manifest["config"] == session.config.to_dict()
+    assert manifest["task"]["horizon"] == 5 and manifest["config"] == session.config.to_dict()
     for name, fact in manifest["files"].items():
         assert fact["sha256"] == sha256_of(bundle.folder / name)
 
 
-def test_file_of_a_symbol_is_complete_by_itself(bundle):
-    state = torch.load(bundle.folder / "SYN001_stockformer_simple_best.pt", weights_only=True)
-    assert state["members"].shape[0] == 3 and state["members"].dtype == torch.float16
-    assert {"config", "feature_names", "scaler", "horizon", "data_id", "code_version"} <= set(state)
-    assert (bundle.folder / "SYN001_stockformer_simple_best.pt").stat().st_size < 2 * state["members"].numel() + 16_000
+def test_file_of_a_symbol_is_complete_by_itself(bundle, judged):
+    path = bundle.folder / "SYN001_stockformer_simple_best.pt"
+    state = torch.load(path, weights_only=True)
+    weights = bundle.forecasters["stockformer"].weights[0]
+    assert state["symbols"] == ["SYN001"] and torch.equal(state["weights"], weights[None])
+    assert weights.dtype == torch.float16 and path.stat().st_size < 2 * weights.numel() + 40_000
+    assert {"feature_names", "data_id", "code_version", "trained_to"} <= set(state)
+    assert load_bundle(bundle.folder).forecasters["stockformer"].digest() == bundle.forecasters["stockformer"].digest()
 
 
 def test_loaded_bundle_forecasts_like_the_exported_one(bundle, judged):
@@ -101,28 +111,29 @@ def test_latest_forecast_is_from_the_last_day(bundle, judged):
     assert set(latest["symbol"]) == set(bundle.decisions) and latest["decision"].notna().all()
 
 
-def test_without_refit_the_judged_networks_are_shipped(judged, tmp_path):
-    """What the bundle forecasts is what was judged: the float16 form of the same weights."""
-    ws, prepared, session, validation = judged
-    before = read_json(ws.models / "current.json") if (ws.models / "current.json").exists() else None
-    plain = export_bundle(session, refit=False, quiet=True)
-    test_days = prepared.panel.days[prepared.splits.test.mask(prepared.panel.days)]
-    ours = validation.forecast[validation.forecast["family"] == "stockformer"].reset_index(drop=True)
-    np.testing.assert_allclose(plain.predict(prepared.panel, test_days)["mean"], ours["mean"], atol=1e-7)
-    assert plain.manifest["trained_to"] == session.days["train"][1]
-    if before:
-        export_bundle(session, quiet=True)
+def test_every_family_and_the_ensemble_forecast_and_the_judged_one_is_named(bundle, judged):
+    _, prepared, _, _ = judged
+    table = bundle.predict(prepared.panel, prepared.panel.days[-3:])
+    assert set(table["family"]) == {"stockformer", "global", "trees", "ensemble"} and bundle.judged_family == "ensemble"
+    assert table.groupby("family")["symbol"].nunique().eq(8).all()
+    assert np.isfinite(table[["edge", "mean", "scale", "p_up"]]).all(axis=None)
 
 
-def test_judged_form_is_not_the_float32_session(judged):
+def test_calibration_of_the_bundle_is_that_of_all_validation_days(bundle, judged):
     _, prepared, session, _ = judged
-    from vnq_colab.training.forecasting import load_forecaster
+    _, found = calibrated(fold_scores(session, prepared.panel), prepared.panel, 5)
+    assert {family: Calibration.from_dict(stored) for family, stored in bundle.manifest["calibration"].items()} == {
+        family: Calibration.from_dict(json.loads(json.dumps(one.to_dict()))) for family, one in found.items()}
 
-    origins = prepared.splits.test.mask(prepared.panel.days)
-    exact = load_forecaster(session).predict(prepared.panel, origins)
-    shipped = forecast(session, panel=prepared.panel)
-    assert not np.array_equal(exact["mean"], shipped["mean"])
-    np.testing.assert_allclose(exact["mean"], shipped["mean"], atol=2e-3)
+
+def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
+    """A bundle of many symbols gives the same number for one, whoever else is asked for."""
+    _, prepared, _, _ = judged
+    day = prepared.panel.days[-1:]
+    whole = bundle.predict(prepared.panel, day).set_index(["family", "symbol"])["score"]
+    for family, forecaster in bundle.forecasters.items():
+        alone = forecaster.select(("SYN003",)).predict(prepared.panel, prepared.panel.days == day[0])
+        np.testing.assert_allclose(alone["score"], whole[family, "SYN003"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("damage, message", [
@@ -130,8 +141,10 @@ def test_judged_form_is_not_the_float32_session(judged):
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").unlink(), "in the manifest but not in the folder"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 99, "code_version": "9"}), "newer version"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 1}), "not a manifest"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 1, "run_id": "x", "files": {}}), "not a manifest"),
+    (lambda folder: write_json(folder / "manifest.json", {"format": 1}), "of the first version.* Train and export"),
+    (lambda folder: write_json(folder / "manifest.json", {"format": 2}), "not a manifest"),
+    (lambda folder: write_json(folder / "manifest.json", {"format": 2, "run_id": "x", "files": {}}), "not a manifest"),
+    (lambda folder: write_json(folder / "manifest.json", {}), "not a manifest"),
 ])
 def test_damaged_bundle_is_refused_in_words(copy, damage, message):
     damage(copy)
@@ -142,7 +155,8 @@ def test_damaged_bundle_is_refused_in_words(copy, damage, message):
 def test_bundle_of_other_features_names_the_difference(copy, judged):
     _, prepared, _, _ = judged
     changed = load_bundle(copy)
-    changed.forecaster = replace(changed.forecaster, feature_names=("return_7", *changed.forecaster.feature_names[1:]))
+    networks = changed.forecasters["stockformer"]
+    changed.forecasters["stockformer"] = replace(networks, feature_names=("return_7", *networks.feature_names[1:]))
     with pytest.raises(DeliveryError, match="trained on return_7, which this code does not compute"):
         changed.predict_latest(prepared.prices)
 
@@ -150,7 +164,7 @@ def test_bundle_of_other_features_names_the_difference(copy, judged):
 def test_verdict_of_another_run_is_refused(judged):
     _, _, session, validation = judged
     with pytest.raises(DeliveryError, match="Validate this run first"):
-        export_bundle(session, replace(validation.verdict, run_id="20200101T000000_stockformer_000000"))
+        export_bundle(session, replace(validation.verdict, run_id="20200101T000000_000000"))
 
 
 def test_stored_verdict_is_the_one_that_was_found(judged):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from vnq_colab.data.forecast import check_forecast, make_forecast
+from tests.tiny import forecast_of
+from vnq_colab.data.forecast import COLUMNS, SCORES, check_forecast
 from vnq_colab.errors import ConfigError, DataError
-from vnq_colab.evaluation.calibration import LEAST_SLOPE, Calibration
+from vnq_colab.evaluation.calibration import LEAST_EDGE, LEAST_SLOPE, Calibration
 from vnq_colab.evaluation.probability import interval_coverage
 
 N_SYMBOLS, N_DAYS = 30, 400
@@ -27,55 +28,57 @@ def five_day_noise(random, n_symbols, n_days, freedom=np.inf):
 
 
 def world(seed, *, n_symbols=N_SYMBOLS, n_days=N_DAYS, freedom=np.inf, signal=0.3, too_sure=1.0, stated=0.05):
-    """A forecast and its outcomes: actual = 0.05 (signal + noise), p_up with its logit too large by `too_sure`."""
+    """A forecast with `actual` = 0.05 (signal + noise), and p_up with its logit too large by `too_sure`."""
     random = np.random.default_rng(seed)
     days = pd.bdate_range("2023-01-02", periods=n_days)
     known = signal * five_day_noise(random, n_symbols, n_days)
     noise = np.sqrt(1 - signal**2) * five_day_noise(random, n_symbols, n_days, freedom)
-    tables, outcomes = [], []
+    tables = []
     for place in range(n_symbols):
         symbol, mean = f"S{place:02}", 0.05 * known[place]
         p_up = expit(too_sure * 1.702 * mean / (0.05 * np.sqrt(1 - signal**2)))  # 1.702: the logistic beside the normal
-        tables.append(make_forecast("stockformer", symbol, days, np.repeat(mean[:, None] / 5, 5, axis=1),
-                                    np.full(n_days, stated), p_up))
-        outcomes.append(pd.DataFrame({"symbol": symbol, "date": days, "actual": mean + 0.05 * noise[place]}))
-    return pd.concat(tables, ignore_index=True), pd.concat(outcomes, ignore_index=True)
+        tables.append(forecast_of(symbol, days, mean, stated, p_up).assign(actual=mean + 0.05 * noise[place]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def fit(rows, **choices):
+    return Calibration.fit("stockformer", rows, **choices)
+
+
+def scores_of(rows):
+    """What a family gives that has no expectation of its own."""
+    return rows[[*SCORES, "actual"]]
 
 
 @pytest.mark.parametrize("too_sure", [0.5, 1.0, 3.0])
 def test_fit_finds_the_temperature_that_was_planted(too_sure):
-    found = Calibration.fit(*world(1, n_days=2000, too_sure=too_sure, signal=0.5))
+    found = fit(world(1, n_days=2000, too_sure=too_sure, signal=0.5))
     assert found.slope * too_sure == pytest.approx(1, abs=0.1)
-    assert found.intercept == 0 and found.notes == ()
+    assert found.notes == ()
 
 
 def test_fit_equals_a_second_implementation_of_platts_regression():
     optimize = pytest.importorskip("scipy.optimize")
-    forecast, outcomes = world(2, too_sure=2.0)
-    for intercept in (False, True):
-        found = Calibration.fit(forecast, outcomes, intercept=intercept)
-        rows = forecast.merge(outcomes)
-        x, up = logit(rows["p_up"]), rows["actual"] > 0
-        n_up, n_down = (found.n_windows * share for share in (up.mean(), 1 - up.mean()))
-        target = np.where(up, (n_up + 1) / (n_up + 2), 1 / (n_down + 2))
+    rows = world(2, too_sure=2.0)
+    found = fit(rows)
+    x, up = logit(rows["p_up"]), rows["actual"] > 0
+    n_up, n_down = (found.n_windows * share for share in (up.mean(), 1 - up.mean()))
+    target = np.where(up, (n_up + 1) / (n_up + 2), 1 / (n_down + 2))
 
-        def loss(line, x=x, target=target, intercept=intercept):
-            p = expit(line[0] * x + (line[1] if intercept else 0))
-            return -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
+    def loss(slope):
+        p = expit(slope * x)
+        return -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
 
-        best = optimize.minimize(loss, [1.0, 0.0], tol=1e-12).x
-        assert found.slope == pytest.approx(best[0], abs=1e-4)
-        assert found.intercept == (pytest.approx(best[1], abs=1e-4) if intercept else 0)
+    assert found.slope == pytest.approx(optimize.minimize_scalar(loss, tol=1e-12).x, abs=1e-4)
 
 
 def covered_later(seed, coverage, **kind):
     """Share of the outcomes of the second half inside the intervals of a calibration on the first, a purge between."""
-    forecast, outcomes = world(seed, **kind)
-    days = forecast["date"].unique()
+    rows = world(seed, **kind)
+    days = rows["date"].unique()
     half = len(days) // 2
-    found = Calibration.fit(forecast[forecast["date"] < days[half - 5]], outcomes, coverage=coverage)
-    table = found.apply(forecast[forecast["date"] >= days[half]]).merge(outcomes, on=["symbol", "date"])
-    return interval_coverage(table, coverage).loc[0, "covered"]
+    found = fit(rows[rows["date"] < days[half - 5]], coverage=coverage)
+    return interval_coverage(found.apply(rows[rows["date"] >= days[half]]), coverage).loc[0, "covered"]
 
 
 @pytest.mark.parametrize("freedom", [np.inf, 5, 3])
@@ -97,9 +100,9 @@ def test_intervals_of_few_windows_of_one_symbol_hold_at_least_their_coverage():
 
 def test_quantile_of_one_symbol_equals_the_hand_computed_rank():
     days = pd.bdate_range("2024-01-01", periods=200)
-    forecast = make_forecast("stockformer", "AAA", days, np.zeros((200, 5)), np.full(200, 0.5), np.full(200, 0.5))
-    actual = np.random.default_rng(0).permutation(np.arange(1, 201)) / 100
-    found = Calibration.fit(forecast, pd.DataFrame({"symbol": "AAA", "date": days, "actual": actual}))
+    forecast = forecast_of("AAA", days, 0.0, 0.5).assign(
+        actual=np.random.default_rng(0).permutation(np.arange(1, 201)) / 100)
+    found = fit(forecast)
     # 40 independent windows: level 0.9 × 41 / 40 = 0.9225; place 0.9225 × 199 = 183.6, so the 185th of |actual| / 0.5
     assert found.quantile == pytest.approx(1.85 / 0.5)
     assert found.apply(forecast)["high"].to_numpy() == pytest.approx(1.85)
@@ -107,125 +110,138 @@ def test_quantile_of_one_symbol_equals_the_hand_computed_rank():
 
 
 def test_intervals_of_too_few_days_are_not_known():
-    forecast, outcomes = world(4, n_symbols=1, n_days=40)  # 8 windows do not reach into a tail of 10 %
-    found = Calibration.fit(forecast, outcomes)
-    assert found.quantile is None and found.apply(forecast)[["low", "high"]].isna().all(axis=None)
+    rows = world(4, n_symbols=1, n_days=40)  # 8 windows do not reach into a tail of 10 %
+    found = fit(rows)
+    assert found.quantile is None and found.apply(rows)[["low", "high"]].isna().all(axis=None)
     assert any("Intervals of 90% are not known" in note for note in found.notes)
-    assert Calibration.fit(forecast, outcomes, coverage=0.5).quantile is not None
-
-
-def test_symbols_get_numbers_of_their_own_only_with_enough_windows():
-    forecast, outcomes = world(5, n_symbols=3, n_days=700)
-    wide = outcomes["symbol"] == "S01"
-    outcomes.loc[wide, "actual"] *= 2
-    short = forecast[(forecast["symbol"] != "S02") | (forecast["date"] >= forecast["date"].unique()[300])]
-    found = Calibration.fit(short, outcomes)
-    assert set(found.own) == {"S00", "S01"}
-    assert found.own["S01"]["quantile"] > 1.7 * found.own["S00"]["quantile"]
-    applied = found.apply(forecast)
-    half = ((applied["high"] - applied["low"]) / 2 / applied["scale"]).groupby(applied["symbol"]).first()
-    assert half["S02"] == pytest.approx(found.quantile) and half["S01"] == pytest.approx(found.own["S01"]["quantile"])
-
-
-def test_a_symbol_whose_own_p_up_says_nothing_takes_the_slope_of_all():
-    forecast, outcomes = world(5, n_symbols=6, n_days=700, signal=0.5)
-    forecast.loc[forecast["symbol"] == "S03", "p_up"] = 0.5
-    found = Calibration.fit(forecast, outcomes)
-    assert set(found.own) == set(forecast["symbol"]) and found.own["S03"]["slope"] == found.slope
-    assert found.own["S02"]["slope"] not in (found.slope, 1.0)
+    assert fit(rows, coverage=0.5).quantile is not None
 
 
 def test_a_longer_overlap_is_not_counted_as_more_windows():
-    forecast, outcomes = world(6, n_symbols=10)
-    windows = Calibration.fit(forecast, outcomes).n_windows
+    rows = world(6, n_symbols=10)
+    windows = fit(rows).n_windows
     assert N_DAYS / 5 <= windows <= 10 * N_DAYS / 5
-    copies = [table.assign(symbol=table["symbol"] + mark) for mark in "abc" for table in (forecast,)]
-    same = pd.concat([outcomes.assign(symbol=outcomes["symbol"] + mark) for mark in "abc"])
-    assert Calibration.fit(pd.concat(copies), same).n_windows == pytest.approx(windows)
+    copies = [rows.assign(symbol=rows["symbol"] + mark) for mark in "abc"]
+    assert fit(pd.concat(copies, ignore_index=True)).n_windows == pytest.approx(windows)
 
 
 @given(st.floats(0.05, 5), st.floats(0, 1), st.floats(0, 1))
-def test_apply_keeps_the_order_and_without_an_intercept_the_side(slope, one, other):
-    calibration = Calibration("stockformer", 0.9, slope, 0.0, 1.6, 50.0, "2023-01-02", "2023-12-29", {}, ())
+def test_apply_keeps_the_order_and_the_side(slope, one, other):
+    calibration = Calibration("stockformer", 0.01, 0.05, {}, 0.9, slope, 1.6, 50.0, "2023-01-02", "2023-12-29", ())
     days = pd.bdate_range("2024-01-01", periods=2)
     low, high = sorted((one, other))
-    forecast = make_forecast("stockformer", "AAA", days, np.zeros((2, 5)), np.full(2, 0.05), np.array([low, high]))
+    forecast = forecast_of("AAA", days, 0.0, p_up=[low, high])
     p_low, p_high = calibration.apply(forecast)["p_up"]
     assert 0 <= p_low <= p_high <= 1
     for raw, made in ((low, p_low), (high, p_high)):
         assert abs(raw - 0.5) < 1e-12 or (made > 0.5) == (raw > 0.5)
 
 
-def test_apply_with_an_intercept_says_where_the_side_changes():
-    forecast, outcomes = world(7)
-    outcomes["actual"] += 0.01  # a rising market
-    found = Calibration.fit(forecast, outcomes, intercept=True)
-    assert found.intercept > 0 and found.neutral() < 0.5
-    assert f"A raw p_up of {found.neutral():.3f} becomes 0.5" in found.notes[0]
-    there = forecast.head(1).assign(p_up=found.neutral())
-    assert found.apply(there)["p_up"].iloc[0] == pytest.approx(0.5)
-    assert Calibration.fit(forecast, outcomes).neutral() == 0.5
-
-
-def test_a_p_up_that_points_the_wrong_way_is_drawn_to_one_half_and_said_so():
-    forecast, outcomes = world(8)
-    found = Calibration.fit(forecast.assign(p_up=1 - forecast["p_up"]), outcomes)
-    assert found.slope == LEAST_SLOPE and "said nothing about the direction" in found.notes[0]
-    assert found.apply(forecast)["p_up"].between(0.45, 0.55).all()
+def test_a_p_up_that_points_the_wrong_way_is_shrunk_to_one_half_and_said_so():
+    rows = world(8)
+    found = fit(rows.assign(p_up=1 - rows["p_up"]))
+    assert found.slope == LEAST_SLOPE and "says nothing about the direction" in found.notes[0]
+    assert found.apply(rows)["p_up"].between(0.45, 0.55).all()
 
 
 @pytest.mark.parametrize("actual, words", [(0.01, "prices only rose"), (-0.01, "prices only fell"),
                                            (0.0, "prices never moved")])
 def test_validation_days_of_one_direction_leave_p_up_as_it_is(actual, words):
-    forecast, outcomes = world(9, n_days=60)
-    found = Calibration.fit(forecast, outcomes.assign(actual=actual))
+    rows = world(9, n_days=60).assign(actual=actual)
+    found = fit(rows)
     assert words in found.notes[0]
-    pd.testing.assert_series_equal(found.apply(forecast)["p_up"], forecast["p_up"], check_exact=True)
+    pd.testing.assert_series_equal(found.apply(rows)["p_up"], rows["p_up"], check_exact=True)
 
 
 def test_too_few_windows_or_a_constant_p_up_leave_p_up_as_it_is():
-    few, constant = world(10, n_symbols=1, n_days=100), world(10)
-    found = Calibration.fit(*few)
+    found = fit(world(10, n_symbols=1, n_days=100))
     assert "hold 20 independent windows, 30 are needed" in found.notes[0] and found.slope == 1
-    found = Calibration.fit(constant[0].assign(p_up=0.6), constant[1])
+    found = fit(world(10).assign(p_up=0.6))
     assert found.notes == ("p_up stays as it is: it is always 0.600.",) and found.quantile is not None
 
 
 def test_probabilities_of_0_and_1_can_be_fitted_and_applied():
-    forecast, outcomes = world(11)
-    sure = forecast.assign(p_up=(forecast["mean"] > 0).astype("float64"))
-    found = Calibration.fit(sure, outcomes)
+    sure = world(11)
+    sure["p_up"] = (sure["mean"] > 0).astype("float64")
+    found = fit(sure)
     assert 0 < found.slope < 0.5 and found.apply(sure)["p_up"].between(0.3, 0.7).all()
 
 
 def test_apply_gives_a_forecast_that_passes_its_door():
-    forecast, outcomes = world(12, too_sure=2.0)
-    made = check_forecast(Calibration.fit(forecast, outcomes).apply(forecast))
-    assert list(made.columns) == [*forecast.columns, "low", "high"]
-    assert (made["low"] < made["mean"]).all() and (made["mean"] < made["high"]).all()
-    assert "low" not in forecast.columns
+    rows = world(12, too_sure=2.0)
+    for table in (rows, scores_of(rows)):
+        made = check_forecast(fit(table).apply(table))
+        assert set(made.columns) == {*COLUMNS, "actual", "low", "high"}
+        assert (made["low"] < made["mean"]).all() and (made["mean"] < made["high"]).all()
+        assert "low" not in table.columns
+
+
+def test_edge_is_the_slope_of_the_outcome_on_the_score_standardised_within_the_day():
+    """Three days of three stocks by hand: z = -√1.5, 0, √1.5 on each, whatever the scores' spread and level."""
+    days, relative = pd.bdate_range("2024-01-01", periods=3), np.array([[-0.01, 0.0, 0.01], [-0.03, 0.01, 0.02],
+                                                                        [0.01, 0.0, -0.01]])
+    rows = pd.concat([forecast_of(symbol, days, 0.0).drop(columns=["edge", "mean", "scale", "p_up"]).assign(
+        score=[place, 10 + 5 * place, 0.1 * place], actual=relative[:, place] + [0.02, -0.05, 0.0])
+        for place, symbol in enumerate(("AAA", "BBB", "CCC"))])
+    found = fit(rows)
+    assert found.edge == pytest.approx(np.sqrt(1.5) * (0.02 + 0.05 - 0.02) / (3 * 2 * 1.5))
+    made = found.apply(rows)
+    z = np.repeat([-np.sqrt(1.5), 0, np.sqrt(1.5)], 3)
+    assert made["edge"].to_numpy() == pytest.approx(found.edge * z) == made["mean"].to_numpy()
+    left = rows["actual"].to_numpy() - found.edge * z
+    assert found.scale == pytest.approx(np.sqrt((left**2).mean())) == made["scale"].iloc[0] and found.scales == {}
+
+
+def test_family_without_an_expectation_gets_mean_scale_and_p_up_from_its_score():
+    rows = world(5, n_symbols=20, n_days=1000)
+    rows.loc[rows["symbol"] == "S01", "actual"] *= 2
+    found = fit(scores_of(rows))
+    made = found.apply(scores_of(rows))
+    assert found.edge == pytest.approx(0.05 * 0.3 * np.sqrt(0.72), rel=0.15)  # the market's part is no order
+    np.testing.assert_array_equal(made["mean"], made["edge"])
+    spread = rows["actual"].std()
+    assert found.scales["S01"] > 1.6 * found.scales["S00"] and found.scale == pytest.approx(spread, rel=0.1)
+    assert made.groupby("symbol")["scale"].first().to_dict() == found.scales
+    assert np.corrcoef(made["p_up"], made["mean"])[0, 1] > 0.9
+
+
+def test_expectation_of_its_own_is_kept():
+    rows = world(5, n_symbols=4)
+    pd.testing.assert_frame_equal(fit(rows).apply(rows)[["mean", "scale"]], rows[["mean", "scale"]])
+
+
+def test_order_without_skill_keeps_its_order_and_next_to_no_edge():
+    rows = world(16)
+    found = fit(scores_of(rows).assign(score=-rows["score"]))
+    assert found.edge == LEAST_EDGE and "its edge is taken as 0" in " ".join(found.notes)
+
+
+def test_day_on_which_all_scores_are_equal_has_no_edge():
+    rows = scores_of(world(15, n_symbols=3))
+    first = rows["date"] == rows["date"].min()
+    made = fit(rows).apply(rows.assign(score=rows["score"].where(~first, 0.25)))
+    assert (made.loc[first, "edge"] == 0).all() and (made.loc[~first, "edge"] != 0).all()
 
 
 def test_calibration_is_exact_to_and_from_json():
-    found = Calibration.fit(*world(13, n_symbols=2, n_days=600, too_sure=2.0))
-    assert found.own and Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    found = fit(world(13, n_symbols=2, n_days=600, too_sure=2.0))
+    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert set(found.scales) == {"S00", "S01"}
     with pytest.raises(ConfigError, match="keys slop, slope are unknown or missing"):
-        Calibration.from_dict({"slop" if key == "slope" else key: value for key, value in found.to_dict().items()})
+        Calibration.from_dict({"slop" if key == "slope" else key: part for key, part in found.to_dict().items()})
 
 
 def test_calibration_says_what_it_does_in_a_few_lines():
-    text = repr(Calibration.fit(*world(4, n_symbols=1, n_days=40)))
-    assert text.startswith("Calibration of stockformer on 2023-01-02 to 2023-02-24, 8 independent windows: logit of "
-                           "p_up × 1.00 +0.00, intervals of 90% unknown\n  p_up stays as it is")
+    text = repr(fit(world(4, n_symbols=1, n_days=40)))
+    assert text.startswith("Calibration of stockformer on 2023-01-02 to 2023-02-24, 8 independent windows: edge 0.00% "
+                           "a standard deviation, logit of p_up × 1.00, intervals of 90% unknown\n  p_up stays as it")
 
 
 def test_calibration_refuses_what_it_cannot_serve():
-    forecast, outcomes = world(14, n_days=60)
-    with pytest.raises(DataError, match="2 families .*Calibrate one at a time"):
-        Calibration.fit(pd.concat([forecast, forecast.assign(family="zero")]), outcomes)
+    rows = world(14, n_days=60)
     with pytest.raises(DataError, match="rows of zero, but this is the calibration of stockformer"):
-        Calibration.fit(forecast, outcomes).apply(forecast.assign(family="zero"))
-    with pytest.raises(DataError, match="no day from 2023-01-02"):
-        Calibration.fit(forecast, outcomes.assign(date=outcomes["date"] + pd.Timedelta(days=1000)))
+        fit(rows).apply(rows.assign(family="zero"))
+    with pytest.raises(DataError, match="stockformer: no validation day has an outcome"):
+        fit(rows.iloc[:0])
     with pytest.raises(ConfigError, match="coverage = 1.5"):
-        Calibration.fit(forecast, outcomes, coverage=1.5)
+        fit(rows, coverage=1.5)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from tests.tiny import forecast_of
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import MarketRules
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError
@@ -12,15 +13,13 @@ from vnq_colab.evaluation.backtest import Trial, backtest
 from vnq_colab.evaluation.chance import _Rotations, _Spells, random_band
 from vnq_colab.evaluation.strategies import Strategy
 
-PRICES = synthetic_prices(5, 160, seed=3)
+PRICES = synthetic_prices(5, 160, seed=3, signal=0.0)
 FREE = MarketRules(fee=0, sale_tax=0, slippage=0)
 
 
-def forecast_of(means, days, symbols):
+def forecasts_of(means, days, symbols):
     """A forecast from `means [days, symbols]`."""
-    flat = np.full(len(days), 0.05)
-    return pd.concat([make_forecast("stockformer", symbol, days, np.repeat(means[:, [place]] / 5, HORIZON, axis=1),
-                                    flat, flat).assign(mean=means[:, place]) for place, symbol in enumerate(symbols)])
+    return pd.concat([forecast_of(symbol, days, means[:, place]) for place, symbol in enumerate(symbols)])
 
 
 def traded(kind="coin", **arguments):
@@ -30,7 +29,7 @@ def traded(kind="coin", **arguments):
     means = np.random.default_rng(1).normal(0, 0.02, (len(days), 5))
     if kind == "seer":
         means = np.log(table.shift(-4) / table.shift(-1)).loc[days].to_numpy()
-    return backtest(forecast_of(means, days, list(table.columns)), PRICES, arguments.pop("rules", FREE), **arguments)
+    return backtest(forecasts_of(means, days, list(table.columns)), PRICES, arguments.pop("rules", FREE), **arguments)
 
 
 def spells_of(wish):
@@ -111,7 +110,7 @@ def test_each_random_strategy_equals_a_backtest_of_the_same_wishes():
     chance = random_band(result, n_strategies=60, seed=2)
     weight, _ = _Spells(result.trial, 2, 60).take(slice(55, 56))
     names = list(result.symbols["symbol"])
-    again = backtest(forecast_of(np.where(weight[:, 0] > 0, 0.01, -0.01), result.equity.index, names), PRICES, rules,
+    again = backtest(forecasts_of(np.where(weight[:, 0] > 0, 0.01, -0.01), result.equity.index, names), PRICES, rules,
                      capital=2e7, position=0.7, traded_share=0.3)
     value = again.equity["strategy"][result.equity.index[-1]]
     assert chance.returns[55] == pytest.approx(value / 2e7 - 1, abs=1e-12)
@@ -128,7 +127,7 @@ def test_a_seer_beats_the_random_strategies_and_a_coin_does_not():
 def test_who_never_trades_beats_nobody():
     days = pd.DatetimeIndex(np.unique(PRICES["date"]))[80:100]
     names = sorted(PRICES["symbol"].unique())
-    chance = random_band(backtest(forecast_of(np.zeros((20, 5)), days, names), PRICES), n_strategies=20)
+    chance = random_band(backtest(forecasts_of(np.zeros((20, 5)), days, names), PRICES), n_strategies=20)
     assert chance.beaten == 0 and (chance.returns == 0).all() and (chance.symbols["beaten"] == 0).all()
 
 
@@ -138,7 +137,7 @@ def test_the_seed_decides_and_one_symbol_alone_is_drawn_as_in_company():
     assert one.returns.tolist() == same.returns.tolist() != other.returns.tolist()
     table = PRICES.pivot(index="date", columns="symbol", values="close")
     symbol, means = table.columns[2], np.random.default_rng(1).normal(0, 0.02, (70, 5))
-    alone = backtest(forecast_of(means[:, [2]], table.index[80:150], [symbol]), PRICES, FREE)
+    alone = backtest(forecasts_of(means[:, [2]], table.index[80:150], [symbol]), PRICES, FREE)
     found = random_band(alone, n_strategies=60, seed=1).symbols.iloc[0]
     assert found.to_dict() == one.symbols.iloc[2].to_dict()
 

@@ -11,8 +11,8 @@ def state(value):
     return {"weights": torch.full((100,), float(value)), "epoch": value}
 
 
-def facts(pack=0):
-    return {"pack": pack, "epoch": 1, "step": 2}
+def facts(job="trees_fold1"):
+    return {"job": job, "symbols": ["FPT"]}
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def store(tmp_path):
     return CheckpointStore(Workspace(tmp_path), "run")
 
 
-def save(store, value, pack=0):
-    store.save(state(value), facts(pack))
+def save(store, value, job="trees_fold1"):
+    store.save(state(value), facts(job))
     store.wait()
     return store.written()
 
@@ -31,7 +31,7 @@ def test_slots_are_written_in_turn_and_the_newest_is_loaded(store):
         manifest = save(store, value)
     assert manifest["sequence"] == 3 and manifest["slot"] == "slot_a"
     assert sorted(payload_sequence(store.folder / name) for name in ("slot_a", "slot_b")) == [2, 3]
-    loaded, told = store.load_latest({"pack": 0})
+    loaded, told = store.load_latest(facts())
     assert loaded["epoch"] == 3 and not told
     assert read_json(store.folder / "manifest_a.json")["sequence"] == 3
 
@@ -44,32 +44,43 @@ def test_damaged_newest_slot_gives_way_to_the_other_and_says_so(store, damage):
     save(store, 2)
     path = store.folder / "slot_b"
     path.write_bytes(damage(path.read_bytes()))
-    loaded, told = store.load_latest({"pack": 0})
+    loaded, told = store.load_latest(facts())
     assert loaded["epoch"] == 1
     assert "slot_b" in told[0] and "slot_a is used instead" in told[1]
 
 
-def test_checkpoint_of_another_pack_is_not_used(store):
-    save(store, 1, pack=0)
-    assert store.load_latest({"pack": 1})[0] is None
+def test_checkpoint_of_another_job_or_of_other_symbols_is_not_used(store):
+    save(store, 1)
+    assert store.load_latest(facts("trees_fold2"))[0] is None
+    assert store.load_latest(facts() | {"symbols": ["FPT", "HPG"]})[0] is None
 
 
-def test_nothing_saved_is_the_start_of_the_pack(store):
-    assert store.load_latest({"pack": 0}) == (None, [])
+def test_nothing_saved_is_the_start_of_the_job(store):
+    assert store.load_latest(facts()) == (None, [])
 
 
 def test_equal_states_give_equal_bytes(tmp_path):
     first, second = (CheckpointStore(Workspace(tmp_path / name), "run") for name in "ab")
-    first.save_pack(3, state(1))
-    second.save_pack(3, state(1))
-    assert (first.folder / "done/pack_03").read_bytes() == (second.folder / "done/pack_03").read_bytes()
+    first.save_done("trees_fold1", state(1))
+    second.save_done("trees_fold1", state(1))
+    assert (first.folder / "done/trees_fold1").read_bytes() == (second.folder / "done/trees_fold1").read_bytes()
 
 
-def test_finished_pack_that_was_changed_is_refused(store):
-    store.save_pack(0, state(1))
-    path = store.folder / store.pack_name(0)
+def test_finished_job_that_was_changed_is_refused(store):
+    path = store.save_done("trees_fold1", state(1))
+    assert store.is_usable("trees_fold1")
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="does not match its own sha256"):
-        store.load_pack(store.pack_name(0))
+    assert store.has_done("trees_fold1") and not store.is_usable("trees_fold1")
+    with pytest.raises(CheckpointError, match="does not match its own sha256.* Delete it, and resume trains this job"):
+        store.load_done("trees_fold1")
+
+
+def test_finished_job_of_a_sibling_is_read_where_it_lies(store, tmp_path):
+    other = CheckpointStore(Workspace(tmp_path), "other")
+    other.save_done("trees_fold2", state(2))
+    assert not store.has_done("trees_fold2")
+    store.read_from(("other",))
+    assert store.is_usable("trees_fold2") and store.load_done("trees_fold2")["epoch"] == 2
+    assert not (store.folder / "done").exists() and not store.is_only_local("trees_fold2")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,7 +46,9 @@ def test_run_leaves_report_verdict_and_bundle(root):
     run_id = read_json(ws / "models" / "current.json")["run_id"]
     for path in (f"reports/{run_id}/report.html", f"reports/{run_id}/verdict.json", f"models/{run_id}/manifest.json"):
         assert (ws / path).exists()
-    assert len(list((ws / "models" / run_id).glob("*_stockformer_simple_best.pt"))) == 3
+    names = {path.name for path in (ws / "models" / run_id).iterdir()}
+    assert {"global.pt", "trees.pt"} < names
+    assert sum(name.endswith("_stockformer_simple_best.pt") for name in names) == 6
     prepared = ws / "data" / "prepared" / read_json(ws / "data" / "prepared" / "current.json")["data_id"]
     assert read_json(prepared / PROOF)["passed"] and (prepared / "coverage.png").exists()
 
@@ -64,15 +67,33 @@ def test_every_part_can_be_run_alone_and_again(root, capsys):
     ws = ("--root", root / "ws")
     assert run(capsys, "prepare", "--data", root / "prices.csv", *ws)[0] == 0
     for words in (["train", "--profile", "smoke"], ["resume"], ["validate"], ["export"], ["status"]):
-        code, out, _ = run(capsys, *words, *ws)
+        code, out, err = run(capsys, *words, *ws)
         assert code == 0 and out.strip(), words
-    assert len(list((root / "ws" / "checkpoints").iterdir())) == 2  # the run and its refit: nothing was trained twice
+        if words[0] in ("train", "resume"):
+            assert "nothing to do. validate judges it, export writes its models" in err
+            assert "Next: python -m vnq_colab validate, then export" in err
+    assert len(list((root / "ws" / "checkpoints").iterdir())) == 1, "nothing was trained twice"
 
 
 def test_predict_prints_and_writes_tomorrows_table(root, capsys):
     code, out, _ = run(capsys, "predict", "--data", root / "prices.csv", "--all", "--root", root / "ws")
     assert code == 0 and "SYN001" in out and "SYNTHETIC" in out
     assert (root / "ws" / "predictions" / "2025-12-31.csv").exists()
+
+
+def test_predict_without_data_takes_the_prices_of_the_workspace(root, tmp_path, capsys):
+    """Those of data/raw/; where the files lie elsewhere, what was prepared of them; never a made-up market."""
+    ws = shutil.copytree(root / "ws", tmp_path / "ws")
+    words = ("predict", "--all", "--json", "--root", ws)
+    code, out, _ = run(capsys, *words)
+    expected = json.loads(run(capsys, *words, "--data", root / "prices.csv")[1])
+    assert code == 0 and json.loads(out) == expected and len(expected["forecasts"]) == 6
+    (ws / "data" / "raw").mkdir()
+    shutil.copy(root / "prices.csv", ws / "data" / "raw")
+    shutil.rmtree(ws / "data" / "prepared")
+    assert json.loads(run(capsys, *words)[1]) == expected
+    early = json.loads(run(capsys, *words, "--as-of", "2025-12-15")[1])
+    assert early["forecasts"][0]["date"] == "2025-12-15"
 
 
 @pytest.mark.parametrize("words", [["status"], ["prepare"], ["train", "--profile", "smoke"], ["validate"], ["export"],
@@ -105,6 +126,8 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'epochs'"),
     (["prepare", "--data", "{good}", "--as-of", "2026-W30-1"], "not a date"),
     (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
+    (["run", "--data", "{four}"], "4 stocks have no order worth learning"),
+    (["run", "--data", "{good}", "--families", "tree"], "Did you mean 'trees'"),
     (["run", "--data", "{good}", "--epochs", "0"], "at least 1"),
     (["run", "--data", "{good}", "--gates", "onest", "--profile", "smoke"], "honest"),
     (["trian"], "Did you mean 'train'"),
@@ -115,9 +138,10 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["prepare", "--data", ""], "path of the prices is empty"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, words, message):
-    files = {name: tmp_path / f"{name}.csv" for name in ("good", "empty", "misspelt", "doubled")}
+    files = {name: tmp_path / f"{name}.csv" for name in ("good", "empty", "misspelt", "doubled", "four")}
     prices.to_csv(files["good"], index=False)
     files["empty"].write_text("")
+    prices[prices["symbol"] <= "SYN004"].to_csv(files["four"], index=False)
     prices.rename(columns={"close": "clsoe"}).to_csv(files["misspelt"], index=False)
     prices.iloc[[0, 1, 1, 2]].to_csv(files["doubled"], index=False)
     code, _, err = run(capsys, *(word.format(**files) for word in words), "--root", tmp_path / "ws")
@@ -133,14 +157,34 @@ def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
 
 
 def test_session_of_a_newer_version_is_refused_and_left_alone(root, tmp_path, capsys):
-    import shutil
-
     ws = shutil.copytree(root / "ws", tmp_path / "ws")
     path = next(ws.glob("checkpoints/*[0-9a-f]/session.json"))
     write_json(path, read_json(path) | {"format": 99})
     before = path.read_bytes()
     code, _, err = run(capsys, "status", "--run", path.parent.name, "--root", ws)
     assert code == 2 and "newer version" in err and path.read_bytes() == before
+
+
+def test_run_and_bundle_of_the_first_version_are_refused_in_a_sentence(root, tmp_path, capsys):
+    ws = shutil.copytree(root / "ws", tmp_path / "ws")
+    session, manifest = (next(ws.glob(name)) for name in ("checkpoints/*/session.json", "models/*/manifest.json"))
+    write_json(session, {"format": 1, "run_id": session.parent.name, "packs": [], "family": "stockformer"})
+    write_json(manifest, {"format": 1, "run_id": manifest.parent.name, "symbols": {}, "files": {}})
+    for words, sentence in ((["resume"], "there is no run yet"), (["status", "--run", "2"], "Train anew with"),
+                            (["validate", "--run", "2"], "Train anew with"),
+                            (["export", "--run", "2"], "Train anew with"),
+                            (["predict", "--data", root / "prices.csv"], "Train and export again")):
+        code, _, err = run(capsys, *words, "--root", ws)
+        assert code == 2 and sentence in err and "Traceback" not in err, words
+        assert words[0] == "resume" or len(err.replace("reading prices", "").strip().splitlines()) == 1
+
+
+def test_verdict_of_the_first_version_is_refused_in_a_sentence(root, tmp_path, capsys):
+    ws = shutil.copytree(root / "ws", tmp_path / "ws")
+    verdict = next(ws.glob("reports/*/verdict.json"))
+    write_json(verdict, {"gate_set": "honest", "decisions": {}})
+    code, _, err = run(capsys, "export", "--root", ws)
+    assert code == 2 and "cannot be read" in err and "Validate again" in err and "Traceback" not in err
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the administrator may write anywhere")
@@ -162,6 +206,9 @@ def test_time_limit_pauses_with_exit_code_3(tmp_path, prices, capsys):
     run(capsys, "prepare", "--data", tmp_path / "prices.csv", *ws)
     code, _, err = run(capsys, "train", "--profile", "smoke", "--hours", "1e-9", *ws)
     assert code == 3 and "time is up" in err and "resume" in err
+    for command in ("validate", "export"):
+        code, _, err = run(capsys, command, *ws)
+        assert code == 2 and "jobs are not trained yet. Go on with resume first" in err
     assert run(capsys, "resume", *ws)[0] == 0
 
 
@@ -182,10 +229,12 @@ def test_status_imports_neither_torch_nor_pandas(root):
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
 def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
-    """Three real symbols with tiny networks; the whole market as its background."""
+    """Three real symbols with tiny networks of their own, and trees of the whole market, which is their background."""
     code, out, err = run(capsys, "run", "--data", SHARED_DATA / "vn_daily.parquet",
                          "--index", SHARED_DATA / "vn_index.parquet", "--profile", "smoke",
+                         "--families", "trees,stockformer", "--set", "stockformer.start=own", "--folds", "1",
                          "--symbols", "FPT,HPG,VCB", "--as-of", "2025-06-30", "--root", tmp_path)
     assert code == 0, err
     assert "184 symbols" in out and "SYNTHETIC" not in out + err
-    assert {path.name[:3] for path in (tmp_path / "models").glob("*/*.pt")} == {"FPT", "HPG", "VCB"}
+    assert {path.name for path in (tmp_path / "models").glob("*/*.pt")} == {
+        "trees.pt", *(f"{symbol}_stockformer_simple_best.pt" for symbol in ("FPT", "HPG", "VCB"))}

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from vnq_colab.config import PROFILES, RECIPES, MachineConfig, RunConfig, StockformerConfig, TrainConfig
+from vnq_colab.config import PROFILES, RECIPES, RunConfig
 from vnq_colab.errors import ConfigError
+from vnq_colab.settings import MachineConfig, NetworkConfig, Task, TrainConfig
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -14,8 +15,12 @@ def test_config_of_every_profile_and_recipe_survives_json(profile, recipe):
 
 
 def test_original_recipe_is_what_the_source_texts_ask_for():
-    train = RunConfig.for_machine("cpu", recipe="original").train
+    config = RunConfig.for_machine("cpu", recipe="original")
+    train = config.train
     assert (train.epochs, train.windows_per_batch, train.learning_rate, train.patience) == (100, 32, 1e-3, 15)
+    assert config.model == NetworkConfig()
+    assert (config.families, config.task.target, config.stockformer.start) == (("stockformer",), "return", "own")
+    assert config.judged_family == "stockformer"
     local = RunConfig.for_machine("i7-14700", recipe="original-cpu")
     assert (local.train.epochs, local.train.windows_per_batch, local.train.accumulate,
             local.model.look_back) == (50, 4, 8, 30)
@@ -23,9 +28,10 @@ def test_original_recipe_is_what_the_source_texts_ask_for():
 
 
 def test_default_network_has_the_documented_size():
-    assert StockformerConfig() == StockformerConfig(look_back=60, horizon=5, width=128, n_layers=4, n_heads=8,
-                                                    feed_forward=512)
+    assert NetworkConfig() == NetworkConfig(look_back=60, width=128, n_layers=4, n_heads=8, feed_forward=512)
     assert TrainConfig().windows_per_batch == 4
+    assert Task() == Task(horizon=5, bar="1d", target="rank", label="mixed", market="VN")
+    assert RunConfig().judged_family == "ensemble"
 
 
 @pytest.mark.parametrize("path, text, message", [
@@ -41,7 +47,16 @@ def test_default_network_has_the_documented_size():
     ("train.learning_rate", "Infinity", "expected float"),
     ("machine.threads", "0", "at least 1, or null"),
     ("model.look_back", "10000", "must not exceed 512"),
-    ("model.horizon", "10", "a table of 5 days"),
+    ("task.horizon", "10", "judged and traded is 5 days"),
+    ("task.bar", "1h", "only daily bars"),
+    ("task.target", "ranks", "'rank' or 'return' or 'direction'"),
+    ("task.target", "return", "the global network learns ranks"),
+    ("train.loss", "pinball", "which ranks have not"),
+    ("trees.subsample", "0", r"must lie in \(0, 1\]"),
+    ("trees.leafs", "7", "Did you mean 'leaves'"),
+    ("global.inputs", "prices", "'features', 'ranks' or 'both'"),
+    ("stockformer.start", "other", "'global' or 'own'"),
+    ("families", "trees,forest", "is not a family"),
     ("recipe", "original", "choose it with --recipe"),
     ("symbols", "FPT,HPG,FPT", "FPT.*named twice"),
 ])
@@ -54,6 +69,9 @@ def test_setting_is_read_as_on_the_command_line():
     config = RunConfig().with_setting("train.learning_rate", "3e-4").with_setting("symbols", "FPT, HPG")
     assert config.train.learning_rate == 3e-4
     assert config.symbols == ("FPT", "HPG")
+    config = config.with_setting("families", "trees, global").with_setting("global.epochs", "7")
+    assert config.families == ("trees", "global") and config.global_.epochs == 7
+    assert config.to_dict()["global"]["epochs"] == 7
 
 
 @pytest.mark.parametrize("make", [

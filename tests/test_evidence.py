@@ -6,9 +6,9 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import norm, pearsonr
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
-from vnq_colab.data.panel import Panel
-from vnq_colab.data.synthetic import PERSISTENCE, signal_strength
+from tests.tiny import forecast_of, panel_of
+from vnq_colab.data.forecast import HORIZON
+from vnq_colab.data.synthetic import PERSISTENCE
 from vnq_colab.evaluation import evidence as evidence_module
 from vnq_colab.evaluation.evidence import (
     CLEARLY,
@@ -132,7 +132,7 @@ def test_the_usual_correlation_calls_contrarians_skilled():
 
 def test_skill_finds_those_who_know():
     random, n = np.random.default_rng(5), 400
-    signal, strength = persistent(random, HISTORY + 2000 + HORIZON, n), signal_strength(0.025)  # correlation 0.16
+    signal, strength = persistent(random, HISTORY + 2000 + HORIZON, n), 0.0877  # correlation 0.16
     returns = random.standard_normal(signal.shape)
     returns[1:] += strength * signal[:-1]
     found = statistic(signal[HISTORY : HISTORY + 2000], returns)
@@ -275,16 +275,12 @@ def market(n_days=700, seed=0):
     random = np.random.default_rng(seed)
     returns = random.normal(0.0005, 0.02, (3, n_days))
     returns[1, [500, 501, 640]] = np.nan
-    present = np.isfinite(returns)
-    panel = Panel(np.zeros((3, n_days, 1), "float32"), returns, present, ("AAA", "BBB", "CCC"),
-                  pd.bdate_range("2020-01-01", periods=n_days), ("x",), "test")
+    panel = panel_of(returns, ("AAA", "BBB", "CCC"), pd.bdate_range("2020-01-01", periods=n_days))
     tables = []
     for family, symbols in (("ours", "AAA BBB CCC"), ("ridge", "AAA BBB CCC"), ("late", "CCC")):
         for symbol in symbols.split():
             days = panel.days[400:690] if symbol != "CCC" else panel.days[450:690]
-            mean = random.normal(0.001, 0.01, (len(days), 1))
-            tables.append(make_forecast(family, symbol, days, np.repeat(mean / 5, 5, axis=1), np.full(len(days), 0.05),
-                                        np.full(len(days), 0.5)))
+            tables.append(forecast_of(symbol, days, random.normal(0.001, 0.01, len(days)), family=family))
     return panel, with_outcomes(pd.concat(tables, ignore_index=True), panel)
 
 
@@ -321,13 +317,11 @@ def test_evidence_equals_a_slow_second_implementation():
 def test_evidence_measures_what_symbols_share():
     random, n_days = np.random.default_rng(0), 900
     returns = 0.02 * (0.8 * random.standard_normal((1, n_days)) + 0.6 * random.standard_normal((12, n_days)))
-    panel = Panel(np.zeros((12, n_days, 1), "float32"), returns, np.ones((12, n_days), bool),
-                  tuple("ABCDEFGHIJKL"), pd.bdate_range("2020-01-01", periods=n_days), ("x",), "test")
+    panel = panel_of(returns, tuple("ABCDEFGHIJKL"), pd.bdate_range("2020-01-01", periods=n_days))
     days, tables = panel.days[300:890], []
     for symbol in panel.symbols:  # the one always expects a rise, the other nothing: their losses move with the market
         for family, mean in (("up", 0.01), ("zero", 0.0)):
-            tables.append(make_forecast(family, symbol, days, np.full((len(days), 5), mean / 5),
-                                        np.full(len(days), 0.05), np.full(len(days), 0.5)))
+            tables.append(forecast_of(symbol, days, mean, family=family))
     found = evidence(with_outcomes(pd.concat(tables, ignore_index=True), panel), panel).set_index("family")
     assert found.loc["up", "gain_zero_shared"].iloc[0] == pytest.approx(0.64, abs=0.15)
 

@@ -1,137 +1,254 @@
 """The entry exam of every family: what a learner and its forecaster must be able to do before they may join."""
 
+import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from vnq_colab.data.forecast import check_forecast
-from vnq_colab.data.panel import Panel
+from vnq_colab.data.forecast import SCORES, check_forecast
+from vnq_colab.data.labels import make_labels
 from vnq_colab.errors import ConfigError, DeliveryError
-from vnq_colab.models.base import FAMILIES, Forecaster, Learner, family_module
+from vnq_colab.evaluation.order import daily_rank_correlations
+from vnq_colab.models.base import FAMILIES, Forecaster, Learner, TrainingData, family_module, restored
+from vnq_colab.models.network_forecaster import FORMAT
+from vnq_colab.settings import Task
 
 
-def trained(name, panel, splits, config, symbols):
-    learner = family_module(name).make_learner(panel.select(symbols), splits.train, splits.valid, config)
-    assert isinstance(learner, Learner)
+def job_of(family, panel, folds, config, fold=0):
+    """The only job of a family in a fold; None: the final fit."""
+    config = replace(config, machine=replace(config.machine, pack_models=99))
+    job, = (job for job in family_module(family).plan(config.task, panel, folds, config, config.machine)
+            if job.fold == fold)
+    return job
+
+
+def learner_of(family, panel, folds, config, labels=None, needs=None, fold=0):
+    """A learner of the fold, begun from the results of other families where its job needs them; and these results."""
+    job = job_of(family, panel, folds, config, fold)
+    if needs is None:
+        needs = {}
+        for name in job.needs:
+            need = train_out(learner_of(name.partition("_")[0], panel, folds, config, labels)[0])
+            needs[name] = {"budget": need.budget, "weights": need.forecaster.to_state(),
+                           "held_out": need.valid_forecaster.to_state()}
+    train, valid = (getattr(folds[0], part).mask(panel.days) for part in ("train", "valid"))
+    if fold is None:
+        train, valid = np.ones_like(train), np.zeros_like(valid)
+    labels = labels if labels is not None else make_labels(panel, config.task)
+    data = TrainingData(panel, labels, train, valid, config.task)
+    return family_module(family).learner(job, data, config, needs), needs
+
+
+def train_out(learner):
     while not learner.finished:
         learner.step()
-    return learner
+    return learner.result()
 
 
-def same(first, second):
-    pd.testing.assert_frame_equal(first, second, check_exact=True)
+def same(first, second, **how):
+    by = ["symbol", "date"]
+    pd.testing.assert_frame_equal(first.sort_values(by, ignore_index=True), second.sort_values(by, ignore_index=True),
+                                  **{"check_exact": True} | how)
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
+def other_days(panel, days):
+    """The panel with other features and prices, and other absences, on the days marked in `days`."""
+    random = np.random.default_rng(0)
+    values, prices, present = panel.values.copy(), panel.prices.copy(), panel.present.copy()
+    values[:, days] += 3 * random.standard_normal(values[:, days].shape).astype("float32")
+    prices[:, days] *= random.uniform(0.5, 2, prices[:, days].shape)
+    present[:, days] &= random.random(present[:, days].shape) < 0.8
+    return replace(panel, values=np.where(present[:, :, None], values, 0), present=present,
+                   prices=np.where(present[:, :, None], prices, np.nan))
 
 
-def test_family_passes_its_entry_exam(family, panel, splits, config, tmp_path):
-    symbols = ["SYN001", "SYN002", "SYN004"]
-    learner = trained(family, panel, splits, config, symbols)
-    forecaster = learner.forecaster()
-    assert isinstance(forecaster, Forecaster) and forecaster.symbols == tuple(symbols)
-    assert set(learner.measure()["symbol"]) == set(symbols)
-    assert set(learner.valid_accuracy()) == set(symbols)
+def without(panel, symbol, days):
+    """The panel without a symbol on the days marked in `days`."""
+    values, prices, present = panel.values.copy(), panel.prices.copy(), panel.present.copy()
+    row = panel.symbols.index(symbol)
+    values[row, days], prices[row, days], present[row, days] = 0, np.nan, False
+    return replace(panel, values=values, prices=prices, present=present)
 
+
+def check_family(family, panel, folds, config, folder):
+    """The exam; a new family passes it before anything else is asked of it."""
+    learner, needs = learner_of(family, panel, folds, config)
+    assert isinstance(learner, Learner)
+    shares = []
+    while not learner.finished:
+        progress = learner.step()
+        shares.append(progress.share)
+        assert progress.words and all(np.isfinite(value) for value in progress.measured.values())
+    assert shares == sorted(shares) and shares[0] > 0 and shares[-2] < 1 == shares[-1]
+    exam = SimpleNamespace(
+        family=family, panel=panel, folds=folds, config=config, needs=needs, folder=folder, n_steps=len(shares),
+        trained=learner.result(), test=folds[0].test.mask(panel.days), valid=folds[0].valid.mask(panel.days))
+    for check in (check_shapes, check_forecasts_see_nothing_later, check_training_sees_nothing_later,
+                  check_exact_resume, check_what_is_saved_comes_back, check_absent_days_and_an_empty_symbol,
+                  check_one_symbol_alone, check_shuffled_labels_give_no_skill, check_final_fit):
+        check(exam)
+
+
+def check_shapes(exam):
+    """Every judged stock that is there on a day gets a score, on validation days by a model that has not seen them."""
+    trained, symbols = exam.trained, exam.config.symbols
+    assert isinstance(trained.forecaster, Forecaster) and sorted(trained.forecaster.symbols) == sorted(symbols)
+    assert trained.budget and trained.curves and not trained.failed
+    for forecaster, days in ((trained.forecaster, exam.test), (trained.valid_forecaster, exam.valid)):
+        forecast = check_forecast(forecaster.predict(exam.panel, days), SCORES)
+        there = exam.panel.select(symbols).present[:, days]
+        assert (forecast["family"] == exam.family).all() and len(forecast) == there.sum()
+        assert set(forecast["date"]) == set(exam.panel.days[days]) and forecast["score"].nunique() > 10
+    assert trained.forecaster.digest() != trained.valid_forecaster.digest()
+
+
+def check_forecasts_see_nothing_later(exam):
+    """Whatever comes after a day: the forecasts up to it keep their bits."""
+    predict, day = exam.trained.forecaster.predict, np.flatnonzero(exam.test)[13]
+    before, later = (np.zeros_like(exam.test) for _ in range(2))
+    before[day - 12: day + 1], later[day + 1:] = True, True
+    other = other_days(exam.panel, later)
+    same(predict(exam.panel, before), predict(other, before))
+    same(predict(exam.panel, exam.test).query("date <= @exam.panel.days[@day]"),
+         predict(other, exam.test).query("date <= @exam.panel.days[@day]"))
+    assert not predict(exam.panel, later)["score"].equals(predict(other, later)["score"])
+
+
+def check_training_sees_nothing_later(exam):
+    """Whatever comes from the first test day on: the same is learnt, to the bit."""
+    later = np.arange(len(exam.test)) >= np.flatnonzero(exam.test)[0]
+    trained = train_out(learner_of(exam.family, other_days(exam.panel, later), exam.folds, exam.config)[0])
+    for part in ("forecaster", "valid_forecaster"):
+        assert getattr(trained, part).digest() == getattr(exam.trained, part).digest(), part
+
+
+def check_exact_resume(exam):
+    """From a state that went through a file, early and late, the same comes out, to the bit."""
+    for n_steps in (1, exam.n_steps // 3 + 1, exam.n_steps - 2):
+        first, second = (learner_of(exam.family, exam.panel, exam.folds, exam.config, needs=exam.needs)[0]
+                         for _ in range(2))
+        for _ in range(n_steps):
+            first.step()
+        file = io.BytesIO()
+        torch.save(first.state_dict(), file)
+        file.seek(0)
+        second.load_state_dict(torch.load(file, weights_only=True))
+        resumed = train_out(second)
+        for part in ("forecaster", "valid_forecaster"):
+            assert getattr(resumed, part).digest() == getattr(exam.trained, part).digest(), (part, n_steps)
+        np.testing.assert_equal(resumed.curves, exam.trained.curves)
+        assert (resumed.budget, resumed.rows) == (exam.trained.budget, exam.trained.rows)
+
+
+def check_what_is_saved_comes_back(exam):
+    """At the exported precision, which is also that of what was judged."""
+    forecaster = exam.trained.forecaster
+    expected = forecaster.predict(exam.panel, exam.test)
+    paths = forecaster.save(exam.folder, {"run_id": "x"})
+    loaded = family_module(exam.family).load(exam.folder)
+    assert paths and all(torch.load(path, weights_only=True)["run_id"] == "x" for path in paths)
+    for again in (loaded, restored(forecaster.to_state(), exam.family)):
+        same(again.predict(exam.panel, exam.test), expected)
+        assert again.select(forecaster.symbols).digest() == forecaster.digest()
+        assert (again.look_back, again.feature_names) == (forecaster.look_back, exam.panel.feature_names)
+
+
+def check_absent_days_and_an_empty_symbol(exam):
+    """An absent day gives no row and leaves the others finite; a symbol without any day is no hindrance to learn."""
+    days, symbols = np.flatnonzero(exam.test), exam.config.symbols
+    gap = np.isin(np.arange(len(exam.test)), days[[3, 20, 21]])
+    holed = exam.trained.forecaster.predict(without(exam.panel, symbols[0], gap), exam.test)
+    assert not set(exam.panel.days[gap]) & set(holed.loc[holed["symbol"] == symbols[0], "date"])
+    assert np.isfinite(holed["score"]).all()
+    empty = without(exam.panel, symbols[0], slice(None))
+    trained = train_out(learner_of(exam.family, empty, exam.folds, exam.config)[0])
+    forecast = trained.forecaster.predict(empty, exam.test)
+    assert set(forecast["symbol"]) == set(symbols[1:]) and np.isfinite(forecast["score"]).all()
+
+
+def check_one_symbol_alone(exam):
+    """It forecasts the same as in company, to what the size of a batch changes of the last bits."""
+    symbol = exam.config.symbols[1]
+    together = exam.trained.forecaster.predict(exam.panel, exam.test)
+    alone = exam.trained.forecaster.select((symbol,)).predict(exam.panel, exam.test)
+    same(alone, together[together["symbol"] == symbol], check_exact=False, rtol=0, atol=1e-6)
+
+
+def check_shuffled_labels_give_no_skill(exam):
+    """Labels dealt anew among the stocks of each day: nobody can know those of the test days."""
+    labels, random = make_labels(exam.panel, exam.config.task), np.random.default_rng(1)
+    values = labels.values.copy()
+    for day in range(values.shape[1]):
+        known = np.flatnonzero(labels.known[:, day])
+        values[known, day] = values[random.permutation(known), day]
+    everyone = replace(exam.config, symbols=exam.panel.symbols)
+    trained = train_out(learner_of(exam.family, exam.panel, exam.folds, everyone, replace(labels, values=values))[0])
+    forecast = trained.forecaster.predict(exam.panel, exam.test)
+    dealt = values[forecast["symbol"].map(exam.panel.symbols.index), exam.panel.days.get_indexer(forecast["date"]), 0]
+    daily = daily_rank_correlations(forecast.assign(dealt=dealt), "dealt")[exam.family].dropna()
+    assert len(daily) > 200 and abs(daily.mean()) < 2.6 * daily.std() / np.sqrt(len(daily))
+
+
+def check_final_fit(exam):
+    """All days, without validation, as long as the folds found best."""
+    job = job_of(exam.family, exam.panel, exam.folds, exam.config, fold=None)
+    needs = {f"{exam.family}_fold1": {"budget": exam.trained.budget}}
+    for name in job.needs:
+        needs[name] = needs.get(name) or {
+            "budget": exam.trained.budget, "weights": exam.needs["global_fold1"]["weights"] if exam.needs else None}
+    trained = train_out(learner_of(exam.family, exam.panel, exam.folds, exam.config, needs=needs, fold=None)[0])
+    last = np.arange(len(exam.test)) == len(exam.test) - 1
+    assert len(trained.forecaster.predict(exam.panel, last)) == len(exam.config.symbols)
+    assert trained.valid_forecaster is None and trained.forecaster.digest() != exam.trained.forecaster.digest()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_passes_its_entry_exam(family, panel, folds, config, tmp_path):
+    check_family(family, panel, folds, config, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(panel, folds, config):
+    """The forecaster of a global network."""
+    return train_out(learner_of("global", panel, folds, config)[0]).forecaster
+
+
+def test_network_without_a_global_start_passes_the_exam_as_well(panel, folds, config, tmp_path):
+    own = replace(config, families=("stockformer",), task=Task(target="return"),
+                  stockformer=replace(config.stockformer, start="own"), train=replace(config.train, epochs=2))
+    check_family("stockformer", panel, folds, own, tmp_path)
+
+
+def test_forecaster_refuses_a_panel_with_other_features(shared, panel, splits):
     origins = splits.test.mask(panel.days)
-    forecast = check_forecast(forecaster.predict(panel, origins))  # shapes and columns
-    assert len(forecast) == panel.select(symbols).present[:, origins].sum()
-    assert (forecast["family"] == family).all()
-
-    day = np.flatnonzero(origins)[10]  # no look-ahead: all that comes after an origin may change
-    values, returns = panel.values.copy(), panel.returns.copy()
-    values[:, day + 1:] += 3
-    returns[:, day + 1:] *= -2
-    other = Panel(values, returns, panel.present, panel.symbols, panel.days, panel.feature_names, panel.data_id)
-    before = np.zeros_like(origins)
-    before[day - 5: day + 1] = True
-    same(forecaster.predict(panel, before), forecaster.predict(other, before))
-
-    exported = forecaster.as_exported()  # what is saved is what comes back
-    exported.save(tmp_path)
-    same(type(forecaster).load(tmp_path, symbols).predict(panel, origins), exported.predict(panel, origins))
-    again = type(forecaster).from_states([forecaster.to_state()])
-    same(again.predict(panel, origins), forecaster.predict(panel, origins))
-
-    alone = type(forecaster).load(tmp_path, ["SYN002"]).predict(panel, origins)  # one symbol alone
-    mine = exported.predict(panel, origins)
-    mine = mine[mine["symbol"] == "SYN002"].reset_index(drop=True)
-    np.testing.assert_allclose(alone["mean"], mine["mean"], atol=1e-6)
-
-
-def test_family_gives_no_forecast_for_an_absent_day(family, panel, splits, config):
-    forecaster = trained(family, panel, splits, config, ["SYN001"]).forecaster()
-    present = panel.present.copy()
-    gap = np.flatnonzero(splits.test.mask(panel.days))[3]
-    present[0, gap] = False
-    holed = Panel(panel.values, panel.returns, present, panel.symbols, panel.days, panel.feature_names, panel.data_id)
-    forecast = forecaster.predict(holed, splits.test.mask(panel.days))
-    assert panel.days[gap] not in set(forecast["date"])
-    assert np.isfinite(forecast["mean"]).all()
-
-
-def test_family_resumes_exactly(family, panel, splits, config):
-    straight = trained(family, panel, splits, config, ["SYN001", "SYN002"]).forecaster()
-    make = family_module(family).make_learner
-    first = make(panel.select(["SYN001", "SYN002"]), splits.train, splits.valid, config)
-    for _ in range(6):
-        first.step()
-    second = make(panel.select(["SYN001", "SYN002"]), splits.train, splits.valid, config)
-    second.load_state_dict(first.state_dict())
-    while not second.finished:
-        second.step()
-    origins = splits.test.mask(panel.days)
-    same(second.forecaster().predict(panel, origins), straight.predict(panel, origins))
-
-
-def test_scale_is_the_spread_of_validation_residuals(panel, splits, config):
-    learner = trained("stockformer", panel, splits, config, ["SYN001"])
-    forecaster = learner.forecaster()
-    forecast = forecaster.predict(panel, splits.valid.mask(panel.days))
-    both = forecast.merge(panel.outcomes(), on=["symbol", "date"])
-    spread = np.sqrt(((both["actual"] - both["mean"]) ** 2).mean())
-    assert forecast["scale"].iloc[0] == pytest.approx(spread, rel=0.05)
-
-
-def test_forecaster_refuses_a_panel_with_other_features(panel, splits, config):
-    forecaster = trained("stockformer", panel, splits, config, ["SYN001"]).forecaster()
-    names = ("return_one", *panel.feature_names[1:])
-    other = Panel(panel.values, panel.returns, panel.present, panel.symbols, panel.days, names, panel.data_id)
     with pytest.raises(DeliveryError, match="trained on return_1.*does not compute.*computes return_one"):
-        forecaster.predict(other, splits.test.mask(panel.days))
-    swapped = Panel(panel.values, panel.returns, panel.present, panel.symbols, panel.days,
-                    panel.feature_names[::-1], "x")
+        shared.predict(replace(panel, feature_names=("return_one", *panel.feature_names[1:])), origins)
     with pytest.raises(DeliveryError, match="another order"):
-        forecaster.predict(swapped, splits.test.mask(panel.days))
+        shared.predict(replace(panel, feature_names=panel.feature_names[::-1]), origins)
 
 
-def test_damaged_or_newer_model_file_is_refused(panel, splits, config, tmp_path):
-    forecaster = trained("stockformer", panel, splits, config, ["SYN001"]).forecaster()
-    forecaster.save(tmp_path)
-    path = tmp_path / forecaster.file_name("SYN001")
-    state = torch.load(path, weights_only=True)
-    assert state["members"].dtype == torch.float16 and state["feature_names"] == list(panel.feature_names)
-    torch.save(state | {"format": 99}, path)
-    with pytest.raises(DeliveryError, match="newer version"):
-        type(forecaster).load(tmp_path)
+def test_damaged_older_or_newer_model_file_is_refused(shared, panel, tmp_path):
+    path, = shared.save(tmp_path, {})
+    state, load = torch.load(path, weights_only=True), family_module("global").load
+    assert state["weights"].dtype == torch.float16 and state["feature_names"] == list(panel.feature_names)
+    for number, words in ((FORMAT + 1, "a newer version"), (FORMAT - 1, "an older version")):
+        torch.save(state | {"format": number}, path)
+        with pytest.raises(DeliveryError, match=words):
+            load(tmp_path)
     path.write_bytes(b"not a model")
     with pytest.raises(DeliveryError, match="not a model of this library"):
-        type(forecaster).load(tmp_path)
+        load(tmp_path)
+    path.unlink()
+    with pytest.raises(DeliveryError, match="no such file"):
+        load(tmp_path)
+    with pytest.raises(DeliveryError, match="no network of a symbol in it"):
+        family_module("stockformer").load(tmp_path)
 
 
 def test_unknown_family_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'stockformer'"):
         family_module("stokformer")
-
-
-def test_without_validation_days_a_symbol_still_trains(panel, splits, config):
-    config = replace(config, train=replace(config.train, epochs=1))
-    learner = family_module("stockformer").make_learner(panel.select(["SYN001"]), splits.train, None, config)
-    while not learner.finished:
-        learner.step()
-    assert learner.forecaster().symbols == ("SYN001",)

@@ -8,6 +8,7 @@ from tests.conftest import SHARED_DATA
 from vnq_colab.data.features import FEATURES, compute_features, features_table
 from vnq_colab.data.history import LIMIT_TOLERANCE, Market, rolling
 from vnq_colab.data.market_features import TET
+from vnq_colab.data.panel import build_panel
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -133,7 +134,7 @@ def test_no_bit_of_a_feature_knows_the_future(prices, future, with_index):
     whole = compute_features(prices, index)
     other = compute_features(FUTURES[future](prices, days[LAST]), other_index)
     rows = [other.symbols.index(symbol) for symbol in whole.symbols]
-    for part in ("values", "returns", "present"):
+    for part in ("values", "prices", "present"):
         before = getattr(whole, part)[:, : LAST + 1]
         np.testing.assert_array_equal(getattr(other, part)[rows, : LAST + 1], before)
     others = np.setdiff1d(np.arange(len(other.symbols)), rows)
@@ -239,7 +240,7 @@ def test_bollinger_and_stochastic_equal_the_slow_way():
 
 
 def test_beta_equals_the_regression_slope(prices):
-    block = compute_features(prices)
+    block = build_panel(prices)
     own = block.returns[0, -60:]
     market = np.nanmean(block.returns[:, -60:], axis=0)
     slope = np.cov(own, market, bias=True)[0, 1] / market.var()
@@ -262,12 +263,12 @@ def test_index_replaces_the_mean_of_the_stocks(prices):
 
 
 def test_absent_day_leaves_a_hole_and_shifts_nothing(prices):
-    rows = prices.index[prices["symbol"] == "SYN001"]
-    block = compute_features(prices.drop(rows[100]))
-    assert not block.present[0, 100]
-    assert np.isnan(block.returns[0, 100]) and not block.values[0, 100].any()
+    rows = prices.index[prices["symbol"] == "SYN002"]  # there on every day
+    block = build_panel(prices.drop(rows[100]))
+    assert not block.present[1, 100]
+    assert np.isnan(block.prices[1, 100]).all() and np.isnan(block.returns[1, 100]) and not block.values[1, 100].any()
     close = prices["close"].to_numpy()[rows]
-    assert block.returns[0, 101] == pytest.approx(np.log(close[101] / close[99]))
+    assert block.returns[1, 101] == pytest.approx(np.log(close[101] / close[99]))
 
 
 def test_table_in_any_order_gives_the_same(prices, panel):
@@ -328,12 +329,13 @@ def test_breadth_counts_the_stocks_of_the_day():
 
 def test_relative_strength_compares_the_same_days(prices):
     """A stock that was halted is held against the market's move over its own 20 days, not over the last 20."""
-    rows = prices.index[prices["symbol"] == "SYN001"]
-    block = compute_features(prices.drop(rows[360:380]))
+    rows = prices.index[prices["symbol"] == "SYN002"]
+    block = build_panel(prices.drop(rows[770:790]))
     market = np.nancumsum(np.append(0, np.nanmean(block.returns[:, 1:], axis=0)))
-    own = np.flatnonzero(block.present[0])
-    expected = block.returns[0, own[-20:]].sum() - (market[own[-1]] - market[own[-21]])
-    assert block.values[0, -1, list(FEATURES).index("relative_strength_20")] == pytest.approx(expected, abs=1e-6)
+    own = np.flatnonzero(block.present[1])
+    expected = block.returns[1, own[-20:]].sum() - (market[own[-1]] - market[own[-21]])
+    assert own[-21] == 759
+    assert block.values[1, -1, list(FEATURES).index("relative_strength_20")] == pytest.approx(expected, abs=1e-6)
 
 
 # --- the calendar

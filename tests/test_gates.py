@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.signal import lfilter
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from tests.tiny import forecast_of
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import CheckpointError, ConfigError, DataError
@@ -20,7 +20,7 @@ from vnq_colab.evaluation.questions import MIN_WINDOWS, charged
 
 GOOD = {
     "n_independent": 100, "accuracy": 0.58, "accuracy_low": 0.48, "accuracy_high": 0.67, "base_rate": 0.52,
-    "rmse_1": 0.02, "rmse_5": 0.029, "skill": 0.2, "skill_error": 0.05, "sharpe": 1.5, "gain": 0.2,
+    "rmse_day": 0.02, "rmse_5": 0.029, "skill": 0.2, "skill_error": 0.05, "sharpe": 1.5, "gain": 0.2,
     "max_drawdown": 0.08, "buy_and_hold_sharpe": 0.7, "buy_and_hold_drawdown": 0.3, "gain_zero": 0.03,
     "gain_ridge": 0.01, "gain_trees": -0.001, "gain_majority": 0.2, "lead_majority": 0.05, "lead_momentum": 0.06,
     "lead_crossing": 0.07, "profit": 0.001, "sharpe_lead": 0.8}
@@ -197,7 +197,7 @@ def test_original_gates_name_the_tier(accuracy, tier):
 
 def test_original_gates_say_that_the_zero_forecast_meets_the_rmse_of_a_day():
     assert one({"rmse_5": 0.049}, gates="original")[0]["reasons"] == [
-        "5-day RMSE 0.0490 [log return], asked is less than 0.03; per day (h = 1) it is 0.0200, where the zero "
+        "5-day RMSE 0.0490 [log return], asked is less than 0.03; per day (over √5) it is 0.0200, where the zero "
         "forecast meets 0.03 as well."]
     assert one({"sharpe": np.nan, "gain": 0.0}, gates="original")[0]["reasons"] == [
         "It never traded, asked is more than 0.8; buy-and-hold has 0.70."]
@@ -222,9 +222,8 @@ def world():
                  "majority": np.full(n, 0.01), "momentum": 0.02 * random.standard_normal(n),
                  "crossing": 0.02 * random.choice([-1, 1], n), "ridge": 0.01 * random.standard_normal(n)}
         for family, mean in means.items():
-            daily = np.repeat(mean[:, None] / HORIZON, HORIZON, axis=1)
-            tables.append(make_forecast(family, symbol, pd.DatetimeIndex(part["date"]), daily, np.full(n, 0.05),
-                                        0.5 + np.clip(4 * mean, -0.4, 0.4)))
+            tables.append(forecast_of(symbol, pd.DatetimeIndex(part["date"]), mean, family=family,
+                                      p_up=0.5 + np.clip(4 * mean, -0.4, 0.4)))
     return panel, prices, pd.concat(tables, ignore_index=True)
 
 
@@ -312,8 +311,7 @@ def test_too_good_asks_for_the_leak_checks(world):
     rows = forecast.merge(panel.outcomes()[["symbol", "date", "actual"]], on=["symbol", "date"])
     ours = (rows["family"] == "stockformer").to_numpy()
     forecast = rows.drop(columns="actual")
-    for name in ("mean", *(f"mean_{day}" for day in range(1, 6))):
-        forecast.loc[ours, name] += 0.5 * rows.loc[ours, "actual"] / (1 if name == "mean" else 5)
+    forecast.loc[ours, "mean"] += 0.5 * rows.loc[ours, "actual"]
     found = judge(score(forecast, panel), backtest(forecast, prices, family="stockformer"))
     assert too_good(found) and found.summary["decisions"]["review"] == 8
     assert repr(found).splitlines()[1].startswith("  review: SYN001, SYN002")

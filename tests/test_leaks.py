@@ -3,25 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vnq_colab.config import RunConfig
 from vnq_colab.data.features import FEATURES, Feature
-from vnq_colab.data.panel import build_panel, fit_scaler
+from vnq_colab.data.panel import CLOSE, OPEN, build_panel
 from vnq_colab.data.prepared import PROOF, load_prepared, prepare
-from vnq_colab.data.splits import DayRange
-from vnq_colab.delivery import leaks
 from vnq_colab.delivery.leaks import CHECKS, check_leaks
-from vnq_colab.errors import SessionError
+from vnq_colab.errors import DataError, SessionError
 from vnq_colab.files import write_json
 from vnq_colab.layout import Workspace
-from vnq_colab.models import torch_learner
 from vnq_colab.training.trainer import train
-from vnq_colab.training.walk_forward import train_folds
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(config):
-    """One member, one epoch."""
-    return replace(config, n_members=1, train=replace(config.train, epochs=1))
+    """The quickest family: what is checked is what all of them learn from."""
+    return replace(config, families=("trees",))
 
 
 @pytest.fixture
@@ -30,8 +25,8 @@ def ready(tmp_path, prices):
     return ws, prepare(ws, prices)
 
 
-def run(ws, prepared, config, splits=None, panel=None):
-    return train(ws, panel or prepared.panel, splits or prepared.splits, config, quiet=True)
+def run(ws, prepared, config, panel=None):
+    return train(ws, panel or prepared.panel, config, quiet=True)
 
 
 def leak(checks):
@@ -50,11 +45,11 @@ def own_days_later(panel, values, days):
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory, prices):
-    """(prepared, session) of a finished smoke run. Read it, do not change it."""
+def clean(tmp_path_factory, prices, small):
+    """(prepared, session) of a finished run. Read it, do not change it."""
     ws = Workspace(tmp_path_factory.mktemp("clean"))
     prepared = prepare(ws, prices)
-    return prepared, run(ws, prepared, RunConfig.for_machine("smoke"))
+    return prepared, run(ws, prepared, small)
 
 
 # --- a clean run
@@ -65,22 +60,8 @@ def test_clean_run_passes_every_check(clean):
     found = check_leaks(session, prepared)
     assert [check.check for check in found] == list(CHECKS) and all(check.passed for check in found)
     assert repr(found[0]).startswith("passed, features: All 50 features of 6 symbols")
-    assert found[2].to_dict() == {"check": "scaler", "passed": True,
-                                  "sentence": "Every scaler is that of the training days alone."}
-
-
-def test_folds_of_a_walk_and_merged_parts_pass_every_check(ready, small):
-    ws, prepared = ready
-    folds = train_folds(ws, prepared.panel, small, folds=2, quiet=True)
-    assert all(check.passed for check in check_leaks(folds, prepared))
-    parts = [train(ws, prepared.panel, prepared.splits, small, part=part, quiet=True) for part in ("1/2", "2/2")]
-    assert all(check.passed for check in check_leaks(parts[0], prepared))
-
-
-def test_last_day_recipe_passes_too(ready, small):
-    ws, prepared = ready
-    session = run(ws, prepared, replace(small, train=replace(small.train, supervise="last_day")))
-    assert all(check.passed for check in check_leaks(session, prepared))
+    assert found[2].to_dict() == {"check": "test days", "passed": True,
+                                  "sentence": "No training or validation label reaches into the test days."}
 
 
 def test_other_data_is_refused(clean, prices, tmp_path):
@@ -165,129 +146,77 @@ def test_panel_of_other_days_is_not_one_of_these_prices(clean):
 # --- labels
 
 
+def moved(panel, days, *columns):
+    """The panel with prices that every symbol has only `days` of its own days later."""
+    prices = panel.prices.copy()
+    for column in columns:
+        prices[:, :, column] = own_days_later(panel, prices[:, :, column], days)
+    return replace(panel, prices=prices)
+
+
 def shuffled(panel):
-    """Each symbol's returns in another order, on the days that have one."""
-    returns = panel.returns.copy()
-    for row in returns:
-        row[np.isfinite(row)] = np.random.default_rng(1).permutation(row[np.isfinite(row)])
-    return returns
+    """Each symbol's closes in another order, on the days that have one."""
+    prices = panel.prices.copy()
+    for row, there in zip(prices, panel.present, strict=True):
+        row[there, CLOSE] = np.random.default_rng(1).permutation(row[there, CLOSE])
+    return replace(panel, prices=prices)
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda panel: own_days_later(panel, panel.returns, 1), "shifted by 1 day: that of 1 day later"),
-    (lambda panel: own_days_later(panel, panel.returns, -1), "shifted by 1 day: that of 1 day earlier"),
-    (lambda panel: shuffled(panel), "they are shuffled"),
-    (lambda panel: -panel.returns, "returns of SYN001, SYN002, SYN003, SYN004, SYN005 and 1 more are not those"),
-], ids=["later", "earlier", "shuffled", "turned"])
-def test_labels_of_other_days_are_caught_and_named(ready, small, change, words):
-    ws, prepared = ready
-    changed = replace(prepared.panel, returns=change(prepared.panel))
-    session = run(ws, prepared, small, panel=changed)
-    check, sentence = leak(check_leaks(session, prepared, panel=changed))
+    (lambda panel: moved(panel, 1, CLOSE), "closes of SYN001, SYN002, SYN003, SYN004, SYN005 and 1 more are not those"),
+    (lambda panel: moved(panel, 1, CLOSE), "shifted by 1 day: that of 1 day later"),
+    (lambda panel: moved(panel, -2, OPEN), "shifted by 2 days: that of 2 days earlier"),
+    (lambda panel: moved(panel, 1, OPEN, CLOSE), "; the closes of"),
+    (lambda panel: shuffled(panel), "closes of SYN001"),
+    (lambda panel: replace(panel, prices=panel.prices * 1.001), "opens of SYN001"),
+], ids=["later", "shift is named", "opens earlier", "both", "shuffled", "scaled"])
+def test_labels_of_other_prices_are_caught_and_named(clean, change, words):
+    prepared, session = clean
+    check, sentence = leak(check_leaks(session, prepared, panel=change(prepared.panel)))
     share = float(sentence.partition(" on ")[2].partition("%")[0])
     assert check == "labels" and words in sentence and share > 90
 
 
-# --- the scaler
-
-
-@pytest.mark.parametrize("last, words", [("test", "it is that of all days"),
-                                         ("valid", "it is that of the training and validation days")])
-def test_scaler_of_too_many_days_is_caught_and_named(ready, small, monkeypatch, last, words):
+def test_prices_of_one_symbol_that_were_changed_before_training_are_named(ready, small):
     ws, prepared = ready
-    end = getattr(prepared.splits, last).last
-    monkeypatch.setattr(torch_learner, "fit_scaler",
-                        lambda panel, first, last: fit_scaler(panel, first, np.datetime64(end)))
-    session = run(ws, prepared, small)
-    monkeypatch.undo()
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "scaler" and sentence.startswith("The scaler of SYN001") and words in sentence
-
-
-def test_scaler_of_one_symbol_from_nowhere_names_symbol_and_feature(clean):
-    prepared, session = clean
-    forecaster = leaks.load_forecaster(session)
-    forecaster.scaler.mean[1, 4] += 0.01 * forecaster.scaler.spread[1, 4]
-    check, sentence = leak(check_leaks(session, prepared, forecaster=forecaster))
-    assert check == "scaler" and forecaster.symbols[1] in sentence and forecaster.symbols[0] not in sentence
-    assert f"of no days known ({forecaster.feature_names[4]} differ)" in sentence
+    prices = prepared.panel.prices.copy()
+    prices[3, 500:, OPEN] *= 1.01
+    changed = replace(prepared.panel, prices=prices)
+    check, sentence = leak(check_leaks(run(ws, prepared, small, changed), prepared, panel=changed))
+    there = prepared.panel.present[3]
+    assert check == "labels" and sentence == (
+        f"The opens of SYN004 are not those of the price table on {there[500:].sum() / there.sum():.1%} of their days.")
 
 
 # --- the test days
 
 
-@pytest.mark.parametrize("purge, overlap", [(0, 5), (4, 1)])
-def test_labels_that_reach_into_the_test_days_are_counted_by_day(ready, small, purge, overlap):
-    ws, prepared = ready
-    days, test = prepared.panel.days, int(prepared.panel.days.searchsorted(np.datetime64(prepared.splits.test.first)))
-    valid = replace(prepared.splits.valid, last=f"{days[test - 1 - purge]:%Y-%m-%d}")
-    session = run(ws, prepared, small, replace(prepared.splits, valid=valid, purge_days=purge))
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "test days"
-    assert sentence.startswith("The labels of the validation days")
-    assert f"the test days (from {prepared.splits.test.first}) by {overlap} day{'s' * (overlap > 1)}." in sentence
+def with_fold(session, **last):
+    """The session as if a range of its only fold had ended on another day."""
+    fold = dict(session.folds[0])
+    for name, day in last.items():
+        fold[name] = fold[name] | {"last": f"{day:%Y-%m-%d}"}
+    return replace(session, folds=[fold])
 
 
-def test_networks_trained_on_the_test_days_are_caught(ready, small):
-    ws, prepared = ready
-    session = run(ws, prepared, small, replace(prepared.splits, train=DayRange(
-        prepared.splits.train.first, prepared.splits.test.last)))
-    n_test = int(prepared.splits.test.mask(prepared.panel.days).sum())
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "test days" and f"by {n_test} days" in sentence
+@pytest.mark.parametrize("purge, overlap", [(5, 1), (4, 2), (0, 6)])
+def test_labels_that_reach_into_the_test_days_are_counted_by_day(clean, splits, purge, overlap):
+    """A label reaches from the next open to that five days later: six days ahead."""
+    prepared, session = clean
+    days = prepared.panel.days
+    test = int(days.searchsorted(np.datetime64(splits.test.first)))
+    changed = with_fold(session, valid=days[test - 1 - purge])
+    check, sentence = leak(check_leaks(changed, prepared))
+    assert check == "test days" and sentence.startswith("The labels of the validation days of fold 1")
+    assert f"the test days (from {splits.test.first}) by {overlap} day{'s' * (overlap > 1)}." in sentence
 
 
-def test_one_bad_fold_is_named(ready, small):
-    ws, prepared = ready
-    folds = train_folds(ws, prepared.panel, small, folds=2, quiet=True)
-    folds[0].days["train"][1] = folds[0].days["splits"]["test"]["first"]
-    found = {check.check: check for check in check_leaks(folds, prepared)}
-    assert not found["test days"].passed and folds[0].run_id in found["test days"].sentence
-    assert folds[1].run_id not in found["test days"].sentence
-
-
-@pytest.mark.parametrize("supervise", ["all_days", "last_day"])
-def test_windows_that_are_not_cut_inside_training_are_caught(ready, small, monkeypatch, supervise):
-    """Were the border of the training days forgotten, a window's last positions would learn what comes after it."""
-    ws, prepared = ready
-    session = run(ws, prepared, replace(small, train=replace(small.train, supervise=supervise)))
-    monkeypatch.setattr(torch_learner.DayRange, "mask", lambda self, days: np.ones(len(days), dtype=bool))
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "test days" and sentence.startswith("Training overlaps what follows it")
+def test_training_on_the_test_days_is_refused(clean):
+    prepared, session = clean
+    with pytest.raises(DataError, match="the ranges must follow one another"):
+        check_leaks(with_fold(session, train=prepared.panel.days[-1]), prepared)
 
 
 def test_rebuilt_panel_is_the_prepared_one(clean):
     """What the features are compared with is made by the one function that prepare uses."""
     assert build_panel(clean[0].prices, clean[0].index).agrees_with(clean[0].panel)
-
-
-def test_a_shared_start_that_learns_from_what_follows_is_caught(clean, monkeypatch):
-    prepared, session = clean
-    honest = leaks.train_global
-
-    def greedy(panel, train, valid, config, **choices):
-        return honest(panel, replace(train, last=f"{panel.days[-10]:%Y-%m-%d}"), valid, config, **choices)
-
-    monkeypatch.setattr(leaks, "train_global", greedy)
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "test days" and sentence.startswith("The shared start overlaps what follows it")
-
-
-def test_networks_that_look_ahead_when_they_forecast_are_caught(clean):
-    prepared, session = clean
-
-    class Peeking:
-        def __init__(self, forecaster):
-            self.forecaster, self.scaler, self.symbols = forecaster, forecaster.scaler, forecaster.symbols
-
-        def select(self, symbols):
-            return Peeking(self.forecaster.select(symbols))
-
-        def predict(self, panel, origins):
-            found = self.forecaster.predict(panel, origins)
-            seen = panel.outcomes().set_index(["symbol", "date"])["actual"]
-            keys = list(found[["symbol", "date"]].itertuples(index=False, name=None))
-            return found.assign(mean=[seen.get(key, 0.0) for key in keys])
-
-    check, sentence = leak(check_leaks(session, prepared, forecaster=Peeking(leaks.load_forecaster(session))))
-    assert check == "test days" and "know later days" in sentence

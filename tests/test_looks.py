@@ -21,8 +21,8 @@ def run(ws, config):
     """run(seed, day=1, ending="", **changes) -> a session of that config, begun on that day of January 2025."""
     def make(seed, day=1, ending="", **changes):
         chosen = replace(config, seed=seed)
-        run_id = f"202501{day:02d}T000000_stockformer_{chosen.config_id[:6]}{ending}"
-        return Session(ws, run_id, chosen, **({"data_id": "x", "days": {}, "packs": [], "ledger": {}} | changes))
+        run_id = f"202501{day:02d}T000000_{chosen.config_id[:6]}{ending}"
+        return Session(ws, run_id, chosen, **({"data_id": "x", "folds": [], "jobs": {}, "ledger": {}} | changes))
     return make
 
 
@@ -53,10 +53,10 @@ def test_each_other_configuration_that_looked_is_a_trial(ws, run):
     assert n_trials(ws, run(7), *YEAR)[0] == 4
 
 
-def test_same_configuration_on_newer_data_in_folds_and_as_refit_is_one_trial(ws, run):
+def test_same_configuration_on_newer_data_in_parts_and_of_the_first_version_is_one_trial(ws, run):
     record_look(ws, run(0), *YEAR)
     record_look(ws, run(0, day=8, data_id="y"), "2024-01-08", "2025-01-07")
-    record_look(ws, run(0, day=9, ending="-fold1of8"), *YEAR)
+    record_look(ws, run(0, day=9, ending="-part1of2"), *YEAR)
     record_look(ws, run(0, day=9, ending="-refit"), *YEAR)
     assert n_trials(ws, run(0, day=15), *YEAR)[0] == 1
     assert n_trials(ws, run(1, day=16), *YEAR)[0] == 2
@@ -127,7 +127,7 @@ def test_ledger_on_drive_is_overwritten_in_place(tmp_path, run, monkeypatch):
 def test_looks_survive_tidying(ws, run, config):
     for day in (1, 2, 3):
         chosen = replace(config, seed=day)
-        session = Session.create(ws, chosen, run(day, day=day).run_id, data_id="x", days={}, packs=[], ledger={},
+        session = Session.create(ws, chosen, run(day, day=day).run_id, data_id="x", folds=[], jobs={}, ledger={},
                                 status="finished")
         record_look(ws, session, *YEAR)
     tidy(ws, keep=1, delete=True)

@@ -9,9 +9,10 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from vnq_colab.config import TRAIN_CHOICES, RunConfig, TrainConfig
+from vnq_colab.config import RunConfig
 from vnq_colab.errors import ConfigError
 from vnq_colab.models.losses import LOSSES, QUANTILES, learning_rate, loss_per_model, scale_of, without_skill
+from vnq_colab.settings import TRAIN_CHOICES, TrainConfig
 
 
 def test_loss_is_the_mean_over_labelled_positions():

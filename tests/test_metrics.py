@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, pearsonr, spearmanr
 
-from vnq_colab.data.forecast import make_forecast
-from vnq_colab.data.panel import FLAT, Panel
+from tests.tiny import forecast_of, panel_of
+from vnq_colab.data.panel import CLOSE, FLAT
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.metrics import (
     calmar,
     hit_rate,
     max_drawdown,
-    price_errors,
     profit_factor,
     round_trips,
     score,
@@ -28,26 +27,14 @@ from vnq_colab.evaluation.metrics import (
 )
 
 
-def panel_of(returns, symbols=("AAA",)):
-    """A Panel of daily log returns `[symbols, days]`; NaN on a later day is an absent day."""
-    returns = np.array(returns, dtype="float64", ndmin=2)
-    present = np.isfinite(returns)
-    present[:, 0] = True
-    days = pd.bdate_range("2024-01-01", periods=returns.shape[1])
-    return Panel(np.zeros((*returns.shape, 1), "float32"), returns, present, tuple(symbols), days, ("x",), "test")
-
-
-def forecast_of(family, symbol, days, means, p_up=None):
-    """A Forecast whose 5-day means are `means [days]`, spread evenly."""
-    means = np.asarray(means, "float64")
-    p_up = 0.5 + 0.1 * np.sign(means) if p_up is None else p_up
-    daily = np.repeat(means[:, None] / 5, 5, axis=1)
-    return make_forecast(family, symbol, days, daily, np.full(len(means), 0.05), p_up)
+def said(family, symbol, days, means, p_up=None):
+    """A Forecast that gives its direction a probability of 60 % unless `p_up` says otherwise."""
+    return forecast_of(symbol, days, means, p_up=0.5 + 0.1 * np.sign(means) if p_up is None else p_up, family=family)
 
 
 # Outcomes of the first five days: +5 %, 0 (flat), -2 %, -1 %, -1 %.
 STORY = panel_of([np.nan, 0.01, 0.01, 0.01, 0.01, 0.01, -0.04, -0.01, 0.02, 0.01])
-MODEL = forecast_of("stockformer", "AAA", STORY.days[:5], [0.05, 0.05, -0.05, 0.05, -0.05])
+MODEL = said("stockformer", "AAA", STORY.days[:5], [0.05, 0.05, -0.05, 0.05, -0.05])
 
 
 def test_score_equals_the_hand_computed_numbers():
@@ -58,7 +45,7 @@ def test_score_equals_the_hand_computed_numbers():
     assert (row["up_share"], row["base_rate"]) == pytest.approx((1 / 4, 3 / 4))
     assert row["rmse_5"] == pytest.approx(np.sqrt((0.05**2 + 0.03**2 + 0.06**2 + 0.04**2) / 5))
     assert row["mae_5"] == pytest.approx((0.05 + 0.03 + 0.06 + 0.04) / 5)
-    assert (row["mae_1"], row["rmse_1"]) == pytest.approx(((0.02 + 0.02) / 5, np.sqrt(2 * 0.02**2 / 5)))
+    assert row["rmse_day"] == pytest.approx(row["rmse_5"] / np.sqrt(5))
     assert row["brier"] == pytest.approx((0.16 + 0.16 + 0.36 + 0.16) / 4)
     assert np.isnan([row["accuracy_low"], row["accuracy_high"]]).all()  # no whole independent window
 
@@ -74,18 +61,15 @@ def test_score_equals_more_hand_computed_numbers():
     assert row["mape_5"] == pytest.approx(np.mean([abs(np.exp(miss) - 1) for miss in (0, 0.05, -0.03, 0.06, -0.04)]))
     assert row["rank_correlation"] == pytest.approx(pearsonr([4, 4, 1.5, 4, 1.5], [5, 4, 1, 2.5, 2.5]).statistic)
     assert np.isnan([row["correlation_t"], row["rank_correlation_t"]]).all()  # one window gives no t
-    assert (row["mae_2"], row["rmse_2"]) == pytest.approx((0.05 / 5, np.sqrt((0.02**2 + 0.03**2) / 5)))
-    assert row["mae_day_5"] == pytest.approx((0.05 + 0.01 + 0.02) / 5)
-    assert row["rmse_day_5"] == pytest.approx(np.sqrt((0.05**2 + 0.01**2 + 0.02**2) / 5))
 
 
 def test_score_leaves_out_origins_without_an_outcome():
-    late = forecast_of("stockformer", "AAA", STORY.days, [0.05, 0.05, -0.05, 0.05, -0.05] * 2)
+    late = said("stockformer", "AAA", STORY.days, [0.05, 0.05, -0.05, 0.05, -0.05] * 2)
     pd.testing.assert_frame_equal(score(late, STORY), score(MODEL, STORY))
 
 
 def test_score_of_the_zero_forecast_names_no_direction():
-    both = pd.concat([MODEL, forecast_of("zero", "AAA", STORY.days[:5], np.zeros(5))])
+    both = pd.concat([MODEL, said("zero", "AAA", STORY.days[:5], np.zeros(5))])
     zero = score(both, STORY).set_index("family").loc["zero"]
     assert np.isnan(zero["accuracy"]) and np.isnan(zero["correlation"]) and zero["n_directed"] == 0
     assert zero["rmse_5"] == pytest.approx(np.sqrt((0.05**2 + 0.02**2 + 0.01**2 + 0.01**2) / 5))
@@ -93,7 +77,7 @@ def test_score_of_the_zero_forecast_names_no_direction():
 
 
 def test_score_compares_families_on_the_same_days():
-    short = forecast_of("momentum", "AAA", STORY.days[:3], [0.01, 0.01, 0.01])
+    short = said("momentum", "AAA", STORY.days[:3], [0.01, 0.01, 0.01])
     scores = score(pd.concat([MODEL, short]), STORY).set_index("family")
     assert list(scores["n_days"]) == [3, 3] and scores.loc["stockformer", "accuracy"] == 1
 
@@ -108,7 +92,7 @@ def market():
     returns[:, 0] = np.nan
     panel = panel_of(returns, ("AAA", "BBB", "CCC"))
     means = {"momentum": random.normal(0, 0.02, (3, 300)), "stockformer": random.normal(0, 0.02, (3, 300))}
-    forecast = pd.concat([forecast_of(family, symbol, panel.days, values[place], random.random(300))
+    forecast = pd.concat([said(family, symbol, panel.days, values[place], random.random(300))
                           for family, values in means.items() for place, symbol in enumerate(panel.symbols)])
     return panel, forecast
 
@@ -117,15 +101,13 @@ def test_score_equals_a_second_implementation(market):
     panel, forecast = market
     scores = score(forecast.sample(frac=1, random_state=0), panel).set_index(["family", "symbol"])
     for (family, symbol), rows in forecast.groupby(["family", "symbol"]):
-        series = panel.returns[panel.symbols.index(symbol)]
-        present = panel.present[panel.symbols.index(symbol)]
+        close = panel.prices[panel.symbols.index(symbol), :, CLOSE]
         mean, actual, up = [], [], []
         for _, row in rows.iterrows():
             day = panel.days.get_loc(row["date"])
-            ahead = series[day + 1 : day + 6]
-            if present[day] and len(ahead) == 5 and np.isfinite(ahead).all():
+            if day + 5 < len(close) and np.isfinite(close[[day, day + 5]]).all():
                 mean.append(row["mean"])
-                actual.append(ahead.sum())
+                actual.append(np.log(close[day + 5] / close[day]))
                 up.append(row["p_up"])
         moved = [place for place in range(len(mean)) if abs(actual[place]) >= FLAT]
         right = sum((mean[place] > 0) == (actual[place] > 0) for place in moved)
@@ -152,15 +134,13 @@ def test_score_equals_scikit_learn_and_scipy_where_they_have_it(market):
         assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(up, said))
         assert found["log_loss"] == pytest.approx(metrics.log_loss(up, rows["p_up"][days]))
         assert found["brier"] == pytest.approx(metrics.brier_score_loss(up, rows["p_up"][days]))
-        for step in range(1, 6):
-            names = ("rmse_day_5", "mae_day_5") if step == 5 else (f"rmse_{step}", f"mae_{step}")
-            pair = rows[f"actual_{step}"], rows[f"mean_{step}"]
-            assert found[names[0]] == pytest.approx(metrics.mean_squared_error(*pair) ** 0.5)
-            assert found[names[1]] == pytest.approx(metrics.mean_absolute_error(*pair))
+        pair = rows["actual"], rows["mean"]
+        assert found["rmse_5"] == pytest.approx(metrics.mean_squared_error(*pair) ** 0.5)
+        assert found["mae_5"] == pytest.approx(metrics.mean_absolute_error(*pair))
         prices = np.exp(rows["actual"]), np.exp(rows["mean"])
         assert found["mape_5"] == pytest.approx(metrics.mean_absolute_percentage_error(*prices))
-        zero = score(pd.concat([forecast, forecast.query("family == 'momentum'").assign(
-            family="zero", mean=0.0, **{f"mean_{step}": 0.0 for step in range(1, 6)})]), panel)
+        unmoved = forecast.query("family == 'momentum'").assign(family="zero", mean=0.0)
+        zero = score(pd.concat([forecast, unmoved]), panel)
         zero = zero.set_index(["family", "symbol"]).loc[("zero", key[1])]
         assert found["r2_zero"] == pytest.approx(1 - (found["rmse_5"] / zero["rmse_5"]) ** 2) and zero["r2_zero"] == 0
         rank = spearmanr(rows["mean"], rows["actual"].where(days, 0).round(6)).statistic
@@ -176,13 +156,13 @@ def test_correlation_t_rarely_finds_what_is_not_there_though_outcomes_overlap():
     slow = np.cumsum(random.normal(size=(400, 262)), axis=1)[:, 7:]  # a forecast that hardly changes
     quick = random.normal(size=(400, 255))
     for means, most in ((slow, 0.12), (quick, 0.02)):
-        scores = score(pd.concat([forecast_of("a", symbol, panel.days[:255], 0.001 * means[place])
+        scores = score(pd.concat([said("a", symbol, panel.days[:255], 0.001 * means[place])
                                   for place, symbol in enumerate(symbols)]), panel)
         assert (scores["correlation_t"].abs() > 2.01).mean() < most
 
 
 def test_scores_of_an_unchanging_forecast_are_unknown_where_nothing_can_be_known():
-    always = score(forecast_of("majority", "AAA", STORY.days[:5], np.full(5, 0.01)), STORY).iloc[0]
+    always = score(said("majority", "AAA", STORY.days[:5], np.full(5, 0.01)), STORY).iloc[0]
     assert always["balanced_accuracy"] == 0.5 and np.isnan([always["mcc"], always["rank_correlation"]]).all()
     fell = score(MODEL.iloc[2:], STORY).iloc[0]  # only days that fell
     assert np.isnan([fell["balanced_accuracy"], fell["mcc"]]).all() and fell["accuracy"] == pytest.approx(2 / 3)
@@ -208,7 +188,7 @@ def test_score_refuses_symbols_that_the_panel_lacks():
 
 
 def test_score_refuses_a_forecast_without_any_outcome():
-    late = forecast_of("stockformer", "AAA", STORY.days[-3:], [0.01, 0.01, 0.01])
+    late = said("stockformer", "AAA", STORY.days[-3:], [0.01, 0.01, 0.01])
     with pytest.raises(DataError, match="no day from 2024-01-10 to 2024-01-12 has an outcome"):
         score(late, STORY)
 
@@ -234,29 +214,17 @@ def test_summary_pools_the_newer_columns_and_does_without_them(market):
     for family, rows in scores.groupby("family"):
         assert pooled.loc[family, "crps"] == pytest.approx(np.average(rows["crps"], weights=rows["n_days"]))
         assert pooled.loc[family, "log_loss"] == pytest.approx(np.average(rows["log_loss"], weights=rows["n_directed"]))
-        assert pooled.loc[family, "rmse_day_5"] ** 2 == pytest.approx(
-            np.average(rows["rmse_day_5"] ** 2, weights=rows["n_days"]))
+        assert pooled.loc[family, "rmse_day"] ** 2 == pytest.approx(
+            np.average(rows["rmse_day"] ** 2, weights=rows["n_days"]))
         assert pooled.loc[family, "mcc"] == rows["mcc"].median()
-    old = ["family", "symbol", "n_days", "n_directed", "flat_share", "accuracy", "base_rate", "up_share", "rmse_1",
-           "mae_1", "rmse_5", "mae_5", "correlation", "brier"]
+    old = ["family", "symbol", "n_days", "n_directed", "flat_share", "accuracy", "base_rate", "up_share", "rmse_5",
+           "mae_5", "correlation", "brier"]
     fewer = summary(scores[old])
     pd.testing.assert_frame_equal(fewer, summary(scores)[list(fewer.columns)])
 
 
-def test_price_errors_equal_the_hand_computed_vnd():
-    prices = pd.DataFrame({"symbol": "AAA", "date": STORY.days, "close": 10_000.0})
-    found = price_errors(with_outcomes(MODEL, STORY).head(2), prices).iloc[0]
-    wrong = 10_000 * (np.exp(0.05) - 1)  # the first is right, the second says +5 % where nothing moved
-    assert (found["mae_price_5"], found["rmse_price_5"]) == pytest.approx((wrong / 2, wrong / np.sqrt(2)), rel=1e-5)
-    assert found["mape_5"] == pytest.approx((np.exp(0.05) - 1) / 2, rel=1e-5)
-    assert score(MODEL, STORY)["mape_5"][0] == pytest.approx(
-        price_errors(with_outcomes(MODEL, STORY), prices)["mape_5"][0])
-    with pytest.raises(DataError, match="AAA has no close on 2024-01-03"):
-        price_errors(with_outcomes(MODEL, STORY), prices.drop(index=2))
-
-
 def test_summary_of_the_zero_forecast_has_no_accuracy():
-    zero = summary(score(forecast_of("zero", "AAA", STORY.days[:5], np.zeros(5)), STORY))
+    zero = summary(score(said("zero", "AAA", STORY.days[:5], np.zeros(5)), STORY))
     assert np.isnan(zero.loc[0, "accuracy"]) and zero.loc[0, "base_rate"] == 3 / 4
 
 
@@ -264,7 +232,7 @@ def test_score_of_the_whole_market_takes_seconds_not_minutes():
     random = np.random.default_rng(0)
     symbols = [f"S{place:03}" for place in range(102)]
     panel = panel_of(random.normal(0, 0.02, (102, 365)), symbols)
-    forecast = pd.concat([forecast_of(family, symbol, panel.days[:360], random.normal(0, 0.02, 360))
+    forecast = pd.concat([said(family, symbol, panel.days[:360], random.normal(0, 0.02, 360))
                           for family in "abcd" for symbol in symbols])
     start = time.perf_counter()
     assert len(score(forecast, panel)) == 4 * 102

@@ -14,8 +14,10 @@ import pytest
 import vnq_colab
 from tests import pairs
 from tests.fake_colab import write_startup
+from vnq_colab.config import SMOKE_SYMBOLS
+from vnq_colab.data.prepared import prepare
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.layout import WORKSPACE_NAME
+from vnq_colab.layout import WORKSPACE_NAME, Workspace
 
 HOUSE = Path(__file__).parent.parent
 ORDER = ("01_prepare", "02_train_all_102", "03_resume", "04_validate", "05_export", "local_cpu_validation")
@@ -166,9 +168,10 @@ def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
         shown = "\n".join(run_twice(name, tmp_path, environment))
         assert str(home) in shown
         assert "SYNTHETIC" in shown, f"{name} does not say that the prices are made up"
-    assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == 3
+    assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == SMOKE_SYMBOLS
+    assert {path.name for path in (home / "models").glob("*/*.pt")} >= {"global.pt", "trees.pt"}
     assert len(list((home / "reports").glob("*/report.html"))) == 2
-    assert len(list((home / "checkpoints").glob("*/session.json"))) == 3, "the run, its refit and the local check"
+    assert len(list((home / "checkpoints").glob("*/session.json"))) == 2, "the run and the local check"
     assert len(list((home / "predictions").glob("*.csv"))) == 1
 
 
@@ -178,12 +181,31 @@ def test_notebooks_run_twice_on_colab_with_prices_in_drive(tmp_path):
     drive = tmp_path / "content" / "drive" / "MyDrive"
     environment = {"VNQ_HOME": "", "IPYTHONDIR": str(tmp_path / "ipython")}
     assert str(drive) in "\n".join(run_twice("01_prepare", tmp_path, environment)), "an empty Drive is mounted and used"
-    prices = synthetic_prices(8, 500, seed=1).assign(symbol=lambda table: table["symbol"].str.replace("SYN", "TST"))
+    prices = synthetic_prices(8, 1060, seed=1).assign(symbol=lambda table: table["symbol"].str.replace("SYN", "TST"))
     prices.to_parquet(drive / WORKSPACE_NAME / "data" / "raw" / "prices.parquet")
     for name in ORDER[:5]:
         shown = "\n".join(run_twice(name, tmp_path, environment))
         assert str(drive / WORKSPACE_NAME) in shown
         assert "SYNTHETIC" not in shown
     assert "Colab machine" in "\n".join(run_twice("02_train_all_102", tmp_path, environment))
-    assert len(list((drive / WORKSPACE_NAME / "models").glob("*/TST*_stockformer_simple_best.pt"))) == 3
+    assert len(list((drive / WORKSPACE_NAME / "models").glob("*/TST*_stockformer_simple_best.pt"))) == 8
     assert not (tmp_path / WORKSPACE_NAME).exists(), "nothing is written beside Drive"
+
+
+NO_TIME = """
+import dataclasses
+import vnq_colab.colab as door
+whole = door.describe_machine
+door.describe_machine = lambda *words, **choices: dataclasses.replace(whole(*words, **choices), hours_left=0.0)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
+def test_notebooks_of_a_run_that_pauses_at_once_end_without_an_error(tmp_path):
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00_no_time.py").write_text(NO_TIME, encoding="utf-8")
+    prepare(Workspace(tmp_path / "home"), synthetic_prices(12, 1060, seed=1))
+    environment = {"VNQ_HOME": str(tmp_path / "home"), "IPYTHONDIR": str(tmp_path / "ipython")}
+    assert "Not finished: 03_resume goes on" in "\n".join(run_twice("02_train_all_102", tmp_path, environment))
+    assert "Not finished: run this notebook again" in "\n".join(run_twice("03_resume", tmp_path, environment))

@@ -8,7 +8,9 @@ from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError, TakenOverError
 from vnq_colab.files import write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.models.base import Job
 from vnq_colab.training import ownership
+from vnq_colab.training.jobs import new_row
 from vnq_colab.training.ownership import find_case, loss_and_rest
 from vnq_colab.training.runs import new_run_id
 from vnq_colab.training.session import Session, machine_facts
@@ -17,8 +19,8 @@ from vnq_colab.training.session import Session, machine_facts
 @pytest.fixture
 def session(tmp_path):
     ws = Workspace(tmp_path)
-    packs = [{"symbols": [symbol], "learning_rate_share": 1.0, "done": None} for symbol in ("FPT", "HPG", "VCB")]
-    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", days={}, packs=packs,
+    jobs = {job.name: new_row(job) for job in (Job("trees", fold, symbols=("FPT",)) for fold in (0, 1, None))}
+    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", folds=[], jobs=jobs,
                             ledger={symbol: {"state": "pending", "reason": ""} for symbol in ("FPT", "HPG", "VCB")})
     session.machine = machine_facts() | {"pid": 2**22 + 1, "pid_started": 0.0}  # nobody has such a number
     session.begin_attempt()
@@ -37,22 +39,22 @@ def elsewhere(session, monkeypatch):
 def test_pause_is_told_with_its_reason(session):
     session.end_attempt("paused", "time is up")
     assert "ago: time is up" in find_case(session)
-    assert loss_and_rest(session) == "nothing is lost; left: 3 of 3 packs"
+    assert loss_and_rest(session) == "nothing is lost; left: 3 of 3 jobs"
 
 
 def test_process_that_died_here_is_recognised_at_once(session):
     assert "without a word" in find_case(session)
 
 
-def test_loss_counts_from_the_last_checkpoint_of_a_pack_in_flight(session):
+def test_loss_counts_from_the_last_checkpoint_of_a_job_in_flight(session):
     session.attempts[-1]["started"] = "2026-11-21T10:00:00Z"
     session.heartbeat = "2026-11-21T10:30:00Z"
     assert "at most 30 min of training, since the last checkpoint" in loss_and_rest(session)
-    session.checkpoint = {"pack": 0, "written": "2026-11-21T10:29:00Z"}
-    session.packs[1]["done"], session.seconds["training"] = "done/pack_01", 120.0
+    session.checkpoint = {"job": "trees_fold1", "written": "2026-11-21T10:29:00Z"}
+    session.jobs["trees_fold2"]["state"], session.seconds["training"] = "done", 120.0
     assert "at most 80 s of training" in loss_and_rest(session)  # and 20 s to the heartbeat that did not come
-    assert "left: 2 of 3 packs, about 4 min" in loss_and_rest(session)
-    session.checkpoint["pack"] = 1  # which is done: the pack in flight begins anew
+    assert "left: 2 of 3 jobs, about 4 min" in loss_and_rest(session)
+    session.checkpoint["job"] = "trees_fold2"  # which is done: the job in flight begins anew
     assert "at most 30 min" in loss_and_rest(session)
 
 
@@ -100,7 +102,7 @@ def test_owner_that_was_taken_over_writes_nothing_more(session):
 def test_damaged_session_gives_way_to_the_copy_in_the_newest_manifest(session, damage, capsys):
     for name, sequence in (("manifest_a.json", 1), ("manifest_b.json", 2)):
         value = session.to_dict() | {"why": name, "sequence": sequence}
-        write_sealed(session.folder / name, {"format": 1, "session": value})
+        write_sealed(session.folder / name, {"format": 2, "session": value})
     path = session.folder / "session.json"
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
     assert Session.load(session.ws, session.run_id).why == "manifest_b.json"
@@ -116,6 +118,6 @@ def test_damaged_session_without_any_manifest_is_refused(session):
 
 
 def test_folder_of_another_name_is_refused(session):
-    session.folder.rename(session.folder.with_name("20200101T000000_stockformer_abcdef"))
+    session.folder.rename(session.folder.with_name("20200101T000000_abcdef"))
     with pytest.raises(SessionError, match="folder of another name"):
-        Session.load(session.ws, "20200101T000000_stockformer_abcdef")
+        Session.load(session.ws, "20200101T000000_abcdef")

@@ -1,42 +1,69 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.tiny import panel_of
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.panel import FLAT, Panel, build_panel, data_id, fit_scaler
+from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel, build_panel, data_id, fit_scaler
 from vnq_colab.errors import DataError
 
 
-def test_labels_are_the_next_five_returns(panel):
-    targets, known = panel.labels()
-    np.testing.assert_allclose(targets[0, 100], panel.returns[0, 101:106], rtol=1e-6)
-    assert not known[:, -5:].any()
-    assert known[0, -6]
+def test_prices_and_returns_are_those_of_the_table(prices, panel):
+    for symbol, rows in prices.groupby("symbol"):
+        row = panel.symbols.index(symbol)
+        there = panel.present[row]
+        np.testing.assert_array_equal(panel.days[there], rows["date"])
+        table = [*(rows[name] for name in ("open", "high", "low", "close")), rows["close"] * rows["volume"]]
+        np.testing.assert_array_equal(panel.prices[row, there], np.column_stack(table))
+        assert np.isnan(panel.prices[row, ~there]).all() and np.isnan(panel.returns[row, ~there]).all()
+        np.testing.assert_allclose(panel.returns[row, there][1:], np.diff(np.log(rows["close"])), atol=1e-13)
+        assert np.isnan(panel.returns[row, there][0])
 
 
-def test_label_is_unknown_when_a_day_ahead_is_absent(prices):
-    rows = prices.index[prices["symbol"] == "SYN001"]
-    _, known = build_panel(prices.drop(rows[200])).labels()
-    assert not known[0, 195:201].any()
-    assert known[0, 194] and known[0, 201]
+def test_ahead_is_what_somebody_could_have_from_close_to_close_and_from_the_next_open():
+    closes, opens = np.exp(np.arange(9) ** 2 / 100), np.exp(np.arange(9) ** 2 / 100 - 0.01)
+    table = pd.DataFrame({"symbol": "AAA", "date": pd.bdate_range("2024-01-01", periods=9), "open": opens,
+                          "high": closes, "low": opens, "close": closes, "volume": 1})
+    panel = build_panel(table)
+    assert panel.ahead()[0] == pytest.approx([0.25, 0.35, 0.45, 0.55] + [np.nan] * 5, nan_ok=True)
+    assert panel.ahead(5, OPEN)[0] == pytest.approx([0.35, 0.45, 0.55] + [np.nan] * 6, nan_ok=True)
+    assert panel.ahead(1)[0, :2] == pytest.approx([0.01, 0.03]) and np.isnan(panel.ahead(20)).all()
 
 
-def test_outcomes_add_up_and_unchanged_closes_are_flat():
-    closes = [100.0, 101, 99, 102, 98, 100, 100, 100, 100, 100, 100]
-    table = pd.DataFrame({"symbol": "AAA", "date": pd.bdate_range("2024-01-01", periods=11),
-                          "open": closes, "high": closes, "low": closes, "close": closes, "volume": 1})
-    outcomes = build_panel(table).outcomes()
-    assert abs(outcomes["actual"][0]) < FLAT
-    steps = [f"actual_{step}" for step in range(1, 6)]
-    np.testing.assert_allclose(outcomes[steps].sum(axis=1), outcomes["actual"])
+def test_ahead_is_unknown_when_the_origin_or_its_end_is_absent(panel):
+    holed = replace(panel, present=panel.present.copy(), prices=panel.prices.copy())
+    row = panel.symbols.index("SYN002")  # there on every day
+    holed.present[row, 200], holed.prices[row, 200] = False, np.nan
+    for column, lost in ((CLOSE, [195, 200]), (OPEN, [194, 199, 200])):
+        changed = np.flatnonzero(np.isfinite(panel.ahead(5, column)[row]) & np.isnan(holed.ahead(5, column)[row]))
+        assert changed.tolist() == lost
+
+
+def test_outcomes_are_those_of_both_ends_and_unchanged_closes_are_flat():
+    steps = np.log([100.0, 101, 99, 102, 98, 100, 100, 100, 100, 100, 100])
+    outcomes = panel_of(np.append(np.nan, np.diff(steps)), opens=np.full((1, 11), 0.01)).outcomes()
+    assert abs(outcomes["actual"][0]) < FLAT and len(outcomes) == 6
     assert outcomes["actual"][1] == pytest.approx(np.log(100 / 101), rel=1e-5)
+    assert outcomes["actual_open"][0] == pytest.approx(np.log(100 / 100))  # the opens of days 1 and 6: closes before
+    assert outcomes["actual_open"][1] == pytest.approx(np.log(100 / 101))
+    assert outcomes["actual_open"].isna().tolist() == [False] * 5 + [True]
+
+
+def test_ranks_run_from_lowest_to_highest_of_those_present(panel):
+    day, feature = 400, panel.feature_names.index("volatility_20")
+    there, values = panel.present[:, day], panel.values[:, day, feature]
+    order = np.argsort(values[there])
+    assert panel.ranks[there, day, feature][order] == pytest.approx(np.linspace(-1, 1, there.sum()))
+    assert not panel.ranks[~panel.present].any() and not panel.present[:, 5].all()
 
 
 def test_panel_survives_its_file(panel, tmp_path):
     panel.save(tmp_path / "panel.parquet")
     again = Panel.load(tmp_path / "panel.parquet")
     np.testing.assert_array_equal(again.values, panel.values)
-    np.testing.assert_array_equal(again.returns, panel.returns)
+    np.testing.assert_array_equal(again.prices, panel.prices)
     np.testing.assert_array_equal(again.present, panel.present)
     assert (again.symbols, again.feature_names, again.data_id) == (panel.symbols, panel.feature_names, panel.data_id)
     assert again.days.equals(panel.days)
@@ -75,8 +102,11 @@ def test_scaler_sees_training_days_only(panel):
     values = panel.values.copy()
     values[:, 251:] += 100
     values[:, :50] -= 100
-    other = Panel(values, panel.returns, panel.present, panel.symbols, panel.days, panel.feature_names, panel.data_id)
-    np.testing.assert_array_equal(fit_scaler(other, first, last).mean, scaler.mean)
+    prices = panel.prices.copy()
+    prices[:, 251:] *= np.linspace(1, 3, prices.shape[1] - 251)[:, None]
+    other = fit_scaler(replace(panel, values=values, prices=prices), first, last)
+    for part in ("mean", "spread", "target"):
+        np.testing.assert_array_equal(getattr(other, part), getattr(scaler, part))
     scaled = scaler.scale(panel.values, panel.present)[0, 50:251][panel.present[0, 50:251]]
     inside = (np.abs(scaled).max(axis=0) < 5) & (np.ptp(scaled, axis=0) > 0)  # neither clipped nor constant
     np.testing.assert_allclose(scaled.mean(axis=0)[inside], 0, atol=1e-4)
@@ -99,7 +129,9 @@ def test_panel_with_a_hole_in_its_numbers_is_refused(panel):
     values = panel.values.copy()
     values[1, 3, 4] = np.nan
     with pytest.raises(DataError, match=r"SYN002 .*feature mean_distance_10 is not finite"):
-        Panel(values, panel.returns, panel.present, panel.symbols, panel.days, panel.feature_names, panel.data_id)
+        replace(panel, values=values)
+    with pytest.raises(DataError, match=r"prices \(6, 800, 4\).* do not fit"):
+        replace(panel, prices=panel.prices[:, :, :4])
 
 
 def test_foreign_file_is_not_a_panel(tmp_path):

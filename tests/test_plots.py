@@ -17,6 +17,7 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport, Finding
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import split_days
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
@@ -31,10 +32,10 @@ def scores_of(n_symbols):
 
 
 def history_of(**symbols):
-    """Each keyword is a symbol with its validation losses by epoch; the loss without skill is 2."""
-    return pd.concat([pd.DataFrame({"symbol": symbol, "member": 0, "epoch": range(1, len(losses) + 1),
-                                    "train_loss": 1.0, "valid_loss": losses, "no_skill": 2.0})
-                      for symbol, losses in symbols.items()])
+    """Each keyword is a symbol with the skill of its network by epoch."""
+    return pd.concat([pd.DataFrame({"job": "stockformer_fold1_pack00", "symbol": symbol, "member": 0,
+                                    "epoch": range(1, len(skill) + 1), "train_loss": 1.0, "skill": skill})
+                      for symbol, skill in symbols.items()])
 
 
 def result_of():
@@ -73,32 +74,53 @@ def test_symbol_accuracy_can_do_without_intervals():
     plots.png(plots.symbol_accuracy(scores_of(2).assign(accuracy_low=np.nan, accuracy_high=np.nan)))
 
 
-def test_learning_curves_show_the_median_of_the_networks():
-    history = history_of(AAA=[2.2, 1.8, 1.6], BBB=[2.4, 2.0], CCC=[2.6, 2.4, 2.0])
-    figure = plots.learning_curves(history)
-    axes = figure.axes[0]
-    median = next(line for line in axes.lines if line.get_label() == "median network")
-    assert list(median.get_xdata()) == [1, 2, 3] and list(median.get_ydata()) == pytest.approx([1.2, 1.0, 0.9])
-    assert sum(line.get_linewidth() == 0.5 for line in axes.lines) == 3
-    assert legend_of(figure) == ["each symbol", "80% of the networks", "median network", "no skill"]
+def test_learning_curves_show_each_family_by_itself():
+    """Of the symbols' own networks the median; of a model of all stocks each member of each fold."""
+    own = history_of(AAA=[-0.1, 0.1, 0.2], BBB=[-0.2, 0.0], CCC=[-0.3, -0.2, 0.0])
+    shared = [pd.DataFrame({"job": job, "symbol": "*", "member": 0, "epoch": [25, 50], "skill": skill})
+              for job, skill in (("trees_fold1", [0.02, 0.03]), ("trees_fold2", [0.04, 0.01]))]
+    figure = plots.learning_curves(pd.concat([own, *shared]))
+    first, second = figure.axes
+    median, none = first.lines
+    assert list(median.get_xdata()) == [1, 2, 3] and list(median.get_ydata()) == pytest.approx([-0.2, 0.0, 0.1])
+    assert list(none.get_ydata()) == [0, 0] and first.get_ylabel() == "stockformer [share of loss saved]"
+    assert [list(line.get_ydata()) for line in second.lines[:2]] == [[0.02, 0.03], [0.04, 0.01]]
+    assert (second.get_xlabel(), second.get_ylabel()) == ("Trees", "trees [rank correlation]")
 
 
 def test_learning_curves_take_a_session():
-    session = types.SimpleNamespace(history=history_of(AAA=[2.2, 1.8]))
+    session = types.SimpleNamespace(history=history_of(AAA=[-0.1, 0.1]))
     assert plots.png(plots.learning_curves(session)) == plots.png(plots.learning_curves(session.history))
 
 
 def test_learning_curves_leave_out_what_is_not_a_number():
-    history = history_of(AAA=[2.2, np.nan, 1.6], BBB=[np.inf, 2.0])
-    median = next(line for line in plots.learning_curves(history).axes[0].lines if line.get_label() == "median network")
-    assert list(median.get_ydata()) == pytest.approx([1.1, 1.0, 0.8])
+    history = history_of(AAA=[-0.1, np.nan, 0.2], BBB=[np.inf, 0.0])
+    assert list(plots.learning_curves(history).axes[0].lines[0].get_ydata()) == pytest.approx([-0.1, 0.0, 0.2])
 
 
-@pytest.mark.parametrize("history", [history_of(AAA=[np.nan]), history_of(AAA=[1.0]).assign(no_skill=np.nan),
-                                     pd.DataFrame(columns=["symbol", "member", "epoch", "valid_loss", "no_skill"])])
-def test_learning_curves_need_a_validation_loss(history):
-    with pytest.raises(DataError, match="no epoch has a validation loss"):
-        plots.learning_curves(history)
+@pytest.mark.parametrize("skill", [[], [np.nan]])
+def test_learning_curves_say_in_the_picture_that_there_are_none_yet(skill):
+    history = pd.DataFrame({"job": "trees_fold1", "symbol": "*", "member": 0, "epoch": 1, "train_loss": 1.0,
+                            "skill": skill})
+    figure = plots.learning_curves(history)
+    assert "No learning curves yet" in figure.axes[0].texts[0].get_text()
+    plots.png(figure)
+
+
+def by_year():
+    return pd.DataFrame({"family": ["ensemble", "trees"] * 2, "period": ["2024", "2024", "2025", "2025"],
+                         "open": [0.05, 0.04, -0.01, 0.02], "open_t": [2.5, 2.0, -0.5, 1.0]})
+
+
+def test_rank_correlations_are_bars_by_year_with_their_intervals():
+    figure = plots.rank_correlations(by_year())
+    ours, trees = figure.axes[0].containers[1::2]  # each after its intervals
+    assert [bar.get_height() for bar in ours] == [0.05, -0.01] and [bar.get_height() for bar in trees] == [0.04, 0.02]
+    assert ours[0].get_x() + ours[0].get_width() == pytest.approx(trees[0].get_x())
+    low, high = ours.errorbar.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.05 - 1.96 * 0.02, 0.05 + 1.96 * 0.02))
+    assert legend_of(figure) == ["ensemble", "trees"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2024", "2025"]
 
 
 def test_equity_shows_the_strategy_beside_buy_and_hold():
@@ -167,23 +189,26 @@ def panel_of(present, **features):
     """A panel with these present days; each keyword is a feature of the registry with its values [symbols, days]."""
     present = np.asarray(present, dtype=bool)
     values = np.stack([np.broadcast_to(value, present.shape) for value in features.values()], axis=2)
-    return Panel(values.astype("float32"), np.zeros(present.shape), present,
+    return Panel(values.astype("float32"), np.ones((*present.shape, 5)), present,
                  tuple(f"SYN{row + 1:03}" for row in range(len(present))),
                  pd.bdate_range("2023-01-02", periods=present.shape[1]), tuple(features), "0" * 12)
 
 
-def test_coverage_shows_who_is_present_by_first_day_with_the_borders(panel, splits):
-    figure = plots.coverage(panel, splits)
+def test_coverage_shows_who_is_present_by_first_day_with_the_folds(panel):
+    folds = [split_days(panel.days, *borders) for borders in (("2023-10-02", "2024-01-02", "2024-12-31"),
+                                                              ("2024-10-01", "2025-01-02"))]
+    figure = plots.coverage(panel, folds)
     axes = figure.axes[0]
     first = panel.present.argmax(axis=1)
     order = np.argsort(first, kind="stable")
-    np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), panel.present[order])
+    pairs = panel.present[order].reshape(6, 400, 2).mean(axis=2)  # a column is two days
+    np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), pairs)
     assert [label.get_text() for label in axes.get_yticklabels()] == [panel.symbols[row] for row in order]
-    assert first[order[-1]] == 116, "the one listed last stands at the bottom"
+    assert first[order[-1]] == 123, "the one listed last stands at the bottom"
     borders = [line.get_xdata()[0] for line in axes.lines]
-    assert [f"{panel.days[border]:%Y-%m-%d}" for border in borders] == [splits.valid.first, splits.test.first]
-    assert [text.get_text() for text in axes.texts] == ["valid", "test"] and not plots.coverage(panel).axes[0].lines
-    assert f"{panel.present.mean():.0%} of 6 symbols × 420 days" in figure.get_suptitle()
+    assert [f"{panel.days[border]:%Y-%m-%d}" for border in borders] == [fold.test.first for fold in folds]
+    assert [text.get_text() for text in axes.texts] == ["fold 1", "fold 2"] and not plots.coverage(panel).axes[0].lines
+    assert f"{panel.present.mean():.0%} of 6 symbols × 800 days" in figure.get_suptitle()
     years = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
     assert years == {day: f"{panel.days[day].year}" for day in (0, *np.flatnonzero(np.diff(panel.days.year)) + 1)}
 
@@ -311,7 +336,8 @@ def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_ti
 
 
 @pytest.mark.parametrize("draw", [lambda panel, note: plots.symbol_accuracy(scores_of(3), note=note),
-                                  lambda panel, note: plots.learning_curves(history_of(AAA=[2.2, 1.8]), note=note),
+                                  lambda panel, note: plots.learning_curves(history_of(AAA=[-0.1, 0.1]), note=note),
+                                  lambda panel, note: plots.rank_correlations(by_year(), note=note),
                                   lambda panel, note: plots.equity(result_of(), note=note),
                                   lambda panel, note: plots.symbol(*symbol_of(), "AAA", note=note),
                                   lambda panel, note: plots.coverage(panel, note=note),
@@ -328,12 +354,12 @@ def test_every_picture_has_units_a_note_and_shows_itself_in_a_notebook(panel, dr
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-@pytest.mark.parametrize("draw", [lambda panel, splits: plots.coverage(panel, splits, note=SYNTHETIC_NOTE),
-                                  lambda panel, splits: plots.cleaning(report_of(split=("repaired", 515_000))),
-                                  lambda panel, splits: plots.feature_distributions(panel, note=SYNTHETIC_NOTE),
-                                  lambda panel, splits: plots.feature_correlations(panel, note=SYNTHETIC_NOTE)])
-def test_no_text_of_a_picture_is_cut_or_laid_over_another(panel, splits, draw):
-    figure = draw(panel, splits)
+@pytest.mark.parametrize("draw", [lambda panel, folds: plots.coverage(panel, folds, note=SYNTHETIC_NOTE),
+                                  lambda panel, folds: plots.cleaning(report_of(split=("repaired", 515_000))),
+                                  lambda panel, folds: plots.feature_distributions(panel, note=SYNTHETIC_NOTE),
+                                  lambda panel, folds: plots.feature_correlations(panel, note=SYNTHETIC_NOTE)])
+def test_no_text_of_a_picture_is_cut_or_laid_over_another(panel, folds, draw):
+    figure = draw(panel, folds)
     figure.draw_without_rendering()
     edge, unseen = figure.bbox, {id(label) for axes in figure.axes for label in axes.get_xticklabels()}
     for text in [text for text in figure.findobj(Text) if text.get_text() and id(text) not in unseen]:

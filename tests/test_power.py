@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.forecast import HORIZON, make_forecast
+from tests.tiny import forecast_of
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation import power
@@ -19,9 +20,7 @@ def always_up(prices, n_days):
     days = np.sort(prices["date"].unique())[-n_days - HORIZON : -HORIZON]
     parts = []
     for symbol, rows in prices[prices["date"].isin(days)].groupby("symbol"):
-        n = len(rows)
-        parts.append(make_forecast("stockformer", symbol, pd.DatetimeIndex(rows["date"]), np.full((n, HORIZON), 2e-4),
-                                   np.full(n, 0.05), np.full(n, 0.5)))
+        parts.append(forecast_of(symbol, pd.DatetimeIndex(rows["date"]), 1e-3))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -78,10 +77,9 @@ def test_the_evidence_of_a_simulated_forecaster_is_that_of_a_forecast(walk):
     days, tables = result.trial.market.days, []
     for place, symbol in enumerate(result.trial.market.symbols):
         listed = days[:600].intersection(pd.DatetimeIndex(prices.loc[prices["symbol"] == symbol, "date"]))
-        mean = simulated[days.get_indexer(listed), 0, place][:, None]
+        mean = simulated[days.get_indexer(listed), 0, place]
         for family, share in (("stockformer", 1.0), ("zero", 0.0)):
-            tables.append(make_forecast(family, symbol, listed, np.repeat(share * mean / HORIZON, HORIZON, axis=1),
-                                        np.full(len(listed), 0.05), np.full(len(listed), 0.5)))
+            tables.append(forecast_of(symbol, listed, share * mean, family=family))
     forecast = pd.concat(tables, ignore_index=True)
     long = collect(score(forecast, panel), backtest(forecast, prices, family="stockformer"), "stockformer")
     found = evidence_of(simulated, returns, result)

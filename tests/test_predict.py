@@ -8,13 +8,14 @@ from vnq_colab.errors import DataError, DeliveryError
 
 @pytest.fixture(scope="module")
 def bundle(judged):
-    return export_bundle(judged[2], refit=False, quiet=True)
+    return export_bundle(judged[2])
 
 
 def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
     prices = judged[1].prices
     table, warnings = tomorrow(bundle, prices, everyone=True)
-    assert table["p_up"].is_monotonic_decreasing and len(table) == 3 and not warnings
+    assert table["score"].is_monotonic_decreasing and table["rank"].tolist() == list(range(1, 9)) and not warnings
+    assert table["edge [%]"].is_monotonic_decreasing and table["p_up"].between(0, 1).all()
     accepted, _ = tomorrow(bundle, prices)
     assert set(accepted["symbol"]) == set(bundle.accepted)
 
@@ -37,7 +38,7 @@ def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
     few = prices[prices["symbol"].isin(["SYN001", "SYN002"])]
     table, warnings = tomorrow(bundle, few[~((few["symbol"] == "SYN002") & (few["date"] == last))], everyone=True)
     assert table["symbol"].tolist() == ["SYN001"]
-    assert "33% of them" in warnings[0] and "SYN002" in warnings[1]
+    assert "8% of them" in warnings[0] and "SYN002" in warnings[1]
 
 
 def test_prices_without_any_symbol_of_the_bundle_are_refused(bundle, judged):
@@ -55,7 +56,7 @@ def test_predictions_are_written_under_their_evening(bundle, judged):
 
 def test_prices_with_too_short_a_past_are_refused(bundle, judged):
     last_weeks = judged[1].prices[lambda table: table["date"] > table["date"].unique()[-30]]
-    with pytest.raises(DataError, match="29 days, a forecast needs at least 180"):
+    with pytest.raises(DataError, match="28 days, a forecast needs at least 160"):
         tomorrow(bundle, last_weeks)
 
 

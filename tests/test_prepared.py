@@ -17,7 +17,7 @@ def test_prepared_set_comes_back_as_it_was(tmp_path, prices):
     first, again = prepare(ws, prices), load_prepared(ws)
     pd.testing.assert_frame_equal(again.prices, first.prices, check_dtype=False)
     np.testing.assert_array_equal(again.panel.values, first.panel.values)
-    assert (again.splits, again.cleaning, again.synthetic) == (first.splits, first.cleaning, True)
+    assert (again.folds, again.cleaning, again.synthetic) == (first.folds, first.cleaning, True)
     assert "SYNTHETIC" in repr(again)
 
 
@@ -82,7 +82,7 @@ def test_preparing_again_repairs_a_damaged_set(tmp_path, prices, name, damage):
 def test_index_that_ends_early_brings_a_warning(tmp_path, prices):
     days = np.sort(prices["date"].unique())[:200]
     prepared = prepare(Workspace(tmp_path), prices, index=pd.DataFrame({"date": days, "close": 1000.0}))
-    assert "the index has no value on 220 of 420 trading days" in prepared.cleaning.warnings[0]
+    assert "the index has no value on 600 of 800 trading days" in prepared.cleaning.warnings[0]
 
 
 def test_set_with_a_missing_part_is_refused(tmp_path, prices):

@@ -1,139 +1,123 @@
 """What a person is told: never too much, never wider than a line, and an estimate that becomes better."""
 
-import itertools
 import time
 from dataclasses import replace
 
 import pytest
 
 from vnq_colab.clock import Clock
-from vnq_colab.data.splits import DayRange
 from vnq_colab.layout import Workspace
-from vnq_colab.models.base import family_module
+from vnq_colab.models.base import Progress
 from vnq_colab.training import process, progress
-from vnq_colab.training.packs import compose_packs
-from vnq_colab.training.progress import WIDTH, Progress, Speed, TimeLeft
+from vnq_colab.training.jobs import new_row
+from vnq_colab.training.progress import WIDTH, Display, finish_words
 from vnq_colab.training.session import Session
-from vnq_colab.training.trainer import train
+from vnq_colab.training.trainer import plan_jobs, train
 
 
 @pytest.fixture
-def session(tmp_path, panel, splits, config):
-    """A run of three packs, of which nothing has begun."""
-    symbols = ("SYN001", "SYN002", "SYN003", "SYN004", "SYN005", "SYN006")
-    config = replace(config, symbols=symbols, train=replace(config.train, epochs=12, patience=2, learning_rate=0.02))
-    days = {"train": [splits.train.first, splits.train.last], "valid": [splits.valid.first, splits.valid.last],
-            "splits": splits.to_dict()}
-    return Session.create(Workspace(tmp_path), config, "20261121T000000_stockformer_abcdef",
-                         data_id=panel.data_id, days=days,
-                         packs=compose_packs(panel, splits.train, config, list(symbols)),
-                         ledger={symbol: {"state": "pending", "reason": ""} for symbol in symbols})
+def session(tmp_path, panel, folds, config):
+    """A run of which nothing has begun: 20 packs of three symbols' networks would be more than a line."""
+    jobs = {job.name: new_row(job) for job in plan_jobs(panel, folds, config)}
+    return Session.create(Workspace(tmp_path), config, "20261121T000000_abcdef", data_id=panel.data_id, jobs=jobs,
+                          folds=[fold.to_dict() for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
+                          ledger={symbol: {"state": "pending", "reason": ""} for symbol in config.symbols})
 
 
-def learner_of(session, panel, number):
-    valid = session.days["valid"]
-    epochs_of = session.epochs_of and {(symbol, member): epochs for symbol in session.packs[number]["symbols"]
-                                       for member, epochs in enumerate(session.epochs_of[symbol])}
-    return family_module("stockformer").make_learner(
-        panel.select(session.packs[number]["symbols"]), DayRange(*session.days["train"]),
-        None if epochs_of else DayRange(*valid), session.config, pack=number, epochs_of=epochs_of)
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that the test moves."""
+    seconds = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    return seconds
 
 
-def estimates_of(session, panel):
-    """For each step: the words, the labels expected to be left, and those that were seen from there on."""
-    time_left, said = TimeLeft(session, panel), []
-    for number, pack in enumerate(session.packs):
-        learner = learner_of(session, panel, number)
-        while not learner.finished:
-            measured = learner.step()
-            time_left.count(measured)
-            time.sleep(0.001)
-            words, expected = time_left.words(number, learner), time_left.steps_and_labels(number, learner)[1]
-            said.append((words, expected, measured["labels"], number))
-        time_left.learn(learner.history)
-        pack["done"] = "a file"
-    seen = [labels for _, _, labels, _ in said]
-    return [(words, expected, sum(seen[at + 1:]), pack) for at, (words, expected, _, pack) in enumerate(said)]
+def at(share, **measured):
+    return Progress(share, "search, 20 trees", measured)
 
 
-def test_time_left_is_an_upper_bound_first_and_then_an_estimate_that_becomes_better(session, panel):
-    estimates = estimates_of(session, panel)
-    first, later = ([row for row in estimates[1:] if (row[3] == 0) is is_first] for is_first in (True, False))
-    assert all(words.startswith("at most") for words, *_ in first)
-    assert all(expected >= 0.98 * left for _, expected, left, _ in first)
-    assert all(words.startswith("about") for words, *_ in later)
-    total = estimates[0][2]
-    wrong = [abs(expected - left) / total for _, expected, left, _ in estimates]
-    halves = [max(wrong[at] for at, row in enumerate(estimates) if row[3] == pack) for pack in range(3)]
-    assert halves[1] < 0.35 and halves[2] < 0.2 and halves[0] > halves[1] > halves[2]
-    assert wrong[-1] < 0.01
+def test_first_lines_say_what_is_trained_on_what(session, panel, capsys):
+    Display(session, panel, Clock())
+    said = capsys.readouterr().err.splitlines()
+    assert "stockformer, global, trees for 3 symbols, 1 folds and the final fit, 8 jobs. SYNTHETIC" in said[0]
+    assert said[1] == "skipped 1: SYN009 (too short)"
 
 
-def test_time_left_never_jumps_up_within_a_pack_before_any_has_finished(session, panel):
-    expected = [labels for _, labels, _, pack in estimates_of(session, panel) if pack == 0]
-    assert all(later <= before * 1.001 for before, later in itertools.pairwise(expected))
+def finish(session, shown, name, seconds):
+    session.jobs[name] |= {"state": "done", "seconds": seconds}
+    shown.finish(name)
 
 
-def test_time_left_of_a_refit_is_known_from_the_start(session, panel):
-    session.epochs_of = {symbol: [1, 4] for symbol in session.ledger}
-    for words, expected, left, _ in estimates_of(session, panel)[1:]:
-        assert words.startswith("about")
-        assert abs(expected - left) <= 0.07 * expected + 500, "but for the days without enough context"
+def test_time_left_comes_from_what_jobs_of_each_family_have_cost(session, panel, now):
+    """Nothing is said while a family is unknown; the final fit costs more, because it has more days."""
+    shown = Display(session, panel, Clock(), quiet=True)
+    shown.start("trees_fold1")
+    assert "left" not in shown.line(at(0.0)) and "left" not in shown.line(at(0.5)), "networks may take any time"
+    finish(session, shown, "trees_fold1", 60.0)
+    finish(session, shown, "global_fold1", 30.0)
+    shown.start("stockformer_fold1_pack00")
+    now[0] += 20
+    assert "left" not in shown.line(at(0.05)), "too early"
+    train_days, all_days = shown._days[0], len(panel.days)
+    more = all_days / train_days  # days of the final fit for each of the fold
+    # two symbols took 20 s for a quarter: 80 s whole, one symbol alone 40 s; then the same and more in the final fit
+    expected = 60 + 40 + more * (60 + 30 + 80 + 40)
+    assert shown._time_left(0.25) == f"about {progress.spell(expected)} left"
 
 
-@pytest.mark.parametrize("per_step, per_label", [(0.5, 0.0), (0.0, 1e-3), (0.2, 5e-4)])
-def test_speed_tells_the_cost_of_a_step_from_that_of_its_labels(monkeypatch, per_step, per_label):
-    """Also after most networks have left, as at the end of a pack, it knows what a full pack costs."""
-    now, speed = [0.0], Speed()
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    for labels in (2000, 2000, 2000, 1900, 1500, 700, 240, 240, 240):
-        now[0] += per_step + per_label * labels
-        speed.count(labels)
-    assert speed.seconds(10, 20_000) == pytest.approx(10 * per_step + 20_000 * per_label, rel=1e-3)
-    assert speed.seconds(0, 0) == 0
+def test_time_left_of_a_job_never_rises_by_its_own_steps(session, panel, now):
+    shown = Display(session, panel, Clock(), quiet=True)
+    for name in list(session.jobs)[:-1]:
+        finish(session, shown, name, 50.0)
+    shown.start("stockformer_final_pack01")
+    left = []
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        now[0] += 8
+        left.append(int(shown._time_left(share).split()[1]))
+    assert left == sorted(left, reverse=True) and left[-1] <= 15
 
 
-def test_speed_of_equal_steps_is_their_mean(monkeypatch):
-    now, speed = [0.0], Speed()
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    assert speed.seconds(1, 1) is None
-    for _ in range(5):
-        now[0] += 0.25
-        speed.count(1000)
-    assert speed.seconds(8, 8000) == pytest.approx(2) and speed.labels_per_second == pytest.approx(4000)
+def test_resumed_run_knows_how_long_the_finished_jobs_took(tmp_path, panel, config):
+    session = train(Workspace(tmp_path), panel, replace(config, families=("trees",)), quiet=True)
+    again = Session.load(session.ws, session.run_id)
+    again.jobs["trees_final"] |= {"state": "pending"}
+    shown = Display(again, panel, Clock(), quiet=True)
+    shown.start("trees_final")
+    assert shown.line(at(0.0)).startswith("job 2/2 trees_final · search, 20 trees · about ")
+    assert "2 jobs done in" in finish_words(session)
 
 
-def test_resumed_run_knows_how_long_the_finished_packs_took(tmp_path, panel, splits, config):
-    session = train(Workspace(tmp_path), panel, splits, config, quiet=True)
-    again = TimeLeft(Session.load(session.ws, session.run_id), panel)
-    assert sorted(again._lengths) == sorted(session.history.groupby(["symbol", "member"])["epoch"].max())
-
-
-def test_line_names_the_things_and_stays_within_its_width(session, panel):
+def test_line_names_the_things_and_stays_within_its_width(session, panel, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0)
     clock = Clock()
-    shown, learner = Progress(session, panel, clock, quiet=True), learner_of(session, panel, 0)
-    while learner.epoch == 0:
-        time.sleep(0.001)
-        shown.step(learner.step(), learner)
+    shown = Display(session, panel, clock)
+    for name in ("trees_fold1", "global_fold1"):
+        finish(session, shown, name, 1.0)
+    shown.start("stockformer_fold1_pack00")
+    shown.step(at(0.5, skill=0.123))
     clock.mark("checkpoint")
-    line = shown.line(0, learner)
-    for part in ("pack 1/3", "epoch 2", "2 learning, 0/6 symbols done", "at most", "left", "(no skill 0.", "labels/s",
-                 "saved 0 s ago", "GB"):
+    session.drive = "Drive is 12 min behind"
+    line = shown.line(at(0.5))
+    for part in ("job 3/8 stockformer_fold1_pack00", "search, 20 trees", "about", "left",
+                 "skill on validation days 0.123", "saved 0 s ago", "Drive is 12 min behind", "GB"):
         assert part in line
-    assert len(line) <= WIDTH
-    session.ledger |= {f"S{number:06d}": {"state": "done", "reason": ""} for number in range(100_000)}
-    learner.epoch, shown._losses = 10**9, (0, "validation " + "1" * 60)
-    assert len(shown.line(0, learner)) <= WIDTH
+    shown.start("trees_final")
+    assert "skill" not in shown.line(at(0.0)), "of another job"
+    capsys.readouterr()
+    session.drive = "Drive is behind " + "x" * 200
+    shown.step(at(0.5))
+    assert len(capsys.readouterr().err.rstrip("\n")) == WIDTH
 
 
 def test_plain_output_is_one_line_in_an_interval_on_stderr(session, panel, capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.3)
-    shown, learner = Progress(session, panel, Clock()), learner_of(session, panel, 0)
-    shown.begin([])
+    shown = Display(session, panel, Clock())
+    shown.begin()
+    shown.start("trees_fold1")
     capsys.readouterr()
-    measured, started, steps = learner.step(), time.monotonic(), 0
+    started, steps = time.monotonic(), 0
     while time.monotonic() - started < 1:
-        shown.step(measured, learner)
+        shown.step(at(0.5))
         steps += 1
     said = capsys.readouterr()
     assert steps > 100 and 2 <= len(said.err.splitlines()) <= 4 and said.out == ""
@@ -141,19 +125,19 @@ def test_plain_output_is_one_line_in_an_interval_on_stderr(session, panel, capsy
 
 def test_full_memory_is_said_once(session, panel, capsys, monkeypatch):
     monkeypatch.setattr(progress, "MEMORY_SECONDS", 0)
-    shown, learner = Progress(session, panel, Clock()), learner_of(session, panel, 0)
-    measured = learner.step()
+    shown = Display(session, panel, Clock())
+    shown.start("trees_fold1")
     monkeypatch.setattr(process, "FULL_PERCENT", 100)
-    shown.step(measured, learner)
+    shown.step(at(0.1))
     assert "careful" not in capsys.readouterr().err
     monkeypatch.setattr(process, "FULL_PERCENT", 0)
     for _ in range(5):
-        shown.step(measured, learner)
+        shown.step(at(0.2))
     said = capsys.readouterr().err
     assert said.count("careful: ") == 1 and "by this process" in said and "machine.pack_models" in said
 
 
-def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, splits, config, monkeypatch):
+def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, config, monkeypatch):
     """As when the output goes to a pipe whose reader has ended."""
     class Closed:
         def isatty(self):
@@ -165,6 +149,4 @@ def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, splits
         flush = write
 
     monkeypatch.setattr("sys.stderr", Closed())
-    from vnq_colab.training.trainer import train
-
-    assert train(Workspace(tmp_path), panel, splits, config).status == "finished"
+    assert train(Workspace(tmp_path), panel, replace(config, families=("trees",))).status == "finished"

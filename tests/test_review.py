@@ -25,7 +25,7 @@ def test_review_draws_four_pictures_into_the_set(reviewed):
 def test_review_proves_up_to_the_last_training_day(reviewed):
     prepared, found = reviewed
     stored = json.loads((prepared.folder / "lookahead.json").read_text(encoding="utf-8"))
-    assert stored["passed"] and stored["at"] == prepared.splits.train.last == found.proof.at
+    assert stored["passed"] and stored["at"] == prepared.folds[-1].train.last == found.proof.at
 
 
 def test_set_is_whole_after_its_review(reviewed, prices):

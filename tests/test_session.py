@@ -4,8 +4,13 @@ from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError
 from vnq_colab.files import read_json, read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.models.base import Job
+from vnq_colab.training.jobs import new_row
 from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, sessions, status
 from vnq_colab.training.session import Session
+
+JOBS = (Job("trees", 0, symbols=("FPT", "HPG")), Job("stockformer", 0, 0, ("FPT", "HPG"), ("trees_fold1",)),
+        Job("trees", None, symbols=("FPT", "HPG"), needs=("trees_fold1",)))
 
 
 @pytest.fixture
@@ -13,8 +18,7 @@ def session(tmp_path):
     ws = Workspace(tmp_path)
     return Session.create(
         ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0",
-        days={"train": ["a", "b"], "valid": None, "splits": {}},
-        packs=[{"symbols": ["FPT", "HPG"], "learning_rate_share": 1.0, "done": None}],
+        folds=[{}], jobs={job.name: new_row(job) for job in JOBS},
         ledger={"FPT": {"state": "done", "reason": ""}, "HPG": {"state": "failed", "reason": "gradient not finite"}},
         skipped={"VNM": "too short"},
     )
@@ -29,15 +33,22 @@ def test_session_survives_its_file(session):
 
 
 def test_session_file_has_the_documented_fields(session):
-    fields = {"run_id", "family", "status", "why", "config", "config_id", "data_id", "code_version", "machine",
-              "started", "heartbeat", "owner", "seconds", "packs", "ledger", "attempts"}
+    fields = {"format", "run_id", "status", "why", "config", "config_id", "data_id", "code_version", "machine", "folds",
+              "started", "heartbeat", "owner", "seconds", "jobs", "part", "ledger", "attempts"}
     assert fields <= set(read_json(session.folder / "session.json"))
     assert set(session.seconds) == {"training", "evaluation", "checkpoint", "idle"}
 
 
-def test_name_says_date_family_and_config(session):
+def test_name_says_date_and_config(session):
     assert RUN_ID.fullmatch(session.run_id)
-    assert session.run_id.endswith(f"_stockformer_{session.config.config_id[:6]}")
+    assert session.run_id[8] == "T" and session.run_id[15:] == f"_{session.config.config_id[:6]}"
+
+
+def test_job_is_named_by_family_fold_and_pack(session):
+    assert list(session.jobs) == ["trees_fold1", "stockformer_fold1_pack00", "trees_final"] == session.left()
+    session.jobs["trees_fold1"]["state"], session.jobs["trees_final"]["state"] = "done", "failed"
+    assert session.left() == ["stockformer_fold1_pack00"]
+    assert session.jobs_table()["fold"].tolist() == ["1", "1", "final"]
 
 
 def test_two_runs_of_one_second_have_two_names(session):
@@ -46,7 +57,8 @@ def test_two_runs_of_one_second_have_two_names(session):
 
 def test_repr_says_what_a_person_wants_to_know(session):
     text = repr(session)
-    assert "1 of 2 symbols done, 1 failed" in text and "HPG (gradient not finite)" in text and "VNM (too short)" in text
+    assert "0 of 3 jobs done: stockformer, global, trees over 1 folds and the final fit; 2 symbols, 1 failed" in text
+    assert "HPG (gradient not finite)" in text and "VNM (too short)" in text
 
 
 def test_latest_is_found_by_the_beginning_of_its_name(session):
@@ -63,9 +75,11 @@ def test_workspace_without_runs_says_how_to_start(tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     (lambda value: value | {"format": 99}, "newer version"),
+    (lambda value: value | {"format": 1}, "a run of the first version.* Train anew with"),
     (lambda value: {name: part for name, part in value.items() if name != "ledger"}, "not a session"),
     (lambda value: value | {"mood": "good"}, "not a session"),
     (lambda value: value | {"ledger": []}, "not a session"),
+    (lambda value: value | {"jobs": []}, "not a session"),
     (lambda value: value | {"config": value["config"] | {"seed": 7}}, "not the one that the run began with"),
 ])
 def test_foreign_session_is_refused_named_and_left_alone(session, change, message, capsys):
@@ -89,27 +103,25 @@ def test_changed_config_is_refused_with_the_difference(session):
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):
-    again = Session.create(session.ws, session.config, f"{session.run_id}-refit", data_id="x",
-                          days=session.days, packs=[], ledger={})
+    newer = Session.create(session.ws, session.config, f"{session.run_id}-part1of2", data_id="x", folds=[], jobs={},
+                           ledger={}, status="finished")
+    assert status(session.ws).run_id == session.run_id and "last sign of life" in repr(session)
     session.status = "finished"
     session.save()
-    assert status(session.ws).run_id == again.run_id and "last sign of life" in repr(again)
-    again.status = "finished"
-    again.save()
-    assert status(session.ws).run_id == session.run_id
+    assert status(session.ws).run_id == newer.run_id
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
 def test_foreign_history_is_no_history(session, text):
-    session.add_history([("FPT", 0, 1, 0.5, 0.6, 0.7)])
+    session.add_history("trees_fold1", [("*", 0, 10, 0.5, 0.06)])
     (session.ws.log_folder(session.run_id) / "history.csv").write_text(text)
     assert session.history.empty
 
 
-def test_history_of_a_pack_replaces_its_older_one(session):
-    session.add_history([("FPT", 0, 1, 0.5, 0.6, 0.7)])
-    session.add_history([("HPG", 0, 1, 0.1, 0.2, 0.3)])
-    session.add_history([("FPT", 0, 1, 0.9, 0.6, 0.7)])
+def test_history_of_a_job_replaces_its_older_one(session):
+    session.add_history("trees_fold1", [("*", 0, 10, 0.5, 0.06)])
+    session.add_history("global_fold1", [("*", 0, 1, 0.1, 0.02)])
+    session.add_history("trees_fold1", [("*", 0, 10, 0.9, float("nan"))])
     history = session.history
-    assert len(history) == 2
-    assert history.set_index("symbol")["train_loss"].to_dict() == {"HPG": 0.1, "FPT": 0.9}
+    assert len(history) == 2 and history.set_index("job")["train_loss"].to_dict() == {
+        "global_fold1": 0.1, "trees_fold1": 0.9}

@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import nn
 
-from vnq_colab.config import StockformerConfig
 from vnq_colab.models import stacked
 from vnq_colab.models.losses import loss_per_model
-from vnq_colab.models.stockformer import Stockformer
+from vnq_colab.models.network import Stockformer
+from vnq_colab.settings import NetworkConfig
 
-SMALL = StockformerConfig(look_back=20, min_context=5, width=16, n_layers=2, n_heads=4, feed_forward=32, dropout=0.0)
-N_FEATURES = 6
+SMALL = NetworkConfig(look_back=20, min_context=5, width=16, n_layers=2, n_heads=4, feed_forward=32, dropout=0.0)
+N_FEATURES, N_OUTPUTS = 6, 5
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def double():
 def make_stack(n_models=4, batch=3, seed=0, config=SMALL):
     """(network, weights, x, present, target) of a random stack with some absent days."""
     torch.manual_seed(seed)
-    network = Stockformer(config, N_FEATURES)
+    network = Stockformer(config, N_FEATURES, N_OUTPUTS)
     weights = torch.stack([network.initial_weights(0, f"S{number}", 0) for number in range(n_models)])
     x = torch.randn(n_models, batch, config.look_back, N_FEATURES)
     present = torch.rand(n_models, batch, config.look_back) > 0.1
-    return network, weights, x, present, torch.randn(n_models, batch, config.look_back, config.horizon)
+    return network, weights, x, present, torch.randn(n_models, batch, config.look_back, N_OUTPUTS)
 
 
 class LoopNetwork(nn.Module):
@@ -42,7 +42,7 @@ class LoopNetwork(nn.Module):
             nn.TransformerEncoderLayer(config.width, config.n_heads, config.feed_forward, dropout=0.0, batch_first=True,
                                        norm_first=True) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
-        self.readout = nn.Linear(config.width, config.horizon)
+        self.readout = nn.Linear(config.width, N_OUTPUTS)
         for layer in self.layers:  # the affine map behind a norm does what the norm's own weights could
             for norm in (layer.norm1, layer.norm2):
                 norm.weight.requires_grad_(False)
@@ -190,7 +190,7 @@ def test_dropout_keeps_the_mean_and_the_share():
 
 
 def test_initial_weights_belong_to_seed_symbol_and_member():
-    network = Stockformer(SMALL, N_FEATURES)
+    network = Stockformer(SMALL, N_FEATURES, N_OUTPUTS)
     first = network.initial_weights(0, "FPT", 0)
     assert torch.equal(first, network.initial_weights(0, "FPT", 0))
     for other in ((1, "FPT", 0), (0, "HPG", 0), (0, "FPT", 1)):
@@ -198,7 +198,7 @@ def test_initial_weights_belong_to_seed_symbol_and_member():
 
 
 def test_default_network_has_about_0_8_million_parameters():
-    assert Stockformer(StockformerConfig(), 50).n_parameters == pytest.approx(0.8e6, rel=0.05)
+    assert Stockformer(NetworkConfig(), 50).n_parameters == pytest.approx(0.8e6, rel=0.05)
 
 
 def test_stable_seed_is_the_same_on_every_machine():
@@ -207,7 +207,7 @@ def test_stable_seed_is_the_same_on_every_machine():
 
 
 def test_unstack_shows_every_parameter_once():
-    network = Stockformer(SMALL, N_FEATURES)
+    network = Stockformer(SMALL, N_FEATURES, N_OUTPUTS)
     weights = torch.arange(2 * network.n_parameters).view(2, -1)
     parts = stacked.unstack(weights, network.shapes)
     assert np.concatenate([part[1].flatten().numpy() for part in parts.values()]).tolist() == weights[1].tolist()

@@ -4,8 +4,9 @@ import pytest
 
 from vnq_colab.data import synthetic
 from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.labels import rank_correlation
 from vnq_colab.data.market import VN102, VN_RULES, tick
-from vnq_colab.data.panel import build_panel
+from vnq_colab.data.panel import OPEN, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError
 
@@ -58,9 +59,21 @@ def test_returns_share_a_factor_and_volatility_clusters(market):
     assert np.mean([squares[name].autocorr(5) for name in squares]) > 0.05
 
 
-@pytest.mark.parametrize("dial", [0.0, 0.05, 0.2])
-def test_dial_is_the_share_that_a_perfect_forecaster_explains(dial, monkeypatch):
-    """The hidden signal itself is correlated with the outcomes: R² is the dial."""
+@pytest.mark.parametrize("dial", [0.0, 0.05, 0.15, 0.5])
+def test_dial_is_the_rank_correlation_of_the_best_forecast(dial, monkeypatch):
+    """The hidden signal itself, as the score of a forecast, between the stocks of a day."""
+    panel, hidden = seen_from_behind(monkeypatch, 102, 1060, seed=9, signal=dial)
+    assert rank_correlation(hidden, panel.ahead(5)) == pytest.approx(dial, abs=0.07 * dial + 0.005)
+
+
+def test_dial_of_the_default_market_is_what_real_prices_may_give(monkeypatch):
+    panel, hidden = seen_from_behind(monkeypatch, seed=0)
+    assert rank_correlation(hidden, panel.ahead(5)) == pytest.approx(0.15, abs=0.015)
+    assert rank_correlation(hidden, panel.ahead(5, OPEN)) == pytest.approx(0.15, abs=0.015)
+
+
+def seen_from_behind(monkeypatch, *sizes, **choices):
+    """(panel, hidden signal [symbols, days] where the stock is present) of a synthetic market."""
     kept = []
     original = synthetic._autoregression
 
@@ -69,16 +82,11 @@ def test_dial_is_the_share_that_a_perfect_forecaster_explains(dial, monkeypatch)
         return kept[-1]
 
     monkeypatch.setattr(synthetic, "_autoregression", listen)
-    panel = build_panel(synthetic_prices(60, 2500, seed=9, signal=dial))
-    hidden = kept[0].T  # [symbols, days]
-    labels, known = panel.labels()
-    sums = labels.sum(axis=2)
-    spread = panel.values[:, :, panel.feature_names.index("volatility_20")]
-    use = known & (spread > 0.002)
-    r_squared = np.corrcoef(hidden[use], (sums / np.maximum(spread, 0.002))[use])[0, 1] ** 2
-    assert r_squared == pytest.approx(dial, abs=0.3 * dial + 0.002)
+    panel = build_panel(synthetic_prices(*sizes, **choices))
+    return panel, np.where(panel.present, kept[0].T, np.nan)
 
 
-def test_impossible_dial_is_refused():
-    with pytest.raises(ConfigError, match="signal = 0.9"):
-        synthetic_prices(signal=0.9)
+@pytest.mark.parametrize("dial", [0.9, -0.1, float("nan")])
+def test_impossible_dial_is_refused(dial):
+    with pytest.raises(ConfigError, match=f"signal = {dial}"):
+        synthetic_prices(signal=dial)

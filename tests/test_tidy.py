@@ -3,15 +3,14 @@ from dataclasses import replace
 import pytest
 
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.tidy import tidy
 from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError, VnqError
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
-from vnq_colab.training import loop
 from vnq_colab.training.runs import sessions
-from vnq_colab.training.trainer import train
-from vnq_colab.training.walk_forward import walk_forward
+from vnq_colab.training.trainer import resume, train
 
 
 @pytest.fixture
@@ -25,19 +24,16 @@ def everything(ws):
     return {path.relative_to(ws.root).as_posix() for path in ws.root.rglob("*") if path.is_file()}
 
 
-def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, config, monkeypatch):
-    config = replace(config, symbols=("SYN001",), n_members=1,
-                     train=replace(config.train, epochs=2, checkpoint_minutes=1e-9))
+def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, config):
+    config = replace(config, families=("trees",), train=replace(config.train, checkpoint_minutes=1e-9))
     prepared = prepare(ws, prices)
     runs = []
     for seed in range(4):
-        runs.append(train(ws, prepared.panel, prepared.splits, replace(config, seed=seed), quiet=True))
+        runs.append(train(ws, prepared.panel, replace(config, seed=seed), quiet=True))
         if seed < 2:
             validate(runs[-1], prepared=prepared)
-            export_bundle(runs[-1], refit=False, quiet=True)
-    monkeypatch.setattr(loop, "MARGIN_SECONDS", 0)
-    own = replace(config, seed=9).with_setting("train.start", "own")
-    paused = train(ws, prepared.panel, prepared.splits, own, hours=1e-9, quiet=True)
+            export_bundle(runs[-1])
+    paused = train(ws, prepared.panel, replace(config, seed=9), hours=1e-9, quiet=True)
     other = prepare(ws, prices[prices["symbol"] != "SYN006"])
     prepare(ws, prices)
     before = everything(ws)
@@ -49,11 +45,12 @@ def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, co
     first, second, third, fourth = (run.run_id for run in runs)
     left = everything(ws)
     for name in (f"reports/{first}/report.html", f"reports/{first}/verdict.json", f"models/{second}/manifest.json",
-                 f"checkpoints/{third}/session.json", f"checkpoints/{fourth}/done/pack_00",
+                 f"checkpoints/{third}/session.json", f"checkpoints/{fourth}/done/trees_fold1",
                  f"checkpoints/{paused.run_id}/slot_a", f"data/prepared/{prepared.panel.data_id}/panel.parquet"):
         assert name in left
-    for name in (f"models/{first}/manifest.json", f"checkpoints/{second}/done/pack_00", f"reports/{first}/equity.png",
-                 f"checkpoints/{third}/slot_a", f"data/prepared/{other.panel.data_id}/panel.parquet"):
+    for name in (f"models/{first}/manifest.json", f"checkpoints/{second}/done/trees_fold1",
+                 f"reports/{first}/equity.png", f"checkpoints/{third}/slot_a",
+                 f"data/prepared/{other.panel.data_id}/panel.parquet"):
         assert name in before and name not in left
     assert load_bundle(ws.models).manifest["run_id"] == second
     assert not tidy(ws, keep=2).files
@@ -64,18 +61,17 @@ def test_nothing_to_tidy_is_said(tmp_path):
     assert "nothing to tidy" in repr(tidy(Workspace(tmp_path)))
 
 
-def test_parts_and_folds_go_and_stay_with_their_run(ws, prices, config):
-    config = replace(config, n_members=1, train=replace(config.train, epochs=1))
-    prepared = prepare(ws, prices)
-    first = train(ws, prepared.panel, prepared.splits, config, part="1/2", quiet=True)
-    second = train(ws, prepared.panel, prepared.splits, config, part="2/2", quiet=True)
-    walk_forward(ws, prepared.panel, config, folds=2, quiet=True)
-    validate(second, prepared=prepared)
-    assert {path.name for path, _, _ in tidy(ws, keep=1).files} <= {*SLOTS, *MANIFESTS}
-    newer = train(ws, prepared.panel, prepared.splits, replace(config, seed=7), quiet=True)
-    gone = {session.run_id for session in sessions(ws)} - {newer.run_id}
+def test_parts_go_and_stay_with_their_run(ws, config):
+    config = replace(config, families=("trees",))
+    prepared = prepare(ws, synthetic_prices(6, 1060, seed=1))
+    first, second = (train(ws, prepared.panel, config, part=part, quiet=True) for part in ("1/2", "2/2"))
+    other = train(ws, prepared.panel, replace(config, seed=7), quiet=True)
+    assert first.status == "paused"
+    assert {path.name for path, _, _ in tidy(ws, keep=1).files} <= {*SLOTS, *MANIFESTS}, "one part is not finished"
+    resume(ws, first.run_id, quiet=True)
     tidy(ws, keep=1, delete=True)
-    assert {session.run_id for session in sessions(ws)} == {newer.run_id} and first.run_id in gone and len(gone) == 5
+    assert {session.run_id for session in sessions(ws)} == {other.run_id}
+    assert not ws.checkpoint_folder(second.run_id).exists()
 
 
 @pytest.mark.parametrize("name", [
@@ -83,8 +79,8 @@ def test_parts_and_folds_go_and_stay_with_their_run(ws, prices, config):
 def test_nothing_is_tidied_while_something_cannot_be_read(tmp_path, prices, config, name):
     ws = Workspace(tmp_path)
     prepared = prepare(ws, prices)
-    config = replace(config, symbols=("SYN001",), n_members=1, train=replace(config.train, epochs=1))
-    session = train(ws, prepared.panel, prepared.splits, config, quiet=True)
+    config = replace(config, families=("trees",))
+    session = train(ws, prepared.panel, config, quiet=True)
     path = tmp_path / name.format(run=session.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")

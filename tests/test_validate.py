@@ -3,27 +3,29 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery.validate import validate
-from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.accounts import choose_threshold
+from vnq_colab.errors import ConfigError, SessionError
+from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
-from vnq_colab.models.global_network import GlobalNetwork
-from vnq_colab.training.forecasting import forecast
-from vnq_colab.training.start import stored_start
+from vnq_colab.training.forecasting import fold_scores
+from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import train
 
-FAMILIES = {"stockformer", "zero", "majority", "momentum", "crossing", "ridge", "trees", "global"}
+OPPONENTS = {"zero", "majority", "momentum", "reversal", "crossing", "ridge"}
+FAMILIES = {"stockformer", "global", "trees", "ensemble"} | OPPONENTS
 
 
 def test_validation_forecasts_test_days_only(judged):
     _, prepared, _, validation = judged
     dates = validation.forecast["date"]
-    assert dates.min() == pd.Timestamp(prepared.splits.test.first)
-    assert dates.max() == pd.Timestamp(prepared.splits.test.last)
+    inside = np.any([fold.test.mask(prepared.panel.days) for fold in prepared.folds[-2:]], axis=0)
+    assert sorted(dates.unique()) == list(prepared.panel.days[inside]) and prepared.folds[-2:] != prepared.folds[-1:]
     assert set(validation.forecast["family"]) == FAMILIES
 
 
@@ -31,7 +33,7 @@ def test_validation_writes_all_that_it_promises(judged):
     ws, _, session, validation = judged
     folder = ws.report_folder(session.run_id)
     assert {"report.html", "verdict.json", "forecast.parquet", "scores.parquet", "symbol_accuracy.png", "equity.png",
-            "learning_curves.png"} <= {path.name for path in folder.iterdir()}
+            "learning_curves.png", "rank_correlation.png", "looks.json"} <= {path.name for path in folder.iterdir()}
     page = validation.report.read_text(encoding="utf-8")
     assert "SYNTHETIC" in page and session.run_id in page
     assert "http://" not in page and "https://" not in page.replace("https://www.w3.org", "")
@@ -40,7 +42,7 @@ def test_validation_writes_all_that_it_promises(judged):
 
 def test_scores_hold_our_model_and_every_opponent(judged):
     scores = judged[3].scores
-    assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(FAMILIES, 3)
+    assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(FAMILIES, 8)
 
 
 def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):
@@ -54,7 +56,7 @@ def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):
 
 @pytest.mark.parametrize("days, message", [
     (("1999-01-01", "1999-02-01"), "trained or stopped on"),
-    (("2031-01-01", "2031-02-01"), "no trading day lies between"),
+    (("2031-01-01", "2031-02-01"), "no test day lies between"),
 ])
 def test_days_that_cannot_be_judged_are_refused(judged, days, message):
     with pytest.raises(ConfigError, match=message):
@@ -66,42 +68,60 @@ def test_misspelt_gates_are_refused(judged):
         validate(judged[2], prepared=judged[1], gates="onest")
 
 
-def test_the_global_opponent_is_the_network_that_ours_began_from(judged):
+def test_nothing_is_trained_or_inferred(judged, monkeypatch):
+    """The forecasts are those in the jobs' files, with what calibration makes of them."""
     _, prepared, session, validation = judged
-    start = stored_start(session)
-    assert start is not None
-    theirs = validation.forecast.query("family == 'global'").set_index(["symbol", "date"])["mean_1"]
-    network = GlobalNetwork(start, 0).forecaster(prepared.panel.select(list(session.ledger)), prepared.splits.train,
-                                                 session.config)
-    expected = network.predict(prepared.panel, prepared.splits.test.mask(prepared.panel.days))
-    expected = expected.set_index(["symbol", "date"])["mean_1"]
-    pd.testing.assert_series_equal(theirs.sort_index(), expected.sort_index(), atol=1e-9)
+    for name in ("network_forecaster.NetworkForecaster", "trees.TreesForecaster"):
+        monkeypatch.setattr(f"vnq_colab.models.{name}.predict", lambda *_: pytest.fail("it infers"))
+    again = validate(session, prepared=prepared).forecast
+    pd.testing.assert_frame_equal(again, validation.forecast)
+    scores = fold_scores(session, prepared.panel)
+    keys = ["family", "symbol", "date"]
+    stored = scores[scores["part"] == "test"].astype({"symbol": object}).set_index(keys)["score"].sort_index()
+    ours = again[again["family"].isin(FAMILIES - OPPONENTS)].set_index(keys)["score"].sort_index()
+    pd.testing.assert_series_equal(ours, stored)
 
 
-def test_a_threshold_is_chosen_on_validation_days_and_stands_beside_each_forecast(judged):
+def test_each_fold_is_calibrated_on_its_own_validation_days(judged):
     _, prepared, session, validation = judged
-    valid = forecast(session, days="valid", panel=prepared.panel)
-    expected = choose_threshold(valid, prepared.prices)
-    assert valid["date"].max() < pd.Timestamp(prepared.splits.test.first)
-    found = validation.forecast["threshold"].unique()
-    assert len(found) == 1 and (found[0] == expected if expected is not None else pd.isna(found[0]))
+    scores = fold_scores(session, prepared.panel)
+    scores = scores[scores["family"] == "trees"].astype({"symbol": object})
+    for fold, rows in scores.groupby("fold"):
+        valid = rows[rows["part"] == "valid"].merge(prepared.panel.outcomes(5), on=["symbol", "date"])
+        expected = Calibration.fit("trees", valid).apply(rows[rows["part"] == "test"])
+        found = expected.merge(validation.forecast, on=["family", "symbol", "date"], suffixes=("", "_found"))
+        assert len(found) == len(expected) > 0
+        for name in ("edge", "mean", "scale", "p_up"):
+            np.testing.assert_allclose(found[f"{name}_found"], found[name], rtol=1e-9, err_msg=f"{name} of fold {fold}")
+
+
+def test_unfinished_run_says_what_to_do(judged, tmp_path):
+    _, prepared, session, _ = judged
+    other = train(Workspace(tmp_path), prepared.panel, replace(session.config, seed=7), hours=1e-9, quiet=True)
+    with pytest.raises(SessionError, match="is paused: .* jobs are not trained yet. Go on with resume first"):
+        validate(other, prepared=prepared)
+
+
+def test_prepared_data_of_another_run_are_refused(judged, prices, tmp_path):
+    with pytest.raises(SessionError, match="Leave out prepared=, and its own data are read"):
+        validate(judged[2], prepared=prepare(Workspace(tmp_path), prices))
 
 
 def test_each_look_is_written_down_and_another_configuration_is_charged_for_it(judged, tmp_path):
     ws, prepared, session, validation = judged
     assert validation.verdict.summary["looks"]["n_trials"] == 1
     shutil.copytree(ws.root, tmp_path / "copy")
-    other = train(Workspace(tmp_path / "copy"), prepared.panel, prepared.splits, replace(session.config, seed=7),
-                  quiet=True)
+    other = train(Workspace(tmp_path / "copy"), prepared.panel, replace(session.config, seed=7), quiet=True)
     again = validate(other, prepared=prepared)
     assert again.verdict.summary["looks"]["n_trials"] == 2
     assert "2 configurations" in again.verdict.summary["looks"]["text"]
 
 
-def test_what_is_too_good_to_be_true_is_searched_for_leaks_and_judged_again(judged, monkeypatch):
-    _, prepared, session, _ = judged
+def test_what_is_too_good_to_be_true_is_searched_for_leaks_and_judged_again(judged, tmp_path, monkeypatch):
+    ws, prepared, session, _ = judged
+    session = Session.load(Workspace(shutil.copytree(ws.root, tmp_path / "ws")), session.run_id)
     monkeypatch.setattr("vnq_colab.delivery.validate.too_good", lambda verdict: True)
     verdict = validate(session, prepared=prepared).verdict
     checks = verdict.summary["leak_checks"]
-    assert {check["check"] for check in checks} == {"features", "labels", "scaler", "test days"}
+    assert {check["check"] for check in checks} == {"features", "labels", "test days"}
     assert all(check["passed"] for check in checks), [check["sentence"] for check in checks]

@@ -23,7 +23,6 @@ _HOMES = {
     "browse": "delivery.browse",
     "build_panel": "data.panel",
     "check_leaks": "delivery.leaks",
-    "choose_threshold": "evaluation.accounts",
     "collect_prices": "data.collect",
     "compare_strategies": "evaluation.accounts",
     "describe_machine": "colab",
@@ -60,7 +59,7 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

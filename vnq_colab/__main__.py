@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
-from vnq_colab.config import RunConfig
 from vnq_colab.errors import ConfigError, PausedError, VnqError, did_you_mean, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
@@ -52,7 +51,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
-    config = _config(options)  # a wrong setting is said before the work
+    config = arguments.run_config(options)  # a wrong setting is said before the work
     prepared = _prepare(ws, options)
     _tell(options, repr(prepared))
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
@@ -85,7 +84,7 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.data.prepared import load_prepared
     from vnq_colab.training.trainer import train
 
-    config, prepared = _config(options), load_prepared(ws)
+    config, prepared = arguments.run_config(options), load_prepared(ws)
     return _ended(train(ws, prepared.panel, config, hours=_hours(options), part=options.part,
                         take_over=options.take_over, quiet=options.json), options)
 
@@ -133,13 +132,17 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking from the latest day."""
-    from vnq_colab.data.prepared import gather
+    from vnq_colab.data.prepared import gather, load_index, load_prepared, price_files
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
     _stage(options, "reading prices")
-    prices, index, _ = gather(ws, options.data, **arguments.reading(options))
+    if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
+        prepared = load_prepared(ws)  # the files lie elsewhere; what was read of them is here
+        prices, index = prepared.prices, prepared.index if options.index is None else load_index(options.index)
+    else:
+        prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
@@ -212,21 +215,6 @@ def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) ->
     return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
-    from vnq_colab.colab import describe_machine
-
-    config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
-    named = {"train.epochs": options.epochs, "n_members": options.members,
-             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols,
-             "families": options.families, "folds": options.folds}
-    settings = [(name, str(value)) for name, value in named.items() if value is not None]
-    for text in options.set:
-        settings.append(arguments.pair(text, "--set"))
-    for name, value in settings:
-        config = config.with_setting(name, value)
-    return config
-
-
 def _hours(options: argparse.Namespace) -> float | None:
     """The hours to train: as asked, else what Colab leaves this machine; elsewhere there is no limit."""
     from vnq_colab.colab import describe_machine, is_colab
@@ -253,7 +241,8 @@ def _stage(options: argparse.Namespace, text: str) -> None:
 def _ended(session: "Session", options: argparse.Namespace) -> int:
     _tell(options, repr(session), session.to_dict())
     if session.status != "finished" and "was taken over" not in session.why:
-        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume --root \"{session.ws.root}\"",
+        which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
+        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"",
               file=sys.stderr)
     elif session.status == "finished":
         _stage(options, "Next: python -m vnq_colab validate, then export")

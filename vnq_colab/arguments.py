@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from vnq_colab.config import PROFILES, RECIPES
+from vnq_colab.config import PROFILES, RECIPES, RunConfig
 from vnq_colab.errors import ConfigError, did_you_mean
 
 BAD_INPUT = 2
@@ -150,6 +150,20 @@ def reading(options: argparse.Namespace) -> dict[str, Any]:
     """What the price flags say, as `prepare` and `gather` take it. Raises ConfigError for a pair that is none."""
     return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows,
             "treatments": dict(pair(text, "--treat") for text in options.treat), "unit": _units(options)}
+
+
+def run_config(options: argparse.Namespace) -> RunConfig:
+    """The config that the flags of training ask for, on this machine."""
+    from vnq_colab.colab import describe_machine
+
+    config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
+    named = {"train.epochs": options.epochs, "n_members": options.members,
+             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols,
+             "families": options.families, "folds": options.folds}
+    settings = [(name, str(value)) for name, value in named.items() if value is not None]
+    for name, value in [*settings, *(pair(text, "--set") for text in options.set)]:
+        config = config.with_setting(name, value)
+    return config
 
 
 def _units(options: argparse.Namespace) -> "str | dict[str, str] | None":

@@ -1,5 +1,6 @@
 """Whether this process is the kernel of a notebook, and where to say something there."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -16,5 +17,6 @@ def in_notebook() -> bool:
 
 
 def tell(text: str) -> None:
-    """Prints a sentence for the person: to stderr, in a notebook to stdout."""
-    print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+    """Prints a sentence for the person: to stderr, in a notebook to stdout; nobody may be reading any longer."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)

@@ -3,7 +3,8 @@
 Each is named on the command line as in the config: `--set train.learning_rate=3e-4`, `--set trees.leaves=31`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vnq_colab.fields import check_types, require
 
@@ -100,6 +101,12 @@ class TrainConfig:
             require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
         for name in ("weight_decay", "warmup_epochs"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
+
+    def shortened(self, **changes: Any) -> "TrainConfig":
+        """The same with other values; `epochs` and `warmup_epochs` are upper bounds."""
+        bounds = {name: min(changes[name], getattr(self, name)) for name in ("epochs", "warmup_epochs")
+                  if name in changes}
+        return replace(self, **(changes | bounds))
 
     @property
     def windows_per_batch(self) -> int:

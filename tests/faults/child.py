@@ -7,11 +7,12 @@ The parent never computes with torch, so that a fork finds no threads that are g
 do          "train", "resume" (of `run`, else of the newest), "go_on" (resume, where there is a run), or "export"
 root, local, scratch    the workspace, its local side ($VNQ_LOCAL), and the folder of temporary files
 log         a file to which each step and each event is appended at once, so that a kill loses nothing of it
-size        "tiny" (3 symbols × 2) or "twelve" (12 × 3)
+size        "tiny" (3 symbols × 2), "twelve" (12 × 2) or "long"; each with all three families
 every       steps between two checkpoints; None: `checkpoint_minutes` of the config
 kill, signals   [bytes of log, seconds]: SIGKILL so long after the log has so many bytes; and [[*, *, signal], ...]
+at          [job, step, ["MemoryError", or signals that the process sends itself]]: after so many steps of that job
 shim        arguments of `Shim`, and `list` to log each call; drive: arguments of `FakeDrive`, and `from_start`
-and what else `_install` takes: node, take_over, fast_clock, jumping_clock, windows, no_memory_at_step, step_seconds,
+and what else `_install` takes: node, take_over, fast_clock, jumping_clock, windows, step_seconds,
 heartbeats, file_limit, patience
 """
 
@@ -37,39 +38,43 @@ import torch
 from tests.faults.fake_drive import FakeDrive
 from tests.faults.shim import Shim, refuse_replace, watch_drive
 from vnq_colab import clock
-from vnq_colab.config import MachineConfig, RunConfig, StockformerConfig, TrainConfig
+from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.splits import Splits, split_days
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.errors import VnqError
 from vnq_colab.layout import Workspace
+from vnq_colab.models.base import Progress
+from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig
 from vnq_colab.training import loop, mirror, ownership
 from vnq_colab.training import session as sessions_module
-from vnq_colab.training.progress import Progress
+from vnq_colab.training.progress import Display
 from vnq_colab.training.runs import latest_session, sessions
 from vnq_colab.training.trainer import resume, train
 
-SMALL = StockformerConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32)
+SMALL = NetworkConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32)
 CHECKPOINT_SECONDS = 0.1  # of the run of twelve symbols
 
 
 @functools.cache
-def market(size: str) -> tuple[Panel, Splits]:
-    """The panel and the splits of a run."""
-    panel = build_panel(synthetic_prices(6 if size == "tiny" else 12, 420, seed=92, signal=0.2))
-    return panel, split_days(panel.days)
+def market(size: str) -> Panel:
+    """The panel of a run: one fold."""
+    return build_panel(synthetic_prices(6 if size == "tiny" else 12, 780, seed=92, signal=0.5))
 
 
 def config_of(size: str) -> RunConfig:
-    """The tiny run takes a fifth of a second, that of twelve symbols some seconds."""
+    """The tiny run takes two seconds, that of twelve symbols some more."""
     tiny = size == "tiny"
-    epochs = {"tiny": 3, "twelve": 20, "long": 400}[size]
+    epochs = {"tiny": 2, "twelve": 3, "long": 400}[size]
+    rounds = 30 if tiny else 60
     return RunConfig(
-        n_members=2 if tiny else 3, symbols=("SYN001", "SYN002", "SYN004") if tiny else None, model=SMALL,
+        n_members=2, symbols=("SYN001", "SYN002", "SYN004") if tiny else None, model=SMALL,
+        trees=TreesConfig(rounds=rounds, block_rounds=5, least_rounds=rounds, leaves=7, min_child_weight=20.0),
+        global_=GlobalConfig(epochs=1 if tiny else min(epochs, 99), stocks_per_step=6 if tiny else 12),
+        stockformer=LocalConfig(epochs=epochs, patience=epochs, learning_rate_share=1.0),
         train=TrainConfig(epochs=epochs, warmup_epochs=1, patience=epochs,
                           checkpoint_minutes=20.0 if size == "long" else CHECKPOINT_SECONDS / 60),
-        machine=MachineConfig(pack_models=4 if tiny else 36 if size == "long" else 9, threads=1),
+        machine=MachineConfig(pack_models=4 if tiny else 24 if size == "long" else 8, threads=1),
     )
 
 
@@ -84,13 +89,13 @@ def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
             do = "train"  # says that there is nothing to do, or trains what was lost
     if do == "export":
         session = latest_session(ws, job.get("run"))
-        export_bundle(session, refit=False, quiet=True)
+        export_bundle(session)
     elif do == "train":
-        session = train(ws, *market(job["size"]), config_of(job["size"]), **choices)
+        session = train(ws, market(job["size"]), config_of(job["size"]), **choices)
     else:
         session = resume(ws, job.get("run"), **choices)
     return {"status": session.status, "why": session.why, "run": session.run_id, "drive": session.drive,
-            "hashes": {symbol: row.get("sha256") for symbol, row in session.ledger.items()},
+            "hashes": {name: row.get("sha256") for name, row in session.jobs.items()},
             "checkpoint": session.checkpoint and session.checkpoint["sequence"],
             "faults": drive.faults if drive else {}}
 
@@ -130,26 +135,31 @@ def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
 
 def _watch_steps(job: dict[str, Any], tell: Any, drive: FakeDrive | None) -> None:
     """Each step is told with its time; checkpoints are due by steps where the job says so."""
-    step, due, number = Progress.step, clock.Clock.due, 0
+    step, due, number, steps = Display.step, clock.Clock.due, 0, {}
 
-    def watched(self: Progress, measured: dict, learner: Any) -> None:
+    def watched(self: Display, progress: Progress) -> None:
         nonlocal number
         number += 1
-        tell(f"step {measured['pack']} {learner.epoch} {learner.step_in_epoch} {time.monotonic():.6f}")
+        steps[self._job] = steps.get(self._job, 0) + 1
+        place = f"{progress.share:.9f} {progress.words.replace(' ', '_')}"
+        tell(f"step {self._job} {place} {time.monotonic():014.6f}")
         if drive:
             drive.arm()
         if number == 1 and "file_limit" in job:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], job["file_limit"]))
-        if number == job.get("no_memory_at_step"):
-            raise MemoryError
         time.sleep(job.get("step_seconds", 0))
-        step(self, measured, learner)
+        if [self._job, steps[self._job]] == job.get("at", [])[:2]:
+            for what in job["at"][2]:
+                if what == "MemoryError":
+                    raise MemoryError
+                os.kill(os.getpid(), what)
+        step(self, progress)
 
     def by_steps(self: clock.Clock, name: str, **interval: float) -> bool:
         return number % job["every"] == 0 if name == "checkpoint" else due(self, name, **interval)
 
-    Progress.step = watched
+    Display.step = watched
     if job.get("every"):
         clock.Clock.due = by_steps
 

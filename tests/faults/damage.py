@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kills import EVERY, Tally
+from tests.faults.kills import EVERY, KILL, MIDDLE, STEP, Tally
 from tests.faults.trials import Parent, Reference, Trial, _equal, folder_for, picked
-from vnq_colab.delivery.bundle import load_bundle
+from vnq_colab.delivery.bundle import Bundle, load_bundle
 from vnq_colab.errors import CheckpointError, DeliveryError, VnqError
 from vnq_colab.files import payload_sequence, read_payload, read_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session
 
-KINDS = ("slot", "manifest", "session", "pack", "model", "bundle manifest")
+KINDS = ("slot", "manifest", "session", "job", "model", "bundle manifest")
 UNSEALED = "loaded, other words or numbers"  # a bundle's manifest.json has no seal: only its files' hashes are checked
 SHARE_OF_BITS = 0.8  # of the damages are one flipped bit; the others a cut end or a zeroed block
-LOG_BYTES = 534  # of the log when the run is killed whose files are damaged: in its second pack, both slots of that
+FINISHED = "trees_fold1"  # the job whose file is damaged
 
 
 def damaged(content: bytes, chance: random.Random) -> tuple[bytes, str]:
@@ -52,7 +52,7 @@ def damage_files(parent: Parent, tally: Tally, flips: int, seed: int) -> None:
     """So many damaged files, of all kinds in turn."""
     with folder_for("damage") as folder:
         trial = Trial(folder / "run", "tiny")
-        parent.run(trial.job("train", every=1, kill=[LOG_BYTES, 0], step_seconds=0.02))
+        parent.run(trial.job("train", every=1, at=[MIDDLE, STEP, KILL], step_seconds=0.02))
         done = Trial(folder / "done", "tiny")
         parent.run(done.job("train", every=EVERY))
         assert parent.run(done.job("export"))["exit"] == 0
@@ -74,7 +74,7 @@ def damage_seal(parent: Parent, tally: Tally) -> None:
     """Each bit of the key under which session.json keeps its own sha256: without it nothing seems to be checked."""
     with folder_for("seal") as folder:
         trial = Trial(folder, "tiny")
-        parent.run(trial.job("train", every=1, kill=[LOG_BYTES, 0], step_seconds=0.02))
+        parent.run(trial.job("train", every=1, at=[MIDDLE, STEP, KILL], step_seconds=0.02))
         with trial.eyes() as ws:
             path = trial.run_folders()[0] / SESSION
             whole = path.read_bytes()
@@ -97,21 +97,20 @@ class _Damages:
         self.ws, self.run, self.bundle, self.run_id = ws, run, bundle, run.name
         self.store = CheckpointStore(ws, self.run_id)
         self.session = Session.load(ws, self.run_id).to_dict()
-        self.pack = next(n for n, pack in enumerate(self.session["packs"]) if pack["done"] is None)
-        self.newest = self.store.load_latest({"pack": self.pack})[0]
+        self.newest = self.store.load_latest({"job": MIDDLE})[0]
         self.slot = max(SLOTS, key=lambda name: payload_sequence(run / name))
         self.older = self._state_without(self.slot)
-        assert self.newest is not None and self.older is not None, "both slots hold states of one pack"
-        self.done = self.store.load_pack("done/pack_00")
-        self.networks, self.manifest = load_bundle(bundle).forecaster, load_bundle(bundle).manifest
+        assert self.newest is not None and self.older is not None, "both slots hold states of one job"
+        self.done = self.store.load_done(FINISHED)
+        self.digests, self.manifest = _digests(load_bundle(bundle)), load_bundle(bundle).manifest
         self.loaders: dict[str, Callable[[Path, str], tuple[str, str]]] = {
             "slot": self._load_slot, "manifest": self._load_manifest, "session": self._load_session,
-            "pack": self._load_pack, "model": self._load_model, "bundle manifest": self._load_model}
+            "job": self._load_job, "model": self._load_model, "bundle manifest": self._load_model}
 
     def try_one(self, kind: str, chance: random.Random) -> tuple[str, str]:
         """Damages one file of a kind, loads, and mends it: ("refused" | "the same" | what is wrong, details)."""
         files = {"slot": [self.run / name for name in SLOTS], "manifest": [self.run / name for name in MANIFESTS],
-                 "session": [self.run / SESSION], "pack": [self.run / "done/pack_00"],
+                 "session": [self.run / SESSION], "job": [self.run / "done" / FINISHED],
                  "model": sorted(self.bundle.glob("*.pt")), "bundle manifest": [self.bundle / "manifest.json"]}[kind]
         path = chance.choice(files)
         content = path.read_bytes()
@@ -134,16 +133,16 @@ class _Damages:
     def _state_without(self, name: str) -> Any:
         kept = (self.run / name).read_bytes()
         (self.run / name).write_bytes(b"")
-        state = self.store.load_latest({"pack": self.pack})[0]
+        state = self.store.load_latest({"job": MIDDLE})[0]
         (self.run / name).write_bytes(kept)
         return state
 
     def _load_slot(self, path: Path, words: str) -> tuple[str, str]:
-        """Of two slots of one pack the other is used, and said; a damaged older one is not needed, and is refused."""
+        """Of two slots of one job the other is used, and said; a damaged older one is not needed, and is refused."""
         with contextlib.suppress(CheckpointError):
             read_payload(path)
             return "loaded although damaged", words
-        state, told = self.store.load_latest({"pack": self.pack})
+        state, told = self.store.load_latest({"job": MIDDLE})
         if path.name != self.slot:
             return ("not needed", "") if _equal(state, self.newest) else ("loaded although damaged", words)
         if state is None or not _equal(state, self.older):
@@ -175,11 +174,11 @@ class _Damages:
         named = sys.stderr.getvalue()
         return ("refused", "") if "session.json" in named and "is used instead" in named else ("not named", named)
 
-    def _load_pack(self, path: Path, words: str) -> tuple[str, str]:
+    def _load_job(self, path: Path, words: str) -> tuple[str, str]:
         try:
-            got = self.store.load_pack("done/pack_00")
+            got = self.store.load_done(FINISHED)
         except CheckpointError as error:
-            return ("refused", "") if "pack_00" in str(error) else ("not named", str(error))
+            return ("refused", "") if FINISHED in str(error) else ("not named", str(error))
         return ("the same", "") if _equal(got, self.done) else ("loaded although damaged", words)
 
     def _load_model(self, path: Path, words: str) -> tuple[str, str]:
@@ -187,10 +186,14 @@ class _Damages:
             bundle = load_bundle(self.bundle)
         except DeliveryError as error:
             return ("refused", "") if self.bundle.name in str(error) else ("not named", str(error))
-        same = _equal(bundle.forecaster.weights, self.networks.weights)
+        same = _digests(bundle) == self.digests
         if path.name != "manifest.json":
             return ("the same", "") if same else ("loaded although damaged", words)
         return ("the same", "") if bundle.manifest == self.manifest else (UNSEALED, words)
+
+
+def _digests(bundle: Bundle) -> dict[str, str]:
+    return {family: forecaster.digest() for family, forecaster in bundle.forecasters.items()}
 
 
 # ----------------------------------------------------------------------------------- damage, and then on to the end
@@ -199,7 +202,7 @@ def resume_after_damage(parent: Parent, reference: Reference, tally: Tally, seed
     chance = picked(seed, "damage", on_drive)
     with folder_for("damage") as folder:
         trial = Trial(folder, "tiny", on_drive)
-        ended = parent.run(trial.job("train", every=EVERY, shim={"kill_at": chance.randrange(150, 380)}))
+        ended = parent.run(trial.job("train", every=EVERY, shim={"kill_at": chance.randrange(200, 1200)}))
         if ended["exit"] != -9:
             return
         if on_drive and chance.random() < 0.7:

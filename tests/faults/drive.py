@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.fake_drive import TIMEOUT, age
-from tests.faults.kills import EVERY, Tally
+from tests.faults.kills import EVERY, KILL, MIDDLE, STEP, Tally
 from tests.faults.trials import Parent, Reference, Trial, folder_for, picked
 
 # kind of fault: arguments of FakeDrive
@@ -49,7 +49,7 @@ def run_on_bad_drive(parent: Parent, reference: Reference, tally: Tally, fault: 
         here = [word for word in reference.differences(trial, result) if not word.endswith("on Drive")]
         if here:
             tally.fail(where, here)
-        if not any(word in fault for word in NEVER_ARRIVES) and (result["drive"] or trial.packs(True) != trial.packs()):
+        if not any(word in fault for word in NEVER_ARRIVES) and (result["drive"] or trial.jobs(True) != trial.jobs()):
             tally.fail(where, f"not everything has reached Drive: {result['drive']}")
         _check_forbidden(trial, tally, where)
         trial.lose_machine()
@@ -77,18 +77,18 @@ def arrive_later(parent: Parent, reference: Reference, tally: Tally) -> None:
 def go_on_from_drive(parent: Parent, reference: Reference, tally: Tally, trial: Trial, where: str,
                      choices: dict[str, Any]) -> None:
     """A new machine goes on with whatever lies on Drive, to the same bits."""
-    known = trial.finished_packs()
+    known = trial.finished_jobs()
     ended = parent.run(trial.job("go_on", **choices))
     if ended["result"] and "Delete it, and resume" in ended["result"].get("text", ""):
-        tally.add("packs that a person must delete")
+        tally.add("jobs that a person must delete")
         path = Path(ended["result"]["text"].partition(": ")[0])
         path.unlink()
         ended = parent.run(trial.job("go_on", **choices))
     again = known & {step[0] for step, _ in trial.steps()}
-    tally.add("finished packs trained again", len(again))
+    tally.add("finished jobs trained again", len(again))
     result = ended["result"] or {}
-    if result.get("status") == "finished" and (damaged := _damaged_packs(trial)):
-        tally.add("finished with a damaged pack")  # export refuses it and says what to do
+    if result.get("status") == "finished" and (damaged := _damaged_jobs(trial)):
+        tally.add("finished with a damaged job")  # export refuses it and says what to do
         for path in damaged:
             path.unlink()
         ended = parent.run(trial.job("go_on", **choices))
@@ -98,11 +98,11 @@ def go_on_from_drive(parent: Parent, reference: Reference, tally: Tally, trial: 
         tally.add("equal bits from Drive alone")
 
 
-def _damaged_packs(trial: Trial) -> list[Path]:
-    """Finished packs that do not verify anywhere."""
-    bad = [Path(word.partition(": ")[0]) for run in trial.run_folders() for word in trial.torn(run) if "pack_" in word]
-    good = trial.finished_packs()
-    return [path for path in bad if int(path.name.removeprefix("pack_")) not in good]
+def _damaged_jobs(trial: Trial) -> list[Path]:
+    """Finished jobs that do not verify anywhere."""
+    bad = [Path(word.partition(": ")[0]) for run in trial.run_folders() for word in trial.torn(run) if "/done/" in word]
+    good = trial.finished_jobs()
+    return [path for path in bad if path.name not in good]
 
 
 def age_drive(parent: Parent, reference: Reference, tally: Tally, *, seed: int) -> None:
@@ -126,7 +126,7 @@ def start_without_drive(parent: Parent, reference: Reference, tally: Tally, *, s
     for fault in ({"rate": 1.0, "errors": [107]}, {"rate": 0.3}, {"gone_from": 0.0, "gone_how": "missing"}):
         with folder_for("drive") as folder:
             trial = Trial(folder, "tiny", on_drive=True)
-            parent.run(trial.job("train", every=EVERY, kill=[400, 0.01], step_seconds=0.02))
+            parent.run(trial.job("train", every=EVERY, at=[MIDDLE, STEP, KILL], step_seconds=0.02))
             bad = parent.run(trial.job("resume", every=EVERY, patience=1,
                                        drive={"seed": seed, "from_start": True} | fault))
             tally.add("starts on a bad Drive")
@@ -154,7 +154,7 @@ def write_hours(parent: Parent, tally: Tally, *, hours: float = 3.0, factor: flo
     """
     with folder_for("hour") as folder:
         trial = Trial(folder, "long", on_drive=True)
-        parent.run(trial.job("train", fast_clock=factor, step_seconds=0.05, signals=[[200, hours * 3600 / factor, 2]]))
+        parent.run(trial.job("train", fast_clock=factor, step_seconds=0.05, signals=[[2000, hours * 3600 / factor, 2]]))
         events = trial.events()
         moments = [number for number, event in enumerate(events) if event[0] == "step"]
         seconds = (float(events[moments[-1]][4]) - float(events[moments[0]][4])) * factor
@@ -169,14 +169,16 @@ def write_hours(parent: Parent, tally: Tally, *, hours: float = 3.0, factor: flo
             tally.measure(f"writes to Drive per hour: {kind}", rate)
         tally.measure("writes to Drive at the start and the end", sum(outside.values()))
         _check_forbidden(trial, tally, "writes per hour")
-        if total > MOST_AN_HOUR or not set(per_hour) <= {"slot", "manifest", "session", "pack"}:
+        if total > MOST_AN_HOUR or not set(per_hour) <= {"slot", "manifest", "session", "job"}:
             tally.fail("writes per hour", str(per_hour))
         return per_hour
 
 
 def kind_of(path: Path) -> str:
-    """slot, manifest, session, pack, or the file's name."""
-    for kind in ("slot", "manifest", "session", "pack"):
+    """slot, manifest, session, job, or the file's name."""
+    if path.parent.name == "done":
+        return "job"
+    for kind in ("slot", "manifest", "session"):
         if path.name.startswith(f"{kind}_") or path.name == f"{kind}.json":
             return kind
     return path.name

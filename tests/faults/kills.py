@@ -5,6 +5,7 @@ undisturbed run. On Drive the machine is lost with some kills: what Drive holds 
 """
 
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from tests.faults.trials import MOST_ATTEMPTS, Parent, Reference, Trial, folder_for, lost_steps, picked
 
 MOST_TOLD, MOST_CHARACTERS = 12, 600  # failures that are printed when they happen, and of each
-EVERY = 4  # steps between two checkpoints of the tiny run
+EVERY = 8  # steps between two checkpoints of the tiny run
+MIDDLE, STEP, KILL = "stockformer_fold1_pack00", 10, [signal.SIGKILL]  # a job in the middle of the tiny run
 
 
 class Tally:
@@ -52,7 +54,7 @@ def kill_one_run(parent: Parent, reference: Reference, folder: Path, tally: Tall
         if is_lost:
             trial.lose_machine()
             tally.add("kills with a lost machine")
-        known = trial.finished_packs()
+        known = trial.finished_jobs()
         if not on_drive:
             _check_whole(trial, tally, where)
         begun += 1
@@ -68,7 +70,7 @@ def kill_one_run(parent: Parent, reference: Reference, folder: Path, tally: Tall
         tally.fail(where, str(first["result"] or first["said"])[-900:])
         return hit
     found = reference.differences(trial, first["result"])
-    tally.add("pack files with other bytes", len(reference.other_bytes(trial)))
+    tally.add("job files with other bytes", len(reference.other_bytes(trial)))
     if exported and not found:
         ended = parent.run(trial.job("export"))
         if ended["exit"] or trial.models() != reference.models:
@@ -96,12 +98,12 @@ def _check_whole(trial: Trial, tally: Tally, where: str) -> None:
             tally.fail(where, torn)
 
 
-def _check_attempt(trial: Trial, known: set[int], ended: dict[str, Any], tally: Tally, where: str) -> None:
-    """No pack that was finished in what survived is trained again, and no error is one without a sentence."""
+def _check_attempt(trial: Trial, known: set[str], ended: dict[str, Any], tally: Tally, where: str) -> None:
+    """No job that was finished in what survived is trained again, and no error is one without a sentence."""
     again = known & {step[0] for step, _ in trial.steps()}
-    tally.add("finished packs trained again", len(again))
+    tally.add("finished jobs trained again", len(again))
     if again:
-        tally.fail(where, f"finished packs trained again: {sorted(again)}")
+        tally.fail(where, f"finished jobs trained again: {sorted(again)}")
     if ended["result"] and ended["result"].get("is_raw"):
         tally.fail(where, ended["result"]["text"][-600:])
 
@@ -155,7 +157,7 @@ def kill_at_point(parent: Parent, reference: Reference, tally: Tally, point: int
                 tally.add("torn on Drive, and refused", len(torn))
         if lose_machine:
             trial.lose_machine()
-        known = trial.finished_packs()
+        known = trial.finished_jobs()
         ended = parent.run(trial.job("go_on", every=EVERY))
         _check_attempt(trial, known, ended, tally, where)
         if found := reference.differences(trial, ended["result"]):
@@ -163,7 +165,7 @@ def kill_at_point(parent: Parent, reference: Reference, tally: Tally, point: int
             tally.fail(where, found)
         else:
             tally.add("points survived")
-            tally.add("pack files with other bytes", len(reference.other_bytes(trial)))
+            tally.add("job files with other bytes", len(reference.other_bytes(trial)))
     return True
 
 

@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.damage import swap
-from tests.faults.kills import EVERY, Tally
+from tests.faults.kills import EVERY, KILL, MIDDLE, STEP, Tally
 from tests.faults.trials import Parent, Reference, Trial, folder_for
 from vnq_colab.errors import VnqError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS
 
 HEARTBEAT = {"HEARTBEAT_SECONDS": 0.1, "DRIVE_HEARTBEAT_SECONDS": 0.2}
-MIDDLE = 430  # [bytes] of the log in the second pack of the tiny run
 Fault = Callable[[Parent, Reference, Tally], None]
 
 
 def killed(parent: Parent, folder: Path, *, on_drive: bool = False, **choices: Any) -> Trial:
-    """A tiny run that was killed in its second pack."""
+    """A tiny run that was killed in its middle."""
     trial = Trial(folder, "tiny", on_drive)
-    ended = parent.run(trial.job("train", every=EVERY, step_seconds=0.02, kill=[MIDDLE, 0.01], **choices))
+    ended = parent.run(trial.job("train", every=EVERY, step_seconds=0.02, at=[MIDDLE, STEP, KILL], **choices))
     assert ended["exit"] == -9, ended
     return trial
 
@@ -67,7 +66,7 @@ def disk_that_is_full(parent: Parent, reference: Reference, tally: Tally) -> Non
     """A real disk without room in mid-run: it pauses, says so, and goes on when there is room."""
     with folder_for("full") as folder:
         trial = Trial(folder, "tiny")
-        with small_disk(trial.home, "1800k"):
+        with small_disk(trial.home, "8m"):
             filler, what = trial.home / "filler", "a disk that is full"
             stop = threading.Event()
 
@@ -106,7 +105,7 @@ def folder_that_is_read_only(parent: Parent, reference: Reference, tally: Tally)
     with folder_for("read_only") as folder:
         trial = Trial(folder, "tiny")
         with small_disk(trial.home, "20m"):
-            parent.run(trial.job("train", every=EVERY, step_seconds=0.02, kill=[MIDDLE, 0.01]))
+            parent.run(trial.job("train", every=EVERY, step_seconds=0.02, at=[MIDDLE, STEP, KILL]))
             subprocess.run(["mount", "-o", "remount,ro", str(trial.home)], check=True)
             ended = parent.run(trial.job("resume", every=EVERY))
             expect(tally, what, ended["exit"] == 3 and "cannot be written" in (ended["result"] or {})["text"], ended)
@@ -124,24 +123,24 @@ def clock_that_jumps(parent: Parent, reference: Reference, tally: Tally) -> None
 
 def signals(parent: Parent, reference: Reference, tally: Tally) -> None:
     """SIGTERM and Ctrl-C finish the step and save; a second Ctrl-C stops at once; all go on to the same bits."""
-    for what, sent, why in (("SIGTERM", [[MIDDLE, 0, signal.SIGTERM]], "stopped by the system"),
-                            ("Ctrl-C", [[MIDDLE, 0, signal.SIGINT]], "stopped by the person"),
-                            ("Ctrl-C twice", [[MIDDLE, 0, signal.SIGINT], [0, 0.01, signal.SIGINT]], "twice")):
+    for what, sent, why in (("SIGTERM", [signal.SIGTERM], "stopped by the system"),
+                            ("Ctrl-C", [signal.SIGINT], "stopped by the person"),
+                            ("Ctrl-C twice", [signal.SIGINT, signal.SIGINT], "twice")):
         with folder_for("signals") as folder:
             trial = Trial(folder, "tiny")
-            result = parent.run(trial.job("train", every=EVERY, step_seconds=0.03, signals=sent))["result"] or {}
+            result = parent.run(trial.job("train", every=EVERY, at=[MIDDLE, STEP, sent]))["result"] or {}
             expect(tally, what, result.get("status") == "paused" and why in result["why"], result)
             ends_well(parent, reference, tally, trial, what)
 
 
 def memory_that_ends(parent: Parent, reference: Reference, tally: Tally) -> None:
-    """A MemoryError in a step halves the pack; other packs' symbols keep their bits, and all are done."""
+    """A MemoryError in a step halves the pack; other jobs keep their bits, and all are done."""
     with folder_for("memory") as folder:
         trial = Trial(folder, "tiny")
-        result = parent.run(trial.job("train", every=EVERY, no_memory_at_step=3))["result"] or {}
+        result = parent.run(trial.job("train", every=EVERY, at=[MIDDLE, 3, ["MemoryError"]]))["result"] or {}
         tally.add("tried: memory that ends")
         good = result.get("status") == "finished" and all(result["hashes"].values())
-        expect(tally, "memory that ends", good and len(trial.packs()) == 3, result)
+        expect(tally, "memory that ends", good and len(trial.jobs()) == len(reference.jobs) + 1, result)
         tally.add("good: memory that ends", int(good))
 
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults.kills import EVERY, Tally
-from tests.faults.others import HEARTBEAT, MIDDLE, expect, killed
+from tests.faults.kills import EVERY, MIDDLE, Tally
+from tests.faults.others import HEARTBEAT, expect, killed
 from tests.faults.trials import Parent, Reference, Trial, folder_for
 
 
@@ -63,7 +63,7 @@ def taken_over(parents: tuple[Parent, Parent], reference: Reference, tally: Tall
             second, other = first, {}
         parents[0].start(first.job("train", every=EVERY, step_seconds=0.12, heartbeats=HEARTBEAT))
         log = Path(first.attempts[-1]["log"])
-        _wait_for(lambda: log.exists() and log.stat().st_size > MIDDLE)
+        _wait_for(lambda: log.exists() and f"step {MIDDLE}" in log.read_text())
         later = parents[1].run(second.job("resume", every=EVERY, take_over=True, heartbeats=HEARTBEAT, **other))
         earlier = parents[0].wait()
         tally.add(f"tried: {what}")
@@ -90,7 +90,7 @@ def comes_back(parent: Parent, reference: Reference, tally: Tally) -> None:
         shutil.rmtree(second.home.parent)
         second.home.parent.symlink_to(first.home.parent)
         paused = parent.run(second.job("resume", root=str(first.home), node="other", every=EVERY, take_over=True,
-                                       step_seconds=0.05, signals=[[80, 0, signal.SIGINT]]))
+                                       step_seconds=0.05, at=["global_final", 2, [signal.SIGINT]]))
         expect(tally, what, (paused["result"] or {}).get("status") == "paused", paused["result"])
         tally.add(f"tried: {what}")
         again = parent.run(first.job("resume", every=EVERY))

@@ -1,7 +1,7 @@
 """Kills, corrupts and disconnects real runs, and shows that not a bit of what they learn changes.
 
     python -m tests.faults.soak --kills 200          # everything: about 45 minutes on one core
-    python -m tests.faults.soak --part kills         # SIGKILL at random instants of a run of 12 symbols × 3 networks
+    python -m tests.faults.soak --part kills         # SIGKILL at random instants of a run of 12 symbols × 2 networks
     python -m tests.faults.soak --part points        # SIGKILL at every single writing call of a tiny run
     python -m tests.faults.soak --part drive         # a Google Drive that fails, lies, disappears; writes per hour
     python -m tests.faults.soak --part flips         # damaged files of every kind
@@ -10,8 +10,8 @@
 
 The runs are real: the library trains small networks on a made-up market, on this machine, in processes forked for each
 attempt. Half of the kills and of the points are on a folder called MyDrive, some with the local files deleted as on a
-new machine. Each disturbed run is resumed to its end and compared with an undisturbed one: sha256 of each symbol's
-weights, content of the finished packs, exported files. The last table says what was tried, how often it was good, and
+new machine. Each disturbed run is resumed to its end and compared with an undisturbed one: sha256 of what each job
+learnt, content of the finished jobs, exported files. The last table says what was tried, how often it was good, and
 the worst that was measured; what failed is told in words, and the command then ends with 1. Linux or macOS only.
 """
 
@@ -36,10 +36,10 @@ def kills(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
     count = tally.counts.get
     rows = [("SIGKILL at a random instant, resumed to equal bits", count("kills"), count("kills survived")),
             ("  of these with a lost machine, from Drive alone", count("kills with a lost machine", 0), None),
-            ("runs of 12 × 3 that ended with equal bits", count("runs"), count("runs with equal bits")),
+            ("runs of 12 × 2 that ended with equal bits", count("runs"), count("runs with equal bits")),
             ("exported networks equal byte for byte", count("bundles compared"), count("bundles compared")),
-            ("finished packs trained again", count("kills"), None, count("finished packs trained again"), "packs"),
-            ("pack files equal in content, other bytes", None, None, count("pack files with other bytes"), "files")]
+            ("finished jobs trained again", count("kills"), None, count("finished jobs trained again"), "jobs"),
+            ("job files equal in content, other bytes", None, None, count("job files with other bytes"), "files")]
     return rows + [(name, None, None, round(worst, 2), name.split()[0]) for name, worst in tally.worst.items()]
 
 
@@ -52,7 +52,7 @@ def points(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tu
             ("torn files in place on a local disk", None, None, count("torn files in place", 0), "files"),
             ("torn files on Drive, refused when read", None, None, count("torn on Drive, and refused", 0), "files"),
             ("torn loads or other bits", None, None, count("torn loads or other bits", 0), "runs"),
-            ("finished packs trained again", None, None, count("finished packs trained again", 0), "packs")]
+            ("finished jobs trained again", None, None, count("finished jobs trained again", 0), "jobs")]
 
 
 def drive(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
@@ -74,11 +74,11 @@ def drive(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
              count("runs on a bad Drive") + count("Drives that went back"), count("equal bits from Drive alone")),
             ("faults of Drive that they met", None, None, count("faults of Drive"), "faults"),
             ("appends, renames, deletes on Drive", None, None, count("appends, renames, deletes on Drive"), "calls"),
-            ("finished packs trained again", None, None, count("finished packs trained again", 0), "packs"),
+            ("finished jobs trained again", None, None, count("finished jobs trained again", 0), "jobs"),
             ("what could not be brought to Drive is brought by resume", 1, len(tally.counts.keys() & {
                 "good: what could not be brought to Drive is brought later"})),
-            ("finished packs that a person had to delete", None, None,
-             count("packs that a person must delete", 0) + count("finished with a damaged pack", 0), "packs")]
+            ("finished jobs that a person had to delete", None, None,
+             count("jobs that a person must delete", 0) + count("finished with a damaged job", 0), "jobs")]
     return rows + [(name, None, None, round(worst, 1), "writes") for name, worst in tally.worst.items()]
 
 
@@ -89,7 +89,7 @@ def flips(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
     for number in range(options.repeats * 20):
         resume_after_damage(parent, reference, tally, options.seed + number, on_drive=number % 2 == 1)
     count, rows = tally.counts.get, []
-    for kind in ("slot", "manifest", "session", "pack", "model", "bundle manifest"):
+    for kind in ("slot", "manifest", "session", "job", "model", "bundle manifest"):
         good = sum(count(f"{way}: {kind}", 0) for way in ("refused", "not needed", "the same"))
         rows.append((f"damaged {kind} refused", count(f"damaged: {kind}"), good))
     rows.append((f"damaged bundle manifest {UNSEALED}", None, None, count(f"{UNSEALED}: bundle manifest", 0), "files"))

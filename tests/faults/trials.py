@@ -19,6 +19,7 @@ from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
 
 HOUSE = Path(__file__).resolve().parents[2]
 HEADER_BYTES = 56  # of a payload: magic, sequence, length, sha256
+DONE = "done/[!.]*"  # the files of finished jobs, not what is being written
 MOST_ATTEMPTS = 60  # after which a trial is given up
 
 
@@ -122,9 +123,9 @@ class Trial:
         """What an attempt logged, in words."""
         return [line.split(" ") for line in Path(self.attempts[number]["log"]).read_text().splitlines()]
 
-    def steps(self, number: int = -1) -> list[tuple[tuple[int, int, int], float]]:
-        """The steps of an attempt: (pack, epoch, step), and when it was done."""
-        return [((int(e[1]), int(e[2]), int(e[3])), float(e[4])) for e in self.events(number) if e[0] == "step"]
+    def steps(self, number: int = -1) -> list[tuple[tuple[str, str, str], float]]:
+        """The steps of an attempt: (job, share, words), and when it was done."""
+        return [((e[1], e[2], e[3]), float(e[4])) for e in self.events(number) if e[0] == "step"]
 
     # ------------------------------------------------------------------------------------------------ what lies there
     def run_folders(self) -> list[Path]:
@@ -132,20 +133,20 @@ class Trial:
         with self.eyes() as ws:
             return [path for home in dict.fromkeys((ws.local, ws)) for path in sorted(home.checkpoints.glob("*"))]
 
-    def finished_packs(self) -> set[int]:
-        """The packs that are finished in what survives: known to a session that verifies, or whole files."""
-        found: set[int] = set()
+    def finished_jobs(self) -> set[str]:
+        """The jobs that are finished in what survives: whole files."""
+        found: set[str] = set()
         for folder in self.run_folders():
-            for path in folder.glob("done/pack_*[0-9]"):
+            for path in folder.glob(DONE):
                 with contextlib.suppress(CheckpointError):
                     read_payload(path)
-                    found.add(int(path.name.removeprefix("pack_")))
+                    found.add(path.name)
         return found
 
     def torn(self, folder: Path) -> list[str]:
         """The files of a run in one folder that are not whole."""
         found = []
-        for path in [*(folder / name for name in SLOTS), *folder.glob("done/pack_*[0-9]")]:
+        for path in [*(folder / name for name in SLOTS), *folder.glob(DONE)]:
             with contextlib.suppress(FileNotFoundError):
                 try:
                     path.stat()
@@ -161,11 +162,11 @@ class Trial:
                 found.append(str(error))
         return found
 
-    def packs(self, on_drive: bool = False) -> dict[str, bytes]:
-        """The finished packs' files, byte for byte."""
+    def jobs(self, on_drive: bool = False) -> dict[str, bytes]:
+        """The finished jobs' files, byte for byte."""
         with self.eyes() as ws:
             home = ws if on_drive else ws.local
-            return {path.name: path.read_bytes() for path in sorted(home.checkpoints.glob("*/done/pack_*[0-9]"))}
+            return {path.name: path.read_bytes() for path in sorted(home.checkpoints.glob(f"*/{DONE}"))}
 
     def models(self) -> dict[str, bytes]:
         """The exported networks, byte for byte."""
@@ -185,8 +186,8 @@ class Trial:
 class Reference:
     """What an undisturbed run gives."""
 
-    hashes: dict[str, str]
-    packs: dict[str, bytes]
+    hashes: dict[str, str]  # of what each job learnt
+    jobs: dict[str, bytes]
     models: dict[str, bytes]
     log_bytes: int  # that an attempt logs from start to end: the measure of its length, whatever the machine's load
     seconds: float
@@ -199,36 +200,38 @@ class Reference:
             assert ended["result"] and ended["result"]["status"] == "finished", ended
             log_bytes = Path(trial.attempts[-1]["log"]).stat().st_size
             assert parent.run(trial.job("export"))["exit"] == 0
-            return cls(ended["result"]["hashes"], trial.packs(), trial.models(), log_bytes, ended["seconds"])
+            return cls(ended["result"]["hashes"], trial.jobs(), trial.models(), log_bytes, ended["seconds"])
 
     def differences(self, trial: Trial, result: dict[str, Any] | None) -> list[str]:
         """How a run that was disturbed ended otherwise; nothing when every bit of every network is equal.
 
-        The files of finished packs are compared by what they hold, here and on Drive; `other_bytes` compares the rest.
+        The files of finished jobs are compared by what they hold, here and on Drive; `other_bytes` compares the rest.
         """
         if result is None or result.get("status") != "finished":
             return [f"not finished: {result}"]
-        found = [f"{symbol}: other bits" for symbol, digest in self.hashes.items()
-                 if result["hashes"][symbol] != digest]
+        found = [f"{job}: other bits" for job, digest in self.hashes.items() if result["hashes"].get(job) != digest]
         for on_drive in (False, True) if trial.on_drive else (False,):
-            packs, place = trial.packs(on_drive), " on Drive" if on_drive else ""
-            for name, content in self.packs.items():
-                if name in packs and packs[name] != content and not _equal(_state(packs[name]), _state(content)):
+            jobs, place = trial.jobs(on_drive), " on Drive" if on_drive else ""
+            for name, content in self.jobs.items():
+                if name in jobs and jobs[name] != content and not _equal(_state(jobs[name]), _state(content)):
                     found.append(f"{name}: other content{place}")
-                elif name not in packs and (on_drive or not trial.on_drive):
+                elif name not in jobs and (on_drive or not trial.on_drive):
                     found.append(f"{name}: is not there{place}")
         return found
 
     def other_bytes(self, trial: Trial) -> list[str]:
-        """The finished packs whose files are not the undisturbed ones byte for byte."""
-        packs = trial.packs(trial.on_drive)
-        return [name for name, content in self.packs.items() if packs.get(name) != content]
+        """The finished jobs whose files are not the undisturbed ones byte for byte."""
+        jobs = trial.jobs(trial.on_drive)
+        return [name for name, content in self.jobs.items() if jobs.get(name) != content]
 
 
 def _state(content: bytes) -> Any:
     import torch
 
-    return torch.load(io.BytesIO(content[HEADER_BYTES:]), weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content[HEADER_BYTES:]), weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        return f"torn: {error}"  # as on a Drive that has not got all of it
 
 
 def _raw(tensor: Any) -> bytes:

@@ -54,8 +54,7 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
     from scipy.special import ndtri
 
     count = np.isfinite(values).sum(axis=0)  # [days]
-    place = (within_day_ranks(values) + 1) / 2 * np.maximum(count - 1, 1)  # from 0, the lowest
-    place = np.where(count == 1, 0.0, place)
+    place = (within_day_ranks(values) + 1) / 2 * (count - 1)  # from 0, the lowest; NaN stays
     return ndtri((place + 0.5) / np.maximum(count, 1))
 
 

@@ -122,7 +122,7 @@ def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "st
     if data is not None:
         paths = [fetched(data, ws.raw), *(path for path in paths if path == ws.weekly_updates)]
     if not paths:
-        return Reading(typed_prices(synthetic_prices(), "the price table"))
+        return Reading(typed_prices(synthetic_prices(n_days=1080, last_day="2026-01-30"), "the price table"))
     return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)
 
 

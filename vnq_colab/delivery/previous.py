@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vnq_colab.data.prepared import Prepared
+from vnq_colab.delivery.bundle import FORMAT
 from vnq_colab.errors import DataError, VnqError, name_a_few
 from vnq_colab.evaluation.metrics import score, with_outcomes
 from vnq_colab.evaluation.questions import MIN_WINDOWS
@@ -52,6 +53,9 @@ def _last_accepted(session: Session) -> tuple[dict[str, Any] | None, list[str]]:
         path = models / name / "manifest.json"
         try:
             manifest = read_sealed(path)
+            if manifest.get("format", FORMAT) < FORMAT:
+                trouble.append(f"run {name} is one of the first version, which did not forecast an order")
+                continue
             accepted = any(row["decision"] == "accept" for row in manifest["symbols"].values())
             if accepted and manifest["synthetic"] == session.synthetic and manifest["run_id"] == name:
                 return manifest, trouble

@@ -1,12 +1,8 @@
-"""Strategies beside each other on the same days, and the threshold of p_up that validation days choose.
-
-Axes: days, thresholds, symbols.
-"""
+"""Strategies beside each other on the same days, under the same rules and costs."""
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.evaluation.backtest import MOST_CAPITAL, Backtest, backtest
 from vnq_colab.evaluation.metrics import (
@@ -19,44 +15,21 @@ from vnq_colab.evaluation.metrics import (
     sortino,
     turnover,
 )
-from vnq_colab.evaluation.orders import trade
 from vnq_colab.evaluation.significance import deflated_sharpe
-from vnq_colab.evaluation.strategies import OWN, OWN_COLUMN, Strategy, wishes
+from vnq_colab.evaluation.strategies import Strategy
 
-THRESHOLDS = (None, 0.50, 0.52, 0.55, 0.58, 0.60, 0.65)  # [probability] None: the sign of `mean`
 STRATEGY_COLUMNS = ("strategy", "return", "sharpe", "sortino", "max_drawdown", "calmar", "turnover", "hit_rate",
                     "profit_factor", "exposure", "n_orders", "deflated_sharpe")
 
 
-def choose_threshold(valid_forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = VN_RULES, *,
-                     capital: float = 100_000_000.0, position: float = 1.0, family: str | None = None) -> float | None:
-    """The threshold of p_up with which long-or-flat accounts earned most on validation days, net of all costs.
-
-    Gives one of THRESHOLDS, None being the sign of `mean`. Of equal returns of the mean account the one with fewer
-    orders is taken, then the one that stands first. Arguments and errors are those of `backtest`. Never give it days
-    that are judged: what is chosen there proves nothing.
-    """
-    first = backtest(valid_forecast, prices, rules, capital=capital, position=position, family=family)
-    market, forecast = first.trial.market, check_forecast(valid_forecast)
-    forecast = forecast[forecast["family"] == first.family]
-    weight = np.stack([wishes(Strategy(threshold=threshold), forecast, market.days, market.symbols)[0]
-                       for threshold in THRESHOLDS], axis=1)  # [days, thresholds, symbols]
-    book = trade(market, weight, rules, first.capital, position=position)
-    value = book.value()[-1].sum(axis=1)  # [thresholds] whole dong, so that equal ones are equal
-    orders = np.bincount(book.fills["place"].astype(int) // len(market.symbols), minlength=len(THRESHOLDS))
-    return THRESHOLDS[np.lexsort((orders, -value))[0]]
-
-
 def compare_strategies(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = VN_RULES, *,
                        capital: float = 100_000_000.0, position: float = 1.0, index: pd.DataFrame | None = None,
-                       threshold: float | str | None = None, n_trials: int = 1,
-                       family: str | None = None) -> pd.DataFrame:
+                       n_trials: int = 1, family: str | None = None) -> pd.DataFrame:
     """One row per strategy: what the mean account did on the same days, under the same rules and costs.
 
-    Long while `mean` > 0; long while `p_up` > `threshold` (a number; "own" for the forecast's column; None leaves this
-    row out); the k highest forecasts in one account, which has the money of all the others together; parts that are
-    smaller where the forecast is wider; buy and hold; and the market index, without costs, when it is given. The last
-    two know no forecast. The other arguments are those of `backtest`.
+    Long while `mean` > 0; the k highest forecasts in one account, which has the money of all the others together; parts
+    that are smaller where the forecast is wider; buy and hold; and the market index, without costs, when it is given.
+    The last two know no forecast. The other arguments are those of `backtest`.
 
     Columns: `strategy`, its name; `return`, `max_drawdown`, `exposure`, the mean share of the money that is in shares,
     `hit_rate` of closed trades, all [fraction]; `sharpe`, `sortino`, `calmar`; `turnover` a year; `profit_factor`;
@@ -66,8 +39,6 @@ def compare_strategies(forecast: pd.DataFrame, prices: pd.DataFrame, rules: Mark
     n_symbols = forecast["symbol"].nunique()
     k = max(1, min(10, n_symbols // 3))
     plans = {"long while mean > 0": Strategy()}
-    if threshold is not None:
-        plans[_name_of(threshold, forecast)] = Strategy(threshold=threshold)
     plans |= {f"the {k} highest forecasts, one account": Strategy("top_k", k=k),
               "smaller where the forecast is wider": Strategy("volatility"), "buy and hold": Strategy("buy_and_hold")}
     lines = []
@@ -98,12 +69,3 @@ def _of_value(value: np.ndarray) -> dict[str, float]:
     returns = value[1:] / value[:-1] - 1
     return {"return": value[-1] / value[0] - 1, "sharpe": float(sharpe(returns)), "sortino": float(sortino(returns)),
             "max_drawdown": float(max_drawdown(value)), "calmar": float(calmar(value))}
-
-
-def _name_of(threshold: float | str, forecast: pd.DataFrame) -> str:
-    if threshold != OWN:
-        return f"long while p_up > {threshold:.2f}"
-    chosen = forecast[OWN_COLUMN].unique() if OWN_COLUMN in forecast else ()
-    if len(chosen) != 1:
-        return "long while p_up > its fold's threshold"
-    return "the same, chosen on validation days" if np.isnan(chosen[0]) else f"long while p_up > {chosen[0]:.2f}"

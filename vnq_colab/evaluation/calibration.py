@@ -1,8 +1,8 @@
 """Calibration: what validation days teach about a family's scores, probabilities and intervals, as plain numbers.
 
 edge = slope x score, standardised within the day. Where a family has no expectation of its own, mean is its edge and
-scale the spread of what validation days left over. p_up becomes sigmoid(intercept + slope x logit(p_up)), and low and
-high are mean -/+ quantile x scale.
+scale the spread of what validation days left over. p_up becomes sigmoid(slope x logit(p_up)), and low and high are
+mean -/+ quantile x scale.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ FEWEST_WINDOWS = 30  # chosen: with fewer, a slope or a tail of 10 % is not told
 FEWEST_ROWS = 60  # of a symbol, from which its own spread is measured
 LEAST_SLOPE = 0.05  # a slope of 0 would make every p_up 0.5 and its direction meaningless
 LEAST_EDGE, LEAST_SCALE = 1e-6, 1e-4  # [log return] an order without skill keeps its order, and no more
+NEWTON_STEPS = 100
 MOST_LOGIT = 13.8  # p_up nearer to 0 or 1 than a millionth counts as this
 COVERAGE = 0.9  # [fraction] that intervals promise, unless asked otherwise
 
@@ -34,7 +35,6 @@ class Calibration:
     scales: dict[str, float]  # the same by symbol
     coverage: float  # [fraction] that intervals promise
     slope: float  # of the logit of p_up; 1 = as it is, below 1 = overconfident
-    intercept: float  # [logit] 0 = p_up keeps its side of 0.5
     quantile: float | None  # half width of an interval [scale]; None: not known
     n_windows: float  # independent windows that `slope` rests on
     first: str  # validation day, "2024-03-01"
@@ -42,18 +42,17 @@ class Calibration:
     notes: tuple[str, ...]  # sentences: what was left as it is, and why
 
     @classmethod
-    def fit(cls, family: str, rows: pd.DataFrame, *, coverage: float = COVERAGE, intercept: bool = False) -> Self:
+    def fit(cls, family: str, rows: pd.DataFrame, *, coverage: float = COVERAGE) -> Self:
         """The calibration of a family from validation days: `symbol, date, score`, and `actual`, what happened.
 
         Give it validation days only: test days that it has seen prove nothing any more. With `mean` (and `scale`,
         `p_up`) among the columns these are calibrated, else they are made of the score.
 
         edge: the outcome relative to the day's mean, regressed on the score standardised within the day.
-        p_up: logistic regression of the direction on the logit of p_up. Flat days are left out; targets are shrunk
-        towards one half as by Platt, with independent windows as counts. The default is temperature scaling, without an
-        intercept: it keeps every p_up on its side of 0.5. `intercept` True is Platt's full form, which carries the
-        share of rises of the validation days into the future. The slope is at least 0.05, so that order and direction
-        stay; when less was found, `notes` says so.
+        p_up: temperature scaling, a logistic regression of the direction on the logit of p_up without an intercept, so
+        that every p_up keeps its side of 0.5. Flat days are left out; targets are shrunk towards one half as by Platt,
+        with independent windows as counts. The slope is at least 0.05, so that order and direction stay; when less was
+        found, `notes` says so.
         Intervals: split-conformal. The quantile of |actual - mean| / scale at the level coverage x (n + 1) / n, flat
         days included, n counted in independent windows.
         Source: Grinold & Kahn 1999; Platt 1999; Guo et al. 2017, ICML; Lei et al. 2018, JASA 113(523).
@@ -70,9 +69,9 @@ class Calibration:
         by_symbol = pd.Series(error ** 2).groupby(rows["symbol"].to_numpy()).agg(["mean", "size"])
         own = np.sqrt(by_symbol["mean"][by_symbol["size"] >= FEWEST_ROWS]).clip(lower=LEAST_SCALE)
         base = cls(family, edge, scale, {str(name): float(value) for name, value in own.items()}, float(coverage), 1.0,
-                   0.0, None, 0.0, f"{rows['date'].min():%Y-%m-%d}", f"{rows['date'].max():%Y-%m-%d}", ())
+                   None, 0.0, f"{rows['date'].min():%Y-%m-%d}", f"{rows['date'].max():%Y-%m-%d}", ())
         made = base.apply(rows)
-        line, n_windows, note = _fit_line(made, intercept)
+        slope, n_windows, note = _fit_slope(made)
         quantile = _quantile(made, coverage)
         notes = [note] if note else []
         if edge <= LEAST_EDGE:
@@ -80,7 +79,7 @@ class Calibration:
         if quantile is None:
             notes.append(f"Intervals of {coverage:.0%} are not known: {rows['date'].nunique()} validation days are too "
                          "few.")
-        return cls(**(base._fields() | {"slope": line[0], "intercept": line[1], "quantile": quantile,
+        return cls(**(base._fields() | {"slope": slope, "quantile": quantile,
                                         "n_windows": float(n_windows), "notes": tuple(notes)}))
 
     def apply(self, scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +87,7 @@ class Calibration:
 
         Raises DataError for rows of another family.
         """
-        others = sorted(set(scores["family"]) - {self.family})
+        others = sorted(set(scores["family"].unique()) - {self.family})
         if others:
             raise DataError(f"forecast: rows of {name_a_few(others)}, but this is the calibration of {self.family}. "
                             "Choose its rows first.")
@@ -99,14 +98,12 @@ class Calibration:
             return np.where(np.isfinite(known), known, else_)
 
         mean = own("mean", edge)
-        scale = own("scale", scores["symbol"].map(self.scales).astype("float64").fillna(self.scale).to_numpy())
-        p_up = _line(own("p_up", ndtr(mean / scale)), self.slope, self.intercept)
+        symbol = scores["symbol"].astype("category").cat
+        scale = np.array([self.scales.get(str(name), self.scale) for name in symbol.categories])[symbol.codes]
+        scale = own("scale", scale)
+        p_up = _steeper(own("p_up", ndtr(mean / scale)), self.slope)
         half = (np.nan if self.quantile is None else self.quantile) * scale
         return scores.assign(edge=edge, mean=mean, scale=scale, p_up=p_up, low=mean - half, high=mean + half)
-
-    def neutral(self) -> float:
-        """The raw p_up that becomes 0.5: rows between it and 0.5 change their side. 0.5 without an intercept."""
-        return float(expit(-self.intercept / self.slope))
 
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -126,7 +123,7 @@ class Calibration:
         half = "unknown" if self.quantile is None else f"± {self.quantile:.2f} scale"
         days = f"{self.first} to {self.last}"
         lines = [f"Calibration of {self.family} on {days}, {self.n_windows:.0f} independent windows: edge "
-                 f"{self.edge:.2%} a standard deviation, logit of p_up × {self.slope:.2f} {self.intercept:+.2f}, "
+                 f"{self.edge:.2%} a standard deviation, logit of p_up × {self.slope:.2f}, "
                  f"intervals of {self.coverage:.0%} {half}"]
         return "\n".join(lines + [f"  {note}" for note in self.notes])
 
@@ -144,37 +141,37 @@ def _logit(p_up: np.ndarray) -> np.ndarray:
         return np.clip(logit(p_up), -MOST_LOGIT, MOST_LOGIT)
 
 
-def _line(p_up: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+def _steeper(p_up: np.ndarray, slope: float) -> np.ndarray:
     """`[rows] -> [rows]`: calibrated p_up; the very same number where nothing is to be done."""
-    return p_up if (slope, intercept) == (1, 0) else expit(intercept + slope * _logit(p_up))
+    return p_up if slope == 1 else expit(slope * _logit(p_up))
 
 
-def _fit_line(rows: pd.DataFrame, intercept: bool) -> tuple[tuple[float, float], float, str]:
-    """(slope, intercept), how many independent windows it rests on, and what stayed as it is ("" for nothing)."""
-    from sklearn.linear_model import LogisticRegression
-
-    as_it_is = 1.0, 0.0
+def _fit_slope(rows: pd.DataFrame) -> tuple[float, float, str]:
+    """The slope, how many independent windows it rests on, and what stayed as it is ("" for nothing)."""
     rows = rows[rows["actual"].abs() >= FLAT]
     up, score = (rows["actual"] > 0).to_numpy(), _logit(rows["p_up"].to_numpy("float64"))
     n_windows = effective_n(up, rows["date"]) if len(rows) else 0.0
     if up.all() or not up.any():
         only = f"only {'rose' if up.any() else 'fell'}" if len(up) else "never moved"
-        return as_it_is, n_windows, f"p_up stays as it is: on the validation days prices {only}."
+        return 1.0, n_windows, f"p_up stays as it is: on the validation days prices {only}."
     if n_windows < FEWEST_WINDOWS:
-        return as_it_is, n_windows, (f"p_up stays as it is: the validation days hold {n_windows:.0f} independent "
-                                     f"windows, {FEWEST_WINDOWS} are needed.")
+        return 1.0, n_windows, (f"p_up stays as it is: the validation days hold {n_windows:.0f} independent "
+                                f"windows, {FEWEST_WINDOWS} are needed.")
     if np.ptp(score) < 1e-9:
-        return as_it_is, n_windows, f"p_up stays as it is: it is always {rows['p_up'].iloc[0]:.3f}."
+        return 1.0, n_windows, f"p_up stays as it is: it is always {rows['p_up'].iloc[0]:.3f}."
     share = up.mean()
     target = np.where(up, (n_windows * share + 1) / (n_windows * share + 2), 1 / (n_windows * (1 - share) + 2))
-    twice = np.concatenate([score, score])[:, None]  # each row as a rise and as a fall, weighted by its target
-    found = LogisticRegression(C=np.inf, fit_intercept=intercept, solver="newton-cholesky", tol=1e-9).fit(
-        twice, np.repeat([1, 0], len(score)), sample_weight=np.concatenate([target, 1 - target]))
-    slope, start = float(found.coef_[0, 0]), float(found.intercept_[0]) if intercept else 0.0
+    slope = 1.0
+    for _ in range(NEWTON_STEPS):  # the likelihood is concave in one number
+        said = expit(slope * score)
+        step = (score * (target - said)).sum() / max((score**2 * said * (1 - said)).sum(), 1e-12)
+        slope = float(np.clip(slope + np.clip(step, -1, 1), -MOST_LOGIT, MOST_LOGIT))
+        if abs(step) < 1e-9:
+            break
     if slope >= LEAST_SLOPE:
-        return (slope, start), n_windows, ""
-    return (LEAST_SLOPE, 0.0), n_windows, (f"p_up says nothing about the direction of the validation days (slope "
-                                           f"{slope:.2f}): it is shrunk towards 0.5 as far as its order allows.")
+        return slope, n_windows, ""
+    return LEAST_SLOPE, n_windows, ("p_up says nothing about the direction of the validation days (slope "
+                                    f"{slope:.2f}): it is shrunk towards 0.5 as far as its order allows.")
 
 
 def _quantile(rows: pd.DataFrame, coverage: float) -> float | None:

@@ -170,7 +170,7 @@ def strategies(found: pd.DataFrame, looks: dict[str, Any]) -> str:
     least = f"what the best of {trials:,} configurations without skill would show" if trials else "0"
     names = Column("Mean account", found["strategy"], kind="long")
     return card("Strategies", table("strategies", names, *columns), soft(
-        "The same days, rules and costs for all. A threshold of p_up is chosen on validation days only. Turnover: how "
+        "The same days, rules and costs for all. Turnover: how "
         "often a year the whole account is bought and sold again. Profit factor: gains of closed trades over losses. "
         f"Deflated Sharpe: how seldom a ratio like this is measured where the true one is {least}."))
 

@@ -145,13 +145,13 @@ def shrink(estimate: ArrayLike, error: ArrayLike, shared: ArrayLike = 0.0) -> tu
     return np.where(known & (n > 1), drawn, own), np.where(known & (n > 1), left, error)
 
 
-def evidence(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+def evidence(rows: pd.DataFrame, panel: Panel, family: str | None = None) -> pd.DataFrame:
     """One row per family and symbol of `rows` (as of `metrics.with_outcomes`): its skill, and its lead over the others.
 
     Columns: `skill`, `skill_error` of `skill`; for each family F `gain_F` = (squared 5-day error of F - own) / squared
     outcome, a mean over days [fraction], and `lead_F` = share of directions that are right - that of F, where either
     names none half right, each with `_error` and `_shared`, the share of the noise that the family's symbols have in
-    common; NaN against itself.
+    common; NaN against itself. With `family` these are of that one alone, and NaN for the others.
     """
     families, symbols = (pd.Index(sorted(rows[name].unique())) for name in ("family", "symbol"))
     first, last = panel.days.get_indexer(pd.DatetimeIndex([rows["date"].min(), rows["date"].max()]))
@@ -169,18 +169,19 @@ def evidence(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     own = pd.MultiIndex.from_product([families, symbols], names=["family", "symbol"])
     columns = {"skill": found, "skill_error": error}
     for name, measure in (("gain", _losses), ("lead", _hits)):
-        lead, error, shared = _leads(measure(mean, actual), there)
-        for other, family in enumerate(families):
-            columns |= {f"{name}_{family}": lead[:, other], f"{name}_{family}_error": error[:, other],
-                        f"{name}_{family}_shared": np.broadcast_to(shared[:, other, None], there.shape)}
+        own_only = None if family is None else families.get_loc(family)
+        lead, error, shared = _leads(measure(mean, actual), there, own_only)
+        for other, one in enumerate(families):
+            columns |= {f"{name}_{one}": lead[:, other], f"{name}_{one}_error": error[:, other],
+                        f"{name}_{one}_shared": np.broadcast_to(shared[:, other, None], there.shape)}
     table = pd.DataFrame({name: np.reshape(values, -1) for name, values in columns.items()}, index=own)
     return table[there.reshape(-1)].reset_index()
 
 
-def _leads(points: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _leads(points: np.ndarray, there: np.ndarray, own: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`[days, families, symbols] -> [own, other, symbols] × 2, [own, other]`: leads, their errors, the shared noise.
 
-    A lead is that in mean points over the days on which a symbol is scored.
+    A lead is that in mean points over the days on which a symbol is scored; of `own` alone where it is given.
     """
     n_days, n_families, n_symbols = points.shape
     lead, error = np.full((2, n_families, n_families, n_symbols), np.nan)
@@ -190,12 +191,13 @@ def _leads(points: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarra
         some = np.flatnonzero(there[:, symbol])
         part = points[:, some, symbol]
         scored = np.isfinite(part).all(axis=1)
-        pairs = np.ix_(some, some)
-        difference = part[scored][:, :, None] - part[scored][:, None, :]  # [days, own, other]
+        asked = np.ones(len(some), dtype=bool) if own is None else some == own
+        pairs = np.ix_(some[asked], some)
+        difference = part[scored][:, asked, None] - part[scored][:, None, :]  # [days, own, other]
         mean, spread = mean_with_error(difference)
         lead[(*pairs, symbol)], error[(*pairs, symbol)] = mean, spread
         alone[(*pairs, symbol)] = np.nan_to_num(spread * scored.sum()) ** 2
-        noise[np.ix_(np.flatnonzero(scored), some, some)] += difference - mean
+        noise[np.ix_(np.flatnonzero(scored), some[asked], some)] += difference - mean
     itself = np.arange(n_families)
     lead[itself, itself] = error[itself, itself] = np.nan
     return lead, error, shared_noise(cosine_variance(noise)[0], alone)

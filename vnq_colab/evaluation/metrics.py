@@ -40,9 +40,9 @@ def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     return score_rows(with_outcomes(forecast, panel), panel)
 
 
-def score_rows(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """The scores of rows that `with_outcomes` gave."""
-    return _measure(rows).merge(evidence(rows, panel), on=["family", "symbol"], how="left")
+def score_rows(rows: pd.DataFrame, panel: Panel, family: str | None = None) -> pd.DataFrame:
+    """The scores of rows that `with_outcomes` gave; with `family` only that one is compared with the others."""
+    return _measure(rows).merge(evidence(rows, panel, family), on=["family", "symbol"], how="left")
 
 
 def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
@@ -153,25 +153,6 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
         if name in scores.columns:
             pooled[name] = scores.groupby("family")[name].median()
     return pooled.reset_index()
-
-
-def price_errors(table: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
-    """One row per family and symbol: how far the price in 5 days was from the forecast one, in adjusted VND.
-
-    The forecast price is close × exp(mean), that of the median path. Columns: `rmse_price_5`, `mae_price_5` [VND];
-    `mape_5` [fraction of the price that came]. Prices of the past are adjusted, so VND of early days are smaller than
-    what was paid then; percentages are not touched by that.
-    """
-    rows = table.merge(prices[["symbol", "date", "close"]], on=["symbol", "date"], how="left")
-    if rows["close"].isna().any():
-        lost = rows[rows["close"].isna()].iloc[0]
-        raise DataError(f"prices: {lost['symbol']} has no close on {lost['date']:%Y-%m-%d}, which the forecast has. "
-                        "Take the prices that were forecast.")
-    came = rows["close"] * np.exp(rows["actual"])
-    miss = rows["close"] * np.exp(rows["mean"]) - came
-    parts = pd.DataFrame({"rmse_price_5": miss**2, "mae_price_5": miss.abs(), "mape_5": miss.abs() / came})
-    found = parts.groupby([rows["family"], rows["symbol"]]).mean()
-    return found.assign(rmse_price_5=np.sqrt(found["rmse_price_5"])).reset_index()
 
 
 def sharpe(daily_returns: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import ENSEMBLE
-from vnq_colab.data.history import LIMIT_TOLERANCE
+from vnq_colab.data.history import LIMIT_TOLERANCE, within_day_ranks
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
 from vnq_colab.evaluation.significance import hac_t
@@ -37,36 +37,47 @@ def daily_rank_correlations(rows: pd.DataFrame, outcome: str) -> pd.DataFrame:
     NaN on a day with fewer than five stocks; 0 where a family gives all the same score.
     """
     rows = rows[rows[outcome].notna()]
-    by_day = rows.groupby(["family", "date"], observed=True)
-    here = (by_day["score"].rank() - by_day["score"].rank().groupby([rows["family"], rows["date"]]).transform("mean"))
-    ranks = by_day[outcome].rank()
-    there = ranks - ranks.groupby([rows["family"], rows["date"]]).transform("mean")
-    parts = pd.DataFrame({"xy": here * there, "xx": here**2, "yy": there**2}).groupby(
-        [rows["family"], rows["date"]]).agg(["sum", "size"])
-    both = np.sqrt(parts["xx", "sum"] * parts["yy", "sum"])
-    found = (parts["xy", "sum"] / both.where(both > 0)).fillna(0.0).where(parts["xy", "size"] >= FEWEST_STOCKS)
-    return found.unstack("family")
+    day, days = pd.factorize(rows["date"], sort=True)
+    symbol, symbols = pd.factorize(rows["symbol"])
+    found = {}
+    for family in rows["family"].unique():
+        mine = (rows["family"] == family).to_numpy()
+        place = symbol[mine], day[mine]
+        ranks = []
+        for column in ("score", outcome):
+            values = np.full((len(symbols), len(days)), np.nan)
+            values[place] = rows[column].to_numpy("float64")[mine]
+            ranks.append(np.nan_to_num(within_day_ranks(values)))  # of mean 0 within a day
+        count = np.bincount(place[1], minlength=len(days))
+        both = np.sqrt((ranks[0] ** 2).sum(axis=0) * (ranks[1] ** 2).sum(axis=0))
+        one = np.where(both > 0, (ranks[0] * ranks[1]).sum(axis=0) / np.where(both > 0, both, 1), 0.0)
+        found[family] = np.where(count >= FEWEST_STOCKS, one, np.nan)
+    return pd.DataFrame(found, index=pd.DatetimeIndex(days, name="date"))
 
 
-def rank_correlations(rows: pd.DataFrame, *, by: str = "all") -> pd.DataFrame:
-    """One row per family, best first, and with `by` "year" per year: mean daily rank correlations and their t.
+def rank_correlations(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per family, best first, and the same per year: mean daily rank correlations and their t.
 
     `rows` are those of `metrics.with_outcomes` that could be bought at the next open. `close`: with the return from
     close to close; `open`: from the next open to the open five days later, which is what can be traded; `positive`: the
     share of days on which the latter is above 0. t with HAC errors of 10 lags (Newey & West 1987).
     """
     close, opened = (daily_rank_correlations(rows, name) for name in ("actual", "actual_open"))
-    periods = {"all": np.ones(len(close), dtype=bool)} if by == "all" else {
-        str(year): close.index.year == year for year in close.index.year.unique()}
-    lines = []
-    for period, days in periods.items():
-        for family in close.columns:
-            one, other = close.loc[days, family].dropna(), opened.reindex(close.index).loc[days, family].dropna()
-            lines.append({"family": family, "period": period, "n_days": len(other), "close": one.mean(),
-                          "close_t": hac_t(one.to_numpy()), "open": other.mean(), "open_t": hac_t(other.to_numpy()),
-                          "positive": (other > 0).mean()})
-    table = pd.DataFrame(lines, columns=list(COLUMNS))
-    return table.sort_values(["period", "open"], ascending=[True, False], ignore_index=True)
+    opened = opened.reindex(close.index)
+
+    def table(periods: dict[str, np.ndarray]) -> pd.DataFrame:
+        lines = []
+        for period, days in periods.items():
+            for family in close.columns:
+                one, other = (part.loc[days, family].dropna() for part in (close, opened))
+                lines.append({"family": family, "period": period, "n_days": len(other), "close": one.mean(),
+                              "close_t": hac_t(one.to_numpy()), "open": other.mean(),
+                              "open_t": hac_t(other.to_numpy()), "positive": (other > 0).mean()})
+        found = pd.DataFrame(lines, columns=list(COLUMNS))
+        return found.sort_values(["period", "open"], ascending=[True, False], ignore_index=True)
+
+    return table({"all": np.ones(len(close), dtype=bool)}), table(
+        {str(year): close.index.year == year for year in close.index.year.unique()})
 
 
 def order_text(table: pd.DataFrame, family: str = ENSEMBLE) -> str:

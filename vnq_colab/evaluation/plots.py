@@ -84,13 +84,17 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
     Of models of all stocks it is the mean daily rank correlation, of a symbol's own networks the share of the unskilled
     forecast's loss that is saved. A line is a member of one fold; of the symbols' own networks the median, and the
     middle 80 %. `history` is a table `job, symbol, member, epoch, train_loss, skill`, or an object that has it as
-    `.history`. Raises DataError where no epoch is over.
+    `.history`. Where no epoch is over the picture says so.
     """
     history = getattr(history, "history", history)
-    history = history.assign(family=history["job"].astype(str).str.partition("_")[0])
+    history = history.assign(family=history["job"].astype(str).str.split("_").str[0])
     history = history[np.isfinite(history["skill"].astype("float64"))]
     if history.empty:
-        raise DataError("there are no learning curves yet: no epoch of this run is over. Go on with resume.")
+        figure, axes = _chart(1.4, "Skill on validation days while learning", note)
+        axes.set_axis_off()
+        axes.text(0, 0.5, "No learning curves yet: no job of this run is done.\nGo on with resume (notebook 3).",
+                  va="center", fontsize=9, color=INK)
+        return figure
     families = list(history["family"].unique())
     figure, first, *others = _chart(2.7 * len(families) + 0.8, "Skill on validation days while learning", note,
                                     parts=(1,) * len(families), share_x=False)
@@ -126,7 +130,7 @@ def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
         axes.bar(place, rows["open"], width, color=SERIES[number % len(SERIES)], label=family,
                  yerr=1.96 * (rows["open"] / rows["open_t"]).abs(), error_kw={"elinewidth": 0.8, "ecolor": INK})
     axes.axhline(0, color=INK, linewidth=1)
-    axes.set(xticks=range(len(years)), xticklabels=years, ylabel="Rank correlation, open to open")
+    axes.set(xticks=range(len(years)), xticklabels=years, ylabel="Open to open [rank correlation]")
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.7)
     axes.set_axisbelow(True)
     figure.legend(**LEGEND)

@@ -13,7 +13,6 @@ from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation.metrics import TRADING_DAYS
 
 STRATEGIES = ("long_flat", "top_k", "volatility", "buy_and_hold")
-OWN, OWN_COLUMN = "own", "threshold"  # each row of the forecast has its own threshold, in this column
 
 
 @dataclass(frozen=True)
@@ -24,23 +23,21 @@ class Strategy:
     smaller the wider the forecast's scale; the part is set when the position is opened and stays. `top_k`: one common
     account for all symbols, 1 / k of it in each of the k highest `mean` of those expected to rise. `buy_and_hold`: all
     of a symbol's account, whatever the forecast.
-    Expected to rise is `mean` > 0, or `p_up` > `threshold`. Choose a threshold on validation days, never on those that
-    are judged (`accounts.choose_threshold`); "own" takes it from the column `threshold` of the forecast, where each
-    fold of a walk may have its own and NaN is the sign of `mean`. Raises ConfigError.
+    Expected to rise is `mean` > 0, or `p_up` > `threshold`. Raises ConfigError.
     """
 
     name: str = "long_flat"
     _: KW_ONLY
-    threshold: float | str | None = None  # [probability] None: the sign of `mean`; "own": the column `threshold`
+    threshold: float | None = None  # [probability] None: the sign of `mean`
     k: int = 10  # [symbols] of `top_k`
     volatility: float = 0.20  # [standard deviation of a year's log return] that a position of `volatility` may have
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
             raise ConfigError(f"there is no strategy {self.name!r}.{did_you_mean(str(self.name), STRATEGIES)}")
-        if self.threshold not in (None, OWN) and (isinstance(self.threshold, str) or not 0 < self.threshold < 1):
+        if self.threshold is not None and (isinstance(self.threshold, str) or not 0 < self.threshold < 1):
             raise ConfigError(f"threshold = {self.threshold!r}: must lie between 0 and 1, a probability, or be None "
-                              "for the sign of the mean, or 'own' for the forecast's column threshold.")
+                              "for the sign of the mean.")
         if not isinstance(self.k, (int, np.integer)) or self.k < 1:
             raise ConfigError(f"k = {self.k!r}: must be a whole number of symbols, at least 1.")
         if not 0 < self.volatility < np.inf:
@@ -53,12 +50,8 @@ class Strategy:
 
     def rises(self, forecast: pd.DataFrame) -> np.ndarray:
         """`[rows]` bool: which rows of a forecast are expected to rise."""
-        if self.threshold == OWN and OWN_COLUMN not in forecast.columns:
-            raise ConfigError(f"the forecast has no column {OWN_COLUMN!r}, which threshold='own' reads. Give a number, "
-                              "or None for the sign of the mean.")
-        least = forecast[OWN_COLUMN] if self.threshold == OWN else self.threshold
-        least = np.broadcast_to(np.asarray(least, "float64"), len(forecast))  # NaN: None
-        return np.where(np.isnan(least), forecast["mean"] > 0, forecast["p_up"] > least)
+        rises = forecast["mean"] > 0 if self.threshold is None else forecast["p_up"] > self.threshold
+        return rises.to_numpy()
 
 
 def as_strategy(strategy: str | Strategy) -> Strategy:

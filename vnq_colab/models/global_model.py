@@ -20,7 +20,7 @@ from vnq_colab.models.network import Stockformer
 from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
 from vnq_colab.models.stacked import stable_seed
 from vnq_colab.models.stages import StagedLearner
-from vnq_colab.models.torch_learner import Model, Plan, StackLearner, shortened
+from vnq_colab.models.torch_learner import Model, Plan, StackLearner
 from vnq_colab.settings import MachineConfig, Task
 
 NAME = "global"
@@ -50,8 +50,8 @@ class GlobalStack(StackLearner):
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig):
         own = config.global_
-        settings = shortened(config.train, epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1,
-                             weight_decay=own.weight_decay)
+        settings = config.train.shortened(epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1,
+                                          weight_decay=own.weight_decay)
         inputs = Inputs.fit(data.panel, data.train, own.inputs)
         network = Stockformer(config.model, inputs.width(len(data.panel.feature_names)), data.labels.values.shape[2])
         models = [(EVERYONE, member) for member in range(config.n_members)]
@@ -126,6 +126,9 @@ class GlobalStack(StackLearner):
         return [rank_correlation(np.where(np.isfinite(truth), one[:, days], np.nan), truth) for one in found]
 
     def result(self) -> Trained:
+        if self._diverged:
+            return Trained(None, {}, self.history, {"epochs": []}, dict.fromkeys(self.job.symbols,
+                                                                                 self._diverged[EVERYONE]))
         panel, weights = self.data.panel, self._ensembles([EVERYONE])
         forecaster = NetworkForecaster(NAME, self.config.model, self.data.task, "mse", tuple(panel.feature_names),
                                        self.job.symbols, weights, self.inputs, str(self.device))

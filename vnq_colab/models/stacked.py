@@ -6,7 +6,6 @@ the tensors of a network, each with the model axis first. One symbol's result ne
 
 import hashlib
 import math
-from typing import Protocol
 
 import torch
 from torch.nn import functional
@@ -23,18 +22,6 @@ MOST_ATTENTION_ROWS = 65_535
 def count_parameters(shapes: Shapes) -> int:
     """Numbers in one network."""
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-class Network(Protocol):
-    """What a learner needs of a network: pure functions of the weights, one row for each model of a stack."""
-
-    n_outputs: int  # numbers for each day ahead, as its loss asks
-    shapes: Shapes
-
-    def initial_weights(self, seed: int, symbol: str, member: int) -> torch.Tensor: ...
-
-    def forward(self, weights: torch.Tensor | Parts, x: torch.Tensor, present: torch.Tensor, *,
-                noise: torch.Generator | None = None, n_last: int | None = None) -> torch.Tensor: ...
 
 
 def unstack(weights: torch.Tensor, shapes: Shapes) -> dict[str, torch.Tensor]:

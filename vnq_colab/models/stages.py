@@ -42,6 +42,8 @@ class StagedLearner(Learner):
         """From the first stage to the second, once that is finished."""
         if self.stack.finished and self.held_out is None and not self.data.is_final:
             self.held_out = self.stack.result()
+            if self.held_out.forecaster is None:
+                return
             self.stack = self._make(self._all_before_the_test(), self.held_out)
 
     def _all_before_the_test(self) -> TrainingData:
@@ -59,12 +61,13 @@ class StagedLearner(Learner):
             made = found["forecaster"] and NetworkForecaster.from_state(found["forecaster"], str(self.stack.device))
             self.held_out = Trained(made, found["rows"], [tuple(row) for row in found["curves"]], found["budget"],
                                     found["failed"])
-            self.stack = self._make(self._all_before_the_test(), self.held_out)
+            if made is not None:
+                self.stack = self._make(self._all_before_the_test(), self.held_out)
         self.stack.load_state_dict(state["stack"])
 
     def result(self) -> Trained:
         last, first = self.stack.result(), self.held_out
-        if first is None:
-            return last
+        if first is None or first.forecaster is None:
+            return last if first is None else first
         return replace(last, rows=first.rows, curves=first.curves, budget=first.budget,
                        failed=first.failed | last.failed, valid_forecaster=first.forecaster)

@@ -23,7 +23,7 @@ from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
 from vnq_colab.models.packs import compose_packs
 from vnq_colab.models.stacked import stable_seed
 from vnq_colab.models.stages import StagedLearner
-from vnq_colab.models.torch_learner import Model, Plan, StackLearner, shortened
+from vnq_colab.models.torch_learner import Model, Plan, StackLearner
 from vnq_colab.models.windows import plan_epoch
 from vnq_colab.settings import MachineConfig, Task
 
@@ -81,8 +81,8 @@ class LocalStack(StackLearner):
                                   data.labels.values.shape[2] * LOSSES[config.train.loss].n_outputs)
             weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
         else:
-            settings = shortened(config.train, epochs=own.epochs, patience=own.patience, warmup_epochs=0,
-                                 learning_rate=config.train.learning_rate * own.learning_rate_share)
+            settings = config.train.shortened(epochs=own.epochs, patience=own.patience, warmup_epochs=0,
+                                              learning_rate=config.train.learning_rate * own.learning_rate_share)
             inputs = start.inputs
             weights = start.weights[0].float().repeat(len(job.symbols), 1)  # [models, parameters]: member by member
         epochs_of = None

@@ -8,7 +8,7 @@ model sees, what it is trained to get right, and how it is validated, its family
 import abc
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -306,9 +306,3 @@ class StackLearner(Learner):
         """Best epoch (1) or skill (2) of each member of a finished symbol."""
         return [self._done[symbol, member][of] for member in range(self.config.n_members)]
 
-
-def shortened(settings: TrainConfig, **changes: Any) -> TrainConfig:
-    """The settings with fewer epochs, or none more: `epochs` and `warmup_epochs` are upper bounds."""
-    changes = {name: min(value, getattr(settings, name)) if name in ("epochs", "warmup_epochs") else value
-               for name, value in changes.items()}
-    return replace(settings, **changes)

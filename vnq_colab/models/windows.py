@@ -41,21 +41,3 @@ def plan_epoch(days: np.ndarray, windows_per_step: int, labelled: int, seed: int
     for row, part in enumerate(parts):
         plan[row, : len(part)] = part
     return plan
-
-
-def stack_plans(plans: list[np.ndarray]) -> np.ndarray:
-    """`[models, steps, windows]` from plans of unequal length, -1 where a model has no window."""
-    shape = [max((plan.shape[axis] for plan in plans), default=0) for axis in (0, 1)]
-    ends = np.full((len(plans), *shape), -1)
-    for row, plan in enumerate(plans):
-        ends[row, : plan.shape[0], : plan.shape[1]] = plan
-    return ends
-
-
-def count_labels(ends: np.ndarray, train_days: np.ndarray, labelled: int) -> np.ndarray:
-    """`[models, steps]`: how many of `train_days [models, days]` the windows of each step label."""
-    before = np.concatenate([np.zeros((len(train_days), 1), int), np.cumsum(train_days, axis=1)], axis=1)
-    row = np.arange(len(train_days))[:, None, None]
-    stop = np.clip(ends + 1, 0, train_days.shape[1])
-    start = np.clip(ends + 1 - labelled, 0, stop)
-    return np.where(ends >= 0, before[row, stop] - before[row, start], 0).sum(axis=2)

@@ -29,16 +29,20 @@ class CheckpointStore:
     """The checkpoints of one run, in its folder on the local disk and, for a workspace on Drive, there too."""
 
     def __init__(self, ws: Workspace, run_id: str, siblings: tuple[str, ...] = ()):
-        """`siblings` are runs on other machines that train other parts: their finished jobs are read too."""
         self.folder = ws.local.checkpoint_folder(run_id)
         self.folders = tuple(dict.fromkeys((self.folder, ws.checkpoint_folder(run_id))))
-        self._everywhere = self.folders + tuple(home.checkpoint_folder(other) for other in siblings
-                                                for home in dict.fromkeys((ws.local, ws)))
+        self._ws = ws
+        self.read_from(siblings)
         self.pause = self.seconds = 0.0  # [s] training stood still for the newest checkpoint; until it was written
         self._sequence = 0  # of the newest checkpoint of this process
         self._thread: threading.Thread | None = None
         self._manifest: dict[str, Any] | None = None  # of a checkpoint that was written since somebody asked
         self._error: Exception | None = None
+
+    def read_from(self, siblings: tuple[str, ...]) -> None:
+        """The runs on other machines that train other parts: their finished jobs are read too."""
+        self._everywhere = self.folders + tuple(home.checkpoint_folder(other) for other in siblings
+                                                for home in dict.fromkeys((self._ws.local, self._ws)))
 
     # --------------------------------------------------------------------------------------- the job in flight
     def save(self, state: dict[str, Any], facts: dict[str, Any], session: dict[str, Any] | None = None) -> None:

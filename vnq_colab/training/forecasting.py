@@ -17,8 +17,7 @@ from vnq_colab.training.session import Session
 def open_store(session: Session) -> CheckpointStore:
     """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
     store = CheckpointStore(session.ws, session.run_id, siblings(session))
-    missing = [name for name in session.left() if not store.has_done(name)]
-    if missing:
+    if missing := session.left():
         raise SessionError(f"run {session.run_id} is {session.status}: {len(missing)} of {len(session.jobs)} jobs are "
                            "not trained yet. Go on with resume first.")
     return store
@@ -43,7 +42,7 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     scores = pd.concat(tables, ignore_index=True)
     scores = scores[scores["family"].isin(session.config.families)]  # a global network may be there as a start alone
     if session.config.task.target == "rank":
-        families = [family for family in session.config.families if family in set(scores["family"])]
+        families = [family for family in session.config.families if family in set(scores["family"].unique())]
         scores = pd.concat([scores, ensemble_scores(scores, families)], ignore_index=True)
     return scores
 

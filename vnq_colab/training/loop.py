@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.labels import make_labels
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError
+from vnq_colab.errors import SessionError, StorageError, TakenOverError
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.jobs import JobList
 from vnq_colab.training.mirror import Mirror
 from vnq_colab.training.ownership import stored_sequence
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
@@ -31,7 +32,6 @@ from vnq_colab.training.session import HEARTBEAT_SECONDS, Session
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
 MARGIN_SHARE = 0.5  # [fraction] of a short time that the margin may take
 DRIVE_PATIENCE = 300  # [s] from the last file that arrived, at the end, for those that wait
-RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symbol
 PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
 COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
 
@@ -50,6 +50,7 @@ class Attempt:
         set_up_machine(session, machine)
         session.begin_attempt()
         self.mirror = Mirror(session.ws, session.run_id, session.owners)
+        self.jobs = JobList(session, self.store, self._save_session)
         self.display = Display(session, panel, self.clock, quiet)
         self._labels = make_labels(panel, session.config.task)
         self._longest_step = 0.0  # [s]
@@ -81,17 +82,17 @@ class Attempt:
     # --------------------------------------------------------------------------------------------- jobs, one by one
     def _train_jobs(self, stop: list[str]) -> str:
         """Returns why it paused, or "" when everything is done. A pack that does not fit is halved."""
-        while name := self._next_job():
+        while name := self.jobs.next():
             try:
                 if why := self._train_job(name, stop):
                     return why
             except Exception as error:
-                if not is_out_of_memory(error) or not self._can_halve(name):
+                if not is_out_of_memory(error) or not self.jobs.can_halve(name):
                     raise
             else:
                 continue
             give_memory_back()  # not inside the except: the error holds on to all that was in memory
-            self.display.say(self._halve(name))
+            self.display.say(self.jobs.halve(name))
         if self.session.left():
             number, of = self.session.part
             return (f"part {number}/{of} is done; the other machines still train {len(self.session.left())} jobs. When "
@@ -100,23 +101,9 @@ class Attempt:
             row["state"] = "failed" if row["state"] == "failed" else "done"
         return ""
 
-    def _next_job(self) -> str | None:
-        """The first job that is left, is ours, and has all that it needs. A sibling's finished jobs are taken over."""
-        jobs, part = self.session.jobs, self.session.part
-        for name in self.session.left():
-            row = jobs[name]
-            if part and self.store.has_done(name):
-                self._take_note_of(name)
-                if row["state"] in ("done", "failed"):
-                    continue
-            ours = part is None or row["fold"] is None or row["fold"] % part[1] == part[0] - 1
-            if ours and all(jobs[need]["state"] in ("done", "failed") for need in row["needs"]):
-                return name
-        return None
-
     def _train_job(self, name: str, stop: list[str]) -> str:
         """Trains one job, from its checkpoint if there is one; returns why it paused, or ""."""
-        began, row, job = time.monotonic(), self.session.jobs[name], self._job(name)
+        began, row, job = time.monotonic(), self.session.jobs[name], self.jobs.job(name)
         self.display.start(name)
         data = self._data(job)
         inputs = {need: self.store.load_done(need) for need in job.needs if self.session.jobs[need]["state"] == "done"}
@@ -150,11 +137,6 @@ class Attempt:
         self.display.finish(name)
         return ""
 
-    def _job(self, name: str) -> Job:
-        row = self.session.jobs[name]
-        return Job(row["family"], row["fold"], row["pack"], tuple(row["symbols"]), tuple(row["needs"]),
-                   row["learning_rate_share"])
-
     def _data(self, job: Job) -> TrainingData:
         days, task = self.panel.days, self.session.config.task
         if job.fold is None:
@@ -164,7 +146,7 @@ class Attempt:
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
 
     def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
-        state, told = self.store.load_latest(self._facts(name))
+        state, told = self.store.load_latest(self.jobs.facts(name))
         for sentence in told:
             self.display.say(sentence)
         if state is not None:
@@ -175,7 +157,7 @@ class Attempt:
 
     def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
         """Forecasts the fold's validation and test days, writes the job's file, then the session."""
-        state = {"facts": self._facts(job.name), "rows": trained.rows, "curves": list(trained.curves),
+        state = {"facts": self.jobs.facts(job.name), "rows": trained.rows, "curves": list(trained.curves),
                  "budget": trained.budget, "failed": trained.failed, "sha256": "", "weights": None}
         if trained.forecaster is not None:
             state["sha256"] = trained.forecaster.digest()
@@ -183,7 +165,7 @@ class Attempt:
                 self.display.show(f"{job.name}: forecasting its validation and test days")
                 with self.clock.spend("evaluation"):
                     state["forecast"] = self._forecast(trained, job, data)
-            needed = any(job.name in row["needs"] and row["fold"] == job.fold for row in self.session.jobs.values())
+            needed = self.jobs.needed_in_fold(job)
             if job.fold is None or needed:
                 state["weights"] = trained.forecaster.to_state()
             if needed and trained.valid_forecaster is not None:
@@ -191,7 +173,7 @@ class Attempt:
         with self.clock.spend("checkpoint"):
             self.store.wait()
             self.mirror.put(self.store.save_done(job.name, state))
-            self._note_finished(job.name, state)
+            self.jobs.note_finished(job.name, state)
         self.clock.mark("checkpoint")
 
     def _forecast(self, trained: Trained, job: Job, data: TrainingData) -> dict[str, Any]:
@@ -207,87 +189,19 @@ class Attempt:
                           "day": torch.from_numpy(day.astype("int32")),
                           "part": torch.from_numpy(test[day].astype("uint8"))}
 
-    def _take_note_of(self, name: str) -> None:
-        """A job whose file is there and which the session does not know as done; a damaged one is trained anew."""
-        with contextlib.suppress(CheckpointError):
-            state = self.store.load_done(name)
-            if state["facts"] == self._facts(name):
-                self._note_finished(name, state)
-
-    def _note_finished(self, name: str, state: dict[str, Any]) -> None:
-        """What the session says of a finished job; plans the second try of what diverged."""
-        session, row = self.session, self.session.jobs[name]
-        row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "reason": ""}
-        for symbol, found in state["rows"].items():
-            session.ledger[symbol] |= {key: _plain(value) for key, value in found.items()}
-        failed = state["failed"]
-        if failed and row["learning_rate_share"] == 1.0:
-            self._add_job(name, tuple(failed), learning_rate_share=RETRY_SHARE)
-        elif failed:
-            row["reason"] = next(iter(failed.values()))
-            for symbol, reason in failed.items():
-                session.ledger[symbol] |= {"state": "failed", "reason": f"{name}: {reason}"}
-        session.add_history(name, state["curves"])
-        self._save_session()
-
-    def _add_job(self, like: str, symbols: tuple[str, ...], **changes: Any) -> str:
-        """One more pack beside another, for some symbols; whoever needed that one needs both."""
-        jobs, job = self.session.jobs, self._job(like)
-        packs = [row["pack"] for row in jobs.values() if (row["family"], row["fold"]) == (job.family, job.fold)]
-        new = replace(job, pack=max(packs) + 1, symbols=symbols, **changes)
-        if new.name in jobs:
-            return new.name
-        rows = list(jobs.items())
-        rows.insert(list(jobs).index(like) + 1, (new.name, new_row(new)))
-        jobs.clear()
-        jobs.update(rows)
-        for row in jobs.values():
-            if like in row["needs"]:
-                row["needs"] = [*row["needs"], new.name]
-        return new.name
-
-    def _can_halve(self, name: str) -> bool:
-        row = self.session.jobs[name]
-        return row["pack"] is not None and len(row["symbols"]) > 1
-
-    def _halve(self, name: str) -> str:
-        """Leaves the first half of a pack where it is and makes the second a job of its own; both begin anew."""
-        row = self.session.jobs[name]
-        first, second = (tuple(part) for part in np.array_split(np.array(row["symbols"], dtype=object), 2))
-        self._add_job(name, second, learning_rate_share=row["learning_rate_share"])
-        row |= {"symbols": list(first), "state": "pending"}
-        self._save_session()
-        members = self.session.config.n_members
-        return (f"{name} does not fit: {members * (len(first) + len(second))} networks; going on with "
-                f"{members * len(first)} and {members * len(second)}")
-
     # -------------------------------------------------------------------------------------------- nothing gets lost
     def _bring_along(self) -> None:
         """What an attempt that was killed had finished: jobs that its session does not know, or Drive has not got."""
-        session = self.session
-        for name, row in list(session.jobs.items()):
-            if row["state"] not in ("done", "failed") and self.store.has_done(name):
-                self._take_note_of(name)
-        curves = set(session.history["job"])
-        for name, row in session.jobs.items():
-            if row["state"] in ("done", "failed"):
-                if name not in curves:
-                    with contextlib.suppress(CheckpointError):  # damaged: whoever needs it says so
-                        session.add_history(name, self.store.load_done(name)["curves"])
-                if self.store.is_only_local(name):
-                    self.mirror.put(self.store.folder / self.store.done_name(name))
-        self.mirror.put(session.ws.local.configs / f"{session.run_id}.json")
+        self.jobs.take_note_of_finished()
+        for name in self.session.jobs:
+            if self.store.is_only_local(name):
+                self.mirror.put(self.store.folder / self.store.done_name(name))
+        self.mirror.put(self.session.ws.local.configs / f"{self.session.run_id}.json")
         self._save_session()
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        """What a checkpoint, or a finished file, must be of to be used for a job."""
-        session, row = self.session, self.session.jobs[name]
-        return {"job": name, "symbols": list(row["symbols"]), "data_id": session.data_id,
-                "config_id": session.config.config_id}
 
     def _checkpoint(self, learner: Learner, name: str) -> None:
         with self.clock.spend("checkpoint"):
-            facts = self._facts(name) | {"code_version": self.session.code_version}
+            facts = self.jobs.facts(name) | {"code_version": self.session.code_version}
             self.store.save(learner.state_dict(), facts, copy.deepcopy(self.session.to_dict()))
         self.clock.mark("checkpoint")
         self.display.keep()
@@ -350,12 +264,6 @@ class Attempt:
                 session.save()
 
 
-def new_row(job: Job) -> dict[str, Any]:
-    """What a session says of a job that is not trained yet."""
-    row = asdict(job)
-    return row | {"symbols": list(job.symbols), "needs": list(job.needs), "state": "pending", "reason": ""}
-
-
 def deliver(session: Session) -> None:
     """Brings to Drive what a finished run has on this machine and did not get there before its process ended."""
     ws, run_id = session.ws, session.run_id
@@ -376,7 +284,3 @@ def deliver(session: Session) -> None:
         session.save()
         tell(f"careful: {session.drive}")
 
-
-def _plain(value: Any) -> Any:
-    """A number for JSON; None for one that is not finite."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value

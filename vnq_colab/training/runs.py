@@ -1,5 +1,6 @@
 """Which runs a workspace holds. Only the standard library is imported here, so that `status` answers at once."""
 
+import contextlib
 import os
 import re
 import time
@@ -57,12 +58,20 @@ def sessions(ws: Workspace) -> list[Session]:
 
 
 def siblings(session: Session) -> tuple[str, ...]:
-    """The runs that train the other parts of what a session trains a part of."""
-    if session.part is None:
-        return ()
-    return tuple(other.run_id for other in sessions(session.ws)
-                 if other.part and other.part[1] == session.part[1] and other.part != session.part
-                 and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id))
+    """The names of the runs that train the other parts of what a session trains a part of."""
+    return tuple(other.run_id for other in sibling_sessions(session))
+
+
+def sibling_sessions(session: Session) -> list[Session]:
+    """The same as they stand now; one that cannot be read is none, and its own machine says so."""
+    found: list[Session] = []
+    if session.part is not None:
+        for name in run_names(session.ws):
+            if name.endswith(f"of{session.part[1]}") and name != session.run_id:
+                with contextlib.suppress(VnqError):
+                    found.append(Session.load(session.ws, name))
+    return [other for other in found if other.part and other.part != session.part
+            and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id)]
 
 
 def latest_session(ws: Workspace, run: str | None = None) -> Session:

@@ -272,7 +272,7 @@ def _session_in(path: Path) -> dict[str, Any]:
         found = int(value["format"])  # before the seal, of which another version may have its own idea
     except (KeyError, TypeError, ValueError):
         found = FORMAT
-    if found < FORMAT and path.name == SESSION:
+    if found < FORMAT:
         raise SessionError(f"{path}: a run of the first version, whose packs and refits this one does not know. Train "
                            "anew with: python -m vnq_colab train.")
     if found > FORMAT:

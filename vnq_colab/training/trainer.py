@@ -25,7 +25,8 @@ from vnq_colab.models.packs import STATE_COPIES, model_bytes
 from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.loop import Attempt, deliver, new_row
+from vnq_colab.training.jobs import new_row
+from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.ownership import find_case, loss_and_rest
 from vnq_colab.training.process import code_commit, fitting_machine
 from vnq_colab.training.runs import latest_session, new_run_id, sessions, siblings
@@ -46,8 +47,8 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
     "2/2" on another, in one folder, each trains every second fold; whoever finishes last trains the final fit.
     """
     ws.check_writable()
-    config = replace(config, task=check_market(panel, config.task))
     symbols, skipped = judged_symbols(panel, config)
+    config = replace(config, task=check_market(panel, config.task))
     folds = yearly_folds(panel.days, config.folds, purge_days=config.task.purge_days)
     chosen = parse_part(part) if part else None
     if chosen and chosen[1] > len(folds):

@@ -1,0 +1,144 @@
+"""Boosting by blocks: what a kill between two of them changes (nothing), when it stops, and what comes back."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vnq_colab.config import RunConfig
+from vnq_colab.data.labels import make_labels, rank_correlation
+from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import yearly_folds
+from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.errors import ConfigError, DeliveryError
+from vnq_colab.models import trees
+from vnq_colab.models.base import Job, TrainingData
+from vnq_colab.settings import MachineConfig, Task, TreesConfig
+
+SETTINGS = TreesConfig(rounds=40, block_rounds=10, least_rounds=20, patience=1, leaves=7, min_child_weight=20.0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """The first fold of a market of 20 stocks with a planted rank correlation of 0.4."""
+    panel = build_panel(synthetic_prices(20, 900, seed=3, signal=0.4))
+    train, valid = (getattr(yearly_folds(panel.days)[0], part).mask(panel.days) for part in ("train", "valid"))
+    return TrainingData(panel, make_labels(panel, Task()), train, valid, Task())
+
+
+def learner_of(data, rounds=None, seed=0, **settings):
+    config = RunConfig(seed=seed, trees=replace(SETTINGS, **settings), machine=MachineConfig(threads=1))
+    return trees.TreesLearner(Job("trees", 0, symbols=data.panel.symbols), data, config, rounds)
+
+
+def train_out(learner):
+    while not learner.finished:
+        learner.step()
+    return learner
+
+
+@pytest.fixture(scope="module")
+def straight(data):
+    return train_out(learner_of(data))
+
+
+def test_run_that_is_killed_after_any_block_comes_out_with_the_same_bytes(data, straight):
+    """In the search, between the two stages, and in the fit; each time in a new process, which the state starts."""
+    killed, places = learner_of(data), []
+    while not killed.finished:
+        killed.step()
+        places.append((killed.rounds is None, len(killed.blocks)))
+        state, killed = killed.state_dict(), learner_of(data)
+        killed.load_state_dict(state)
+    assert killed.search == straight.search and killed.blocks == straight.blocks and killed.skills == straight.skills
+    assert (False, 0) in places and {searches for searches, _ in places} == {True, False}
+
+
+def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
+    """Score by score the sum of the blocks, and each block with other rows and features."""
+    rows = data.panel.present & ~(data.train | data.valid)
+    values = data.panel.values[rows]
+    margins = [trees.margin_of(raw, values) for raw in straight.blocks]
+    assert len({margin.tobytes() for margin in margins}) == len(margins)
+    found = straight.result().forecaster.predict(data.panel, ~(data.train | data.valid))
+    np.testing.assert_array_equal(found["score"], np.sum(margins, axis=0, dtype="float32"))
+
+
+def test_search_stops_without_progress_and_fits_as_many_trees_on_all_days_before_the_test(data, monkeypatch):
+    """Skills by block, of which the first is not asked: best is the third, and one worse than it is enough."""
+    learner, skills = learner_of(data, rounds=None), iter([0.9, 0.1, 0.3, 0.2])
+    monkeypatch.setattr(trees, "rank_correlation", lambda *_: next(skills))
+    while learner.rounds is None:
+        rows = len(learner._x)
+        learner.step()
+    assert (learner.rounds, len(learner.search), learner.skills) == (30, 3, [0.9, 0.1, 0.3, 0.2])
+    before = np.arange(len(data.valid)) <= np.flatnonzero(data.valid)[-1]
+    assert len(learner._x) == (data.labels.known & before).sum() > rows == (data.labels.known & data.train).sum()
+    result = train_out(learner).result()
+    assert len(learner.blocks) == 3 and result.budget == {"rounds": 30}
+    assert [(row[2], row[4]) for row in result.curves] == [(10, 0.9), (20, 0.1), (30, 0.3), (40, 0.2)]
+    assert result.valid_forecaster.digest() != result.forecaster.digest()
+
+
+def test_final_fit_takes_the_median_of_the_folds_rounds(data):
+    whole = replace(data, train=data.train | True, valid=data.valid & False)
+    config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=1))
+    folds = {f"trees_fold{place + 1}": {"budget": {"rounds": rounds}} for place, rounds in enumerate((10, 40, 20))}
+    learner = trees.learner(Job("trees", None, symbols=data.panel.symbols), whole, config, folds)
+    assert learner.rounds == 20 and len(learner._x) == data.labels.known.sum()
+    result = train_out(learner).result()
+    assert len(learner.blocks) == 2 and result.valid_forecaster is None and not result.curves
+
+
+def test_trees_find_a_planted_order_and_shuffled_labels_give_no_skill(data, straight):
+    later = ~(data.train | data.valid)
+    values, random = data.labels.values.copy(), np.random.default_rng(0)
+    for day in range(values.shape[1]):
+        known = np.flatnonzero(data.labels.known[:, day])
+        values[known, day] = values[random.permutation(known), day]
+    shuffled = train_out(learner_of(replace(data, labels=replace(data.labels, values=values))))
+    truth = np.where(data.labels.known, data.labels.values[:, :, 0], np.nan)
+    dealt = np.where(data.labels.known, values[:, :, 0], np.nan)
+
+    def skill(learner, of):
+        found = learner.result().forecaster.predict(data.panel, later)
+        scores = found.pivot(index="symbol", columns="date", values="score").to_numpy()
+        return rank_correlation(np.where(np.isfinite(of[:, later]), scores, np.nan), of[:, later])
+
+    assert skill(straight, truth) > 0.15
+    error = 1 / np.sqrt(19 * later.sum())  # of the mean of so many days' correlations of 20 stocks
+    assert abs(skill(shuffled, dealt)) < 2.6 * error
+    assert abs(shuffled.skills[-1]) < 2.6 / np.sqrt(19 * data.valid.sum())
+
+
+def test_saved_trees_are_the_same_and_other_seeds_give_others(data, straight, tmp_path):
+    forecaster = straight.result().forecaster
+    path, = forecaster.save(tmp_path, {"run_id": "x"})
+    again = trees.load(tmp_path)
+    assert path.name == "trees.pt" and again.digest() == forecaster.digest()
+    days = data.valid
+    assert again.predict(data.panel, days).equals(forecaster.predict(data.panel, days))
+    assert train_out(learner_of(data, seed=1)).result().forecaster.digest() != forecaster.digest()
+
+
+def test_labels_are_within_day_ranks_whatever_the_scores(data, straight):
+    """The order of the labels is all that counts: stretched ones give the same trees, bit for bit."""
+    stretched = replace(data, labels=replace(data.labels, values=np.sinh(2 * data.labels.values)))
+    assert train_out(learner_of(stretched)).blocks == straight.blocks
+    ranks = trees.to_ranks(np.array([[3.0], [9.0], [5.0], [1.0]]), np.array([[True], [True], [True], [False]]))
+    assert ranks[:, 0].tolist() == [-0.5, 0.5, 0.0, 0.0]
+
+
+def test_missing_xgboost_is_an_error_with_the_install_line(data, straight, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    for act in (lambda: learner_of(data), lambda: straight.result()):
+        with pytest.raises(ConfigError, match="XGBoost is needed for the family trees.*pip install xgboost"):
+            act()
+
+
+def test_trees_of_a_version_that_cannot_be_read_are_named(data, straight):
+    state = straight.result().forecaster.to_state()
+    broken = trees.TreesForecaster.from_state(state | {"xgboost": "99.0", "blocks": [state["blocks"][0][:100]]})
+    with pytest.raises(DeliveryError, match=r"made by XGBoost 99\.0, and XGBoost .* cannot read them"):
+        broken.predict(data.panel, data.valid)
