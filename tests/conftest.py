@@ -50,7 +50,7 @@ def config():
     return RunConfig(
         n_members=2, symbols=("SYN001", "SYN002", "SYN004"),
         model=NetworkConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32),
-        train=TrainConfig(epochs=3, warmup_epochs=1, patience=2), global_=GlobalConfig(epochs=1, stocks_per_step=6),
+        train=TrainConfig(epochs=3, warmup_epochs=1, patience=2), global_=GlobalConfig(epochs=1, windows_per_step=6),
         stockformer=LocalConfig(epochs=2, patience=2),
         trees=TreesConfig(rounds=30, block_rounds=10, least_rounds=10, patience=1, leaves=7, min_child_weight=20.0),
         machine=MachineConfig(pack_models=4, threads=1),

@@ -19,7 +19,7 @@ from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import split_days
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation import plots
+from vnq_colab.evaluation import data_plots, plots
 from vnq_colab.evaluation.backtest import Backtest
 
 
@@ -217,7 +217,7 @@ def test_coverage_of_many_days_takes_them_together_without_losing_one():
     present = np.random.default_rng(0).random((185, 3613)) < 0.9
     axes = plots.coverage(panel_of(present, return_1=0)).axes[0]
     share = np.asarray(axes.images[0].get_array())
-    assert share.shape[1] <= plots.MOST_COLUMNS and "8 to a column" in axes.get_xlabel()
+    assert share.shape[1] <= data_plots.MOST_COLUMNS and "8 to a column" in axes.get_xlabel()
     days = np.diff(np.append(np.arange(0, 3613, 8), 3613))
     np.testing.assert_allclose(np.sort(share @ days), np.sort(present.sum(axis=1)))
     assert len(axes.get_yticks()) < 40 and "one in 6 named" in axes.get_ylabel()
@@ -326,10 +326,10 @@ def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_ti
     present = np.arange(1_000).reshape(2, 500) % 10 > 0
     panel = panel_of(present, return_1=np.where(present, 0.01, 0.2), weekday=np.arange(500) % 5 / 2 - 1)
     monkeypatch.setattr(plots, "MOST_ROWS", 300)
-    sample = plots._sample(panel)
+    sample = data_plots._sample(panel)
     assert sample.shape == (300, 2) and (sample[:, 0] == np.float32(0.01)).all()
     assert len(np.unique(sample[:, 1])) == 5, "every day of the week"
-    np.testing.assert_array_equal(sample, plots._sample(panel))
+    np.testing.assert_array_equal(sample, data_plots._sample(panel))
 
 
 # --- all of them

@@ -252,8 +252,8 @@ def _ended(session: "Session", options: argparse.Namespace) -> int:
 def _code(session: "Session") -> int:
     if session.status != "finished":
         return PAUSED
-    if failed := session.failed():
-        print(f"{len(failed)} symbols failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}",
+    if failed := session.failed() or session.failed_jobs():
+        print(f"{len(failed)} failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}",
               file=sys.stderr)
         return SOME_FAILED
     return DONE

@@ -58,7 +58,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "l4": {"machine": {"device": "cuda", "dtype": "bfloat16", "pack_models": 153}},
     "t4": {"machine": {"device": "cuda", "pack_models": 102}},
     "cpu": {
-        "machine": {"pack_models": 153},
+        "machine": {"pack_models": 153, "threads": 1},  # two that wait for each other cost ten times one: EXPERIMENTS
         "train": {"epochs": 30, "patience": 5, "warmup_epochs": 2},
     },
     "i7-14700": {
@@ -80,9 +80,9 @@ SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every outp
 # The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
 _ORIGINAL = {"run": {"families": ("stockformer",)}, "task": {"target": "return"}, "stockformer": {"start": "own"}}
 RECIPES: dict[str, dict[str, Any]] = {
-    # chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md: on real prices better than wider, deeper or longer ones
-    "default": {"model": {"look_back": 40, "min_context": 11, "width": 64, "n_layers": 1, "n_heads": 4,
-                          "feed_forward": 256}},
+    # chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, trained for longer
+    "default": {"model": {"look_back": 5, "min_context": 1, "width": 64, "n_layers": 1, "n_heads": 4,
+                          "feed_forward": 256}, "train": {"batch_windows": 32}},
     "original": _ORIGINAL | {"train": {"supervise": "last_day"}},
     "original-cpu": _ORIGINAL | {
         "model": {"look_back": 30},

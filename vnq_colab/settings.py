@@ -24,7 +24,7 @@ class Task:
     horizon: int = HORIZON  # [bars] ahead
     bar: str = "1d"
     target: str = "rank"  # within-day rank; or "return", each stock's own; or "direction", its sign
-    label: str = "mixed"  # of "rank": from the next open to that `horizon` later, "open"; "close"; or their mean
+    label: str = "open"  # of "rank": from the next open to that `horizon` later, "open"; "close"; or their mean
     market: str = "VN"  # whose calendar, bands, lots, settlement and costs hold
 
     def __post_init__(self) -> None:
@@ -136,11 +136,11 @@ class GlobalConfig:
     """The family `global`: one network of all symbols; its members are seeds. Chosen: EXPERIMENTS.md, 2026-11-28."""
 
     inputs: str = "both"  # features standardised over all stocks, "features"; their within-day ranks, "ranks"; or both
-    stocks_per_step: int = 24  # of one window end, drawn anew for each step
+    windows_per_step: int = 200  # of any stock and day
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-2
     warmup_share: float = 0.1  # [fraction] of all steps, linear; then a cosine
-    epochs: int = 3  # exactly, unless train.epochs is less: the last weights are as good as any
+    epochs: int = 6  # exactly, unless train.epochs is less: the last weights are as good as any
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -149,7 +149,7 @@ class GlobalConfig:
         require(self.learning_rate > 0, "global.learning_rate", self.learning_rate, "must be positive")
         require(self.weight_decay >= 0, "global.weight_decay", self.weight_decay, "must not be negative")
         require(0 <= self.warmup_share < 1, "global.warmup_share", self.warmup_share, "must lie in [0, 1)")
-        for name in ("stocks_per_step", "epochs"):
+        for name in ("windows_per_step", "epochs"):
             require(getattr(self, name) >= 1, f"global.{name}", getattr(self, name), "must be at least 1")
 
 
@@ -159,7 +159,7 @@ class TreesConfig:
 
     rounds: int = 600  # trees at most
     block_rounds: int = 25  # trees between two looks at the validation days; the unit of resume
-    least_rounds: int = 200
+    least_rounds: int = 400
     patience: int = 4  # [blocks] without a better rank correlation on the validation days
     leaves: int = 63
     learning_rate: float = 0.03

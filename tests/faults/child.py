@@ -70,7 +70,7 @@ def config_of(size: str) -> RunConfig:
     return RunConfig(
         n_members=2, symbols=("SYN001", "SYN002", "SYN004") if tiny else None, model=SMALL,
         trees=TreesConfig(rounds=rounds, block_rounds=5, least_rounds=rounds, leaves=7, min_child_weight=20.0),
-        global_=GlobalConfig(epochs=1 if tiny else min(epochs, 99), stocks_per_step=6 if tiny else 12),
+        global_=GlobalConfig(epochs=1 if tiny else min(epochs, 99), windows_per_step=6 if tiny else 12),
         stockformer=LocalConfig(epochs=epochs, patience=epochs, learning_rate_share=1.0),
         train=TrainConfig(epochs=epochs, warmup_epochs=1, patience=epochs,
                           checkpoint_minutes=20.0 if size == "long" else CHECKPOINT_SECONDS / 60),

@@ -77,29 +77,22 @@ class GlobalStack(StackLearner):
 
     @property
     def _windows_per_batch(self) -> int:
-        return self.config.global_.stocks_per_step
+        return self.config.global_.windows_per_step
 
     def _plan_of(self, model: Model, epoch: int) -> Plan:
-        """Each step: windows of some stocks that end on one day, so that whole days can be compared.
-
-        The windows tile the training days from a random offset; each stock and day is labelled once.
-        """
+        """Windows of all stocks, shuffled; they tile the training days, so that each stock and day is labelled once."""
         random = np.random.default_rng(stable_seed("order", self.config.seed, *model, epoch))
         days = np.flatnonzero(self._train_days.any(axis=0))
         if not len(days):
             return Plan(*(np.empty((0, 1), dtype=int) for _ in range(2)))
         ends = np.arange(days[0] + random.integers(self._labelled), days[-1] + self._labelled, self._labelled)
-        size = self._windows_per_batch
         labelled = np.cumsum(np.pad(self._train_days, ((0, 0), (1, 0))), axis=1)  # [stocks, days + 1]
-        steps: list[tuple[int, np.ndarray]] = []
-        for end in ends:
-            stop, start = min(end + 1, self._train_days.shape[1]), max(end + 1 - self._labelled, 0)
-            there = random.permutation(np.flatnonzero(labelled[:, stop] > labelled[:, start]))
-            steps += [(end, part) for part in np.array_split(there, -(-len(there) // size))] if len(there) else []
-        symbols, lasts = np.zeros((len(steps), size), dtype=int), np.full((len(steps), size), -1)
-        for row, place in enumerate(random.permutation(len(steps))):
-            end, part = steps[place]
-            symbols[row, :len(part)], lasts[row, :len(part)] = part, end
+        stop, start = np.minimum(ends + 1, self._train_days.shape[1]), np.maximum(ends + 1 - self._labelled, 0)
+        symbol, place = np.nonzero(labelled[:, stop] > labelled[:, start])
+        order, size = random.permutation(len(symbol)), self._windows_per_batch
+        shape = -(-len(order) // size), size
+        symbols, lasts = np.zeros(shape, dtype=int), np.full(shape, -1)
+        symbols.flat[:len(order)], lasts.flat[:len(order)] = symbol[order], ends[place[order]]
         return Plan(symbols, lasts)
 
     def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

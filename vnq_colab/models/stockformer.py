@@ -103,12 +103,6 @@ class LocalStack(StackLearner):
     def _n_outputs(self, n_labels: int) -> int:
         return n_labels * (1 if self._start is not None else LOSSES[self.settings.loss].n_outputs)
 
-    @property
-    def _labelled(self) -> int:
-        """Positions at the end of a window that carry a label."""
-        model = self.config.model
-        return 1 if self.settings.supervise == "last_day" else model.look_back - model.min_context + 1
-
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """In each epoch a model sees every one of its training days once: as positions of windows, or a window each."""
         row = self.job.symbols.index(model[0])

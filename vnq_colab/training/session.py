@@ -183,6 +183,10 @@ class Session:
         """The symbols that failed, with reasons."""
         return {symbol: row["reason"] for symbol, row in self.ledger.items() if row["state"] == "failed"}
 
+    def failed_jobs(self) -> dict[str, str]:
+        """The jobs that failed as a whole, with reasons."""
+        return {name: row["reason"] for name, row in self.jobs.items() if row["state"] == "failed" and row["reason"]}
+
     def ledger_table(self) -> "pd.DataFrame":
         """The ledger, one row per symbol."""
         import pandas as pd

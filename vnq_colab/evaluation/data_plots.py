@@ -1,0 +1,138 @@
+"""Pictures of the data: who is there when, what cleaning found, how features are distributed and correlated."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.findings import CleaningReport
+from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import Splits
+from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, chart
+
+PRESENCE = LinearSegmentedColormap.from_list("presence", ["#FFFFFF", BLUE])
+SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", BLUE]).with_extremes(bad=GREY)
+TREATMENTS = {"repaired": BLUE, "dropped": ORANGE, "kept": GREY}
+MOST_COLUMNS, MOST_ROWS = 500, 200_000  # of a coverage map, of a sample of the panel
+
+
+def coverage(panel: Panel, folds: "list[Splits] | None" = None, *, note: str = "") -> Figure:
+    """Which symbols are present on which days, the first listed on top, with the first test day of each fold.
+
+    A column is a day, or so many neighbouring days together as it takes to stay within the picture's pixels.
+    """
+    (n_symbols, n_days), share = panel.present.shape, panel.present.mean()
+    height = min(0.165 * n_symbols, 5.5)  # [inches]
+    figure, axes = chart(1.7 + height, f"Coverage: {share:.0%} of {n_symbols} symbols × {n_days:,} days", note)
+    per_column = -(-n_days // MOST_COLUMNS)
+    starts = np.arange(0, n_days, per_column)
+    share = np.add.reduceat(panel.present, starts, axis=1, dtype="float64") / np.diff(starts, append=n_days)
+    first = np.where(panel.present.any(axis=1), panel.present.argmax(axis=1), n_days)
+    order = np.argsort(first, kind="stable")
+    axes.imshow(share[order], cmap=PRESENCE, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+                extent=(0, len(starts) * per_column, n_symbols - 0.5, -0.5))  # the last column may be short of days
+    named = np.arange(0, n_symbols, int(np.ceil(0.15 * n_symbols / height)))
+    years = pd.Series(panel.days.year).drop_duplicates()  # of each its first day
+    years = years[:: -(-len(years) // 8)]
+    axes.set(yticks=named, yticklabels=[panel.symbols[row] for row in order[named]], xticks=years.index,
+             xticklabels=years, xlabel=f"Trading days [year; {per_column} to a column]",
+             ylabel="Symbols by their first day" + (f", one in {named[1]} named" if len(named) < n_symbols else ""))
+    axes.set_xlim(0, n_days)
+    axes.tick_params(axis="y", labelsize=7.5, length=2)
+    for number, splits in enumerate(folds or (), 1):
+        border = panel.days.searchsorted(pd.Timestamp(splits.test.first))
+        axes.axvline(border, color=ORANGE, linewidth=1.3)
+        axes.annotate(f"fold {number}", (border, 1), (2, 2), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", fontsize=6, color=ORANGE)
+    figure.legend([Patch(color=BLUE), Patch(facecolor="white", edgecolor=GREY)], ["present", "absent"], **LEGEND)
+    return figure
+
+
+def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
+    """Rows of each disease that cleaning found, the most frequent on top, coloured by what was done."""
+    rows = report.to_frame().sort_values("rows", kind="stable")
+    title = f"Cleaning: {report.rows_kept:,} of {report.rows_read:,} rows kept"
+    figure, axes = chart(1.5 + 0.34 * max(len(rows), 2), title, note)
+    axes.set(xlabel="Rows", ylim=(-0.6, max(len(rows), 1) - 0.4))
+    if rows.empty:
+        axes.set(xticks=[], yticks=[], xlabel="Rows [none]")
+        axes.text(0.5, 0.5, "no disease found", transform=axes.transAxes, ha="center", fontsize=10, color=INK)
+        return figure
+    place, counts = np.arange(len(rows)), rows["rows"].to_numpy()
+    says = rows["treatment"].str.contains
+    done = np.select([says("drop"), says("repair|rescale|replace")], ["dropped", "repaired"], "kept")
+    axes.barh(place, counts, height=0.62, color=[TREATMENTS[name] for name in done], zorder=2)
+    for row, count in zip(place, counts, strict=True):
+        axes.annotate(f"{count:,}", (max(count, 0.5), row), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set(yticks=place, yticklabels=[textwrap.fill(name, 28) for name in rows["disease"]], xlabel="Rows [count]")
+    if counts.max() > 50 * max(counts.min(), 1):
+        axes.set(xscale="log", xlim=(0.5, counts.max() ** 1.35), xlabel="Rows [count, logarithmic]")
+    else:
+        axes.set_xlim(0, 1.3 * max(counts.max(), 1))
+        axes.locator_params(axis="x", nbins=3, integer=True)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    used = [name for name in TREATMENTS if name in done]
+    figure.legend([Patch(color=TREATMENTS[name]) for name in used], used, **LEGEND | {"ncols": 3})
+    return figure
+
+
+def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
+    """Percentiles of every feature over the present days, as a share of its clipping bound.
+
+    The number on the right is the share of days at a bound other than 0, the neutral value, from 0.1 % on.
+    """
+    figure, axes = chart(1.5 + 0.135 * len(panel.feature_names), "Features, in parts of their bounds", note)
+    low, high = (np.array([getattr(FEATURES[name], side) for name in panel.feature_names]) for side in ("low", "high"))
+    reach, values = np.maximum(-low, high), _sample(panel)
+    is_at_bound = (values <= low.astype("float32")) | (values >= high.astype("float32"))
+    at_bound = (is_at_bound & (values != 0)).mean(axis=0)
+    lowest, lower, middle, upper, highest = np.percentile(values, (1, 25, 50, 75, 99), axis=0) / reach
+    place = np.arange(len(reach))
+    axes.hlines(place, low / reach, high / reach, color="#E3E3E3", linewidth=5.5, zorder=1)
+    axes.hlines(place, lowest, highest, color=BLUE, linewidth=1.1, zorder=2)
+    axes.hlines(place, lower, upper, color=BLUE, linewidth=4.5, zorder=3)
+    axes.plot(middle, place, "|", color=ORANGE, markersize=6, markeredgewidth=1.6, zorder=4)
+    for row in np.flatnonzero(at_bound >= 0.001):
+        axes.annotate(f"{at_bound[row]:.1%}", (1, row), (4, 0), textcoords="offset points", va="center", fontsize=6.5)
+    axes.set(yticks=place, yticklabels=panel.feature_names, ylim=(len(reach) - 0.4, -0.6), xlim=(-1.02, 1.02),
+             xlabel="Value / bound [ratio]; right: days at a bound")
+    axes.tick_params(axis="y", length=0, labelsize=7.5)
+    handles = [Line2D([], [], color=BLUE, linewidth=1.1), Line2D([], [], color=BLUE, linewidth=4.5),
+               Line2D([], [], color=ORANGE, marker="|", linestyle="", markersize=7), Patch(color="#E3E3E3")]
+    figure.legend(handles, ["1st to 99th percentile", "middle half", "median", "between the bounds"], **LEGEND)
+    return figure
+
+
+def feature_correlations(panel: Panel, *, note: str = "") -> Figure:
+    """Correlation of every two features over the present days, in the order of the registry.
+
+    The strongest pair is framed, and named in the title.
+    """
+    names, values = panel.feature_names, _sample(panel)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant feature has no correlation: grey
+        found = np.corrcoef(values, rowvar=False, dtype="float64")
+    rest = np.tril(np.nan_to_num(found), -1)
+    row, column = np.unravel_index(np.abs(rest).argmax(), rest.shape)
+    title = f"Strongest correlation of two features: {rest[row, column]:.2f}\n{names[column]} and {names[row]}"
+    figure, axes = chart(1.6 + 0.135 * len(names), title, note)
+    image = axes.imshow(found, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.5))
+    axes.set(yticks=range(len(names)), yticklabels=names, xticks=[], xlabel="The same features, in the same order")
+    axes.tick_params(axis="y", length=0, labelsize=7.5)
+    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.01, label="Correlation [-1 to 1]")
+    bar.ax.tick_params(labelsize=8.5)
+    return figure
+
+
+def _sample(panel: Panel) -> np.ndarray:
+    """`[rows, features]`: the features of present days, the same at most 200,000 of them at each call."""
+    rows = np.flatnonzero(panel.present)
+    if len(rows) > MOST_ROWS:  # at random: every fifth row would always be the same day of the week
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
+    return panel.values.reshape(-1, panel.values.shape[2])[rows]
