@@ -30,7 +30,7 @@ def test_original_recipe_is_what_the_source_texts_ask_for():
 def test_default_network_has_the_documented_size():
     assert NetworkConfig() == NetworkConfig(look_back=60, width=128, n_layers=4, n_heads=8, feed_forward=512)
     assert TrainConfig().windows_per_batch == 4
-    assert Task() == Task(horizon=5, bar="1d", target="rank", label="mixed", market="VN")
+    assert Task() == Task(horizon=5, bar="1d", target="rank", label="open", market="VN")
     assert RunConfig().judged_family == "ensemble"
 
 

@@ -66,7 +66,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "train": {"epochs": 50, "patience": 8, "warmup_epochs": 3},
     },
     "smoke": {
-        "machine": {"pack_models": 12},
+        "machine": {"pack_models": 12, "threads": 1},
         "model": {"width": 16, "n_layers": 1, "n_heads": 2, "feed_forward": 32},
         "train": {"epochs": 2, "warmup_epochs": 1},
         "global_": {"epochs": 1},

@@ -15,7 +15,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.labels import make_labels
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import SessionError, StorageError, TakenOverError
+from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.notebook import tell
@@ -106,7 +106,8 @@ class Attempt:
         began, row, job = time.monotonic(), self.session.jobs[name], self.jobs.job(name)
         self.display.start(name)
         data = self._data(job)
-        inputs = {need: self.store.load_done(need) for need in job.needs if self.session.jobs[need]["state"] == "done"}
+        if (inputs := self._inputs(job)) is None:
+            return ""  # what it needs is trained again first
         learner = family_module(job.family).learner(job, data, self.config, inputs)
         self._go_on_from_checkpoint(learner, name)
         row["state"] = "training"
@@ -136,6 +137,21 @@ class Attempt:
         self._save_session()
         self.display.finish(name)
         return ""
+
+    def _inputs(self, job: Job) -> dict[str, dict[str, Any]] | None:
+        """The results that a job begins from; None where one is damaged, which is then a job that is left."""
+        found = {}
+        for need in job.needs:
+            row = self.session.jobs[need]
+            try:
+                if row["state"] == "done":
+                    found[need] = self.store.load_done(need)
+            except CheckpointError as error:
+                self.display.say(f"{str(error).partition(' Delete')[0]} This job is trained again.")
+                row["state"] = "pending"
+                self._save_session()
+                return None
+        return found
 
     def _data(self, job: Job) -> TrainingData:
         days, task = self.panel.days, self.session.config.task
