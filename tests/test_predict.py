@@ -56,7 +56,7 @@ def test_predictions_are_written_under_their_evening(bundle, judged):
 
 def test_prices_with_too_short_a_past_are_refused(bundle, judged):
     last_weeks = judged[1].prices[lambda table: table["date"] > table["date"].unique()[-30]]
-    with pytest.raises(DataError, match="28 days, a forecast needs at least 160"):
+    with pytest.raises(DataError, match="28 days, a forecast needs at least 125"):
         tomorrow(bundle, last_weeks)
 
 

@@ -221,9 +221,9 @@ def test_files_that_contradict_each_other_in_the_unit_are_refused(tmp_path, pric
 
 
 def test_two_units_in_one_file_are_refused(tmp_path, prices):
-    mixed = pd.concat([prices[prices["symbol"] != "SYN002"], in_thousands(prices[prices["symbol"] == "SYN002"])])
+    mixed = pd.concat([prices[prices["symbol"] != "SYN004"], in_thousands(prices[prices["symbol"] == "SYN004"])])
     mixed.to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(DataError, match="SYN002 closes at .* two units in one file"):
+    with pytest.raises(DataError, match="SYN004 closes at .* two units in one file"):
         read_prices(tmp_path)
 
 
