@@ -325,7 +325,7 @@ def test_feature_correlations_leave_a_constant_feature_grey():
 def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_time(monkeypatch):
     present = np.arange(1_000).reshape(2, 500) % 10 > 0
     panel = panel_of(present, return_1=np.where(present, 0.01, 0.2), weekday=np.arange(500) % 5 / 2 - 1)
-    monkeypatch.setattr(plots, "MOST_ROWS", 300)
+    monkeypatch.setattr(data_plots, "MOST_ROWS", 300)
     sample = data_plots._sample(panel)
     assert sample.shape == (300, 2) and (sample[:, 0] == np.float32(0.01)).all()
     assert len(np.unique(sample[:, 1])) == 5, "every day of the week"
