@@ -97,3 +97,9 @@ def test_config_id_ignores_the_machine_and_the_checkpoint_interval():
 def test_field_of_the_wrong_type_is_refused(make):
     with pytest.raises(ConfigError, match="expected"):
         make()
+
+
+def test_ensemble_does_not_count_the_global_network_twice():
+    assert RunConfig().ensemble_families == ("stockformer", "trees")
+    assert RunConfig(families=("global", "trees")).ensemble_families == ("global", "trees")
+    assert RunConfig(families=("stockformer", "global")).ensemble_families == ("stockformer", "global")

@@ -202,6 +202,16 @@ class RunConfig:
         """What is judged and traded: the ensemble of ranks; of returns the one family there is."""
         return "ensemble" if self.task.target == "rank" else self.families[0]
 
+    @property
+    def ensemble_families(self) -> tuple[str, ...]:
+        """What the ensemble means: trees and networks alike.
+
+        The symbols' own networks begin as the global one; with both of them it would count twice. Chosen on validation
+        days: EXPERIMENTS.md, 2026-11-28.
+        """
+        twice = {"stockformer", "trees"} <= set(self.families)
+        return tuple(name for name in self.families if name != "global" or not twice)
+
     def differences(self, other: "RunConfig") -> list[str]:
         """Sentences such as "train.epochs: 30, here 100" for the fields that decide the result."""
         mine, theirs = flat(self.to_dict()), flat(other.to_dict())

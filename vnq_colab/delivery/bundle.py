@@ -21,8 +21,9 @@ from vnq_colab.training.forecasting import calibrated, final_forecasters, fold_s
 from vnq_colab.training.session import Session
 
 FORMAT = 2  # of manifest.json
-MANIFEST = ("run_id", "families", "synthetic", "trained_to", "market_symbols", "market_index", "config", "symbols",
-            "calibration", "files")  # what a manifest must have to be used
+MANIFEST = ("run_id", "families", "judged_family", "ensemble_families", "synthetic", "trained_to", "market_symbols",
+            "market_index", "config", "look_back", "symbols", "calibration",
+            "files")  # what a manifest must have to be used
 UNJUDGED = {"decision": "unjudged", "reasons": ["no verdict was found for it"]}
 
 
@@ -58,7 +59,7 @@ class Bundle:
             tables.append(forecaster.select(known).predict(panel, origins))
         scores = pd.concat(tables, ignore_index=True)
         if self.judged_family == ENSEMBLE:
-            scores = pd.concat([scores, ensemble_scores(scores, list(self.forecasters))], ignore_index=True)
+            scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
         stored = self.manifest["calibration"]
         found = [Calibration.from_dict(stored[family]).apply(rows) if family in stored else rows
                  for family, rows in scores.groupby("family", sort=False)]
@@ -117,7 +118,8 @@ def export_bundle(session: Session, verdict: Verdict | None = None) -> Bundle:
     config = session.config
     write_sealed(folder / "manifest.json", {
         "format": FORMAT, "run_id": session.run_id, "families": list(forecasters),
-        "judged_family": config.judged_family, "synthetic": session.synthetic, "trained_to": trained_to,
+        "judged_family": config.judged_family, "ensemble_families": list(config.ensemble_families),
+        "synthetic": session.synthetic, "trained_to": trained_to,
         "data_id": session.data_id, "market_symbols": list(panel.symbols),
         "market_index": has_index(session.ws, session.data_id), "code_version": __version__, "exported": utc_now(),
         "config": config.to_dict(), "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),

@@ -42,7 +42,7 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     scores = pd.concat(tables, ignore_index=True)
     scores = scores[scores["family"].isin(session.config.families)]  # a global network may be there as a start alone
     if session.config.task.target == "rank":
-        families = [family for family in session.config.families if family in set(scores["family"].unique())]
+        families = [family for family in session.config.ensemble_families if family in set(scores["family"].unique())]
         scores = pd.concat([scores, ensemble_scores(scores, families)], ignore_index=True)
     return scores
 
