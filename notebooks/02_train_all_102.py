@@ -21,7 +21,7 @@
 # | | |
 # |---|---|
 # | hardware | a GPU: A100, L4 or T4 (Runtime > Change runtime type); without one it takes longer |
-# | expected time | TODO-MEASURE on a CPU with two cores (profile `cpu`); TODO-MEASURE on a GPU |
+# | expected time | about half an hour on one busy CPU core (profile `cpu`, 8 folds); not measured on a GPU |
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.

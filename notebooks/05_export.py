@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | TODO-MEASURE (on two cores) |
+# | expected time | some seconds |
 # | before | notebook 4, or every symbol is exported as `unjudged` |
 #
 # Run all, as often as you like: what is done already is not done again.

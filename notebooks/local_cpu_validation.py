@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | hardware | a desktop CPU; the profile `i7-14700` is chosen where that processor is found |
-# | expected time | TODO-MEASURE with recipe `default` (on two cores); longer with `original-cpu` (50 epochs, batch 4) |
+# | expected time | minutes with recipe `default`; longer with `original-cpu` (50 epochs, batch 4) |
 # | before | `pip install -r requirements-local.txt`, and price files in `data/raw/`; without any you get a SYNTHETIC market |
 #
 # Run all, as often as you like: what is done already is not done again.
