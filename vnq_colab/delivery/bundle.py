@@ -70,7 +70,8 @@ class Bundle:
 
         Give it every stock there is, not only the bundle's: ranks and the market's features are made of all of them.
         """
-        missing = [symbol for symbol in self.decisions if symbol not in set(prices["symbol"])]
+        here = set(prices["symbol"].unique())
+        missing = [symbol for symbol in self.decisions if symbol not in here]
         if len(missing) == len(self.decisions):
             raise DeliveryError(f"none of the bundle's symbols ({name_a_few(missing)}) is in these prices.")
         panel = build_panel(prices, index)

@@ -38,14 +38,15 @@ def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None
     if n_days < needed:
         raise DataError(f"these prices have {n_days} days, a forecast needs at least {needed} (better 320, for the "
                         "features of 252 days). Bring the whole history, not only the last weeks.")
-    market, here = bundle.manifest["market_symbols"], set(prices["symbol"])
+    market, here = bundle.manifest["market_symbols"], set(prices["symbol"].unique())
     shared = sum(symbol in here for symbol in market) / len(market)
     if shared < FEWEST_OF_MARKET:
         warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} "
                         "of them: breadth, ranks and market returns mean something else. Bring all stocks.")
     forecast = bundle.predict_latest(prices, index)
     forecast = forecast[forecast["family"] == bundle.judged_family]
-    absent = [symbol for symbol in bundle.decisions if symbol not in set(forecast["symbol"])]
+    forecast_symbols = set(forecast["symbol"])
+    absent = [symbol for symbol in bundle.decisions if symbol not in forecast_symbols]
     if absent:
         warnings.append(f"no price on {prices['date'].max():%Y-%m-%d} for {name_a_few(absent)}: left out")
     table = forecast[["symbol", "date", "decision", "score", "p_up"]].copy()

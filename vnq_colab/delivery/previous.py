@@ -79,10 +79,10 @@ def _compared(session: Session, forecast: pd.DataFrame, prepared: Prepared, mani
         raise DataError(f"{path}: the forecasts of its test days cannot be read ({error}).") from error
     old = old[old["family"] == manifest["judged_family"]].assign(family=OLD)
     known = set(prepared.panel.symbols)
-    mine = forecast[forecast["symbol"].isin(set(old["symbol"]))]
-    both = pd.concat([mine, old[old["symbol"].isin(set(mine["symbol"]) & known)]], ignore_index=True)
-    gone = sorted(symbol for symbol, row in rows.items()
-                  if row["decision"] == "accept" and symbol not in set(forecast["symbol"]))
+    mine = forecast[forecast["symbol"].isin(old["symbol"].unique())]
+    both = pd.concat([mine, old[old["symbol"].isin(known.intersection(mine["symbol"].unique()))]], ignore_index=True)
+    here = set(forecast["symbol"].unique())
+    gone = sorted(symbol for symbol, row in rows.items() if row["decision"] == "accept" and symbol not in here)
     notes = [*notes, *([f"not forecast by the new run: {name_a_few(gone)}"] if gone else [])]
     if both["family"].nunique() < 2:
         return {"text": _text(run_id, {}, [], {}, notes)}
