@@ -276,7 +276,7 @@ def test_cleaning_names_every_disease_of_the_library_without_cutting_it():
 
 def test_cleaning_without_a_disease_says_so():
     axes = plots.cleaning(report_of()).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["no disease found"] and not axes.patches
+    assert [text.get_text() for text in axes.texts] == ["no data-quality issue found"] and not axes.patches
 
 
 def test_feature_distributions_show_percentiles_in_parts_of_the_bounds(panel):

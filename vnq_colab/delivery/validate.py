@@ -99,7 +99,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     chance = random_band(result, n_strategies=N_RANDOM, kind="rotations")
     first, last = judged["date"].min(), judged["date"].max()
     record_look(session.ws, session, first, last)
-    trials, looks = n_trials(session.ws, session, first, last)
+    trials, charge = n_trials(session.ws, session, first, last)
     strategies = compare_strategies(judged, prices, rules, index=prepared.index, n_trials=trials, **account)
     asked = {"gates": gates, "run_id": session.run_id, "family": family, "n_trials": trials,
              "previous": against_previous(session, judged, prepared)}
@@ -107,7 +107,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     if too_good(verdict):
         checks = check_leaks(session, prepared)
         verdict = judge(table, result, leak_checks=[check.to_dict() for check in checks], **asked)
-    verdict.summary["looks"] = {"n_trials": trials, "text": looks}
+    verdict.summary["looks"] = {"n_trials": trials, "text": charge}
     families = order.astype(object).where(order.notna(), None).to_dict("records")
     verdict.summary["order"] = {"text": order_text(order, family), "families": families}
     verdict.summary["settings"] = {"folds": len(folds), "capital": result.capital, "position": position,

@@ -54,14 +54,15 @@ def coverage(panel: Panel, folds: "list[Splits] | None" = None, *, note: str = "
 
 
 def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
-    """Rows of each disease that cleaning found, the most frequent on top, coloured by what was done."""
+    """Rows of each data-quality issue that cleaning found, the most frequent on top, coloured by what was done."""
     rows = report.to_frame().sort_values("rows", kind="stable")
     title = f"Cleaning: {report.rows_kept:,} of {report.rows_read:,} rows kept"
     figure, axes = chart(1.5 + 0.34 * max(len(rows), 2), title, note)
     axes.set(xlabel="Rows", ylim=(-0.6, max(len(rows), 1) - 0.4))
     if rows.empty:
         axes.set(xticks=[], yticks=[], xlabel="Rows [none]")
-        axes.text(0.5, 0.5, "no disease found", transform=axes.transAxes, ha="center", fontsize=10, color=INK)
+        axes.text(0.5, 0.5, "no data-quality issue found", transform=axes.transAxes, ha="center",
+                  fontsize=10, color=INK)
         return figure
     place, counts = np.arange(len(rows)), rows["rows"].to_numpy()
     says = rows["treatment"].str.contains

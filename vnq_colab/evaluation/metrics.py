@@ -52,7 +52,7 @@ def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     day, so that families are compared on the same days. Raises DataError when no day is left.
     """
     forecast = check_forecast(forecast)
-    unknown = [symbol for symbol in forecast["symbol"].unique() if symbol not in set(panel.symbols)]
+    unknown = [symbol for symbol in forecast["symbol"].unique() if symbol not in panel.symbols]
     if unknown:
         raise DataError(f"forecast: the panel has no symbol {name_a_few(unknown)}."
                         f"{did_you_mean(unknown[0], panel.symbols)} Score with the panel that was forecast.")
