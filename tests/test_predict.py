@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,6 +19,15 @@ def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
     assert table["edge [%]"].is_monotonic_decreasing and table["p_up"].between(0, 1).all()
     accepted, _ = tomorrow(bundle, prices)
     assert set(accepted["symbol"]) == set(bundle.accepted)
+
+
+def test_days_that_no_forecast_sees_change_no_bit_of_it(bundle, judged):
+    panel = judged[1].panel
+    for days in (panel.days[-2:], panel.days[[40, 300]]):
+        found = bundle.predict(panel, days).set_index("family")
+        for family, forecaster in bundle.forecasters.items():
+            whole = forecaster.predict(panel, np.asarray(panel.days.isin(days)))
+            assert found.loc[family, "score"].tolist() == whole["score"].tolist() and len(whole)
 
 
 def test_as_of_is_as_if_it_were_that_evening(bundle, judged):

@@ -1,5 +1,7 @@
 """The Bundle: the final fit of every family, and a manifest that a person can read, with the sha256 of everything."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
-from vnq_colab.models.network_forecaster import NetworkForecaster
+from vnq_colab.models.network_forecaster import BLOCK_DAYS, NetworkForecaster
 from vnq_colab.training.forecasting import calibrated, final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
@@ -52,11 +54,11 @@ class Bundle:
         return self._predict(panel, np.asarray(panel.days.isin(pd.DatetimeIndex(days))))
 
     def _predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
-        here = set(panel.symbols)
+        here, seen = set(panel.symbols), self._cut(panel, origins)
         tables = []
         for forecaster in self.forecasters.values():
             known = tuple(symbol for symbol in forecaster.symbols if symbol in here)
-            tables.append(forecaster.select(known).predict(panel, origins))
+            tables.append(forecaster.select(known).predict(seen, origins[-len(seen.days):]))
         scores = pd.concat(tables, ignore_index=True)
         if self.judged_family == ENSEMBLE:
             scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
@@ -65,8 +67,21 @@ class Bundle:
                  for family, rows in scores.groupby("family", sort=False)]
         return pd.concat(found, ignore_index=True)
 
-    def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
-        """The Forecast from the last day of a price table, with each symbol's `decision`, of every family.
+    def _cut(self, panel: Panel, origins: np.ndarray) -> Panel:
+        """The panel without the days that no forecast of `origins` sees; it begins where a block of each network does.
+
+        Networks see the calendar in blocks, so that the numbers are those of the whole panel, to the bit.
+        """
+        shapes = [one.config for one in self.forecasters.values() if isinstance(one, NetworkForecaster)]
+        step = math.lcm(*(min(BLOCK_DAYS, shape.look_back - shape.min_context + 1) for shape in shapes))
+        first = int(np.argmax(origins)) - self.manifest["look_back"] if origins.any() else 0
+        kept = slice(max(first, 0) // step * step, None)
+        return replace(panel, values=panel.values[:, kept], prices=panel.prices[:, kept],
+                       present=panel.present[:, kept], days=panel.days[kept])
+
+    def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None, *,
+                       n_days: int = 1) -> pd.DataFrame:
+        """The Forecast from the last `n_days` of a price table, with each symbol's `decision`, of every family.
 
         Give it every stock there is, not only the bundle's: ranks and the market's features are made of all of them.
         """
@@ -76,7 +91,7 @@ class Bundle:
             raise DeliveryError(f"none of the bundle's symbols ({name_a_few(missing)}) is in these prices.")
         panel = build_panel(prices, index)
         origins = np.zeros(len(panel.days), dtype=bool)
-        origins[-1] = True
+        origins[-n_days:] = True
         forecast = self._predict(panel, origins)
         forecast.insert(3, "decision", forecast["symbol"].map(self.decisions))
         return forecast
