@@ -55,7 +55,7 @@ class Order:
     autocorrelation: pd.DataFrame  # lag [days], value: correlation of a day's ranks with those `lag` days before
     slope: float  # of the outcome on `edge`, both relative to the day's mean; 1 = right, below 1 = overconfident
     slope_error: float
-    symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND], locked [fraction of days]
+    symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND, median a day], locked [fraction of days]
 
     def __repr__(self) -> str:
         years = self.by_year[self.by_year["family"] == self.family].sort_values("period")
@@ -121,11 +121,12 @@ def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family
 
     enough = known & (known.sum(axis=0) >= FEWEST_STOCKS)
     place = np.where(enough, standardised(ranks, known) * standardised(of_outcome, known), np.nan)
-    traded = np.where(asked, np.nan_to_num(panel.prices[:, :, 4][cut]), np.nan)  # [VND]
+    listed = np.maximum.accumulate(panel.present[cut], axis=1)  # a halted day counts as one without trade
+    traded = np.where(listed, np.nan_to_num(panel.prices[:, :, 4][cut]), np.nan)  # [VND]
     table = pd.DataFrame({
         "symbol": np.asarray(panel.symbols, dtype=object)[symbols], "n_days": enough.sum(axis=1),
         "place": [mean_of(values) for values in place], "place_error": [hac_error(values) for values in place],
-        "traded_value": np.nanmedian(traded, axis=1), "locked": 1 - share(could_buy, asked, axis=1)})
+        "traded_value": np.nanmedian(traded, axis=1), "locked": 1 - share(could_buy, listed, axis=1)})
     return Order(family, *_tables(*daily), daily[1], groups, *_quantile_returns(ranks, excess, known),
                  *_persistence(score, asked), *_slope(around_mean(edge, known), excess), table)
 
