@@ -55,7 +55,7 @@ class Order:
     autocorrelation: pd.DataFrame  # lag [days], value: correlation of a day's ranks with those `lag` days before
     slope: float  # of the outcome on `edge`, both relative to the day's mean; 1 = right, below 1 = overconfident
     slope_error: float
-    symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND, median a day], locked [fraction of days]
+    symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND a day], locked [fraction of days]
 
     def __repr__(self) -> str:
         years = self.by_year[self.by_year["family"] == self.family].sort_values("period")
