@@ -180,8 +180,8 @@ def test_place_of_the_symbols_is_the_rank_correlation_of_the_days(order):
     mean = (symbols["place"] * symbols["n_days"]).sum() / symbols["n_days"].sum()
     assert mean == pytest.approx(daily.mean(), rel=5e-3)  # a day with fewer stocks counts for less
     assert symbols["n_days"].between(330, 395).all() and (symbols["place_error"] < 0.1).all()
-    assert symbols["locked"][:3].tolist() == pytest.approx([21 / 395] * 3) and (symbols["locked"][3:] == 0).all()  # a halt, and its eve
-    assert np.corrcoef(np.log(symbols["traded_value"]), range(60))[0, 1] > 0.99
+    assert symbols["locked"].tolist() == pytest.approx([21 / 395] * 3 + [0] * 57)  # a halt of 20 days, and its eve
+    assert np.corrcoef(np.log(symbols["traded_value"]), range(60))[0, 1] > 0.95
 
 
 def test_groups_are_the_rank_correlations_within_them(market, order, factors):
