@@ -3,39 +3,44 @@
 Figures are narrow (4.2 inches), so that their text can still be read on a phone.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 
-from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.market import trading_days
-from vnq_colab.errors import DataError, did_you_mean
-from vnq_colab.evaluation.backtest import DEFAULT_FAMILY, Backtest
-from vnq_colab.evaluation.chance import Chance
+from vnq_colab.data.forecast import ENSEMBLE
+from vnq_colab.errors import DataError
 from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, SERIES, chart, over_time, png
 from vnq_colab.evaluation.data_plots import cleaning, coverage, feature_correlations, feature_distributions
-from vnq_colab.evaluation.probability import reliability_curve
+from vnq_colab.evaluation.past_forecasts import past_forecasts
 
-__all__ = ["Figure", "cleaning", "coverage", "equity", "feature_correlations", "feature_distributions",
-           "learning_curves", "png", "rank_correlations", "reliability", "symbol", "symbol_accuracy"]
+if TYPE_CHECKING:
+    from vnq_colab.evaluation.basket_result import BasketResult
+    from vnq_colab.evaluation.order import Order
+
+__all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "feature_correlations", "feature_distributions",
+           "learning_curves", "order", "png", "random_baskets", "rank_correlations", "symbol", "symbol_accuracy"]
+
+DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 
 
-def symbol_accuracy(scores: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note: str = "") -> Figure:
+def symbol_accuracy(scores: pd.DataFrame, family: str = ENSEMBLE, *, decisions: Mapping[str, str] | None = None,
+                    note: str = "") -> Figure:
     """Accuracy of each symbol beside its base rate, best on top, with 95 % intervals.
 
-    A bar begins at 50 %, what a coin reaches; it is blue where the accuracy is above the symbol's base rate.
+    A bar begins at 50 %, what a coin reaches, and has the colour of the symbol's decision; of 102 coins some look good.
     """
-    rows = scores[(scores["family"] == family) & scores["accuracy"].notna()].sort_values("accuracy")
-    if rows.empty:
-        raise DataError(f"scores: nothing of {family!r} has an accuracy. Found: {list(scores['family'].unique())}.")
+    rows = _with_accuracy(scores, family).sort_values("accuracy")
     figure, axes = chart(1.6 + 0.165 * len(rows), f"5-day direction: accuracy of {family}", note)
     percent = {name: 100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "base_rate")}
-    place, above = np.arange(len(rows)), percent["accuracy"] > percent["base_rate"]
-    axes.barh(place, percent["accuracy"] - 50, left=50, height=0.62, color=np.where(above, BLUE, ORANGE), zorder=2)
+    place, found = np.arange(len(rows)), [(decisions or {}).get(name, "unjudged") for name in rows["symbol"]]
+    axes.barh(place, percent["accuracy"] - 50, left=50, height=0.62, color=[DECISION_COLOURS[name] for name in found],
+              zorder=2)
     axes.hlines(place, percent["accuracy_low"], percent["accuracy_high"], color="#555555", linewidth=0.9, zorder=3)
     axes.vlines(percent["base_rate"], place - 0.45, place + 0.45, color=INK, linewidth=1.6, zorder=4)
     axes.axvline(50, color=INK, linewidth=0.8, zorder=1)
@@ -45,9 +50,44 @@ def symbol_accuracy(scores: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note:
     axes.tick_params(axis="x", top=True, labeltop=True)
     axes.grid(axis="x", color="#E3E3E3", linewidth=0.7, zorder=0)
     tick, whisker = Line2D([], [], color=INK, marker="|", linestyle="", markersize=9), Line2D([], [], color="#555555")
-    handles = [Patch(color=BLUE), Patch(color=ORANGE), tick, whisker]
-    figure.legend(handles, ["above the base rate", "not above it", "base rate", "95% interval"], **LEGEND)
+    _legend(figure, found, (tick, "base rate"), (whisker, "95% interval"))
     return figure
+
+
+def accuracies(scores: pd.DataFrame, family: str = ENSEMBLE, *, decisions: Mapping[str, str] | None = None,
+               note: str = "") -> Figure:
+    """How many symbols have which accuracy, coloured by decision, beside what coins would spread over."""
+    rows = _with_accuracy(scores, family)
+    found = np.array([(decisions or {}).get(name, "unjudged") for name in rows["symbol"]])
+    accuracy, n_windows = 100 * rows["accuracy"].to_numpy(), float(rows["n_independent"].median())
+    edges = np.arange(np.floor(min(accuracy.min(), 48)), np.ceil(max(accuracy.max(), 52)) + 1)
+    figure, axes = chart(2.7, f"Accuracies of {len(rows)} stocks, {family}", note)
+    names = [name for name in DECISION_COLOURS if name in found]
+    axes.hist([accuracy[found == name] for name in names], bins=edges, stacked=True,
+              color=[DECISION_COLOURS[name] for name in names], edgecolor="white", linewidth=0.6, zorder=2)
+    middle, width = 100 * rows["base_rate"].mean(), 50 / np.sqrt(max(n_windows, 1))  # [points] of a coin
+    at = np.linspace(edges[0], edges[-1], 200)
+    coins = len(rows) * np.exp(-0.5 * ((at - 50) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    axes.plot(at, coins, "--", color=INK, linewidth=1.2, zorder=3)
+    axes.axvline(middle, color=ORANGE, linewidth=1.5, zorder=3)
+    axes.set(xlabel="Accuracy [% of days whose price moved]", ylabel="Stocks [count]", xlim=(edges[0], edges[-1]))
+    _legend(figure, found, (Line2D([], [], color=INK, linestyle="--"), "as many coins"),
+            (Line2D([], [], color=ORANGE), "mean base rate"))
+    return figure
+
+
+def _with_accuracy(scores: pd.DataFrame, family: str) -> pd.DataFrame:
+    rows = scores[(scores["family"] == family) & scores["accuracy"].notna()]
+    if rows.empty:
+        raise DataError(f"scores: nothing of {family!r} has an accuracy. Found: {list(scores['family'].unique())}.")
+    return rows
+
+
+def _legend(figure: Figure, decisions: Any, *more: tuple[Any, str]) -> None:
+    """The decisions that are there by colour, and what else is drawn."""
+    handles = [(Patch(color=colour), name) for name, colour in DECISION_COLOURS.items() if name in decisions]
+    marks, names = zip(*handles, *more, strict=True)
+    figure.legend(marks, names, **LEGEND | {"ncols": 3})
 
 
 def learning_curves(history: Any, *, note: str = "") -> Figure:
@@ -91,7 +131,7 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
 def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
     """Mean daily rank correlation by year, a group of bars for each year, with 95 % intervals.
 
-    `table` as of `order.rank_correlations(by="year")`.
+    `table` is `Order.by_year`, or of it the rows of a few families.
     """
     figure, axes = chart(3.2, "Rank correlation by year", note)
     years, families = sorted(table["period"].unique()), list(table["family"].unique())
@@ -100,7 +140,7 @@ def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
         rows = table[table["family"] == family].set_index("period").reindex(years)
         place = np.arange(len(years)) + (number - (len(families) - 1) / 2) * width
         axes.bar(place, rows["open"], width, color=SERIES[number % len(SERIES)], label=family,
-                 yerr=1.96 * (rows["open"] / rows["open_t"]).abs(), error_kw={"elinewidth": 0.8, "ecolor": INK})
+                 yerr=(rows["high"] - rows["low"]) / 2, error_kw={"elinewidth": 0.8, "ecolor": INK})
     axes.axhline(0, color=INK, linewidth=1)
     axes.set(xticks=range(len(years)), xticklabels=years, ylabel="Open to open [rank correlation]")
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.7)
@@ -109,72 +149,78 @@ def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
     return figure
 
 
-def equity(result: Backtest, chance: Chance | None = None, *, note: str = "") -> Figure:
-    """Mean account after costs, beside buy-and-hold, the index and the random strategies; below it the drawdowns."""
-    figure, axes, below = chart(4.6, "Mean account after costs", note, parts=(3, 1.3))
+def order(order: "Order", *, note: str = "") -> Figure:
+    """What each quantile of the judged family's score returned, and its rank correlation by horizon."""
+    figure, axes, below = chart(5.0, f"The order of a day: {order.family}", note, parts=(1.2, 1), share_x=False)
+    quantiles, decay = order.quantiles, order.groups[order.groups["group"] == "horizon"]
+    low, value, high = (100 * quantiles[name].to_numpy() for name in ("low", "excess", "high"))
+    axes.bar(quantiles["quantile"], value, color=np.where(value < 0, ORANGE, BLUE), zorder=2)
+    axes.vlines(quantiles["quantile"], low, high, color=INK, linewidth=1, zorder=3)
+    axes.axhline(0, color=INK, linewidth=0.9)
+    axes.set(xticks=quantiles["quantile"], xlabel="Quantile of the score [1 worst]",
+             ylabel="5-day return less\nthe day's mean [%]")
+    error = 1.96 * (decay["value"] / decay["t"]).abs()
+    below.errorbar(range(len(decay)), decay["value"], error, fmt="o-", color=BLUE, markersize=4, linewidth=1.2)
+    below.axhline(0, color=INK, linewidth=0.9)
+    below.set(xticks=range(len(decay)), xticklabels=decay["name"], xlabel="Horizon [days]",
+              ylabel="Rank correlation [-1 to 1]")
+    for part in (axes, below):
+        part.grid(axis="y", color="#E3E3E3", linewidth=0.7)
+        part.set_axisbelow(True)
+    return figure
+
+
+def basket(result: "BasketResult", *, note: str = "") -> Figure:
+    """The basket after costs beside the equal-weighted universe and the index, and below it the drawdowns.
+
+    Values are shares of the starting capital on a logarithmic axis, so that equal heights are equal returns.
+    """
+    figure, axes, below = chart(4.6, f"Basket of {result.basket.k} after costs", note, parts=(3, 1.3))
     day = result.equity.index.to_numpy()
-    if chance is not None:
-        low, high = (chance.equity[name].to_numpy() / 1e6 for name in ("p5", "p95"))
-        axes.fill_between(day, low, high, color="#E3E3E3", label="90% of random strategies", zorder=0)
-    lines = (("strategy", result.family, BLUE, "-"), ("buy_and_hold", "buy and hold", ORANGE, "--"),
-             ("index", "market index", INK, ":"))
+    lines = (("basket", "basket", BLUE, "-"), ("equal_weighted", "equal-weighted universe", ORANGE, "--"),
+             ("index", "VNINDEX", INK, ":"))
     for column, label, colour, style in lines:
         if column in result.equity:
-            value = result.equity[column].to_numpy()
-            axes.plot(day, value / 1e6, style, color=colour, linewidth=1.7, label=label)
+            value = result.equity[column].to_numpy() / result.capital
+            axes.plot(day, value, style, color=colour, linewidth=1.7, label=label)
             below.plot(day, 100 * (value / np.maximum.accumulate(value) - 1), style, color=colour, linewidth=1.2)
-    axes.axhline(result.capital / 1e6, color=GREY, linewidth=0.8, zorder=0)
-    over_time(axes, "Value [million VND]")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.axhline(1, color=GREY, linewidth=0.8, zorder=0)
+    over_time(axes, "Value [times the capital]")
     over_time(below, "Drawdown [%]")
     figure.legend(**LEGEND)
     return figure
 
 
-def reliability(rows: pd.DataFrame, family: str = DEFAULT_FAMILY, *, note: str = "") -> Figure:
-    """How often the price rose in bins of equally many forecasts, over the mean `p_up` there; `rows` have outcomes."""
-    curve = reliability_curve(rows[rows["family"] == family])
-    if curve.empty:
-        raise DataError(f"rows: nothing of {family!r} has a direction that could be right or wrong.")
-    figure, axes = chart(3.4, f"Reliability of p_up of {family}", note)
-    x, y, low, high = (100 * curve[name].to_numpy() for name in ("p_up", "up_share", "up_low", "up_high"))
-    ends = x.min() - max(1, 0.1 * np.ptp(x)), x.max() + max(1, 0.1 * np.ptp(x))
-    axes.plot(ends, ends, "--", color=GREY, linewidth=1, label="as forecast")
-    bars = np.maximum([y - low, high - y], 0)
-    axes.errorbar(x, y, bars, fmt="o", color=BLUE, markersize=4, linewidth=1, label="what happened")
-    axes.set(xlabel="Forecast p_up [%]", ylabel="Rose within 5 days [%]", xlim=ends)
-    axes.grid(color="#E3E3E3", linewidth=0.7)
+def random_baskets(result: "BasketResult", *, note: str = "") -> Figure:
+    """Alphas of random baskets of the same turnover, and where ours is among them."""
+    figure, axes = chart(2.5, f"{len(result.random):,} random baskets of the same turnover", note)
+    axes.hist(100 * result.random, bins=40, color=GREY, zorder=2, label="random baskets")
+    axes.axvline(100 * result.alpha, color=BLUE, linewidth=2, zorder=3, label="ours")
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set(xlabel="Alpha after costs [% a year]", ylabel="Baskets [count]")
     figure.legend(**LEGEND)
     return figure
 
 
-def symbol(forecast: pd.DataFrame, prices: pd.DataFrame, name: str, family: str = DEFAULT_FAMILY, *, n_days: int = 60,
+def symbol(forecast: pd.DataFrame, rows: pd.DataFrame, name: str, family: str = ENSEMBLE, *, n_days: int = 60,
            note: str = "") -> Figure:
-    """The closes of one symbol, and what the last `n_days` origins said about them, 5 trading days ahead.
+    """What the last `n_days` forecasts of a symbol said, and what happened: the price change over 5 days.
 
-    Each forecast stands on the day that it is about: its price, close × exp(mean), and the interval that was to hold
-    nine of ten closes, so that the line of the closes should stay inside the band. Days to come are business days.
+    `rows` are those of the forecast whose outcome is known, with `actual`. The band should hold nine of ten outcomes.
     """
-    closes = prices[prices["symbol"] == name].set_index("date")["close"]
-    mine = (forecast["family"] == family) & (forecast["symbol"] == name) & forecast["date"].isin(closes.index)
-    rows = forecast[mine].sort_values("date").tail(n_days)
-    if rows.empty:
-        known = forecast.loc[forecast["family"] == family, "symbol"].unique()
-        raise DataError(f"{family} has no forecast of {name!r} on a day with a price.{did_you_mean(name, known)}")
-    days = trading_days(prices)
-    due = days.append(pd.bdate_range(days[-1], periods=HORIZON + 1)[1:])[days.get_indexer(rows["date"]) + HORIZON]
-    closes, start = closes[closes.index >= rows["date"].iloc[0]], closes[rows["date"]].to_numpy() / 1000
-    figure, axes = chart(3.4, f"{name}: closes, and what {family} said 5 days before", note)
-    if {"low", "high"} <= set(rows.columns):
-        low, high = (start * np.exp(rows[end].to_numpy()) for end in ("low", "high"))
-        axes.fill_between(due, low, high, color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
-        came = closes.reindex(due).to_numpy() / 1000
-        out = (came < low) | (came > high)  # nothing has come: not outside
-        axes.plot(due[out], came[out], "o", color=ORANGE, markersize=4, label="outside of it", zorder=4)
-    axes.plot(due, start * np.exp(rows["mean"].to_numpy()), "--", color=BLUE, linewidth=1.2, label="forecast price")
-    axes.plot(closes.index, closes.to_numpy() / 1000, color=INK, linewidth=1.5, label="close", zorder=3)
-    over_time(axes, "Price [thousand VND]")
+    table = past_forecasts(forecast, rows, family, name).tail(n_days)
+    day, said, came = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
+    figure, axes = chart(3.4, f"{name}: 5-day price change, {family}", note)
+    if "low" in table:
+        axes.fill_between(day, table["low"], table["high"], color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
+    axes.plot(day, came, color=ORANGE, linewidth=1.4, label="actual")
+    axes.plot(day, said, "--", color=BLUE, linewidth=1.6, label="forecast")
+    axes.axhline(0, color=INK, linewidth=0.9)
+    over_time(axes, "Price change over 5 days [%]")
+    axes.set_xlabel("Evening of the forecast")
     figure.legend(**LEGEND)
     return figure
-
-
-# ------------------------------------------------------------------------------------------------------------ the data

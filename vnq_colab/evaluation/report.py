@@ -3,46 +3,54 @@
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import cards, plots
-from vnq_colab.evaluation.backtest import Backtest
-from vnq_colab.evaluation.chance import Chance
-from vnq_colab.evaluation.gates import DECISIONS, Verdict
-from vnq_colab.evaluation.page import STYLE, card, download, picture, soft
+from vnq_colab.evaluation.first_screen import first_screen
+from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.page import SCRIPT, STYLE, card, more, picture, soft
+from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import write_atomic
 from vnq_colab.settings import FAMILY_NAMES as LEARNERS
 
+if TYPE_CHECKING:
+    from vnq_colab.evaluation.backtest import Backtest
+    from vnq_colab.evaluation.basket_result import BasketResult
 
-def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: pd.DataFrame, scores: pd.DataFrame,
-                 result: Backtest, verdict: Verdict, history: Any, rows: pd.DataFrame | None = None,
-                 chance: Chance | None = None, prices: pd.DataFrame | None = None,
-                 strategies: pd.DataFrame | None = None,
-                 order: "tuple[pd.DataFrame, pd.DataFrame] | None" = None, note: str = "") -> Path:
-    """Writes report.html with verdict.json, the tables as parquet and the plots as PNG; gives back its path.
+OWN_FILES = ("symbol_accuracy", "learning_curves", "basket", "rank_correlation")  # pictures beside the report
+
+
+def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
+                 basket: "BasketResult | None", forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
+                 result: "Backtest", history: Any, prices: pd.DataFrame, note: str = "",
+                 orders: pd.DataFrame | None = None, now: pd.Timestamp | None = None) -> Path:
+    """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
     `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
-    market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`,
-    for tests over all symbols at once; `prices` [VND], with `rows`, for what depends on exchange and liquidity and for
-    the last days; `chance` are the random strategies, `strategies` those of `accounts.compare_strategies`, `order` the
-    rank correlations of all days and by year. What is None
-    is left out. Of `verdict.summary` the page shows `text`, `decisions` and `gate_sets`, and where they are there
-    `previous`, `leak_checks` and `looks`. The page needs no network.
+    market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`;
+    `scores` as of `metrics.score_rows`; `result` are the symbols' own accounts; `prices` [VND]; `orders` as of
+    `delivery.orders`; `now` None is the clock, in a made-up market (where there is a note) its last day. Of
+    forecast.parquet the column `actual` [log return over the horizon] is NaN where it is not known yet. The page needs
+    no network.
     """
-    folder = Path(folder)
+    folder, family = Path(folder), order.family
+    prices_to = prices["date"].max()
+    now = now or (prices_to if note else pd.Timestamp.now())
+    decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
     draw: dict[str, Callable[[], plots.Figure]] = {
-        "symbol_accuracy": lambda: plots.symbol_accuracy(scores, result.family, note=note),
+        "order": lambda: plots.order(order, note=note),
+        "rank_correlation": lambda: plots.rank_correlations(
+            order.by_year[order.by_year["family"].isin([family, *LEARNERS])], note=note),
+        "accuracies": lambda: plots.accuracies(scores, family, decisions=decisions, note=note),
+        "symbol_accuracy": lambda: plots.symbol_accuracy(scores, family, decisions=decisions, note=note),
         "learning_curves": lambda: plots.learning_curves(history, note=note),
-        "equity": lambda: plots.equity(result, chance, note=note),
     }
-    if order is not None:
-        draw["rank_correlation"] = lambda: plots.rank_correlations(
-            order[1][order[1]["family"].isin([result.family, *LEARNERS])], note=note)
-    if rows is not None:
-        draw["reliability"] = lambda: plots.reliability(rows, result.family, note=note)
+    if basket is not None:
+        draw["basket"] = lambda: plots.basket(basket, note=note)
+        draw["random_baskets"] = lambda: plots.random_baskets(basket, note=note)
     images: dict[str, bytes | str] = {}
     for name, figure in draw.items():
         try:
@@ -50,66 +58,33 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], forecast: p
         except DataError as error:  # nothing to draw: the page says why, and the rest of it is still worth having
             images[name] = str(error)
             continue
-        write_atomic(folder / f"{name}.png", lambda file, image=images[name]: file.write(image))
-    tables = {"scores": scores, "forecast": forecast, "orders": result.orders}
+        if name in OWN_FILES:
+            write_atomic(folder / f"{name}.png", lambda file, image=images[name]: file.write(image))
+    keys = ["family", "symbol", "date"]
+    trades = result if basket is None else basket.trades
+    tables = {"scores": scores, "forecast": forecast.merge(rows[[*keys, "actual"]], on=keys, how="left"),
+              "orders": trades.orders}
     for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     verdict.save(folder / "verdict.json")
-    pieces = _pieces(scores, forecast, result, rows, chance, prices, strategies, order, verdict, images)
-    page = _page(title, facts, scores, result, verdict, pieces, note).encode("utf-8")
+    top = first_screen(verdict.to_dict(), orders=orders, prices_to=prices_to, now=now, note=note)
+    sections = [
+        cards.why(verdict), cards.holds(order, images), cards.families(order, verdict, scores, images),
+        cards.basket(basket, images), cards.stocks(order, scores, result, verdict, images),
+        cards.one_stock(forecast, rows, family, verdict, prices), cards.intervals(rows, family),
+        cards.original(verdict), cards.changes(verdict), cards.leak_checks(verdict),
+        card("While learning", more("Skill on the validation days of each fold",
+                                    picture("Learning curves", images["learning_curves"]))),
+        card("Method, and what to read with care", _method(scores, verdict), anchor="method"),
+        card("The run", _facts(facts)),
+    ]
+    page = _page(title, top, sections, order, verdict).encode("utf-8")
     write_atomic(folder / "report.html", lambda file: file.write(page))
     return folder / "report.html"
 
 
-def _pieces(scores: pd.DataFrame, forecast: pd.DataFrame, result: Backtest, rows: pd.DataFrame | None,
-            chance: Chance | None, prices: pd.DataFrame | None, strategies: pd.DataFrame | None,
-            order: "tuple[pd.DataFrame, pd.DataFrame] | None", verdict: Verdict,
-            images: dict[str, bytes | str]) -> tuple[str, str]:
-    """The cards that stand in two columns where there is room, and those below them, which need the width."""
-    family, with_prices = result.family, rows is not None and prices is not None
-    equity = result.equity.rename(columns={name: f"{name} [VND]" for name in result.equity}).rename_axis("date")
-    if chance is not None:
-        equity = equity.join(chance.equity[["p5", "p50", "p95"]].add_prefix("random ").add_suffix(" [VND]"))
-    side_by_side = [
-        *([cards.order(*order), picture("Rank correlation by year", images["rank_correlation"],
-                                        "Mean daily rank correlation with the return from the next open to the open "
-                                        "five days later, over the stocks that could be bought, with 95% intervals.")]
-          if order is not None else []),
-        picture("Which directions are right", images["symbol_accuracy"],
-                "Accuracy of the sign of the 5-day forecast on days whose price moved. The base rate is what always "
-                "naming the more frequent direction reaches. Intervals count non-overlapping 5-day windows only."),
-        cards.opponents(scores, family, rows),
-        cards.skill(rows, family) if rows is not None else "",
-        picture("What p_up is worth", images["reliability"],
-                "How often the price rose, by what was forecast. On the line, p_up means what it says; bars are 95% "
-                "intervals on independent windows.") if rows is not None else "",
-        cards.intervals(rows, family) if rows is not None else "",
-        cards.gates(verdict),
-        picture("In an account", images["equity"],
-                "Mean of one account per symbol. Signal at the close, filled at the next open, or sold at the close of "
-                "the day on which the shares arrive; nothing is sold at the end. Below: how far each is from its "
-                "highest value so far.", download("accounts_by_day", equity.reset_index())),
-        cards.accounts(result, chance),
-        cards.gate_sets(verdict),
-        cards.changes(verdict),
-        cards.leak_checks(verdict),
-        picture("While learning", images["learning_curves"],
-                "Skill on the validation days of each fold; 0 is none. A line is a member of a fold."),
-    ]
-    below = [
-        cards.strategies(strategies, verdict.summary.get("looks") or {}) if strategies is not None else "",
-        cards.groups(rows, prices, family) if with_prices else "",
-        cards.symbols(scores, result, verdict),
-        cards.predictions(rows, forecast, prices, family) if with_prices else "",
-    ]
-    return "\n".join(filter(None, side_by_side)), "\n".join(filter(None, below))
-
-
-def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backtest, verdict: Verdict,
-          pieces: tuple[str, str], note: str) -> str:
-    days, counts = result.equity.index, verdict.summary["decisions"]
-    numbers = "".join(f'<span class="{name}"><b>{counts[name]}</b>{name}</span>' for name in DECISIONS)
-    looks = (verdict.summary.get("looks") or {}).get("text")
+def _page(title: str, top: str, sections: list[str], order: Order, verdict: Verdict) -> str:
+    days = order.daily.index
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -120,43 +95,39 @@ def _page(title: str, facts: dict[str, Any], scores: pd.DataFrame, result: Backt
 </head>
 <body>
 <main>
+{top}
 <h1>{escape(title)}</h1>
-<p class="soft">Test days {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}, judged by the {escape(verdict.gate_set)} gates.</p>
-{f'<div class="note">{escape(note)}</div>' if note else ""}
-<section class="card">
-<p class="verdict">{escape(verdict.summary["text"])}</p>
-<div class="counts">{numbers}</div>
-{soft((verdict.summary.get("order") or {}).get("text", ""))}
-{soft(looks) if looks else ""}
-</section>
+<p class="soft">Test days {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}, {escape(order.family)} judged by the
+{escape(verdict.gate_set)} gates.</p>
 <div class="columns">
-{pieces[0]}
+{"".join(sections)}
 </div>
-{pieces[1]}
-{card("Read with care", _warnings(scores, result))}
-{card("The run", _facts(facts))}
 </main>
+<script>{SCRIPT}</script>
 </body>
 </html>
 """
 
 
-def _warnings(scores: pd.DataFrame, result: Backtest) -> str:
-    zero, mine = (scores[scores["family"] == family] for family in ("zero", result.family))
+def _method(scores: pd.DataFrame, verdict: Verdict) -> str:
+    zero = scores[scores["family"] == "zero"]
     met = "" if zero.empty else (f" Here the zero forecast is below 0.03 on {(zero['rmse_day'] < 0.03).mean():.0%} of "
                                  f"the symbols per day, and on {(zero['rmse_5'] < 0.03).mean():.0%} for five.")
-    flat = (mine["flat_share"] * mine["n_days"]).sum() / mine["n_days"].sum()
+    folds = (verdict.summary.get("settings") or {}).get("folds")
     lines = [
-        "An RMSE of 0.03 is met by the zero forecast per day (over √5) and out of reach for five days: it says "
-        f"nothing about skill.{met}",
-        "The 102 default symbols were chosen today, knowing who survived; the past returns of all of them, and of "
-        "buy-and-hold too, are better than anyone could have had (survivorship).",
-        f"{flat:.1%} of the 5-day outcomes are unchanged prices; they are left out of every accuracy.",
-        "Price bands and ticks are exact where the prices bring raw closes; elsewhere they are applied to adjusted "
-        "prices, which is an approximation.",
-        "Symbols move together: a good month of many symbols is closer to one lucky month than to many proofs.",
+        f"Forecasts are of {folds or 'the'} folds; each fold's models were trained on the days before it only. What is "
+        "exported learnt from all days and cannot be judged on these.",
+        "Signal at the close, filled at the next open: price bands, ticks, lots, settlement (T+2), halts, delistings, "
+        "fees, tax and slippage as on the exchange. Where the prices bring no raw closes, bands and ticks are applied "
+        "to adjusted ones, which is an approximation.",
+        "The default symbols were chosen today, knowing who survived: every past return is better than anyone could "
+        "have had, that of the equal-weighted universe too. Compare with that one.",
+        f"An RMSE of 0.03 is met by the zero forecast per day (over √5), out of reach for five days: no skill.{met}",
+        "Only the evaluations in this folder are known and charged; ideas tried elsewhere are not.",
+        "Stocks move together: a good month of many is closer to one lucky month than to many proofs.",
     ]
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+    return more("How it was measured", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>") + soft(
+        "Survivorship: the stocks were chosen today.")
 
 
 def _facts(facts: dict[str, Any]) -> str:

@@ -1,0 +1,82 @@
+"""Forecasts beside what happened: the price change over 5 days that was expected, and the one that came."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.errors import DataError, did_you_mean
+from vnq_colab.evaluation.probability import interval_coverage
+
+MOST_QUARTERS = 12  # beyond three years of judged days, coverage is shown by year
+FORMS = {"date": ("Evening of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"), "actual": ("Actual [%]", "+.1f"),
+         "low": ("Low [%]", "+.1f"), "high": ("High [%]", "+.1f"), "p_up": ("p_up [%]", ".1f")}  # label, form
+
+
+def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbol: str) -> pd.DataFrame:
+    """By date: `date` (the evening), `expected`, `low`, `high` where there are intervals, `actual`, `p_up`, all in %.
+
+    `rows` are those with `actual` [5-day log return]; `actual` is NaN where it is not known. A day counts once for each
+    evening, so neighbouring outcomes overlap. Raises DataError for an unknown family or symbol.
+    """
+    mine = _of_family(forecast, family)
+    if symbol not in (known := sorted(mine["symbol"].unique())):
+        raise DataError(f"{family} has no forecast of {symbol!r}.{did_you_mean(symbol, known)} Choose a symbol of the "
+                        "run.")
+    return _changes(mine[mine["symbol"] == symbol].drop(columns="actual", errors="ignore"), rows, family)
+
+
+def _changes(mine: pd.DataFrame, rows: pd.DataFrame, family: str) -> pd.DataFrame:
+    outcome = rows.loc[rows["family"] == family, ["symbol", "date", "actual"]]
+    table = mine.merge(outcome, on=["symbol", "date"], how="left").sort_values(["symbol", "date"], ignore_index=True)
+    found = {name: 100 * np.expm1(table[name]) for name in ("low", "high", "actual") if name in table}
+    return pd.DataFrame({"symbol": table["symbol"], "date": table["date"], "expected": 100 * np.expm1(table["mean"]),
+                         "p_up": 100 * table["p_up"]} | found)
+
+
+def recent_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, n_days: int) -> pd.DataFrame:
+    """The same for every symbol at once: its last `n_days` evenings."""
+    mine = _of_family(forecast, family).sort_values("date").groupby("symbol").tail(n_days)
+    return _changes(mine, rows, family)
+
+
+def show_predictions(folder: Path, symbol: str, *, family: str, n_days: int = 20) -> str:
+    """The last forecasts of one symbol beside what happened, as text, from `forecast.parquet` in a report's folder.
+
+    Nothing is computed anew. Raises DataError for an unknown symbol, and where nothing was validated yet.
+    """
+    path = Path(folder) / "forecast.parquet"
+    if not path.exists():
+        raise DataError(f"{path} is not there. Make it with: python -m vnq_colab validate")
+    stored = pd.read_parquet(path)
+    found = past_forecasts(stored, stored, family, symbol).tail(n_days)
+    return f"{symbol}, {family}: price change over 5 days\n{as_texts(found).to_string(index=False)}"
+
+
+def as_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `past_forecasts` as people read it, a dash for what is not known."""
+    texts = {label: [format(value, form) if pd.notna(value) else "–" for value in table[name]]
+             for name, (label, form) in FORMS.items() if name in table}
+    return pd.DataFrame(texts, dtype=object)
+
+
+def coverage_by_period(rows: pd.DataFrame, family: str, coverage: float = 0.9) -> pd.DataFrame:
+    """One row per quarter, or per year beyond three of them: how often intervals held that promise `coverage`.
+
+    Columns: `period` ("2025 Q3" or "2025"), then those of `probability.interval_coverage`. Rows without an interval are
+    left out; without any the table is empty.
+    """
+    mine = _of_family(rows, family)
+    if not {"low", "high"} <= set(mine.columns):
+        mine = mine.assign(low=np.nan, high=np.nan)
+    year = mine["date"].dt.year.astype(str)
+    quarter = year + " Q" + mine["date"].dt.quarter.astype(str)
+    period = quarter if quarter.nunique() <= MOST_QUARTERS else year
+    return interval_coverage(mine.assign(period=period), coverage, by=("period",))
+
+
+def _of_family(table: pd.DataFrame, family: str) -> pd.DataFrame:
+    mine = table[table["family"] == family]
+    if mine.empty:
+        raise DataError(f"there is no family {family!r} here.{did_you_mean(family, list(table['family'].unique()))}")
+    return mine
