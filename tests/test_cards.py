@@ -1,67 +1,154 @@
-"""The cards that depend on what a verdict or the days bring."""
+"""The cards of the report say what the results hold."""
 
+import json
 import re
+import types
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from tests.made_up import SYMBOLS, basket_of, order_of, verdict_of
 from tests.test_page import saved
 from vnq_colab.evaluation import cards
-from vnq_colab.evaluation.gates import Verdict
 
-SET = {"n_symbols": 3, "n_pass": 1, "n_simulated": 1008, "coin_pass_share": 0.004, "buy_and_hold_pass_share": 0.0,
-       "power": {"0.01": 0.03, "0.02": 0.2, "0.05": None}}
-
-
-def verdict_of(**summary):
-    symbols = {name: {"decision": decision, "reasons": [], "gates": []}
-               for name, decision in (("AAA", "accept"), ("BBB", "reject"), ("CCC", "reject"))}
-    return Verdict("run2", "honest", {"text": "", "decisions": {}, "gate_sets": {"honest": SET}} | summary, symbols)
+IMAGES = dict.fromkeys(("order", "rank_correlation", "basket", "random_baskets", "accuracies", "symbol_accuracy"), b"")
+EVIL = '<script>alert("1")</script>'
 
 
 def text_of(html):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub("base64,[^\"]*", "", html)))
 
 
-def test_gate_sets_say_what_coins_and_true_skill_would_pass():
-    html = cards.gate_sets(verdict_of())
-    assert re.findall("<td>(.*?)</td>", html) == ["honest", "1 of 3", "0.4", "0.0", "3", "20", "–"]
-    assert "about 1,008 simulated forecasters without skill" in text_of(html)
-    assert list(saved(html)["gate_sets.csv"].columns)[-3:] == ["True R² 1% [%]", "True R² 2% [%]", "True R² 5% [%]"]
+def scores_of(family="stockformer"):
+    names = ("accuracy", "accuracy_low", "accuracy_high", "base_rate", "flat_share", "rmse_5", "balanced_accuracy",
+             "mcc", "correlation", "rank_correlation")
+    table = pd.DataFrame({"family": family, "symbol": SYMBOLS, "n_days": 200, "n_directed": 190, "n_independent": 38})
+    return table.assign(**dict.fromkeys(names, 0.05)).assign(accuracy=np.linspace(0.5, 0.54, 5))
 
 
-def test_gate_sets_without_a_simulation_show_dashes():
-    bare = {"n_symbols": 0, "n_pass": 0, "coin_pass_share": None, "buy_and_hold_pass_share": None, "power": {}}
-    html = cards.gate_sets(verdict_of(gate_sets={"honest": bare}))
-    assert re.findall("<td>(.*?)</td>", html) == ["honest", "0 of 0"] + ["–"] * 5
+def accounts_of():
+    return types.SimpleNamespace(symbols=pd.DataFrame({"symbol": SYMBOLS, "return": 0.5, "buy_and_hold_return": 0.6}))
 
 
-def test_first_run_has_nothing_to_compare_with():
-    assert "No accepted run stands before this one" in cards.changes(verdict_of())
+def rows_of(n_days=80, n_known=75):
+    days = pd.bdate_range("2024-01-01", periods=n_days)
+    table = pd.MultiIndex.from_product([("stockformer",), SYMBOLS, days],
+                                       names=["family", "symbol", "date"]).to_frame(index=False)
+    table = table.assign(mean=np.log(1.01), p_up=0.6, low=np.log(0.95), high=np.log(1.05), actual=np.log(1.02))
+    return table, table[table["date"] <= days[n_known - 1]]
 
 
-def test_changes_that_could_not_be_compared_say_why_and_nothing_else():
-    previous = {"run_id": "", "first": None, "last": None, "n_days": 0, "kept": [], "text": "Not compared: <damaged>.",
-                "symbols": {}}
-    html = cards.changes(verdict_of(previous=previous))
-    assert "Not compared: &lt;damaged&gt;." in html and "<table" not in html and "None" not in html
+def test_why_shows_each_question_to_the_market_and_what_a_pass_is_worth():
+    html = cards.why(verdict_of())
+    assert '<section class="card" id="why">' in html
+    assert "a rank correlation above 0 0.05 0 passed 0.030 to 0.070" in text_of(html)
+    assert "accept is 1.0% where the true rank correlation is 0.00, 97.0% where it is 0.04." in text_of(html)
+    assert "Charged for 2." in html and "What a pass is worth" not in cards.why(verdict_of(power=None))
 
 
-def test_changes_name_what_is_new_lost_and_kept():
-    was = {"AAA": (0.5, 0.6, "reject"), "BBB": (0.6, 0.5, "accept"), "CCC": (None, 0.5, "reject")}
-    previous = {"run_id": "run1", "first": "2024-01-02", "last": "2024-06-28", "n_days": 120, "kept": ["BBB"],
-                "text": "Accuracy fell by more than 10% on BBB.",
-                "symbols": {name: dict(zip(("old_accuracy", "new_accuracy", "old_decision"), values, strict=True))
-                            for name, values in was.items()}}
-    html = cards.changes(verdict_of(previous=previous))
+def test_order_is_told_by_quantile_horizon_group_and_day():
+    html = cards.holds(order_of(), IMAGES)
     text = text_of(html)
-    for claim in ("Accuracy fell by more than 10% on BBB.", "Newly accepted (1): AAA.", "Accepted no longer (1): BBB.",
-                  "The old model stays (1): BBB.", "Run run1 beside this one, on 120 common days, 2024-01-02"):
+    for claim in ("Without: all four 200 0.030 3.0", "Horizon [days]: 1 200 0.040 8.0", "with p 0.004",
+                  "40% of the best fifth", "20 days before by 0.20", "0.90 ± 0.10"):
         assert claim in text, claim
-    table = saved(html)["changes.csv"].set_index("Symbol")
-    assert list(table.index) == ["BBB", "AAA", "CCC"], "those that stay are first"
-    assert list(table["Change [points]"][:2]) == [-10, 10] and np.isnan(table["Change [points]"]["CCC"])
-    assert list(table["In use"]) == ["old model", "new model", "new model"]
+    assert saved(html)["quantiles.csv"]["5-day excess [%]"].to_list() == pytest.approx([-0.4, -0.1, 0, 0.1, 0.5])
+
+
+def test_families_name_those_that_cannot_be_told_from_the_best():
+    html = cards.families(order_of(), verdict_of(), scores_of(), IMAGES)
+    table = saved(html)["families.csv"].set_index("Family")
+    assert table["Among the best"].fillna("").to_dict() == {"stockformer": "yes", "momentum": "", "zero": ""}
+    assert table["Accuracy [%]"]["stockformer"] == pytest.approx(52) and np.isnan(table["Accuracy [%]"]["zero"])
+    assert len(saved(html)["by_year.csv"]) == 6
+
+
+def test_basket_is_told_by_year_month_cost_and_capital():
+    html = cards.basket(basket_of(), IMAGES)
+    text = text_of(html)
+    for claim in ("sold below rank 30, kept at least 3 days, 1 billion VND", "Turnover 30.0 a year",
+                  "Before costs the alpha would be about +35.0%, after them it is +20.0% (t 4.0)",
+                  "gone at a slippage of 0.60%", "10 of rank 20 since 2023, 10 of rank 30 since 2024",
+                  "a larger alpha than 100.0% of them"):
+        assert claim in text, claim
+    files = saved(html)
+    assert list(files["basket_by_year.csv"]["Basket [%]"]) == pytest.approx([20, 40])
+    assert list(files["capacity.csv"]["Not filled [%]"]) == [0, 40] and len(files["equity_by_day.csv"]) == 500
+    assert re.findall('id="(years|costs)"', html) == ["years", "costs"]
+
+
+def test_months_are_the_changes_between_their_last_days():
+    days = pd.to_datetime(["2023-01-02", "2023-01-31", "2023-02-28", "2023-04-28", "2024-01-31"])
+    html = cards._months(pd.Series([100.0, 110.0, 99.0, 99.0, 118.8], index=days))
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in html.split("<tr>")[2:]]
+    assert cells[0] == ["2023", "10", "-10", "", "0", *[""] * 8] and cells[1][:3] == ["2024", "20", ""]
+    colours = re.findall("background:#(......)", html)
+    assert colours[0] == "0072B2" and colours[1] == "D55E00", "gains and losses are told apart by colour-blind people"
+
+
+def test_no_basket_is_said():
+    assert "no basket was traded" in cards.basket(None, {})
+
+
+def test_stocks_have_a_histogram_first_and_a_row_with_reasons_for_each():
+    html = cards.stocks(order_of(), scores_of(), accounts_of(), verdict_of(), IMAGES)
+    assert 0 < html.index('alt="Accuracies"') < html.index('<table id="symbols">')
+    for name in SYMBOLS:
+        row = re.search(rf"<tr><td>{name}</td>.*?</tr>", html, re.DOTALL)[0]
+        assert f"Because of {name}." in row
+        assert ("fails: has skill" in row) == (name != "AAA") == ('"tag reject"' in row)
+    table = saved(html)["symbols.csv"].set_index("Symbol")
+    assert list(table.index) == list(SYMBOLS) and table["Accuracy [%]"]["EEE"] == pytest.approx(54)
+    assert table["Why"]["BBB"] == "Because of BBB." and table["Place in the order"]["AAA"] == pytest.approx(0.1)
+
+
+def test_one_stock_holds_the_last_price_changes_of_each_with_raw_prices():
+    forecast, rows = rows_of()
+    prices = pd.DataFrame({"symbol": SYMBOLS, "date": forecast["date"].max(), "close": 9_000.0, "raw_close": 12_350.0})
+    html = cards.one_stock(forecast.drop(columns="actual"), rows, "stockformer", verdict_of(), prices)
+    data = json.loads(re.search(r'id="recent">(.*?)</script>', html, re.DOTALL)[1])
+    assert set(data) == set(SYMBOLS) and len(data["AAA"]["said"]) == cards.N_RECENT
+    one = data["BBB"]
+    assert one["said"][0] == 1 and one["came"][0] == 2 and one["came"][-5:] == [None] * 5 and one["came"][-6] == 2
+    assert one["about"].startswith("reject. Close 12.35 thousand VND; expected +1.0% in 5 days, with 90% between -5.0%")
+    assert re.findall("<option>(.*?)</option>", html) == list(SYMBOLS)
+
+
+def test_a_name_cannot_end_the_script():
+    forecast, rows = (table.replace("AAA", EVIL) for table in rows_of())
+    prices = pd.DataFrame({"symbol": [EVIL], "date": forecast["date"].max(), "close": 9_000.0})
+    html = cards.one_stock(forecast.drop(columns="actual"), rows, "stockformer", verdict_of(), prices)
+    assert html.count("<script") == html.count("</script") == 1 and "&lt;script&gt;" in html
+
+
+def test_intervals_say_too_narrow_and_too_wide():
+    parts = []
+    for quarter, share in enumerate((0.5, 0.9, 1.0)):
+        days = pd.bdate_range(pd.Timestamp(2024, 3 * quarter + 1, 1), periods=60)
+        inside = np.tile(np.arange(60) % 20 < 20 * share, 5)
+        parts.append(pd.DataFrame({"family": "stockformer", "symbol": np.repeat(SYMBOLS, 60), "date": np.tile(days, 5),
+                                   "actual": np.where(inside, 0.01, 0.2), "low": -0.1, "high": 0.1}))
+    text = text_of(cards.intervals(pd.concat(parts, ignore_index=True), "stockformer"))
+    assert "promise 90% and held 80.0%" in text and "Too narrow in 2024 Q1." in text and "Too wide in" in text
+    assert cards.intervals(parts[0].drop(columns=["low", "high"]), "stockformer") == ""
+
+
+def test_original_gates_say_what_coins_would_pass():
+    assert "1 of 5 stocks pass" in (text := text_of(cards.original(verdict_of())))
+    assert "of coins 0.4% would, of buy-and-hold –" in text
+
+
+def test_changes_are_shown_where_there_was_an_accepted_run():
+    assert cards.changes(verdict_of()) == ""
+    previous = {"run_id": "", "text": "Not compared: <damaged>.", "kept": [], "symbols": {}}
+    html = cards.changes(verdict_of(previous=previous))
+    assert "Not compared: &lt;damaged&gt;." in html and "<table" not in html
+    previous |= {"kept": ["BBB"], "symbols": {
+        name: {"old_accuracy": 0.6, "new_accuracy": 0.5, "old_decision": "accept"} for name in ("AAA", "BBB")}}
+    table = saved(cards.changes(verdict_of(previous=previous)))["changes.csv"]
+    assert list(table["Symbol"]) == ["BBB", "AAA"], "those that got worse are first"
+    assert list(table["old accuracy"]) == [0.6, 0.6] and list(table["old decision"]) == ["accept"] * 2
 
 
 def test_leak_checks_are_shown_where_they_were_made():
@@ -71,36 +158,3 @@ def test_leak_checks_are_shown_where_they_were_made():
     html = cards.leak_checks(verdict_of(leak_checks=checks))
     assert "shuffled labels passed A coin&#x27;s accuracy: 50.2%." in text_of(html)
     assert "future feature FAILED return_1 knows &lt;tomorrow&gt;." in text_of(html)
-
-
-def rows_of(inside):
-    """One symbol with `inside` [share] of its outcomes in the interval, by quarter."""
-    parts = []
-    for quarter, share in enumerate(inside):
-        days = pd.bdate_range(pd.Timestamp(2024, 3 * quarter + 1, 1), periods=60)
-        actual = np.where(np.arange(60) % 20 < 20 * share, 0.01, 0.2)
-        parts.append(pd.DataFrame({"family": "stockformer", "symbol": "AAA", "date": days, "actual": actual,
-                                   "low": -0.1, "high": 0.1}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_intervals_say_how_their_coverage_drifts():
-    text = text_of(cards.intervals(rows_of([0.95, 0.9, 0.85]), "stockformer"))
-    assert "held 90.0% of the outcomes" in text
-    assert "Drift: 95.0% in 2024 Q1, 85.0% in 2024 Q3, least in 2024 Q3 with 85.0%." in text
-    assert "In no period is that clearly less than promised." in text
-    assert "Clearly less than promised in 2024 Q2." in text_of(cards.intervals(rows_of([0.95, 0.1]), "stockformer"))
-
-
-def test_intervals_that_are_not_there_have_no_card():
-    assert cards.intervals(rows_of([0.9]).drop(columns=["low", "high"]), "stockformer") == ""
-
-
-def test_strategies_name_the_trials_that_they_are_charged_for():
-    row = dict.fromkeys(("return", "sharpe", "sortino", "max_drawdown", "calmar", "turnover", "hit_rate",
-                         "profit_factor", "exposure", "n_orders", "deflated_sharpe"), 0.5)
-    found = pd.DataFrame([{"strategy": "buy and hold"} | row])
-    html = cards.strategies(found, {"n_trials": 7})
-    assert "what the best of 7 configurations without skill would show." in text_of(html)
-    assert saved(html)["strategies.csv"]["Money in shares [%]"][0] == 50
-    assert "where the true one is 0." in text_of(cards.strategies(found, {}))

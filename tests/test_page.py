@@ -66,8 +66,16 @@ def test_every_text_is_escaped():
         assert "<script" not in html and "&lt;script&gt;" in html
 
 
-def test_card_without_parts_is_nothing():
-    assert card("Title", "", "") == "" and card("Title", "x").startswith('<section class="card"><h2>Title</h2>x')
+def test_table_with_a_search_box_names_it_for_the_script():
+    html = table("stocks", Column("Symbol", ["AAA"]), search="search")
+    assert '<input type="search" data-table="stocks"' in html and '<table id="stocks">' in html and "tall" in html
+    assert "<input" not in table("x", Column("Symbol", ["AAA"]))
+
+
+def test_parts_without_content_are_nothing():
+    assert card("Title", "", "") == more("Title", "") == soft("", "") == ""
+    assert card("Title", "x").startswith('<section class="card"><h2>Title</h2>x')
+    assert card("Title", "x", anchor="here").startswith('<section class="card" id="here">')
 
 
 def test_picture_that_could_not_be_drawn_says_why():

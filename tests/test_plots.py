@@ -11,24 +11,23 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tests.made_up import basket_of, order_of
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.diseases import DISEASES
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport, Finding
-from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import split_days
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import data_plots, plots
-from vnq_colab.evaluation.backtest import Backtest
 
 
 def scores_of(n_symbols):
     random = np.random.default_rng(0)
     accuracy = 0.5 + random.normal(0.02, 0.04, n_symbols)
-    return pd.DataFrame({"family": "stockformer", "symbol": [f"S{place:03}" for place in range(n_symbols)],
+    return pd.DataFrame({"family": "ensemble", "symbol": [f"S{place:03}" for place in range(n_symbols)],
                          "accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1,
-                         "base_rate": 0.52})
+                         "base_rate": 0.52, "n_independent": 300})
 
 
 def history_of(**symbols):
@@ -38,26 +37,34 @@ def history_of(**symbols):
                       for symbol, skill in symbols.items()])
 
 
-def result_of():
-    equity = pd.DataFrame({"strategy": [1e8, 1.2e8, 1.1e8], "buy_and_hold": [1e8, 0.9e8, 0.95e8]},
-                          index=pd.bdate_range("2024-01-01", periods=3))
-    return Backtest("stockformer", 1e8, VN_RULES, equity, pd.DataFrame(), pd.DataFrame())
-
-
 def legend_of(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_symbol_accuracy_sorts_the_bars_and_colours_them_by_base_rate():
+def test_symbol_accuracy_sorts_the_bars_and_colours_them_by_decision():
     scores = scores_of(102)
-    axes = plots.symbol_accuracy(scores).axes[0]
+    decisions = {"S000": "accept", "S001": "review"} | {f"S{place:03}": "reject" for place in range(2, 102)}
+    axes = plots.symbol_accuracy(scores, decisions=decisions).axes[0]
     ends = [bar.get_x() + bar.get_width() for bar in axes.patches]
     assert ends == pytest.approx(sorted(100 * scores["accuracy"]))
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(scores.sort_values("accuracy")["symbol"])
-    for bar, end in zip(axes.patches, ends, strict=True):
-        assert matplotlib.colors.to_hex(bar.get_facecolor()).upper() == (plots.BLUE if end > 52 else plots.ORANGE)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == list(scores.sort_values("accuracy")["symbol"])
+    for bar, name in zip(axes.patches, names, strict=True):
+        colour = matplotlib.colors.to_hex(bar.get_facecolor()).upper()
+        assert colour == plots.DECISION_COLOURS[decisions[name]], "however high it is"
     low, high = axes.get_xlim()
     assert 0 < low < 100 * scores["accuracy_low"].min() and 100 * scores["accuracy_high"].max() < high < 100
+
+
+def test_accuracies_are_counted_beside_what_coins_would_show():
+    scores, decisions = scores_of(102), {"S000": "accept"}
+    figure = plots.accuracies(scores, decisions=decisions)
+    axes = figure.axes[0]
+    heights = [[bar.get_height() for bar in part] for part in axes.containers]
+    assert [sum(part) for part in heights] == [1, 101] and legend_of(figure)[:2] == ["accept", "unjudged"]
+    x, y = axes.lines[0].get_data()
+    assert x[y.argmax()] == pytest.approx(50, abs=0.1) and 85 < np.trapezoid(y, x) <= 102
+    assert list(axes.lines[1].get_xdata()) == [52, 52], "the base rate"
 
 
 def test_symbol_accuracy_grows_with_the_number_of_symbols():
@@ -108,8 +115,9 @@ def test_learning_curves_say_in_the_picture_that_there_are_none_yet(skill):
 
 
 def by_year():
+    value = np.array([0.05, 0.04, -0.01, 0.02])
     return pd.DataFrame({"family": ["ensemble", "trees"] * 2, "period": ["2024", "2024", "2025", "2025"],
-                         "open": [0.05, 0.04, -0.01, 0.02], "open_t": [2.5, 2.0, -0.5, 1.0]})
+                         "open": value, "low": value - 0.04, "high": value + 0.04})
 
 
 def test_rank_correlations_are_bars_by_year_with_their_intervals():
@@ -118,67 +126,64 @@ def test_rank_correlations_are_bars_by_year_with_their_intervals():
     assert [bar.get_height() for bar in ours] == [0.05, -0.01] and [bar.get_height() for bar in trees] == [0.04, 0.02]
     assert ours[0].get_x() + ours[0].get_width() == pytest.approx(trees[0].get_x())
     low, high = ours.errorbar.lines[2][0].get_segments()[0][:, 1]
-    assert (low, high) == pytest.approx((0.05 - 1.96 * 0.02, 0.05 + 1.96 * 0.02))
+    assert (low, high) == pytest.approx((0.01, 0.09))
     assert legend_of(figure) == ["ensemble", "trees"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2024", "2025"]
 
 
-def test_equity_shows_the_strategy_beside_buy_and_hold():
-    figure = plots.equity(result_of())
-    strategy, hold = figure.axes[0].lines[:2]
-    assert list(strategy.get_ydata()) == [100, 120, 110] and list(hold.get_ydata()) == [100, 90, 95]
-    assert legend_of(figure) == ["stockformer", "buy and hold"]
+def test_order_shows_quantile_returns_and_the_correlation_by_horizon():
+    axes, below = plots.order(order_of()).axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([-0.4, -0.1, 0, 0.1, 0.5])
+    assert axes.collections[0].get_segments()[4][:, 1] == pytest.approx([0.4, 0.6])
+    line = below.containers[0]
+    assert list(line.lines[0].get_ydata()) == [0.04, 0.05]
+    assert line.lines[2][0].get_segments()[1][:, 1] == pytest.approx([0.05 - 1.96 * 0.01, 0.05 + 1.96 * 0.01])
+    assert [label.get_text() for label in below.get_xticklabels()] == ["1", "5"]
 
 
-def test_equity_shows_below_how_far_each_account_was_from_its_highest_value():
-    axes, below = plots.equity(result_of()).axes
-    assert [list(line.get_ydata()) for line in below.lines] == [
-        pytest.approx([0, 0, 100 * (1.1 / 1.2 - 1)]), pytest.approx([0, -10, -5])]
-    assert [axes.get_ylabel(), below.get_ylabel()] == ["Value [million VND]", "Drawdown [%]"]
+def test_basket_shows_values_beside_the_universe_and_below_how_far_each_was_from_its_highest():
+    figure = plots.basket(basket_of(value=(1e9, 1.2e9, 1.08e9), universe=(1e9, 0.9e9, 0.99e9)))
+    axes, below = figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[1, 1.2, 1.08], [1, 0.9, 0.99]]
+    assert [list(line.get_ydata()) for line in below.lines] == [pytest.approx([0, 0, -10]), pytest.approx([0, -10, -1])]
+    assert legend_of(figure) == ["basket", "equal-weighted universe"] and axes.get_yscale() == "log"
 
 
-def test_reliability_looks_at_what_was_forecast():
-    random = np.random.default_rng(0)
-    days = pd.bdate_range("2024-01-01", periods=400)
-    rows = pd.DataFrame({"family": "stockformer", "symbol": "AAA", "date": days,
-                         "p_up": random.uniform(0.48, 0.52, 400), "actual": random.normal(0, 0.05, 400)})
-    low, high = plots.reliability(rows).axes[0].get_xlim()
-    assert 46 < low < 48.5 and 51.5 < high < 54
+def test_random_baskets_are_counted_with_ours_among_them():
+    axes = plots.random_baskets(basket_of()).axes[0]
+    assert sum(bar.get_height() for bar in axes.patches) == 100
+    assert list(axes.lines[0].get_xdata()) == pytest.approx([20, 20])
 
 
 def symbol_of(n_days=30, n_origins=28):
-    """A price that rises by 1 % a day, forecast to stay where it is with an interval of ±3 %, on its last days."""
+    """A price expected to rise by 2 % within ±3 %, which rises by 1 %; the last five outcomes are not known."""
     days = pd.bdate_range("2024-01-01", periods=n_days)
-    prices = pd.DataFrame({"symbol": "AAA", "date": days, "close": 10_000 * 1.01 ** np.arange(n_days)})
-    forecast = pd.DataFrame({"family": "stockformer", "symbol": "AAA", "date": days[-n_origins:], "mean": 0.0,
-                             "low": np.log(0.97), "high": np.log(1.03)})
-    return forecast, prices
+    forecast = pd.DataFrame({"family": "ensemble", "symbol": "AAA", "date": days[-n_origins:], "mean": np.log(1.02),
+                             "p_up": 0.5, "low": np.log(0.97), "high": np.log(1.03)})
+    return forecast, forecast.iloc[:-5].assign(actual=np.log(1.01))
 
 
-def test_symbol_shows_a_forecast_on_the_day_that_it_is_about():
-    forecast, prices = symbol_of()
-    figure = plots.symbol(forecast, prices, "AAA", n_days=20)
+def test_symbol_shows_forecast_and_outcome_as_price_changes_on_the_evening_of_the_forecast():
+    forecast, rows = symbol_of()
+    figure = plots.symbol(forecast, rows, "AAA", n_days=20)
     axes = figure.axes[0]
     lines = {line.get_label(): line for line in axes.lines}
-    said, close = lines["forecast price"], lines["close"]
-    assert list(said.get_ydata()) == pytest.approx(prices["close"].iloc[-20:] / 1000)
-    days = pd.bdate_range("2024-01-01", periods=35)
-    assert list(pd.DatetimeIndex(said.get_xdata())) == list(days[-20:]), "5 trading days later, beyond the last price"
-    assert list(close.get_ydata()) == pytest.approx(prices["close"].iloc[-20:] / 1000)
-    # 1.01^5 = 1.051 lies outside of ±3 %: all that came, and none of the five to come
-    assert list(pd.DatetimeIndex(lines["outside of it"].get_xdata())) == list(days[-20:-5])
-    assert axes.get_ylabel() == "Price [thousand VND]"
-    assert legend_of(figure) == ["90% interval", "outside of it", "forecast price", "close"]
+    assert list(lines["forecast"].get_ydata()) == pytest.approx([2] * 20)
+    assert list(lines["actual"].get_ydata())[:15] == pytest.approx([1] * 15)
+    assert np.isnan(lines["actual"].get_ydata()[15:]).all()
+    assert list(pd.DatetimeIndex(lines["actual"].get_xdata())) == list(forecast["date"][-20:])
+    assert axes.get_ylabel() == "Price change over 5 days [%]"
+    assert legend_of(figure) == ["90% interval", "actual", "forecast"]
 
 
 def test_symbol_without_intervals_shows_the_forecast_alone():
-    forecast, prices = symbol_of()
-    figure = plots.symbol(forecast.drop(columns=["low", "high"]), prices, "AAA", note=SYNTHETIC_NOTE)
-    assert legend_of(figure) == ["forecast price", "close"] and SYNTHETIC_NOTE in figure.get_suptitle()
+    forecast, rows = symbol_of()
+    figure = plots.symbol(forecast.drop(columns=["low", "high"]), rows, "AAA", note=SYNTHETIC_NOTE)
+    assert legend_of(figure) == ["actual", "forecast"] and SYNTHETIC_NOTE in figure.get_suptitle()
 
 
 def test_symbol_that_was_not_forecast_is_refused():
-    with pytest.raises(DataError, match=r"no forecast of 'AAB' on a day with a price. Did you mean 'AAA'\?"):
+    with pytest.raises(DataError, match=r"no forecast of 'AAB'. Did you mean 'AAA'\?"):
         plots.symbol(*symbol_of(), "AAB")
 
 
@@ -338,7 +343,10 @@ def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_ti
 @pytest.mark.parametrize("draw", [lambda panel, note: plots.symbol_accuracy(scores_of(3), note=note),
                                   lambda panel, note: plots.learning_curves(history_of(AAA=[-0.1, 0.1]), note=note),
                                   lambda panel, note: plots.rank_correlations(by_year(), note=note),
-                                  lambda panel, note: plots.equity(result_of(), note=note),
+                                  lambda panel, note: plots.accuracies(scores_of(30), note=note),
+                                  lambda panel, note: plots.order(order_of(), note=note),
+                                  lambda panel, note: plots.basket(basket_of(), note=note),
+                                  lambda panel, note: plots.random_baskets(basket_of(), note=note),
                                   lambda panel, note: plots.symbol(*symbol_of(), "AAA", note=note),
                                   lambda panel, note: plots.coverage(panel, note=note),
                                   lambda panel, note: plots.cleaning(report_of(), note=note),

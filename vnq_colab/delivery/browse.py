@@ -1,5 +1,6 @@
-"""A chooser of symbols in a notebook: one symbol's last forecasts beside what happened, and why it was decided so."""
+"""A chooser of stock and family in a notebook: forecasts beside what happened, and why it was decided so."""
 
+import base64
 from html import escape
 from typing import Any
 
@@ -8,56 +9,67 @@ from matplotlib.figure import Figure
 from vnq_colab.delivery.validate import Validation
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.breakdown import as_texts, hits, in_words, last_predictions
+from vnq_colab.evaluation.past_forecasts import as_texts, past_forecasts
+from vnq_colab.evaluation.verdict import DECISIONS
 from vnq_colab.notebook import in_notebook
 
-BEST_FIRST = ("accept", "review", "reject", "unjudged")
+N_SHOWN = 10  # forecasts in the table below the picture
 
 
-def browse(validation: Validation, symbol: str | None = None, *, note: str = "") -> "Any | Figure":
-    """A widget that shows the symbol that is chosen in it; without ipywidgets, or outside a notebook, one picture.
+def browse(validation: Validation, symbol: str | None = None, *, family: str | None = None,
+           note: str = "") -> "Any | Figure":
+    """Widgets that show the stock and the family chosen in them; without ipywidgets, or outside a notebook, a picture.
 
+    Where a saved notebook is opened without its kernel, the picture of the first choice is shown instead.
     `symbol` None begins with the best: the first decision of accept, review, reject and unjudged that any symbol has,
-    and the highest accuracy there. Raises ConfigError for a symbol that was not judged.
+    and the highest place in the order there; `family` None with the judged one. Raises ConfigError for a symbol that
+    was not judged and for an unknown family.
     """
-    order = _best_first(validation)
-    if symbol is not None and symbol not in order:
+    order, families = _best_first(validation), sorted(validation.forecast["family"].unique())
+    symbol, family = symbol or order[0], family or validation.family
+    if symbol not in order:
         raise ConfigError(f"{symbol!r} was not judged.{did_you_mean(symbol, order)} Choose a symbol of the run.")
-    symbol = symbol or order[0]
+    if family not in families:
+        raise ConfigError(f"there is no family {family!r}.{did_you_mean(family, families)} Choose one of the run.")
     try:
         import ipywidgets as widgets
     except ImportError:
         widgets = None
     if widgets is None or not in_notebook():
-        return _figure(validation, symbol, note)
-    chooser = widgets.Dropdown(options=sorted(order), value=symbol, description="Symbol")
+        return plots.symbol(validation.forecast, validation.rows, symbol, family, note=note)
+    stocks = widgets.Dropdown(options=sorted(order), value=symbol, description="Stock")
+    learners = widgets.Dropdown(options=families, value=family, description="Family")
     image, text = widgets.Image(format="png", layout={"max_width": "620px"}), widgets.HTML()
 
     def show(change: Any = None) -> None:
-        image.value = plots.png(_figure(validation, chooser.value, note))
-        text.value = _about(validation, chooser.value)
+        figure = plots.symbol(validation.forecast, validation.rows, stocks.value, learners.value, note=note)
+        image.value, text.value = plots.png(figure), _about(validation, stocks.value, learners.value)
 
-    chooser.observe(show, names="value")
+    for chooser in (stocks, learners):
+        chooser.observe(show, names="value")
     show()
-    return widgets.VBox([chooser, image, text])
+    box = widgets.VBox([stocks, learners, image, text])
+    saved = bytes(image.value)
+
+    class Chooser(type(box)):
+        """The widgets, and what stands in their place where they cannot live."""
+
+        def _repr_mimebundle_(self, **options: Any) -> Any:
+            return super()._repr_mimebundle_(**options) | {"image/png": base64.b64encode(saved).decode("ascii")}
+
+    return Chooser(box.children) if hasattr(box, "_repr_mimebundle_") else box
 
 
 def _best_first(validation: Validation) -> list[str]:
-    scores = validation.scores[validation.scores["family"] == validation.result.family]
-    accuracy = scores.set_index("symbol")["accuracy"].fillna(0).to_dict()
+    place = validation.order.symbols.set_index("symbol")["place"].fillna(0).to_dict()
     found = validation.verdict.symbols
-    return sorted(found, key=lambda name: (BEST_FIRST.index(found[name]["decision"]), -accuracy.get(name, 0), name))
+    return sorted(found, key=lambda name: (DECISIONS.index(found[name]["decision"]), -place.get(name, 0), name))
 
 
-def _figure(validation: Validation, symbol: str, note: str) -> Figure:
-    return plots.symbol(validation.forecast, validation.prices, symbol, validation.result.family, note=note)
-
-
-def _about(validation: Validation, symbol: str) -> str:
+def _about(validation: Validation, symbol: str, family: str) -> str:
     """The decision, its reasons, and the last forecasts one by one, as HTML."""
     found = validation.verdict.symbols[symbol]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in found["reasons"])
-    last = last_predictions(validation.rows, validation.forecast, validation.prices, validation.result.family)
-    last = last[last["symbol"] == symbol]
-    table = as_texts(in_words(last)).to_html(index=False, border=0)
-    return f"<b>{escape(symbol)}: {escape(found['decision'])}</b><ul>{reasons}</ul><p>{escape(hits(last))}</p>{table}"
+    last = past_forecasts(validation.forecast, validation.rows, family, symbol).tail(N_SHOWN)
+    table = as_texts(last).to_html(index=False, border=0)
+    return f"<b>{escape(symbol)}: {escape(found['decision'])}</b><ul>{reasons}</ul>{table}"

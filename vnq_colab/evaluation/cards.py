@@ -33,20 +33,19 @@ def why(verdict: Verdict) -> str:
     marks = [{True: "passed", False: "FAILED", None: "not measured"}[gate["passed"]] for gate in gates]
     return card("Why", f"<p>{escape(about['text'])}</p>", table(
         "market_gates", Column("Asked of the market", [gate["asked"] for gate in gates], kind="words"),
-        Column("Answer", marks), Column("Measured", [gate["measured"] for gate in gates], ",.4g"),
+        Column("Measured", [gate["measured"] for gate in gates], ",.4g"),
+        Column("Needed", [gate["needed"] for gate in gates], ",.4g"), Column("Answer", marks),
         Column("95% interval", np.array([[gate["low"], gate["high"]] for gate in gates], "float64").reshape(-1, 2),
-               ".3f"),
-        Column("Needed", [gate["needed"] for gate in gates], ",.4g")),
+               ".3f")),
         soft(about["evaluations"]["text"]), _power(about), anchor="why")
 
 
 def _power(about: dict[str, Any]) -> str:
     """What the gates would find, and what would pass without skill."""
-    power = about.get("power") or {}
-    found = [(float(planted), 100 * share) for planted, share in sorted(power.items())]
+    said = [f"{100 * share:.1f}% where {'it' if place else 'the true rank correlation'} is {float(planted):.2f}"
+            for place, (planted, share) in enumerate(sorted((about.get("power") or {}).items()))]
     return soft("What a pass is worth: the share of simulated orders that these gates accept is "
-                + ", ".join(f"{share:.0f}% where the true rank correlation is {planted:.2f}" for planted, share in found)
-                + ". What is not found is not proven worthless.") if found else ""
+                f"{', '.join(said)}. What is not found is not proven worthless.") if said else ""
 
 
 def holds(order: Order, images: Images) -> str:
@@ -118,21 +117,24 @@ def basket(result: "BasketResult | None", images: Images) -> str:
     costs = card(
         "Costs and capacity", soft(
             f"Turnover {result.turnover:.1f} a year (one-sided), costs {result.cost:.1%} of the account a year: fee "
-            f"{rules.fee:.2%}, tax {rules.sale_tax:.2%} of sales, slippage {rules.slippage:.2%} each side. The alpha is "
-            f"gone at a slippage of {number(100 * result.break_even, '.2f')}%. Excess over the universe "
-            f"{result.excess:+.1%} a year (t {result.excess_t:.1f}), information ratio {result.information_ratio:.2f}."),
+            f"{rules.fee:.2%}, tax {rules.sale_tax:.2%} of sales, slippage {rules.slippage:.2%} each side. Before "
+            f"costs the alpha would be about {result.alpha + result.cost:+.1%}, after them it is {result.alpha:+.1%} "
+            f"(t {result.alpha_t:.1f}); it is gone at a slippage of {number(100 * result.break_even, '.2f')}%. Excess "
+            f"over the universe {result.excess:+.1%} a year (t {result.excess_t:.1f}), information ratio "
+            f"{result.information_ratio:.2f}."),
         table("capacity", Column("Capital [billion VND]", capacity["capital"] / 1e9, ",g"),
-              Column("A year [%]", 100 * capacity["yearly"], "+.1f"), Column("Alpha [%]", 100 * capacity["alpha"], "+.1f"),
-              Column("t", capacity["alpha_t"], ".1f"), Column("Not filled [%]", 100 * capacity["unfilled"], ".1f")),
+              Column("A year [%]", 100 * capacity["yearly"], "+.1f"),
+              Column("Alpha [%]", 100 * capacity["alpha"], "+.1f"), Column("t", capacity["alpha_t"], ".1f"),
+              Column("Not filled [%]", 100 * capacity["unfilled"], ".1f")),
         picture("Random baskets", images["random_baskets"],
                 f"Ours has a larger alpha than {100 * result.beaten:.1f}% of them."),
-        soft(f"k and keep were chosen on validation days: {_chosen(picks)}."), anchor="costs")
+        soft(_chosen(picks)), anchor="costs")
     return by_year + costs
 
 
 def _chosen(picks: pd.DataFrame) -> str:
     found = [f"{row.k} of rank {row.keep} since {pd.Timestamp(row.first):%Y}" for row in picks.itertuples()]
-    return ", ".join(found) or "they were given, not chosen"
+    return f"k and keep were chosen on validation days: {', '.join(found)}." if found else "k and keep were given."
 
 
 def _months(equity: pd.Series) -> str:
@@ -144,8 +146,9 @@ def _months(equity: pd.Series) -> str:
         cells = []
         for month in range(1, 13):
             value = change.get((year, month), np.nan)
-            colour = f"{BLUE if value >= 0 else ORANGE}{min(int(255 * abs(value) / 20), 150):02x}" if value == value else ""
-            cells.append(f'<td style="background:{colour}">{value:.0f}</td>' if colour else "<td></td>")
+            strength = 0 if np.isnan(value) else min(int(255 * abs(value) / 20), 150)
+            cells.append("<td></td>" if np.isnan(value) else
+                         f'<td style="background:{BLUE if value >= 0 else ORANGE}{strength:02x}">{value:.0f}</td>')
         lines.append(f"<tr><td>{year}</td>{''.join(cells)}</tr>")
     top = "".join(f"<th>{month}</th>" for month in MONTHS)
     return f'<table class="heat"><thead><tr><th></th>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
@@ -169,7 +172,7 @@ def stocks(order: Order, scores: pd.DataFrame, result: "Backtest", verdict: Verd
         f"All {len(names)} stocks", picture(
             "Accuracies", images["accuracies"], "Most of the spread is luck: the dashed line is what as many coins "
             "would show on so many independent 5-day windows. A single high bar proves nothing."),
-        table("stocks", Column("Symbol", names),
+        table("symbols", Column("Symbol", names),
               Column("Decision", [verdict.symbols[name]["decision"] for name in names], html=decisions),
               Column("Place in the order", place["place"], ".3f"), Column("± error", place["place_error"], ".3f"),
               Column("Accuracy [%]", 100 * mine["accuracy"], ".1f"),
@@ -177,7 +180,8 @@ def stocks(order: Order, scores: pd.DataFrame, result: "Backtest", verdict: Verd
               Column("Base rate [%]", 100 * mine["base_rate"], ".1f"), Column("Windows", mine["n_independent"], ".0f"),
               Column("RMSE 5 days", mine["rmse_5"], ".4f"),
               Column("Traded a day [bn VND]", place["traded_value"] / 1e9, ",.1f"),
-              Column("Locked [%]", 100 * place["locked"], ".1f"), Column("Own account [%]", 100 * own["return"], "+.1f"),
+              Column("Locked [%]", 100 * place["locked"], ".1f"),
+              Column("Own account [%]", 100 * own["return"], "+.1f"),
               Column("Buy-and-hold [%]", 100 * own["buy_and_hold_return"], "+.1f"),
               Column("Why", reasons, kind="words", html=details), search=f"search {len(names)} stocks, or a decision"),
         soft("Place: mean product of its standardised ranks of score and outcome within a day; their mean is the rank "

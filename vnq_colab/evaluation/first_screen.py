@@ -10,17 +10,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import VN_RULES
+from vnq_colab.data.market import VN_RULES, is_session
+from vnq_colab.data.prepared import MOST_SESSIONS
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.chart import BLUE, INK, ORANGE
 from vnq_colab.evaluation.page import Column, number, soft, table
 from vnq_colab.files import write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
-STALE_SESSIONS = 5  # older prices: a red banner
 MOST_NAMED = 40  # accepted symbols, more stand behind a click
 N_RANKED = 10  # best of a ranking without orders
 LINKS = {"why": "Why", "years": "By year", "stocks": "Every stock", "costs": "Costs and capacity", "method": "Method"}
@@ -40,22 +39,22 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     """
     summary, market, prices_to, now = verdict["summary"], verdict["market"], pd.Timestamp(prices_to), pd.Timestamp(now)
     decision = market["decision"]
-    age = int(np.busday_count(prices_to.date(), now.date()))  # without holidays
-    fresh = age <= STALE_SESSIONS
+    n_sessions = int(is_session(pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())).sum())
+    fresh = n_sessions <= MOST_SESSIONS
     shown = f"{prices_to:%a %d/%m}" if fresh else f"{prices_to:%a %d/%m/%Y}"
-    parts = [
+    top = [
         f'<p class="line"><b>{now:%a %d/%m %H:%M}</b><span>prices to {shown}{" (fresh)" if fresh else ""}</span></p>',
-        "" if fresh else f'<div class="stale">PRICES ARE {age} SESSIONS OLD: no orders from them. Bring newer files; '
-                         "to look back, name the day with --as-of.</div>",
+        "" if fresh else f'<div class="stale">PRICES ARE {n_sessions} SESSIONS OLD: no orders from them. Bring newer '
+                         "files; to look back, name the day with --as-of.</div>",
         f'<div class="note">{escape(note)}</div>' if note else "",
         f'<p class="decision {escape(decision)}">{HEADS[decision]}</p>',
-        *(soft(reason) for reason in ([] if decision == "accept" else market["reasons"][:2])),
-        _accepted(verdict), soft(_power(summary)),
     ]
-    left = [_orders(orders, summary, nav, cash, warnings)]
+    reasons = [] if decision == "accept" else market["reasons"][:2]
+    left = [*map(soft, reasons), _accepted(verdict), soft(_power(summary)),
+            _orders(orders, summary, nav, cash, warnings)]
     right = [_after_costs(summary.get("basket")), _by_year(summary)]
     links = "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label in LINKS.items())
-    return (f'{BEGIN}\n<section class="card first">{"".join(parts)}<div class="sides"><div>{"".join(left)}</div>'
+    return (f'{BEGIN}\n<section class="card first">{"".join(top)}<div class="sides"><div>{"".join(left)}</div>'
             f'<div>{"".join(right)}</div></div><p class="links">{links}</p></section>\n{END}')
 
 
@@ -65,8 +64,9 @@ def replace_first_screen(report: Path, html: str) -> None:
         page = Path(report).read_text(encoding="utf-8")
     except OSError:
         page = ""
-    (before, begin, rest), (_, end, after) = page.partition(BEGIN), page.partition(END)
-    if not begin or END not in rest:
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
         raise DataError(f"{report}: there is no report with a first screen. Make it with: python -m vnq_colab validate")
     whole = f"{before}{html}{after}".encode()
     write_atomic(Path(report), lambda file: file.write(whole))
@@ -96,21 +96,24 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], nav: float | N
     if orders is None:
         return soft("No orders yet. They are made by: python -m vnq_colab predict --data PRICES --portfolio FILE")
     k = (summary.get("basket") or {}).get("k")
-    head = [f"BASKET{f' {k}' if k else ''}"]
+    action = orders["action"]
+    head = ["RANKING ONLY, NO ORDERS" if (action == "wait").all() else f"BASKET {k}" if k else "BASKET"]
     head += [f"NAV {money(nav)}"] if nav is not None else []
     head += [f"cash {cash / nav:.0%}"] if nav and cash is not None else []
-    action = orders["action"]
     lines = [_line(row) for row in orders[action.isin(["sell", "buy"])].itertuples()]
     waiting = orders[action == "wait"].sort_values("rank")
     if lines or (action == "keep").any():
         lines += [_line(row) for row in waiting.itertuples()]
     elif len(waiting):
-        best = " ".join(escape(f"{row.rank:.0f} {row.symbol}") + "<wbr>" for row in waiting.head(N_RANKED).itertuples())
-        lines = [f'<tr><td colspan="5"><b>Ranking only, no orders:</b> {best}</td></tr>']
+        best = " ".join(
+            f"<span>{row.rank:.0f} <b>{escape(str(row.symbol))}</b></span>"
+            for row in waiting.head(N_RANKED).itertuples())
+        lines = [f'<tr><td class="words">{best}</td></tr>']
     if kept := list(orders.loc[action == "keep", "symbol"]):
-        lines.append(f'<tr><td>{_tag("keep")}</td><td colspan="4">{escape(" ".join(map(str, kept)))}</td></tr>')
-    told = [*warnings, *(f"{row.symbol}: {row.reason}" for row in orders[action == "buy"].itertuples()
-                         if "ceiling" in str(row.reason))]
+        names = escape(" ".join(map(str, kept)))
+        lines.append(f'<tr><td>{_tag("keep")}</td><td colspan="4" class="words">{names}</td></tr>')
+    told = [*warnings, *(f"{row.symbol} {part.strip()}" for row in orders[action == "buy"].itertuples()
+                         for part in str(row.reason).split(";") if "ceiling" in part)]
     return (f'<h2 class="line">{"".join(f"<span>{escape(text)}</span>" for text in head)}</h2>'
             f'<div class="scroll"><table class="orders"><tbody>{"".join(lines)}</tbody></table></div>'
             + "".join(f'<p class="soft"><b>! {escape(text)}</b></p>' for text in told)
@@ -139,8 +142,9 @@ def _cost(orders: pd.DataFrame, nav: float | None, slippage: float) -> str:
     cost = (sold + bought) * (VN_RULES.fee + slippage) + sold * VN_RULES.sale_tax
     if not cost:
         return ""
-    share, turnover = (f" ({cost / nav:.2%} of NAV)", f"turnover {(sold + bought) / 2 / nav:.0%}, ") if nav else ("", "")
-    return f"{turnover}cost about {money(cost)}{share}: fee, tax and slippage".capitalize()
+    if not nav:
+        return f"cost {money(cost)}"
+    return f"turnover {(sold + bought) / 2 / nav:.0%}, cost {money(cost)} ({cost / nav:.2%} of NAV)"
 
 
 def money(value: float) -> str:
@@ -153,7 +157,7 @@ def money(value: float) -> str:
 
 def board(price: float) -> str:
     """A price [VND] as the exchange's board shows it, in thousands."""
-    return number(price / 1000, ".2f") if pd.notna(price) else "–"
+    return number(price / 1000, ".2f").rstrip("0").rstrip(".") if pd.notna(price) else "–"
 
 
 # ----------------------------------------------------------------------------------------------------------- numbers
@@ -169,9 +173,8 @@ def _after_costs(basket: dict[str, Any] | None) -> str:
                for name, label in names.items() if name in found]
     return (f"<h2>AFTER COSTS, {years[0]} to {years[-1]}</h2>"
             + table("after_costs", Column("", list(lines.values())), *columns, csv=False)
-            + soft(f"Beyond the equal-weighted universe {_signed(basket['alpha'])} a year (alpha, "
-                   f"t {number(basket['alpha_t'], '.1f')}); better than {number(_percent(basket['beaten']), '.1f')} % "
-                   "of random baskets."))
+            + soft(f"Alpha {_signed(basket['alpha'])} a year (t {number(basket['alpha_t'], '.1f')}), above "
+                   f"{number(_percent(basket['beaten']), '.1f')} % of random baskets."))
 
 
 def _by_year(summary: dict[str, Any]) -> str:
@@ -186,7 +189,7 @@ def _by_year(summary: dict[str, Any]) -> str:
     step = 340 / len(rows)
 
     def y(value: float) -> float:
-        return 8 + 62 * (most - value) / (most - least)
+        return 4 + 64 * (most - value) / (most - least)
 
     marks = [f'<path d="M0 {y(0):.1f}H340" stroke="{INK}"/>']
     for place, row in enumerate(rows):
@@ -196,12 +199,11 @@ def _by_year(summary: dict[str, Any]) -> str:
                      f'height="{abs(y(value) - y(0)):.1f}" fill="{colour}"/>')
         if row.get("low") is not None:
             marks.append(f'<path d="M{middle:.1f} {y(row["high"]):.1f}V{y(row["low"]):.1f}" stroke="{INK}"/>')
-        marks.append(f'<text x="{middle:.1f}" y="82" text-anchor="middle">{escape(str(row["period"]))}</text>')
-        marks.append(f'<text x="{middle + 0.06 * step:.1f}" y="{y(0) - 3:.1f}" fill="#fff">{value:.2f}</text>'
-                     if y(0) - y(value) > 14 and step > 36 else "")
+        marks += [f'<text x="{middle:.1f}" y="{line}" text-anchor="middle">{escape(text)}</text>'
+                  for line, text in ((80, str(row["period"])), (90, f"{value:.2f}"))]
     mean = f"{number(whole.get('open'), '.3f')} (t {number(whole.get('open_t'), '.1f')})" if whole else ""
     return (f'<h2 class="line"><span>RANK CORRELATION BY YEAR</span><span>{escape(family)} {mean}</span></h2>'
-            f'<svg viewBox="0 0 340 86" role="img" aria-label="rank correlation by year">{"".join(marks)}</svg>')
+            f'<svg viewBox="0 0 340 93" role="img" aria-label="rank correlation by year">{"".join(marks)}</svg>')
 
 
 def _percent(value: float | None) -> float | None:

@@ -14,7 +14,8 @@ import pandas as pd
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #5b6670; --line: #dfe3e7; --blue: #00507d; }
 * { box-sizing: border-box; }
-body { margin: 0; background: #f4f6f8; color: var(--ink); font: 16px/1.45 system-ui, "Segoe UI", Roboto, sans-serif; }
+body { margin: 0; background: #f4f6f8; color: var(--ink);
+  font: 16px/1.42 system-ui, "Segoe UI", Roboto, Arial, sans-serif; }
 main { max-width: 1160px; margin: 0 auto; padding: 8px 8px 40px; }
 h1 { font-size: 1rem; margin: 14px 4px 0; overflow-wrap: anywhere; color: var(--soft); font-weight: 600; }
 h2 { font-size: 1.08rem; margin: 0 0 6px; } h3 { font-size: .92rem; margin: 14px 0 4px; }
@@ -33,8 +34,9 @@ figure { margin: 0 0 8px; }
 img { display: block; width: 100%; max-width: 500px; height: auto; margin: 0 auto; }
 .scroll { overflow-x: auto; } .tall { max-height: 25rem; overflow: auto; }
 .tall th { position: sticky; top: 0; background: #fff; z-index: 1; }
-table { border-collapse: collapse; width: 100%; font-size: .83rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 4px 6px; border-bottom: 1px solid var(--line); vertical-align: top; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .83rem;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 4px 5px; border-bottom: 1px solid var(--line); vertical-align: baseline; }
 td { white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; line-height: 1.25; vertical-align: bottom; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
@@ -48,17 +50,22 @@ summary { cursor: pointer; color: var(--blue); padding: 3px 0; } td summary { pa
 .tag { border-radius: 9px; padding: 1px 9px; font-weight: 600; }
 .accept { background: #d6ecf9; color: #00507d; } .review { background: #fff0c2; color: #6b4a00; }
 .reject { background: #f9ddd0; color: #8a3300; } .unjudged { background: #e8ebee; color: #444c54; }
-.first h2 { font-size: .82rem; letter-spacing: .03em; margin: 9px 0 1px; }
-.first .line { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px; margin: 0 0 6px;
-  max-width: none; }
-.first .decision { border-radius: 6px; padding: 7px 10px; margin: 0; font-size: 1.1rem; font-weight: 700;
+.first { padding: 9px 10px; margin-top: 0; } .first h2 { font-size: .8rem; margin: 8px 0 1px; }
+.first .line, .first h2.line { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px;
+  margin: 0 0 6px; max-width: none; }
+.first p.line { font-size: .92rem; } .first h2.line { margin: 9px 0 2px; }
+.first .decision { border-radius: 6px; padding: 5px 9px; margin: 0; font-size: 1.06rem; font-weight: 700;
   line-height: 1.3; max-width: none; }
-.first table { font-size: .86rem; } .first td, .first th { padding: 2px 5px; } .first .soft { margin-top: 3px; }
+.first table { font-size: .82rem; } .first td, .first th { padding: 2px 3px; } .first .soft { margin: 3px 0 0; }
+.first .tag { padding: 0 6px; font-size: .76rem; } .first td:first-child { font-weight: 400; }
 .orders td { text-align: left; border: 0; } .orders td.n { text-align: right; }
+.orders .words span { white-space: nowrap; margin-right: 9px; }
 .links { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 8px 0 0; max-width: none; }
-svg { display: block; width: 100%; max-width: 520px; height: auto; } svg text { font: 9px system-ui, sans-serif; }
+svg { display: block; width: 100%; max-width: 520px; height: auto; }
+svg text { font: 9px system-ui, sans-serif; fill: #444c54; }
 .heat td, .heat th { padding: 2px 1px; text-align: center; font-size: .68rem; }
 select, input { font: inherit; padding: 3px 8px; border: 1px solid #9aa5af; border-radius: 6px; max-width: 100%; }
+input { width: 20rem; }
 ul { margin: 0; padding-left: 20px; } li { margin-bottom: 5px; max-width: 75ch; }
 """
 
@@ -141,9 +148,9 @@ def table(name: str, *columns: Column, csv: bool = True, search: str = "") -> st
     plain = {label: values for column in columns for label, values in column.plain().items()}
     box = (f'<p><input type="search" data-table="{escape(name)}" placeholder="{escape(search)}" '
            f'aria-label="{escape(search)}"></p>' if search else "")
-    return (f'{box}<div class="{"scroll tall" if search else "scroll"}"><table id="{escape(name)}"><thead><tr>{top}</tr>'
-            f"</thead><tbody>\n{body}</tbody></table></div>"
-            + (download(name, pd.DataFrame(plain)) if csv else ""))
+    style = "scroll tall" if search else "scroll"
+    return (f'{box}<div class="{style}"><table id="{escape(name)}"><thead><tr>{top}</tr></thead><tbody>\n{body}'
+            "</tbody></table></div>" + (download(name, pd.DataFrame(plain)) if csv else ""))
 
 
 def download(name: str, frame: pd.DataFrame) -> str:

@@ -1,0 +1,71 @@
+"""A made-up order and basket whose numbers are written out, for the tests of pictures, cards and the report."""
+
+import types
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.market import VN_RULES
+from vnq_colab.evaluation.basket import Basket
+from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.verdict import Verdict
+
+SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
+
+
+def order_of(symbols=SYMBOLS, families=("stockformer", "momentum", "zero"), days=None):
+    """The order of these symbols: 0.05 in 2023 and -0.01 in 2024 of the first family, less of the others."""
+    days = pd.bdate_range("2023-06-01", periods=200) if days is None else days
+    whole = pd.DataFrame({"family": families, "period": "all", "n_days": len(days), "close": 0.06, "close_t": 5.0,
+                          "open": 0.05 / np.arange(1, len(families) + 1), "open_t": 4.0, "positive": 0.6})
+    years = pd.concat([whole.assign(period=str(year), open=value, low=value - 0.02, high=value + 0.02)
+                       for year, value in ((2023, 0.05), (2024, -0.01))], ignore_index=True)
+    groups = pd.DataFrame([("exchange", "HOSE", 200, 0.05, 4.0), ("horizon", "1", 200, 0.04, 8.0),
+                           ("horizon", "5", 200, 0.05, 5.0), ("without", "all four", 200, 0.03, 3.0)],
+                          columns=["group", "name", "n_days", "value", "t"])
+    value = np.array([-0.004, -0.001, 0.0, 0.001, 0.005])
+    quantiles = pd.DataFrame({"quantile": range(1, 6), "n_days": 200, "excess": value, "low": value - 0.001,
+                              "high": value + 0.001})
+    table = pd.DataFrame({"symbol": symbols, "n_days": 200, "place": np.linspace(0.1, -0.1, len(symbols)),
+                          "place_error": 0.03, "traded_value": 5e9, "locked": 0.02})
+    daily = pd.DataFrame(0.05, index=days, columns=list(families))
+    return Order(families[0], whole, years, daily, groups, quantiles, 0.004, 0.4,
+                 pd.DataFrame({"lag": [1, 5, 20], "value": [0.7, 0.4, 0.2]}), 0.9, 0.1, table)
+
+
+def verdict_of(symbols=SYMBOLS, decision="accept", **summary):
+    """The first symbol is accepted, the others are not; the market is what is asked for."""
+    gate = {"gate": "order", "asked": "a rank correlation above 0", "measured": 0.05, "low": 0.03, "high": 0.07,
+            "needed": 0.0, "passed": True}
+    decisions = dict(zip(symbols, ["accept", *["reject"] * (len(symbols) - 1)], strict=True))
+    found = {name: {"decision": said, "reasons": [f"Because of {name}."],
+                    "gates": [gate | {"gate": "has_skill", "passed": said == "accept"}]}
+             for name, said in decisions.items()}
+    about = {"text": "The market is accepted. One of five.", "decisions": {}, "families": [], "by_year": [],
+             "basket": None, "power": {"0.00": 0.01, "0.04": 0.97}, "confidence_set": ["stockformer"],
+             "evaluations": {"n_trials": 2, "text": "Charged for 2."}, "previous": None, "leak_checks": None,
+             "original": {"n_pass": 1, "coin_pass_share": 0.004, "buy_and_hold_pass_share": None},
+             "settings": {"folds": 2, "slippage": 0.002}}
+    return Verdict("run1", "honest", about | summary,
+                   {"decision": decision, "reasons": ["The reason."], "gates": [gate]}, found)
+
+
+def basket_of(value=None, universe=None):
+    """A basket with an alpha of 20 % a year among 100 random ones; by default it gains 1 % a month for two years."""
+    days = pd.bdate_range("2023-01-02", periods=500 if value is None else len(value))
+    own = 1e9 * 1.01 ** (np.arange(500) // 21) if value is None else np.array(value)
+    equity = pd.DataFrame({"basket": own, "equal_weighted": own ** 0.5 if universe is None else universe}, index=days)
+    totals = pd.DataFrame({"yearly": [0.3, 0.1], "volatility": 0.2, "sharpe": [1.5, 0.5], "max_drawdown": 0.3,
+                           "last_12_months": 0.1}, index=equity.columns)
+    years = pd.DataFrame({"year": [2023, 2024], "basket": [0.2, 0.4], "equal_weighted": 0.1, "excess": [0.1, 0.3],
+                          "max_drawdown": 0.2})
+    capacity = pd.DataFrame({"capital": [1e9, 1e11], "yearly": [0.3, 0.1], "alpha": [0.2, 0.0], "alpha_t": [4.0, 0.0],
+                             "unfilled": [0.0, 0.4]})
+    chosen = pd.DataFrame({"fold": [1, 2], "first": ["2023-01-02", "2024-01-02"], "last": "", "k": 10,
+                           "keep": [20, 30]})
+    return types.SimpleNamespace(
+        basket=Basket(), chosen=chosen, capital=1e9, equity=equity, totals=totals, returns=equity.pct_change(),
+        alpha=0.2, alpha_t=4.0, alpha_p=1e-4, excess=0.2, excess_t=3.5, information_ratio=1.2,
+        random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, break_even=0.006, capacity=capacity,
+        by_year=years, trades=types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES),
+        market=None)
