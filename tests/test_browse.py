@@ -1,24 +1,28 @@
-"""The chooser shows the best symbol first, another when it is chosen, and a picture where there are no widgets."""
+"""The chooser shows the best stock first, another or another family when chosen, and a picture without widgets."""
 
+import base64
 import builtins
 import types
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from tests.made_up import order_of, verdict_of
+from tests.test_cards import rows_of
 from vnq_colab.delivery import browse as module
 from vnq_colab.delivery.browse import browse
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.metrics import with_outcomes
 
 
-@pytest.fixture(scope="module")
-def validation(judged):
-    _, prepared, _, found = judged
-    return types.SimpleNamespace(forecast=found.forecast, scores=found.scores, result=found.result,
-                                 verdict=found.verdict, prices=prepared.prices,
-                                 rows=with_outcomes(found.forecast, prepared.panel))
+@pytest.fixture
+def validation():
+    """Five stocks, the first accepted, forecast by two families."""
+    forecast, rows = (pd.concat([table, table.assign(family="trees", mean=np.log(1.03))]) for table in rows_of())
+    return types.SimpleNamespace(forecast=forecast.drop(columns="actual"), rows=rows, order=order_of(),
+                                 verdict=verdict_of(), family="stockformer")
 
 
 @pytest.fixture
@@ -26,18 +30,13 @@ def in_a_kernel(monkeypatch):
     monkeypatch.setattr(module, "in_notebook", lambda: True)
 
 
-def decided(validation, **decisions):
-    symbols = {name: found | {"decision": decisions.get(name, "reject")}
-               for name, found in validation.verdict.symbols.items()}
-    return types.SimpleNamespace(**vars(validation) | {"verdict": types.SimpleNamespace(symbols=symbols)})
-
-
-def test_outside_of_a_notebook_the_best_symbol_is_a_picture(validation):
-    names = list(validation.verdict.symbols)
-    figure = browse(decided(validation, **{names[1]: "accept"}))
-    assert isinstance(figure, Figure) and figure.get_suptitle().startswith(f"{names[1]}: closes")
-    mine = validation.scores[validation.scores["family"] == "ensemble"].set_index("symbol")["accuracy"]
-    assert browse(decided(validation)).get_suptitle().startswith(mine.idxmax()), "of equal decisions the most accurate"
+def test_outside_of_a_notebook_the_best_stock_is_a_picture(validation):
+    figure = browse(validation)
+    assert isinstance(figure, Figure) and figure.get_suptitle() == "AAA: 5-day price change, stockformer"
+    validation.verdict.symbols["AAA"]["decision"] = "reject"
+    validation.order.symbols.loc[3, "place"] = 0.5
+    assert browse(validation).get_suptitle().startswith("DDD"), "of equal decisions the best place in the order"
+    assert browse(validation, "BBB", family="trees").get_suptitle() == "BBB: 5-day price change, trees"
 
 
 def test_without_ipywidgets_a_notebook_has_the_picture_too(validation, in_a_kernel, monkeypatch):
@@ -53,21 +52,33 @@ def test_without_ipywidgets_a_notebook_has_the_picture_too(validation, in_a_kern
 
 
 @pytest.mark.filterwarnings("ignore:The .ipykernel.comm.Comm. class:DeprecationWarning")  # ipywidgets 7.7 of Colab
-def test_choosing_a_symbol_shows_it_and_its_reasons(validation, in_a_kernel):
+def test_choosing_a_stock_and_a_family_shows_them_with_the_reasons(validation, in_a_kernel):
     widgets = pytest.importorskip("ipywidgets")
-    names = sorted(validation.verdict.symbols)
-    box = browse(validation, names[0], note="SYNTHETIC")
-    chooser, image, text = box.children
-    assert isinstance(box, widgets.VBox) and list(chooser.options) == names and chooser.value == names[0]
+    box = browse(validation, "BBB", note="SYNTHETIC")
+    stocks, learners, image, text = box.children
+    assert isinstance(box, widgets.VBox) and list(learners.options) == ["stockformer", "trees"]
+    assert list(stocks.options) == ["AAA", "BBB", "CCC", "DDD", "EEE"] and stocks.value == "BBB"
     first = bytes(image.value)
-    assert first.startswith(b"\x89PNG") and f"<b>{names[0]}: " in text.value
-    chooser.value = names[2]
-    assert bytes(image.value) == plots.png(plots.symbol(validation.forecast, validation.prices, names[2], "ensemble",
-                                                        note="SYNTHETIC")) != first
-    assert f"<b>{names[2]}: {validation.verdict.symbols[names[2]]['decision']}</b>" in text.value
-    assert "still open" in text.value and "<th>p_up [%]</th>" in text.value
+    assert first.startswith(b"\x89PNG") and "<b>BBB: reject</b><ul><li>Because of BBB.</li></ul>" in text.value
+    stocks.value, learners.value = "AAA", "trees"
+    drawn = plots.symbol(validation.forecast, validation.rows, "AAA", "trees", note="SYNTHETIC")
+    assert bytes(image.value) == plots.png(drawn) != first
+    assert "<b>AAA: accept</b>" in text.value and "+3.0" in text.value and "<th>p_up [%]</th>" in text.value
 
 
-def test_a_symbol_that_was_not_judged_is_refused(validation):
-    with pytest.raises(ConfigError, match=r"'SYN9999' was not judged\."):
-        browse(validation, "SYN9999")
+@pytest.mark.filterwarnings("ignore:The .ipykernel.comm.Comm. class:DeprecationWarning")
+def test_a_saved_notebook_shows_the_first_picture_where_widgets_cannot_live(validation, in_a_kernel):
+    widgets = pytest.importorskip("ipywidgets")
+    if not hasattr(widgets.VBox, "_repr_mimebundle_"):
+        pytest.skip("ipywidgets 7.7 shows itself in another way")
+    box = browse(validation)
+    bundle = box._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == bytes(box.children[2].value)
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("asked, message", [({"symbol": "AAB"}, r"'AAB' was not judged\. Did you mean 'AAA'\?"),
+                                            ({"family": "tree"}, r"no family 'tree'\. Did you mean 'trees'\?")])
+def test_what_was_not_judged_is_refused(validation, asked, message):
+    with pytest.raises(ConfigError, match=message):
+        browse(validation, **asked)

@@ -2,21 +2,23 @@
 
 import base64
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from vnq_colab.delivery.validate import Validation
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.past_forecasts import as_texts, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS
 from vnq_colab.notebook import in_notebook
 
+if TYPE_CHECKING:
+    from vnq_colab.delivery.validate import Validation
+
 N_SHOWN = 10  # forecasts in the table below the picture
 
 
-def browse(validation: Validation, symbol: str | None = None, *, family: str | None = None,
+def browse(validation: "Validation", symbol: str | None = None, *, family: str | None = None,
            note: str = "") -> "Any | Figure":
     """Widgets that show the stock and the family chosen in them; without ipywidgets, or outside a notebook, a picture.
 
@@ -60,13 +62,13 @@ def browse(validation: Validation, symbol: str | None = None, *, family: str | N
     return Chooser(box.children) if hasattr(box, "_repr_mimebundle_") else box
 
 
-def _best_first(validation: Validation) -> list[str]:
+def _best_first(validation: "Validation") -> list[str]:
     place = validation.order.symbols.set_index("symbol")["place"].fillna(0).to_dict()
     found = validation.verdict.symbols
     return sorted(found, key=lambda name: (DECISIONS.index(found[name]["decision"]), -place.get(name, 0), name))
 
 
-def _about(validation: Validation, symbol: str, family: str) -> str:
+def _about(validation: "Validation", symbol: str, family: str) -> str:
     """The decision, its reasons, and the last forecasts one by one, as HTML."""
     found = validation.verdict.symbols[symbol]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in found["reasons"])
