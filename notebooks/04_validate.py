@@ -8,11 +8,11 @@
 # ---
 
 # %% [markdown]
-# # 4 · Validate: is the order worth anything, and for which stocks (vnq_colab 0.2.0)
+# # 4 · Validate: may this be traded, and which stocks (vnq_colab 0.2.0)
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/04_validate.ipynb)
 #
-# Takes the forecasts of the judged years, each made by models trained before it; measures whether the order of the stocks of a day came as forecast, beside simple opponents; trades after costs under the rules of the exchange; and decides for every symbol. Nothing is trained here. A rejected symbol is an honest answer, not an error.
+# Takes the forecasts of the judged years, each made by models trained before it, and judges the market first: does the order of the stocks of a day hold, beside simple opponents, and does a basket pay after costs, under the rules of the exchange? Then each stock. Nothing is trained here. A rejected market is an honest answer, not an error.
 #
 # | | |
 # |---|---|
@@ -43,31 +43,26 @@ session
 validation = vnq.validate(session, gates=GATES)
 validation
 
-# %%
-from IPython.display import Image, display
-display(validation.order)  # of each family: mean rank correlations of a day, close to close and open to open
-Image(filename=str(validation.report.with_name("rank_correlation.png")), width=620)
-
-# %%
-from IPython.display import display
-display(vnq.plots.equity(validation.result, validation.chance, note=session.note))
-vnq.plots.symbol_accuracy(validation.scores, validation.family, note=session.note)
-
-# %%
-vnq.browse(validation, note=session.note)
-
-# %%
-import pandas as pd
-pd.set_option("display.max_colwidth", None)
-table = pd.DataFrame.from_dict(validation.verdict.symbols, orient="index")
-table.assign(reasons=table["reasons"].str.join(" "))[["decision", "reasons"]].sort_values("decision")
-
 # %% cellView="form"
-#@title The whole report
+#@title The report: its first screen says what to do
 from html import escape
 from IPython.display import HTML
 page = escape(validation.report.read_text(encoding="utf-8"))
-HTML(f'<div><iframe srcdoc="{page}" width="100%" height="900" style="border: 0"></iframe></div>')
+HTML(f'<div><iframe srcdoc="{page}" width="100%" height="860" style="border: 0"></iframe></div>')
+
+# %%
+from IPython.display import display
+display(vnq.plots.order(validation.order, note=session.note))
+vnq.plots.rank_correlations(validation.order.by_year, note=session.note)
+
+# %%
+vnq.plots.basket(validation.basket, note=session.note) if validation.basket else "Too few stocks for a basket."
+
+# %%
+vnq.plots.accuracies(validation.scores, validation.family, note=session.note)
+
+# %%
+vnq.browse(validation, note=session.note)
 
 # %% [markdown]
 # ## If something goes wrong
@@ -78,6 +73,7 @@ HTML(f'<div><iframe srcdoc="{page}" width="100%" height="900" style="border: 0">
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
-# | no field to choose a symbol in | without ipywidgets the best symbol is shown; `vnq.browse(validation, "FPT")` begins with another |
-# | no symbol is accepted | no model beat its opponents with enough certainty; the reasons are in the table above |
-# | an accuracy above 65 % | too good to be true: such a symbol is not accepted until the leak checks pass |
+# | no fields to choose in | without ipywidgets the best stock is shown; `vnq.browse(validation, "FPT", family="trees")` begins with another |
+# | DO NOT TRADE | the order does not pay with enough certainty; the first screen says why, "Why" names each question |
+# | the market is for review | a number is too good to be true: look for a leak, in the data too |
+# | DO NOT TRADE: not judged | fewer than 20 stocks or 500 test days: judge more of them |

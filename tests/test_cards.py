@@ -21,8 +21,8 @@ def text_of(html):
 
 
 def scores_of(family="stockformer"):
-    names = ("accuracy", "accuracy_low", "accuracy_high", "base_rate", "flat_share", "rmse_5", "balanced_accuracy",
-             "mcc", "correlation", "rank_correlation")
+    names = ("accuracy", "accuracy_low", "accuracy_high", "base_rate", "flat_share", "up_share", "rmse_5", "rmse_day",
+             "correlation", "rank_correlation")
     table = pd.DataFrame({"family": family, "symbol": SYMBOLS, "n_days": 200, "n_directed": 190, "n_independent": 38})
     return table.assign(**dict.fromkeys(names, 0.05)).assign(accuracy=np.linspace(0.5, 0.54, 5))
 
@@ -42,7 +42,7 @@ def rows_of(n_days=80, n_known=75):
 def test_why_shows_each_question_to_the_market_and_what_a_pass_is_worth():
     html = cards.why(verdict_of())
     assert '<section class="card" id="why">' in html
-    assert "a rank correlation above 0 0.05 0 passed 0.030 to 0.070" in text_of(html)
+    assert "a rank correlation above 0 passed 0.05 0 0.030 to 0.070" in text_of(html)
     assert "accept is 1.0% where the true rank correlation is 0.00, 97.0% where it is 0.04." in text_of(html)
     assert "Charged for 2." in html and "What a pass is worth" not in cards.why(verdict_of(power=None))
 
@@ -130,7 +130,7 @@ def test_intervals_say_too_narrow_and_too_wide():
         parts.append(pd.DataFrame({"family": "stockformer", "symbol": np.repeat(SYMBOLS, 60), "date": np.tile(days, 5),
                                    "actual": np.where(inside, 0.01, 0.2), "low": -0.1, "high": 0.1}))
     text = text_of(cards.intervals(pd.concat(parts, ignore_index=True), "stockformer"))
-    assert "promise 90% and held 80.0%" in text and "Too narrow in 2024 Q1." in text and "Too wide in" in text
+    assert "promise 90% and held 80.0%" in text and "Too narrow in 2024 Q1." in text and "Too wide in 2024 Q3." in text
     assert cards.intervals(parts[0].drop(columns=["low", "high"]), "stockformer") == ""
 
 

@@ -73,11 +73,12 @@ def test_predictions_of_what_is_not_there_are_refused(tmp_path):
 
 def test_coverage_is_that_of_each_quarter_and_of_each_year_where_there_are_many():
     rows = forecast_of(pd.bdate_range("2024-01-01", "2024-12-31")).dropna(subset="actual")
-    found = coverage_by_period(rows, "stockformer", 0.9)
+    found = coverage_by_period(rows, "stockformer")
     assert list(found["period"]) == ["2024 Q1", "2024 Q2", "2024 Q3", "2024 Q4"]
     third = rows[(rows["family"] == "stockformer") & rows["date"].between("2024-07-01", "2024-09-30")]
-    assert found["covered"][2] == third["actual"].abs().le(0.08).mean()
-    assert found["covered_low"][2] < found["covered"][2] < found["covered_high"][2]
+    assert found["covered"][2] == pytest.approx(third["actual"].abs().le(0.08).mean())
+    assert found["low"][2] < found["covered"][2] < found["high"][2] and list(found["width"]) == pytest.approx([0.16] * 4)
+    assert found["n_days"].sum() == rows["date"].nunique()
     rows = forecast_of(pd.bdate_range("2018-01-01", "2022-12-31", freq="5B")).dropna(subset="actual")
     assert list(coverage_by_period(rows, "stockformer")["period"]) == ["2018", "2019", "2020", "2021", "2022"]
 

@@ -33,8 +33,8 @@ def why(verdict: Verdict) -> str:
     marks = [{True: "passed", False: "FAILED", None: "not measured"}[gate["passed"]] for gate in gates]
     return card("Why", f"<p>{escape(about['text'])}</p>", table(
         "market_gates", Column("Asked of the market", [gate["asked"] for gate in gates], kind="words"),
-        Column("Measured", [gate["measured"] for gate in gates], ",.4g"),
-        Column("Needed", [gate["needed"] for gate in gates], ",.4g"), Column("Answer", marks),
+        Column("Answer", marks), Column("Measured", [gate["measured"] for gate in gates], ",.4g"),
+        Column("Needed", [gate["needed"] for gate in gates], ",.4g"),
         Column("95% interval", np.array([[gate["low"], gate["high"]] for gate in gates], "float64").reshape(-1, 2),
                ".3f")),
         soft(about["evaluations"]["text"]), _power(about), anchor="why")
@@ -111,7 +111,7 @@ def basket(result: "BasketResult | None", images: Images) -> str:
             f"days, {result.capital / 1e9:g} billion VND, all costs.")),
         table("basket_by_year", Column("Year", years["year"]), Column("Basket [%]", 100 * years["basket"], "+.1f"),
               *columns, Column("Excess [%]", 100 * years["excess"], "+.1f"),
-              Column("Worst draw\u00addown [%]", 100 * years["max_drawdown"], ".1f")),
+              Column("Draw\u00addown [%]", 100 * years["max_drawdown"], ".1f")),
         "<h3>Month by month, after costs [%]</h3>", _months(equity["basket"]),
         download("equity_by_day", equity.rename_axis("date").add_suffix(" [VND]").reset_index()), anchor="years")
     costs = card(
@@ -225,18 +225,18 @@ def _plain(values: pd.Series) -> list[float | None]:
 
 def intervals(rows: pd.DataFrame, family: str) -> str:
     """Whether the intervals hold what they promise, too wide said like too narrow; nothing where there are none."""
-    found = coverage_by_period(rows, family, COVERAGE)
+    found = coverage_by_period(rows, family)
     if found.empty:
         return ""
-    narrow = list(found.loc[found["covered_high"] < COVERAGE, "period"])
-    wide = list(found.loc[found["covered_low"] > COVERAGE, "period"])
+    narrow = list(found.loc[found["high"] < COVERAGE, "period"])
+    wide = list(found.loc[found["low"] > COVERAGE, "period"])
     return card("Do the intervals hold?", soft(
         f"They promise {COVERAGE:.0%} and held {np.average(found['covered'], weights=found['n_days']):.1%}.",
         f"Too narrow in {', '.join(narrow)}." if narrow else "Too narrow in no period.",
         f"Too wide in {', '.join(wide)}." if wide else "Too wide in none."), more("Period by period", table(
-            "intervals", Column("Period", found["period"]), Column("Outcomes", found["n_days"], ",.0f"),
+            "intervals", Column("Period", found["period"]), Column("Evenings", found["n_days"], ",.0f"),
             Column("Inside [%]", 100 * found["covered"], ".1f"),
-            Column("95% interval [%]", 100 * found[["covered_low", "covered_high"]].to_numpy(), ".0f"),
+            Column("95% interval [%]", 100 * found[["low", "high"]].to_numpy(), ".0f"),
             Column("Width [log re\u00adturn]", found["width"], ".3f"))))
 
 

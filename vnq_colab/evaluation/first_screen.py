@@ -202,7 +202,7 @@ def _by_year(summary: dict[str, Any]) -> str:
         marks += [f'<text x="{middle:.1f}" y="{line}" text-anchor="middle">{escape(text)}</text>'
                   for line, text in ((80, str(row["period"])), (90, f"{value:.2f}"))]
     mean = f"{number(whole.get('open'), '.3f')} (t {number(whole.get('open_t'), '.1f')})" if whole else ""
-    return (f'<h2 class="line"><span>RANK CORRELATION BY YEAR</span><span>{escape(family)} {mean}</span></h2>'
+    return (f'<h2 class="line"><span>RANK CORRELATION</span><span>{escape(family)} {mean}</span></h2>'
             f'<svg viewBox="0 0 340 93" role="img" aria-label="rank correlation by year">{"".join(marks)}</svg>')
 
 

@@ -41,7 +41,7 @@ td { white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; line-height: 1.25; vertical-align: bottom; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
 th:first-child { z-index: 2; }
-td.words, th.words { text-align: left; white-space: normal; min-width: 11rem; }
+td.words, th.words { text-align: left; white-space: normal; min-width: 9.5rem; }
 td.long { white-space: normal; min-width: 7.5rem; }
 .csv { text-align: right; font-size: .78rem; margin: 2px 0 0; max-width: none; }
 summary { cursor: pointer; color: var(--blue); padding: 3px 0; } td summary { padding: 0; } details p { margin: 6px 0; }

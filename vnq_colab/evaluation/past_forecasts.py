@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.errors import DataError, did_you_mean
-from vnq_colab.evaluation.probability import interval_coverage
+from vnq_colab.evaluation.significance import mean_test
 
 MOST_QUARTERS = 12  # beyond three years of judged days, coverage is shown by year
 FORMS = {"date": ("Evening of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"), "actual": ("Actual [%]", "+.1f"),
@@ -60,19 +60,28 @@ def as_texts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(texts, dtype=object)
 
 
-def coverage_by_period(rows: pd.DataFrame, family: str, coverage: float = 0.9) -> pd.DataFrame:
-    """One row per quarter, or per year beyond three of them: how often intervals held that promise `coverage`.
+def coverage_by_period(rows: pd.DataFrame, family: str) -> pd.DataFrame:
+    """One row per quarter, or per year beyond three of them: how often an interval held its outcome.
 
-    Columns: `period` ("2025 Q3" or "2025"), then those of `probability.interval_coverage`. Rows without an interval are
-    left out; without any the table is empty.
+    Columns: `period` ("2025 Q3" or "2025"); `n_days` evenings; `covered`, the mean over evenings of the share of stocks
+    inside, with its 95 % interval `low, high`; `width` [log return]. Rows without an interval are left out; without any
+    the table is empty.
     """
     mine = _of_family(rows, family)
     if not {"low", "high"} <= set(mine.columns):
-        mine = mine.assign(low=np.nan, high=np.nan)
-    year = mine["date"].dt.year.astype(str)
-    quarter = year + " Q" + mine["date"].dt.quarter.astype(str)
-    period = quarter if quarter.nunique() <= MOST_QUARTERS else year
-    return interval_coverage(mine.assign(period=period), coverage, by=("period",))
+        return pd.DataFrame()
+    mine = mine.dropna(subset=["low", "high"])
+    inside, width = mine["actual"].between(mine["low"], mine["high"]), mine["high"] - mine["low"]
+    daily = pd.DataFrame({"inside": inside, "width": width}).groupby(mine["date"]).mean()
+    quarter = daily.index.to_period("Q")
+    period = quarter.strftime("%Y Q%q") if quarter.nunique() <= MOST_QUARTERS else quarter.strftime("%Y")
+    found = []
+    for name, part in daily.groupby(period):
+        test = mean_test(part["inside"].to_numpy())
+        found.append({"period": name, "n_days": len(part), "covered": test.mean, "low": test.low, "high": test.high,
+                      "width": part["width"].mean()})
+    table = pd.DataFrame(found, columns=["period", "n_days", "covered", "low", "high", "width"])
+    return table.fillna({"low": table["covered"], "high": table["covered"]})  # every evening the same
 
 
 def _of_family(table: pd.DataFrame, family: str) -> pd.DataFrame:
