@@ -5,13 +5,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.past_forecasts import (
-    as_texts,
-    coverage_by_period,
-    past_forecasts,
-    recent_forecasts,
-    show_predictions,
-)
+from vnq_colab.evaluation.past_forecasts import as_texts, coverage_by_period, past_forecasts, show_predictions
 
 DAYS = pd.bdate_range("2024-01-01", periods=60)
 
@@ -38,9 +32,9 @@ def test_past_forecasts_are_price_changes_in_percent_with_open_days_not_known():
     assert found["low"][0] == pytest.approx(100 * (np.exp(-0.08) - 1)) and found["p_up"][0] == 50
 
 
-def test_recent_forecasts_are_the_last_days_of_every_symbol():
+def test_past_forecasts_of_every_symbol_are_its_last_days():
     table = forecast_of()
-    found = recent_forecasts(table.drop(columns="actual"), table, "stockformer", 7)
+    found = past_forecasts(table.drop(columns="actual"), table, "stockformer", n_days=7)
     assert all(list(part["date"]) == list(DAYS[-7:]) for _, part in found.groupby("symbol"))
     assert set(found["symbol"]) == {"AAA", "BBB"}
     one = past_forecasts(table, table, "stockformer", "AAA").tail(7).reset_index(drop=True)
@@ -77,7 +71,8 @@ def test_coverage_is_that_of_each_quarter_and_of_each_year_where_there_are_many(
     assert list(found["period"]) == ["2024 Q1", "2024 Q2", "2024 Q3", "2024 Q4"]
     third = rows[(rows["family"] == "stockformer") & rows["date"].between("2024-07-01", "2024-09-30")]
     assert found["covered"][2] == pytest.approx(third["actual"].abs().le(0.08).mean())
-    assert found["low"][2] < found["covered"][2] < found["high"][2] and list(found["width"]) == pytest.approx([0.16] * 4)
+    assert found["low"][2] < found["covered"][2] < found["high"][2]
+    assert list(found["width"]) == pytest.approx([0.16] * 4)
     assert found["n_days"].sum() == rows["date"].nunique()
     rows = forecast_of(pd.bdate_range("2018-01-01", "2022-12-31", freq="5B")).dropna(subset="actual")
     assert list(coverage_by_period(rows, "stockformer")["period"]) == ["2018", "2019", "2020", "2021", "2022"]

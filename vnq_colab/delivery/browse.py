@@ -72,6 +72,6 @@ def _about(validation: "Validation", symbol: str, family: str) -> str:
     """The decision, its reasons, and the last forecasts one by one, as HTML."""
     found = validation.verdict.symbols[symbol]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in found["reasons"])
-    last = past_forecasts(validation.forecast, validation.rows, family, symbol).tail(N_SHOWN)
+    last = past_forecasts(validation.forecast, validation.rows, family, symbol, n_days=N_SHOWN)
     table = as_texts(last).to_html(index=False, border=0)
     return f"<b>{escape(symbol)}: {escape(found['decision'])}</b><ul>{reasons}</ul>{table}"

@@ -14,7 +14,7 @@ from vnq_colab.evaluation.chart import BLUE, ORANGE
 from vnq_colab.evaluation.metrics import summary
 from vnq_colab.evaluation.order import Order, order_text
 from vnq_colab.evaluation.page import Column, card, download, escape, more, number, picture, soft, table
-from vnq_colab.evaluation.past_forecasts import coverage_by_period, recent_forecasts
+from vnq_colab.evaluation.past_forecasts import coverage_by_period, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def stocks(order: Order, scores: pd.DataFrame, result: "Backtest", verdict: Verd
 
 def one_stock(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, verdict: Verdict, prices: pd.DataFrame) -> str:
     """The last forecasts of a chosen stock beside the price change that came."""
-    found = recent_forecasts(forecast, rows, family, N_RECENT)
+    found = past_forecasts(forecast, rows, family, n_days=N_RECENT)
     price = "raw_close" if "raw_close" in prices else "close"  # as on the board
     last = prices.dropna(subset=[price]).groupby("symbol")[price].last() / 1000
     ends = {"low": "low", "high": "high"} if "low" in found else {"low": "expected", "high": "expected"}

@@ -13,31 +13,26 @@ FORMS = {"date": ("Evening of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"
          "low": ("Low [%]", "+.1f"), "high": ("High [%]", "+.1f"), "p_up": ("p_up [%]", ".1f")}  # label, form
 
 
-def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbol: str) -> pd.DataFrame:
-    """By date: `date` (the evening), `expected`, `low`, `high` where there are intervals, `actual`, `p_up`, all in %.
+def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbol: str | None = None, *,
+                   n_days: int | None = None) -> pd.DataFrame:
+    """By symbol and date, the evening: `expected`, `actual`, `p_up`, and `low`, `high` where there are intervals [%].
 
-    `rows` are those with `actual` [5-day log return]; `actual` is NaN where it is not known. A day counts once for each
-    evening, so neighbouring outcomes overlap. Raises DataError for an unknown family or symbol.
+    `rows` are those with `actual` [5-day log return]; here it is NaN where it is not known. `symbol` None takes all,
+    `n_days` the last evenings of each. Raises DataError for an unknown family or symbol.
     """
-    mine = _of_family(forecast, family)
-    if symbol not in (known := sorted(mine["symbol"].unique())):
-        raise DataError(f"{family} has no forecast of {symbol!r}.{did_you_mean(symbol, known)} Choose a symbol of the "
-                        "run.")
-    return _changes(mine[mine["symbol"] == symbol].drop(columns="actual", errors="ignore"), rows, family)
-
-
-def _changes(mine: pd.DataFrame, rows: pd.DataFrame, family: str) -> pd.DataFrame:
+    mine = _of_family(forecast, family).drop(columns="actual", errors="ignore")
+    if symbol is not None:
+        if symbol not in (known := sorted(mine["symbol"].unique())):
+            raise DataError(f"{family} has no forecast of {symbol!r}.{did_you_mean(symbol, known)} Choose a symbol of "
+                            "the run.")
+        mine = mine[mine["symbol"] == symbol]
+    mine = mine.sort_values(["symbol", "date"])
+    mine = mine if n_days is None else mine.groupby("symbol").tail(n_days)
     outcome = rows.loc[rows["family"] == family, ["symbol", "date", "actual"]]
-    table = mine.merge(outcome, on=["symbol", "date"], how="left").sort_values(["symbol", "date"], ignore_index=True)
+    table = mine.merge(outcome, on=["symbol", "date"], how="left")
     found = {name: 100 * np.expm1(table[name]) for name in ("low", "high", "actual") if name in table}
     return pd.DataFrame({"symbol": table["symbol"], "date": table["date"], "expected": 100 * np.expm1(table["mean"]),
                          "p_up": 100 * table["p_up"]} | found)
-
-
-def recent_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, n_days: int) -> pd.DataFrame:
-    """The same for every symbol at once: its last `n_days` evenings."""
-    mine = _of_family(forecast, family).sort_values("date").groupby("symbol").tail(n_days)
-    return _changes(mine, rows, family)
 
 
 def show_predictions(folder: Path, symbol: str, *, family: str, n_days: int = 20) -> str:
@@ -49,7 +44,7 @@ def show_predictions(folder: Path, symbol: str, *, family: str, n_days: int = 20
     if not path.exists():
         raise DataError(f"{path} is not there. Make it with: python -m vnq_colab validate")
     stored = pd.read_parquet(path)
-    found = past_forecasts(stored, stored, family, symbol).tail(n_days)
+    found = past_forecasts(stored, stored, family, symbol, n_days=n_days)
     return f"{symbol}, {family}: price change over 5 days\n{as_texts(found).to_string(index=False)}"
 
 

@@ -212,7 +212,7 @@ def symbol(forecast: pd.DataFrame, rows: pd.DataFrame, name: str, family: str = 
 
     `rows` are those of the forecast whose outcome is known, with `actual`. The band should hold nine of ten outcomes.
     """
-    table = past_forecasts(forecast, rows, family, name).tail(n_days)
+    table = past_forecasts(forecast, rows, family, name, n_days=n_days)
     day, said, came = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
     figure, axes = chart(3.4, f"{name}: 5-day price change, {family}", note)
     if "low" in table:
