@@ -80,9 +80,9 @@ SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every outp
 # The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
 _ORIGINAL = {"run": {"families": ("stockformer",)}, "task": {"target": "return"}, "stockformer": {"start": "own"}}
 RECIPES: dict[str, dict[str, Any]] = {
-    # chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, trained for longer
-    "default": {"model": {"look_back": 5, "min_context": 1, "width": 64, "n_layers": 1, "n_heads": 4,
-                          "feed_forward": 256}, "train": {"batch_windows": 32}},
+    # chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, nonlinear from the start
+    "default": {"model": {"look_back": 5, "min_context": 1, "n_layers": 1, "n_heads": 4, "feed_forward": 128,
+                          "embedding": "silu", "final_norm": False}, "train": {"batch_windows": 32}},
     "original": _ORIGINAL | {"train": {"supervise": "last_day"}},
     "original-cpu": _ORIGINAL | {
         "model": {"look_back": 30},

@@ -53,12 +53,15 @@ class NetworkConfig:
     n_layers: int = 4
     n_heads: int = 8
     feed_forward: int = 512
+    embedding: str = "linear"  # of a day's features; or "silu": passed through that activation before the encoder
+    final_norm: bool = True  # whether what is read out is normalised, so that no day's answer is larger than another's
     dropout: float = 0.1  # [fraction] of each residual branch, in training only
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("look_back", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
             require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
+        require(self.embedding in ("linear", "silu"), "model.embedding", self.embedding, "must be linear or silu")
         require(self.width % self.n_heads == 0, "model.width", self.width,
                  f"must be a multiple of n_heads = {self.n_heads}")
         require(self.look_back <= 512, "model.look_back", self.look_back, "must not exceed 512 days")

@@ -72,6 +72,7 @@ class Stockformer:
         models, batch, time, _ = x.shape
         mask, any_key = attention_mask(present)
         h = affine(x.flatten(1, 2), part["input.weight"], part["input.bias"])  # [models, batch * time, width]
+        h = functional.silu(h) if config.embedding == "silu" else h
         h = (h.unflatten(1, (batch, time)) + part["position"][:, None, -time:]).flatten(1, 2)
         for layer in range(config.n_layers):
             asking = n_last or time if layer == config.n_layers - 1 else time
@@ -87,5 +88,6 @@ class Stockformer:
                           part[f"{layer}.up.weight"], part[f"{layer}.up.bias"]).relu_()
             narrow = affine(wide, part[f"{layer}.down.weight"], part[f"{layer}.down.bias"])
             h = add_dropped(h, narrow, config.dropout, noise)
-        out = affine(functional.layer_norm(h, (config.width,)), part["readout.weight"], part["readout.bias"])
+        h = functional.layer_norm(h, (config.width,)) if config.final_norm else h
+        out = affine(h, part["readout.weight"], part["readout.bias"])
         return out.unflatten(1, (batch, -1))
