@@ -1,6 +1,6 @@
 """The basket: the k best stocks with equal weights, and the rule by which they are exchanged.
 
-Axes: strategies, symbols. Backtests and tomorrow's orders ask the same function.
+Axes: days, strategies, symbols. Backtests and tomorrow's orders ask the same function.
 """
 
 from dataclasses import dataclass, replace
@@ -8,7 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError
+from vnq_colab.evaluation.engine import Desk, Orders
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,113 @@ def decide(basket: Basket, score: np.ndarray, edge: np.ndarray | None, held: np.
     """`[strategies, symbols]` × 4 -> bool × 2: which of the held stay, and which others are to be bought.
 
     `score` is NaN where a stock has no forecast or cannot be traded: such a one is not bought, and stays where it is
-    held. A stock is exchanged only where the best free one promises more `edge` [log return over the horizon] than it,
-    by more than `cost`, that of a sale and a purchase [fraction]; without `edge` by rank alone.
+    held. `days_held` counts trading days since the purchase, that day included. A stock is exchanged only where the
+    best free one promises more `edge` [log return over the horizon] than it, by more than `cost`, that of a sale and a
+    purchase [fraction]; without `edge` by rank alone. Where more than k are held, those below rank `keep` are sold
+    without a successor until k are left.
     """
+    leave, enter = exchanges(np.array(basket.k), np.array(basket.keep), np.array(basket.hold_days), score, edge, held,
+                             days_held, cost)
+    stay, bought = held.copy(), np.zeros_like(held)
+    stay.reshape(-1)[leave], bought.reshape(-1)[enter] = False, True
+    return stay, bought
+
+
+def exchanges(k: np.ndarray, keep: np.ndarray, hold_days: np.ndarray, score: np.ndarray, edge: np.ndarray | None,
+              held: np.ndarray, days_held: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
+    """`decide` as places (strategy × n_symbols + symbol) to sell and to buy, the best first; `k` and so on may be
+    `[strategies]`."""
+    n, width = score.shape
+    k, keep, hold_days = (np.broadcast_to(part, n) for part in (k, keep, hold_days))
     known = np.isfinite(score)
-    value = np.where(known, score, -np.inf)
-    best_first = np.argsort(-value, axis=1, kind="stable")  # equal ones by name
-    rank = np.empty_like(best_first)
-    np.put_along_axis(rank, best_first, np.arange(1, score.shape[1] + 1)[None], axis=1)
-    leaves = held & known & (rank > basket.keep) & (days_held >= basket.hold_days)
-    free = known & ~held
-    enter, stay = np.zeros_like(held), held & ~leaves
-    for row in range(len(held)):
-        order = best_first[row]
-        candidates, leaving = order[free[row, order]], order[leaves[row, order]]  # both best first
-        n_empty = max(basket.k - int(held[row].sum()), 0)
-        enter[row, candidates[:n_empty]] = True
-        for out, new in zip(leaving[::-1], candidates[n_empty:], strict=False):  # the worst for the best
-            pays = edge is None or edge[row, new] - edge[row, out] > cost
-            stay[row, out], enter[row, new] = not pays, pays
-    return stay, enter
+    bits = np.where(known, 0 - score, np.inf).astype("float32").view("int32")
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # orders as the numbers do; with the symbol's place behind, equal ones by name
+    best_first = np.sort((bits.astype("int64") << 16) | np.arange(width), axis=1) & 0xFFFF
+    best_first += np.arange(n)[:, None] * width  # places
+    place = np.arange(width)
+    is_held = held.reshape(-1)[best_first]
+    row, at = np.nonzero(is_held & (place >= keep[:, None]) & (place < known.sum(axis=1)[:, None]))
+    leaving = best_first[row, at]
+    old = days_held.reshape(-1)[leaving] >= hold_days[row]
+    row, leaving = row[old], leaving[old]
+    n_held, n_leave = held.sum(axis=1), np.bincount(row, minlength=n)
+    empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)
+    needed = empty + np.maximum(n_leave - surplus, 0)
+    near = min(int((needed + n_held).max(initial=0)), width)  # so many of the best hold enough free ones
+    free = ~is_held[:, :near] & known.reshape(-1)[best_first[:, :near]]
+    number = free.cumsum(axis=1)
+    row_in, at = np.nonzero(free & (number <= needed[:, None]))
+    entering, pair_in = best_first[row_in, at], number[row_in, at] - 1 - empty[row_in]  # below 0: an empty place
+    first = np.searchsorted(row, np.arange(n))
+    worst_first = first[row] + n_leave[row] - 1 - (np.arange(len(row)) - first[row])
+    leaving = leaving[worst_first]
+    pair = np.arange(len(row)) - first[row] - surplus[row]  # below 0: one too many
+    n_pairs = np.minimum(n_leave - surplus, np.bincount(row_in, minlength=n) - empty)
+    swaps, swaps_in = (pair >= 0) & (pair < n_pairs[row]), (pair_in >= 0) & (pair_in < n_pairs[row_in])
+    leaves, enters = pair < 0, pair_in < 0
+    pays = True if edge is None else edge.reshape(-1)[entering[swaps_in]] - edge.reshape(-1)[leaving[swaps]] > cost
+    leaves[swaps] = enters[swaps_in] = pays
+    return leaving[leaves], entering[enters]
+
+
+class BasketRule:
+    """Baskets as a rule of the engine. `baskets` holds one for all, or one for each day or for each strategy."""
+
+    def __init__(self, score: np.ndarray, edge: np.ndarray | None, baskets: list[Basket], rules: MarketRules, *,
+                 by_day: bool = False) -> None:
+        self.score, self.edge, self.by_day = score, edge, by_day  # [days, strategies, symbols]
+        self.limits = np.array([(basket.k, basket.keep, basket.hold_days) for basket in baskets]).T
+        self.cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
+
+    def __call__(self, day: int, desk: Desk) -> Orders:
+        k, keep, hold_days = self.limits[:, day : day + 1] if self.by_day else self.limits
+        edge = None if self.edge is None else self.edge[day]
+        leave, enter = exchanges(k, keep, hold_days, self.score[day], edge, desk.held, desk.days_held(day), self.cost)
+        share = 1 / np.broadcast_to(k, len(desk.held))
+        return leave, enter, share[enter // desk.held.shape[1]]
+
+
+class RandomRule:
+    """Random baskets: on each day as many random exchanges as another basket made, of random stocks.
+
+    `known [days, symbols]` bool are the stocks that could be bought, `n_sold [days]` counts positions that the other
+    one closed on the day after.
+    """
+
+    def __init__(self, known: np.ndarray, n_sold: np.ndarray, baskets: list[Basket], n: int, seed: int) -> None:
+        self.known, self.n_sold, self.baskets = known, n_sold, baskets  # baskets [days]
+        self.random = np.random.default_rng(seed)
+        self.chosen = np.zeros((n, known.shape[1]), dtype=bool)  # to be sold as soon as the market allows it
+        self.due = np.zeros(n, dtype=int)
+
+    def __call__(self, day: int, desk: Desk) -> Orders:
+        basket, held = self.baskets[day], desk.held
+        self.chosen &= held
+        self.due += self.n_sold[day]
+        n_empty = basket.k - held.sum(axis=1) + self.chosen.sum(axis=1)
+        draw = self.random.random(held.shape, dtype="float32") if self.due.any() or (n_empty > 0).any() else None
+        if draw is not None and self.due.any():
+            can = held & ~self.chosen & (desk.days_held(day) >= basket.hold_days)
+            places, n_drawn = _draw(draw, can, self.due)
+            self.chosen.reshape(-1)[places] = True
+            self.due -= n_drawn
+            n_empty += n_drawn
+        leave, enter = np.flatnonzero(self.chosen), np.empty(0, dtype=int)
+        if draw is not None:
+            enter = _draw(draw, self.known[day] & ~held, n_empty)[0]
+        return leave, enter, np.full(len(enter), 1 / basket.k)
+
+
+def _draw(draw: np.ndarray, allowed: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of `n [strategies]` random ones of those allowed, and how many were found `[strategies]`."""
+    draw, left, found = np.where(allowed, draw, -1.0), n.copy(), np.zeros_like(n)
+    places, rows = [np.empty(0, dtype=int)], np.flatnonzero(n > 0)
+    while rows.size:
+        best = (draw if len(rows) == len(draw) else draw[rows]).argmax(axis=1)
+        there = draw[rows, best] >= 0
+        rows, best = rows[there], best[there]
+        places.append(rows * draw.shape[1] + best)
+        draw[rows, best] = -1
+        found[rows] += 1
+        rows = rows[left[rows] > found[rows]]
+    return np.concatenate(places), found
