@@ -61,7 +61,7 @@ def convert(hint: Any, value: Any, name: str) -> Any:
             return float(value)
         if option is int and isinstance(value, int) and not isinstance(value, bool):
             return value
-        if option is str and isinstance(value, str):
+        if option in (bool, str) and isinstance(value, option):
             return value
     expected = " or ".join(getattr(option, "__name__", str(option)) for option in options if option is not type(None))
     raise ConfigError(f"{name} = {value!r}: expected {expected}.")
