@@ -10,7 +10,9 @@ from vnq_colab.data.market import (
     VN_RULES,
     MarketRules,
     in_force,
+    is_session,
     lot,
+    next_sessions,
     price_limits,
     tick,
     trading_days,
@@ -113,3 +115,13 @@ def test_price_limits_are_the_ends_of_the_band_on_a_tick_inside_it(exchange, ref
 
 def test_price_limits_of_an_unknown_reference_are_unknown():
     assert np.isnan(price_limits(np.array([np.nan]), np.array([0.07]), "HOSE")).all()
+
+
+def test_sessions_ahead_leave_out_weekends_fixed_holidays_and_tet():
+    def ahead(day, n):
+        return [f"{found:%m-%d}" for found in next_sessions(pd.Timestamp(day), n)]
+
+    assert ahead("2026-11-27", 2) == ["11-30", "12-01"]  # a Friday
+    assert ahead("2025-12-31", 1) == ["01-02"] and ahead("2027-02-03", 2) == ["02-11", "02-12"]
+    assert is_session(pd.DatetimeIndex(["2026-11-27", "2026-11-28", "2026-09-02", "2026-02-17"])).tolist() == [
+        True, False, False, False]

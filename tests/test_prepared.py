@@ -1,4 +1,3 @@
-import datetime as dt
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +5,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.data.features import FEATURES
+from vnq_colab.data.market import next_sessions
 from vnq_colab.data.prepared import PROOF, default_universe, keep_panel, load_panel, load_prepared, prepare
 from vnq_colab.errors import DataError, StorageError, VnqError
 from vnq_colab.files import write_json
@@ -40,10 +40,9 @@ def test_newer_version_leaves_an_older_set_as_it_is(tmp_path, prices, monkeypatc
 
 def test_old_prices_bring_a_warning(tmp_path, prices):
     prices = prices.assign(symbol="FPT" + prices["symbol"])  # nobody waits for newer synthetic prices
-    last = prices["date"].max().date()
-    warned = prepare(Workspace(tmp_path), prices, as_of=str(last + dt.timedelta(days=8)))
-    assert "8 days before" in warned.cleaning.warnings[0]
-    assert not prepare(Workspace(tmp_path), prices, as_of=str(last + dt.timedelta(days=7))).cleaning.warnings
+    days = next_sessions(prices["date"].max(), 6).strftime("%Y-%m-%d")
+    assert "6 sessions before" in prepare(Workspace(tmp_path), prices, as_of=days[5]).cleaning.warnings[0]
+    assert not prepare(Workspace(tmp_path), prices, as_of=days[4]).cleaning.warnings
     with pytest.raises(DataError, match="not a date"):
         prepare(Workspace(tmp_path), prices, as_of="tomorrow")
 

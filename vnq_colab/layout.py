@@ -26,6 +26,7 @@ FOLDERS = {
     "reports/<run_id>/<from>_<to>": "what validation found on other days than the test days",
     "models/<run_id>": "the bundle",
     "predictions": "tables of forecasts",
+    "orders": "tables of orders",
 }
 FILES = {
     "data/prepared/current.json": "which prepared data set `train` takes",
@@ -51,7 +52,7 @@ FILES = {
     "logs/<run_id>/progress.txt": "the progress lines, rewritten whole",
     "reports/<run_id>/report.html": "the report: one self-contained page",
     "reports/<run_id>/verdict.json": "the decision for every symbol, with reasons",
-    "reports/<run_id>/looks.json": "which days the run was judged on, so that every look is charged for",
+    "reports/<run_id>/evaluations.json": "which days the run was judged on: each further one is charged",
     "reports/<run_id>/forecast.parquet": "forecasts of the test days",
     "reports/<run_id>/scores.parquet": "measured skill, model and opponents",
     "reports/<run_id>/orders.parquet": "every order of the backtest",
@@ -66,6 +67,8 @@ FILES = {
     "models/<run_id>/trees.pt": "the boosted trees",
     "models/current.json": "the newest exported bundle",
     "predictions/<date>.csv": "forecasts from the evening of that day",
+    "orders/<date>.csv": "what to buy, sell and keep on the day after that evening",
+    "portfolio.csv": "what the person holds, and the cash",
 }
 
 
@@ -116,6 +119,14 @@ class Workspace:
     @property
     def predictions(self) -> Path:
         return self.root / "predictions"
+
+    @property
+    def orders(self) -> Path:
+        return self.root / "orders"
+
+    @property
+    def portfolio(self) -> Path:
+        return self.root / "portfolio.csv"
 
     def checkpoint_folder(self, run_id: str) -> Path:
         return self.checkpoints / run_id

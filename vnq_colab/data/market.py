@@ -25,6 +25,9 @@ VN102: tuple[str, ...] = tuple(
 
 EXCHANGES = ("HOSE", "HNX", "UPCOM")
 TODAYS_LOT = 100  # [shares] on all three exchanges; `lot` knows the earlier ones
+HOLIDAYS = ("01-01", "04-30", "05-01", "09-02")  # known years ahead; the exchange announces others and days in lieu
+TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20",
+                      "2024-02-08", "2025-01-27", "2026-02-16", "2027-02-04", "2028-01-24", "2029-02-11"])  # first of 7
 LONG_HALT_SESSIONS = 25  # memory: after so many sessions without a trade the first day's band applies again
 
 
@@ -158,6 +161,20 @@ def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str) -> tupl
     ceiling = np.maximum(np.floor(high / step + 1e-9) * step, reference + tick(reference, exchange))
     floor = np.minimum(np.ceil(low / step_low - 1e-9) * step_low, reference - tick(reference, exchange))
     return ceiling, floor
+
+
+def is_session(days: pd.DatetimeIndex) -> np.ndarray:
+    """`[days]` bool: a weekday that is no fixed holiday of Vietnam and not in the week of Tet."""
+    in_tet = np.zeros(len(days), dtype=bool)
+    for first in TET:
+        in_tet |= np.asarray((days >= first) & (days < first + pd.Timedelta(days=7)))
+    return np.asarray(days.day_of_week < 5) & ~np.isin(days.strftime("%m-%d"), HOLIDAYS) & ~in_tet
+
+
+def next_sessions(day: pd.Timestamp, n: int) -> pd.DatetimeIndex:
+    """The `n` sessions after a day, as far as they are known ahead."""
+    days = pd.date_range(day + pd.Timedelta(days=1), periods=2 * n + 16)
+    return days[is_session(days)][:n]
 
 
 def trading_days(prices: pd.DataFrame) -> pd.DatetimeIndex:

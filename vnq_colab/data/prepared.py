@@ -13,7 +13,7 @@ from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
-from vnq_colab.data.market import VN102
+from vnq_colab.data.market import VN102, is_session
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prices import (
     Reading,
@@ -32,7 +32,7 @@ from vnq_colab.layout import Workspace
 
 MARKET_INDEX = "VNINDEX"
 PROOF = "lookahead.json"  # in the folder of a set that was reviewed
-STALE_DAYS = 7  # a data set whose last day is older than this is warned about
+MOST_SESSIONS = 5  # prices whose last day is older are stale: `prepare` warns, `predict` refuses
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +66,7 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
 
     `data` is what `gather` takes. The set becomes the current one, which `train` takes. What is already there for the
     same data is taken as it stands. `as_of` is the evening to stand in (None: today): later rows are left out, data
-    more than a week older brings a warning.
+    more than 5 sessions older brings a warning.
     """
     ws.check_writable()
     prices, index, cleaning = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows,
@@ -202,15 +202,12 @@ def has_index(ws: Workspace, data_id: str) -> bool | None:
 
 
 def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
-    """A warning when the newest price is more than a week older than a day; made-up prices never are."""
-    if is_synthetic(prices["symbol"].unique()):
+    """A warning when the newest price is more than 5 sessions older than a day; made-up prices never are."""
+    last = prices["date"].max()
+    n_sessions = int(is_session(pd.date_range(last + pd.Timedelta(days=1), as_of)).sum())
+    if n_sessions <= MOST_SESSIONS or is_synthetic(prices["symbol"].unique()):
         return []
-    day = as_of.date()
-    last = prices["date"].max().date()
-    age = (day - last).days
-    if age <= STALE_DAYS:
-        return []
-    return [f"the newest prices are of {last}, {age} days before {day}: "
+    return [f"the newest prices are of {last:%Y-%m-%d}, {n_sessions} sessions before {as_of:%Y-%m-%d}: "
             "bring newer files, or name the day with --as-of"]
 
 

@@ -13,15 +13,13 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.market import EXCHANGES, VN_RULES, tick
+from vnq_colab.data.market import EXCHANGES, VN_RULES, is_session, tick
 from vnq_colab.errors import ConfigError
 
 PERSISTENCE = 0.9  # of the planted signal from day to day
 VOLUME_SHOWS = 0.8  # how strongly it moves log volume; the noise beside it is 0.15
 MARKET_SHARE = 0.28  # of a stock's variance; the mean correlation measured on real prices
 MOST_SIGNAL = 0.8
-SOLAR_TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11",
-                            "2022-01-31", "2023-01-20", "2024-02-08", "2025-01-27", "2026-02-16"])
 
 
 def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0, signal: float = 0.15,
@@ -61,13 +59,8 @@ def is_synthetic(symbols: Iterable[str]) -> bool:
 
 
 def _trading_days(n_days: int, last: pd.Timestamp) -> pd.DatetimeIndex:
-    """Business days without the fixed holidays of Vietnam and a week at Tet."""
     days = pd.bdate_range(end=last, periods=int(n_days * 1.1) + 20)
-    month_day = days.strftime("%m-%d")
-    holiday = np.isin(month_day, ["01-01", "04-30", "05-01", "09-02"])
-    for tet in SOLAR_TET:
-        holiday |= np.asarray((days >= tet) & (days < tet + pd.Timedelta(days=7)))
-    return days[~holiday][-n_days:]
+    return days[is_session(days)][-n_days:]
 
 
 def _autoregression(random: np.random.Generator, n_days: int, width: int, persistence: float) -> np.ndarray:
