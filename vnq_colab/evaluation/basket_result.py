@@ -1,0 +1,282 @@
+"""The basket judged: after all costs, beside the equal-weighted universe, the index and random baskets.
+
+Axes: days, strategies, symbols.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.splits import Splits, to_day
+from vnq_colab.errors import ConfigError
+from vnq_colab.evaluation.backtest import Backtest, account_of, on_market, scores_of
+from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule
+from vnq_colab.evaluation.engine import Market, trade
+from vnq_colab.evaluation.metrics import max_drawdown, sharpe
+from vnq_colab.evaluation.significance import TRADING_DAYS, alpha_test, hac_t
+
+CAPITALS = (1e9, 1e10, 1e11)  # [VND] for which the capacity is told
+AT_ONCE = 250  # strategies: few enough for a processor's cache, many enough for one call to be worth it
+FEWEST_VALID_DAYS = 250  # a year; with fewer the default basket is taken
+# chosen: places and ranks as shares of the universe, so that 102 stocks give k 5 to 20 and keep 10 to 41
+K_SHARES, KEEP_SHARES = (0.05, 0.075, 0.1, 0.15, 0.2), (0.1, 0.15, 0.2, 0.3, 0.4)
+
+
+@dataclass(frozen=True, repr=False)
+class BasketResult:
+    """What the basket did on the test days. Alpha: the intercept of its daily returns on the equal-weighted universe's.
+
+    That universe is the mean of the daily returns of all stocks that are present, rebalanced daily and without costs.
+    """
+
+    basket: Basket  # the rule of the last fold: orders follow it
+    chosen: pd.DataFrame  # fold, first, last (its test days), k, keep
+    capital: float  # [VND]
+    equity: pd.DataFrame  # by date [VND]: basket, equal_weighted, index (where there is one), buy_and_hold
+    totals: pd.DataFrame  # by column of equity: yearly, volatility, sharpe, max_drawdown, last_12_months [fraction]
+    returns: pd.DataFrame  # by date: daily simple returns of the columns of equity
+    alpha: float  # [fraction a year]
+    alpha_t: float  # HAC, 10 lags
+    alpha_p: float  # one-sided
+    excess: float  # [fraction a year] mean daily return less the universe's
+    excess_t: float
+    information_ratio: float
+    random: np.ndarray  # [baskets] alpha of random baskets of the same turnover
+    beaten: float  # share of them with a smaller alpha
+    turnover: float  # a year, one-sided: how often the account is exchanged
+    cost: float  # [fraction of the account a year] fees, tax, slippage
+    break_even: float  # [fraction of the price, each side] slippage at which alpha would be 0; NaN where none is
+    capacity: pd.DataFrame  # capital [VND], yearly, alpha, alpha_t, unfilled [share of what was to be held]
+    by_year: pd.DataFrame  # year, basket, equal_weighted, index, excess, max_drawdown [fraction]
+    trades: Backtest
+    market: Market
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        names = ("capital", "alpha", "alpha_t", "alpha_p", "excess", "excess_t", "information_ratio", "beaten",
+                 "turnover", "cost", "break_even")
+        tables = {"totals": self.totals.rename_axis("name").reset_index(), "by_year": self.by_year,
+                  "capacity": self.capacity, "chosen": self.chosen}
+        plain = {name: getattr(self.basket, name) for name in ("k", "keep", "hold_days", "traded_share")}
+        plain |= {name: _plain(getattr(self, name)) for name in names}
+        plain |= {name: [{key: _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
+                  for name, table in tables.items()}
+        return plain | {"n_random": len(self.random), "sharpe": _plain(self.totals.loc["basket", "sharpe"])}
+
+    def __repr__(self) -> str:
+        ours, all_ = self.totals.loc["basket"], self.totals.loc["equal_weighted"]
+        return (f"Basket of {self.basket.k}, sold below rank {self.basket.keep}, {self.equity.index[0]:%Y-%m-%d} to "
+                f"{self.equity.index[-1]:%Y-%m-%d}, {self.capital:,.0f} VND, after costs of {self.cost:.1%} a year: "
+                f"{ours['yearly']:+.1%} a year, equal-weighted universe {all_['yearly']:+.1%}; alpha {self.alpha:+.1%} "
+                f"(t {self.alpha_t:.1f}), above {self.beaten:.1%} of {len(self.random):,} random baskets, turnover "
+                f"{self.turnover:.0f} a year, break-even slippage {self.break_even:.2%}")
+
+
+def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = VN_RULES, *,
+                    valid: pd.DataFrame | None = None, folds: "list[Splits] | None" = None,
+                    basket: Basket | None = None, capital: float = 1e9, index: pd.DataFrame | None = None,
+                    n_random: int = 1000, seed: int = 0) -> BasketResult:
+    """Trades the basket of one family's test days in one account [VND] and measures what it was worth.
+
+    `valid` are the same columns of validation days, with `fold`: for the test days of a fold, k and keep are chosen on
+    the validation days of this fold and those before it (`choose_basket`), all of which lie before them. With `basket`,
+    without `valid` and with fewer than 250 such days nothing is chosen. The rule may change from fold to fold; the
+    account goes on. Random baskets make on each day as many exchanges as ours, of random stocks that have a forecast,
+    in the same engine at the same costs.
+    """
+    if n_random < 0 or not np.isfinite(capital) or capital < 1:
+        raise ConfigError(f"capital = {capital}, n_random = {n_random}: capital must be positive [VND], n_random 0 or "
+                          "more.")
+    share = (basket or Basket()).traded_share
+    forecast, market = on_market(forecast, prices, rules, traded_share=share)
+    default = (basket or Basket()).limited(len(market.symbols))
+    chosen, baskets = _choice(forecast, market, prices, rules, None if basket else valid, folds, default, capital)
+    by_day = [baskets[place] for place in _fold_of(market.days, chosen)]
+    score, edge = scores_of(forecast, market)
+
+    def account(capital: float, rules: MarketRules = rules) -> Backtest:
+        rule = BasketRule(score, edge, by_day, rules, by_day=True)
+        return account_of(forecast, market, rule, rules, capital, repr(baskets[-1]), index=index)
+
+    trades = account(float(np.floor(capital)))
+    returns = trades.equity.rename(columns={"strategy": "basket"}).pct_change(fill_method=None).iloc[1:]
+    returns.insert(1, "equal_weighted", equal_weighted(market))
+    returns = returns[[name for name in ("basket", "equal_weighted", "index", "buy_and_hold") if name in returns]]
+    ours, universe = returns["basket"].to_numpy(), returns["equal_weighted"].to_numpy()
+    equity = pd.concat([pd.DataFrame(1.0, market.days[:1], returns.columns), (1 + returns).cumprod()]) * trades.capital
+    alpha, alpha_t, alpha_p = (float(part) for part in alpha_test(ours, universe))
+    random = _random_alphas(trades, np.isfinite(score[:, 0]), by_day, rules, universe, n_random, seed)
+
+    def alpha_at(slippage: float) -> float:
+        rule = BasketRule(score, edge, by_day, rules, by_day=True)  # decides as before
+        value = trade(market, rule, replace(rules, slippage=slippage), trades.capital, record=False).worth[:, 0, 0]
+        return float(alpha_test(value[1:] / value[:-1] - 1, universe)[0])
+
+    capacity = []
+    for money in CAPITALS:
+        other = trades if money == trades.capital else account(money)
+        value = other.equity["strategy"].to_numpy()
+        test = alpha_test(value[1:] / value[:-1] - 1, universe)
+        capacity.append({"capital": money, "yearly": _yearly(value), "alpha": float(test[0]), "alpha_t": float(test[1]),
+                         "unfilled": other.unfilled})
+    gap, value = ours - universe, trades.equity["strategy"]
+    spread = gap.std(ddof=1) if len(gap) > 1 else 0.0
+    orders = trades.orders.groupby("date")
+    paid = orders["cost"].sum() + (trades.orders["shares"] * (trades.orders["price"] - trades.orders["quote"]).abs()
+                                   ).groupby(trades.orders["date"]).sum()
+    traded = (orders["amount"].sum().reindex(value.index, fill_value=0.0) / value)[1:].mean()
+    return BasketResult(
+        baskets[-1], chosen, trades.capital, equity, _totals(equity, returns), returns, alpha, alpha_t, alpha_p,
+        float(TRADING_DAYS * gap.mean()), hac_t(gap),
+        float(np.sqrt(TRADING_DAYS) * gap.mean() / spread) if spread > 0 else np.nan, random,
+        float((random < alpha).mean()) if len(random) else np.nan, float(TRADING_DAYS * traded / 2),
+        float(TRADING_DAYS * (paid.reindex(value.index, fill_value=0.0) / value)[1:].mean()),
+        _break_even(alpha_at, rules.slippage, alpha), pd.DataFrame(capacity), _by_year(equity, returns), trades, market)
+
+
+def run_baskets(market: Market, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",
+                rules: MarketRules, capital: float) -> np.ndarray:
+    """`[days, strategies, symbols]` × 2 -> `[days, strategies]`: what common accounts are worth at each close [VND].
+
+    `score` (float32) is NaN where a stock is not to be bought; without `edge` there is no cost hurdle. `basket` is one
+    for all strategies, or a list of one for each.
+    """
+    n = score.shape[1]
+    worth = np.empty((len(market.days), n))
+    for first in range(0, n, AT_ONCE):
+        part = slice(first, min(first + AT_ONCE, n))
+        rule = BasketRule(score[:, part], None if edge is None else edge[:, part],
+                          [basket] if isinstance(basket, Basket) else basket[part], rules)
+        worth[:, part] = trade(market, rule, rules, capital, n_strategies=part.stop - first, record=False).worth[..., 0]
+    return worth
+
+
+def equal_weighted(market: Market) -> np.ndarray:
+    """`[days - 1]`: mean of the daily returns of all stocks that are present, a halt's return on the day it ends."""
+    change = market.close[1:] / market.close[:-1] - 1
+    there = np.isfinite(market.open[1:]) & np.isfinite(change)
+    return np.where(there, change, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+
+
+def choose_basket(alphas: np.ndarray, grid: list[Basket], default: Basket) -> Basket:
+    """The basket of the grid with the highest mean of its own alpha's t and that of its neighbours in k and keep."""
+    places = [sorted({getattr(basket, name) for basket in grid}) for name in ("k", "keep")]
+    table = np.full([len(part) for part in places], np.nan)
+    for value, basket in zip(alphas, grid, strict=True):
+        table[places[0].index(basket.k), places[1].index(basket.keep)] = value
+    smooth = {basket: table[max(i - 1, 0):i + 2, max(j - 1, 0):j + 2] for basket in grid
+              for i, j in [(places[0].index(basket.k), places[1].index(basket.keep))]}
+    means = {basket: np.nanmean(part) for basket, part in smooth.items() if np.isfinite(part).any()}
+    return max(means, key=means.__getitem__) if means else default
+
+
+def _choice(forecast: pd.DataFrame, market: Market, prices: pd.DataFrame, rules: MarketRules,
+            valid: pd.DataFrame | None, folds: "list[Splits] | None", default: Basket,
+            capital: float) -> tuple[pd.DataFrame, list[Basket]]:
+    """The table `chosen`, and the basket of each fold."""
+    spans = [(split.test.first, split.test.last) for split in folds or []] or [
+        (f"{forecast['date'].min():%Y-%m-%d}", f"{forecast['date'].max():%Y-%m-%d}")]
+    baskets, n = [default] * len(spans), len(market.symbols)
+    if valid is not None and len(valid):
+        grid = [replace(default, k=k, keep=keep) for k in dict.fromkeys(max(1, round(n * part)) for part in K_SHARES)
+                for keep in dict.fromkeys(max(1, round(n * part)) for part in KEEP_SHARES) if keep > k or n < 10]
+        grid = [basket for basket in grid if basket.keep >= basket.k]
+        numbers = sorted(valid["fold"].unique())
+        seen: list[tuple[np.ndarray, np.ndarray]] = []
+        for place, (first, _) in enumerate(spans):
+            known = numbers[:place + 1] if folds else numbers
+            for number in known[len(seen):]:
+                rows = valid[(valid["fold"] == number) & (valid["date"] < to_day(first))]
+                seen.append(_trial(rows, market, prices, rules, grid, capital) if len(rows) else (
+                    np.empty((0, len(grid))), np.empty(0)))
+            ours, universe = (np.concatenate(part) for part in zip(*seen, strict=True))
+            if len(universe) >= FEWEST_VALID_DAYS:
+                baskets[place] = choose_basket(alpha_test(ours, universe)[1], grid, default)
+    table = pd.DataFrame([{"fold": place, "first": to_day(first), "last": to_day(last), "k": basket.k,
+                           "keep": basket.keep} for place, ((first, last), basket) in
+                          enumerate(zip(spans, baskets, strict=True))])
+    return table, baskets
+
+
+def _trial(rows: pd.DataFrame, market: Market, prices: pd.DataFrame, rules: MarketRules, grid: list[Basket],
+           capital: float) -> tuple[np.ndarray, np.ndarray]:
+    """Daily returns `[days, grid]` of the baskets of a grid on one fold's validation days, and of the universe."""
+    day = pd.DatetimeIndex(np.unique(prices["date"].to_numpy("datetime64[ns]")))
+    first, end = day.get_indexer([rows["date"].min(), rows["date"].max()])
+    names = np.array(sorted(set(rows["symbol"])), dtype=object)
+    here = Market.of(prices, names, day[:end + 1], first, rules, grid[0].traded_share)
+    score, edge = (np.repeat(part, len(grid), axis=1) for part in scores_of(rows, here))
+    value = run_baskets(here, score, edge, grid, rules, float(np.floor(capital)))
+    return value[1:] / value[:-1] - 1, equal_weighted(here)
+
+
+def _fold_of(days: pd.DatetimeIndex, chosen: pd.DataFrame) -> np.ndarray:
+    """`[days]`: the row of `chosen` whose rule holds; days between two folds belong to the earlier."""
+    return np.maximum(pd.DatetimeIndex(chosen["first"]).searchsorted(days, side="right") - 1, 0)
+
+
+def _random_alphas(trades: Backtest, known: np.ndarray, by_day: list[Basket], rules: MarketRules, universe: np.ndarray,
+                   n: int, seed: int) -> np.ndarray:
+    """`[baskets]`: alpha of random baskets with as many exchanges as ours made on each day."""
+    market, sold = trades.market, trades.orders[trades.orders["side"] == "sell"]
+    left = trades.daily.set_index(["date", "symbol"])["shares"]
+    closed = sold[(left.loc[list(zip(sold["date"], sold["symbol"], strict=True))] == 0).to_numpy() & (sold["at"] != "end")]
+    n_sold = np.bincount(market.days.get_indexer(closed["date"]) - 1, minlength=len(market.days))
+    alphas = []
+    for first in range(0, n, AT_ONCE):
+        count = min(AT_ONCE, n - first)
+        rule = RandomRule(known, n_sold, by_day, count, [seed, first])
+        value = trade(market, rule, rules, trades.capital, n_strategies=count, record=False).worth[..., 0]
+        alphas.append(alpha_test(value[1:] / value[:-1] - 1, universe)[0])
+    return np.concatenate(alphas) if alphas else np.empty(0)
+
+
+def _break_even(alpha_at: Any, slippage: float, alpha: float) -> float:
+    """The slippage at which alpha is 0, by secants; NaN where even none leaves it below 0, or a tenth above."""
+    points = [(slippage, alpha)]
+    points.append((other := slippage + 0.002 if alpha > 0 else 0.0, alpha_at(other)))
+    if alpha <= 0 and points[1][1] <= 0:
+        return float("nan")
+    for _ in range(4):
+        (x0, y0), (x1, y1) = points[-2:]
+        if abs(y1) < 5e-4 or y0 == y1:
+            break
+        nxt = float(np.clip(x1 - y1 * (x1 - x0) / (y1 - y0), 0.0, 0.1))
+        points.append((nxt, alpha_at(nxt)))
+    return points[-1][0] if abs(points[-1][1]) < 0.01 else float("nan")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d}"
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _yearly(value: np.ndarray) -> float:
+    """Compound return a year [fraction] of values by day."""
+    return float((value[-1] / value[0]) ** (TRADING_DAYS / (len(value) - 1)) - 1)
+
+
+def _totals(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:
+    """A row per column of equity; `last_12_months` are the last 250 days."""
+    value, recent = equity.to_numpy(), equity.to_numpy()[-TRADING_DAYS - 1:]
+    return pd.DataFrame({
+        "yearly": [_yearly(column) for column in value.T],
+        "volatility": np.sqrt(TRADING_DAYS) * returns.std(ddof=1).to_numpy(), "sharpe": sharpe(returns.to_numpy()),
+        "max_drawdown": max_drawdown(value), "last_12_months": recent[-1] / recent[0] - 1}, index=equity.columns)
+
+
+def _by_year(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:
+    """What each calendar year brought."""
+    rows = []
+    for year, part in returns.groupby(returns.index.year):
+        total = (1 + part).prod() - 1
+        value = equity["basket"].loc[:part.index[-1]].to_numpy()[-len(part) - 1:]
+        rows.append({"year": int(year), "basket": total["basket"], "equal_weighted": total["equal_weighted"],
+                     "index": total.get("index", np.nan), "excess": total["basket"] - total["equal_weighted"],
+                     "max_drawdown": float(max_drawdown(value))})
+    return pd.DataFrame(rows)
