@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnq_colab.delivery.looks import LOOKS
+from vnq_colab.delivery.evaluations import EVALUATIONS
 from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.files import read_json, storage_error
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
 from vnq_colab.training.runs import run_names, sessions
 from vnq_colab.training.session import Session
 
-KEPT_REPORTS = ("report.html", "verdict.json", LOOKS)  # of a run that goes: small, and what a person comes back to
+KEPT_REPORTS = ("report.html", "verdict.json", EVALUATIONS)  # of a run that goes: what a person comes back to
 
 
 @dataclass(frozen=True, repr=False)

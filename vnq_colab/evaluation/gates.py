@@ -1,225 +1,306 @@
-"""Which models deserve to be used: gates with numbers, a decision for each symbol, and what the gates are worth."""
+"""May this be traded? The market is judged first, by the order of its stocks and a basket after costs; then each stock.
 
-import math
-from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+One stock alone cannot prove a rank correlation of 0.1; the market can, within a year.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from vnq_colab.errors import ConfigError, DataError, did_you_mean
-from vnq_colab.evaluation.backtest import Backtest
-from vnq_colab.evaluation.metrics import summary
-from vnq_colab.evaluation.power import account_returns, money, pass_rates
-from vnq_colab.evaluation.questions import QUESTIONS, Answer, Question, charged
-from vnq_colab.files import read_json, write_json
+from vnq_colab.evaluation.basket import Basket
+from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.significance import (
+    FEWEST_DATES,
+    Z_95,
+    deflated_sharpe,
+    mean_test,
+    model_confidence_set,
+    shrink,
+)
+from vnq_colab.evaluation.verdict import DECISIONS, Gate, Verdict, decision
 
-DECISIONS = ("accept", "review", "reject", "unjudged")
+if TYPE_CHECKING:
+    from vnq_colab.evaluation.basket_result import BasketResult
 
+GATE_SETS = ("honest", "original")
+CONFIDENCE_SET = 0.1  # [p-value] of the 90 % model confidence set
 
-@dataclass(frozen=True)
-class Gate:
-    """One question to one model. `passed` None: it could not be measured."""
-
-    gate: str
-    asked: str
-    measured: float | None
-    low: float | None
-    high: float | None
-    needed: float | None
-    passed: bool | None
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "sentence"}
-
-
-@dataclass(frozen=True, repr=False)
-class Verdict:
-    """The decision for every symbol, with reasons; plain values only, exact to and from JSON."""
-
-    run_id: str
-    gate_set: str
-    summary: dict[str, Any]  # decisions: counts; text: three sentences; gate_sets: what each set passes, and would pass
-    symbols: dict[str, dict[str, Any]]  # decision, reasons [sentences], gates
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"run_id": self.run_id, "gate_set": self.gate_set, "summary": self.summary, "symbols": self.symbols}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
-        """The verdict that `to_dict` wrote."""
-        return cls(value["run_id"], value["gate_set"], value["summary"], value["symbols"])
-
-    def save(self, path: Path) -> None:
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """The verdict in `path`. Raises CheckpointError when it is damaged, FileNotFoundError when it is not there."""
-        return cls.from_dict(read_json(path))
-
-    def __repr__(self) -> str:
-        of = f" on {self.run_id}" if self.run_id else ""
-        lines = [f"Verdict of the {self.gate_set} gates{of}: {self.summary['text']}"]
-        for decision in DECISIONS[:2]:
-            names = [symbol for symbol, found in self.symbols.items() if found["decision"] == decision]
-            lines += [f"  {decision}: {', '.join(names)}"] if names else []
-        for name, found in self.summary.get("gate_sets", {}).items():
-            if found.get("n_simulated"):
-                power = ", ".join(f"{share:.0%} at {float(true):.0%}" for true, share in found["power"].items())
-                lines.append(f"  {name} gates: {found['coin_pass_share']:.1%} of {found['n_simulated']:,} simulated "
-                             f"forecasters without skill pass; by true R², {power}")
-        return "\n".join(lines)
+# of the market
+FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
+MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
+LEAST_BEATEN, LEAST_PROBABILITY = 0.95, 0.95  # of random baskets; that the Sharpe ratio is no luck
+MOST_CORRELATION, MOST_SHARPE, MOST_ACCURACY = 0.2, 4.0, 0.65  # above: too good to be true
+# of a symbol
+FEWEST_SYMBOL_DAYS = 250  # chosen: a year; below, the error of a place is as large as any place
+LEAST_SKILL = 0.9  # [probability] that its place in the order says something
+MOST_LOCKED = 0.1  # [fraction of days] on which it could not be bought
+ORIGINAL = {"accuracy": 0.52, "rmse": 0.03, "sharpe": 0.8, "drawdown": 0.10}  # the project's source texts
+TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
 
 
-def judge(scores: pd.DataFrame, result: Backtest, *, gates: str = "honest", run_id: str = "",
-          family: str = "stockformer", n_trials: int = 1, previous: dict[str, Any] | None = None,
-          leak_checks: list[dict[str, Any]] | None = None) -> Verdict:
-    """Decides for every symbol of the scores and the backtest whether the model of `family` may be used.
+def judge(order: Order, basket: "BasketResult | None", symbols: pd.DataFrame, *, family: str, gates: str = "honest",
+          run_id: str = "", n_trials: int = 1, accuracy: Mapping[str, float] | None = None,
+          n_universe: int | None = None, previous: dict[str, Any] | None = None,
+          leak_checks: list[dict[str, Any]] | None = None, power: dict[str, float] | None = None,
+          original: dict[str, float] | None = None) -> Verdict:
+    """Decides on the market, and then on every symbol, whether the forecasts of `family` may be traded.
 
-    `honest`: a symbol with fewer than 30 independent windows is `unjudged`; one that fails a gate is a `reject`; one
-    that could not be asked everything (no opponents in the scores) is `unjudged`; one that passes everything but is too
-    good to be true is for `review` until the leak checks pass; the others are an `accept`. One symbol alone shows
-    little: where a gate asks for less than proof, its number is drawn towards those of the other symbols that show
-    skill, as far as its noise asks (`evidence.shrink`). `original` are the gates of the project's source texts:
-    `accept` or `reject`.
+    The market is `unjudged` with fewer than 20 judged symbols or 500 test days; for `review` where a number is too good
+    to be true, ours or another family's, whatever the leak checks say (they prove our code, not the provider's data);
+    a `reject` where a gate fails; else an `accept`. A symbol is accepted only where the market is; what passes in a
+    market for review is for review. Gates `original`, those of the project's source texts, decide on the symbols alone.
 
-    `n_trials` configurations have looked at these days, this one included: every p-value is charged for all of them.
-    `previous`, of the last accepted run on the same days, names the symbols (`kept`) whose old model stays: those are
-    for `review`.
-    `leak_checks` are what was found when this run was searched for leaks: `check`, `passed`, `sentence` of each.
-    `summary` says how many pass either set, and how much a pass is worth.
+    `symbols`: one row per judged symbol, `Order.symbols` joined with its accuracy (`metrics.score_rows`) and its own
+    account (`Backtest.symbols`). `n_trials` configurations were evaluated on these days, this one included: p-values
+    are charged for all of them. `accuracy`: pooled, by family. `n_universe` [stocks] are those that would be judged if
+    nobody chose: where `order` covers fewer, the market is for review at most. `previous`, of the last accepted run on
+    the same days, names the symbols (`kept`) that got worse: they are for review. `power` and `original` are what
+    `power.found_share` and `power.original_shares` found.
     """
-    if gates not in QUESTIONS:
-        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), QUESTIONS)}")
-    families = list(scores["family"].unique())
-    if family not in families:
-        raise ConfigError(f"the scores have no family {family!r}.{did_you_mean(family, families)} "
-                          "Choose one with family=.")
-    if result.family != family:
-        raise ConfigError(f"the backtest is of {result.family!r}, to be judged is {family!r}. "
-                          f"Backtest with family={family!r}.")
+    if gates not in GATE_SETS:
+        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
+    if family != order.family or family not in order.daily.columns:
+        raise ConfigError(f"the order is that of {order.family!r}, to be judged is {family!r}. Measure its own.")
     if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
         raise ConfigError(f"n_trials = {n_trials!r}: must be a whole number of configurations, this one included.")
-    if scores.duplicated(["family", "symbol"]).any():
-        raise DataError("scores: a family stands there twice for one symbol. Score one forecast at a time.")
-    table = collect(scores, result, family)
-    table["q"] = charged(table, n_trials)
+    if symbols["symbol"].duplicated().any():
+        raise DataError("symbols: one stands there twice. Give one row per symbol.")
+    asked = market_gates(order.daily[family].dropna().to_numpy(), len(symbols), n_trials,
+                         **basket_numbers(basket, n_trials))
+    doubts = plausible_gates(order.families, basket, accuracy or {})
+    chosen = _chosen(len(order.symbols), n_universe)
+    market = decide_market(asked, doubts, leak_checks, chosen)
     kept = {symbol: previous["symbols"][symbol] for symbol in previous["kept"]} if previous else {}
-    verdicts = {name: decide(table, name, leak_checks=leak_checks, kept=kept) for name in QUESTIONS}
-    counts = {name: sum(found["decision"] == name for found in verdicts[gates].values()) for name in DECISIONS}
-    rates = pass_rates(result, n_trials=n_trials)
-    about: dict[str, Any] = {
-        "decisions": counts,
-        "text": _text(verdicts[gates], counts, gates, scores, result, family),
-        "gate_sets": {name: {"n_symbols": len(table),
-                             "n_pass": sum(found["decision"] == "accept" for found in part.values())} | rates[name]
-                      for name, part in verdicts.items()},
-    }
-    if previous is not None:
-        about["previous"] = previous
-    if leak_checks is not None:
-        about["leak_checks"] = leak_checks
-    return Verdict(run_id, gates, about, verdicts[gates])
+    by_original = {row.symbol: _decide_original(_original_gates(row)) for row in symbols.itertuples(index=False)}
+    decided = by_original if gates == "original" else decide_symbols(symbols, market["decision"], basket, kept)
+    counts = {name: sum(found["decision"] == name for found in decided.values()) for name in DECISIONS}
+    judged = order.families[order.families["family"] == family].iloc[0]
+    n_pass = sum(found["decision"] == "accept" for found in by_original.values())
+    about = {
+        "text": _text(judged, basket, market, counts, power), "decisions": counts,
+        "families": _records(order.families), "by_year": _records(order.by_year[order.by_year["family"] == family]),
+        "quantiles": _records(order.quantiles), "basket": None if basket is None else basket.to_dict(), "power": power,
+        "confidence_set": confidence_set(order.daily),
+        "evaluations": {"n_trials": int(n_trials), "text": chosen},
+        "original": {"n_pass": n_pass} | (original or {}), "previous": previous, "leak_checks": leak_checks}
+    return Verdict(run_id, gates, about, market, decided)
 
 
 def too_good(verdict: Verdict) -> bool:
-    """Whether a symbol looks too good to be true: then search the run for leaks, and judge again."""
+    """Whether a number is too good to be true: then search the run for leaks, and judge again."""
     return any(gate["gate"].startswith("plausible") and gate["passed"] is False
-               for found in verdict.symbols.values() for gate in found["gates"])
+               for found in (verdict.market, *verdict.symbols.values()) for gate in found["gates"])
 
 
-def collect(scores: pd.DataFrame, result: Backtest, family: str) -> pd.DataFrame:
-    """The table of evidence: a row per symbol of the scores or the backtest, with what `questions` asks for."""
-    if missing := [name for name in ("skill", "skill_error") if name not in scores.columns]:
-        raise DataError(f"scores: columns {missing} are missing. Make them with score(forecast, panel).")
-    if result.strategy.is_common:
-        raise ConfigError(f"the backtest of {result.strategy.name!r} has one account for all symbols, and a symbol is "
-                          "judged by its own. Backtest with strategy='long_flat'.")
-    table = scores[scores["family"] == family].merge(result.symbols, on="symbol", how="outer").sort_values("symbol")
-    table = table.rename(columns={"return": "gain"}).reset_index(drop=True)  # no field may be a keyword
-    table["n_independent"] = table["n_independent"].fillna(0).astype("int64")
-    names = [f"{name}{part}" for name in ("profit", "sharpe_lead") for part in ("", "_error", "_shared")]
-    accounts = pd.DataFrame(columns=names, dtype="float64")
-    if result.trial is not None:
-        both = account_returns(result, result.trial.weight[:, None])  # [days, own and held, symbols]
-        found = {name: np.broadcast_to(part[0], len(result.trial.market.symbols))
-                 for name, part in money(both[:, :1], both[:, 1:]).items()}
-        accounts = pd.DataFrame(found, index=result.trial.market.symbols)
-    return table.join(accounts, on="symbol")
+# --- the market
 
 
-def decide(table: pd.DataFrame, gate_set: str, *, leak_checks: list[dict[str, Any]] | None = None,
-           kept: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
-    """The decision for each symbol of a table of evidence, with reasons and gates."""
-    columns = {name: table[name].to_numpy() for name in table.columns}
-    found = [(question, list(zip(*question.answer(columns), strict=True))) for question in QUESTIONS[gate_set]]
+def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha: float, alpha_p: float, beaten: float,
+                 probability: float) -> list[Gate]:
+    """The questions to a market: `daily [days]` rank correlations, and what `basket_numbers` gives of a basket."""
+    test, charge = mean_test(daily), f", charged for {n_trials} evaluations" if n_trials > 1 else ""
+    p_order, p_basket = (min(1.0, float(p) * n_trials) for p in (test.p, alpha_p))
+    return [
+        Gate.of("enough_symbols", f"at least {FEWEST_SYMBOLS} judged stocks", n_symbols, FEWEST_SYMBOLS,
+                n_symbols >= FEWEST_SYMBOLS, f"{n_symbols} stocks are judged, {FEWEST_SYMBOLS} are needed."),
+        Gate.of("enough_days", f"at least {FEWEST_DAYS} test days", test.n_days, FEWEST_DAYS,
+                test.n_days >= FEWEST_DAYS, f"{test.n_days:,} test days, {FEWEST_DAYS} are needed."),
+        Gate.of("order", f"a rank correlation above 0 with p of at most {MOST_P_ORDER:.0%}", test.mean, 0.0,
+                test.mean > 0 and p_order <= MOST_P_ORDER,
+                f"The rank correlation with what can be traded is {test.mean:.3f} (95% interval {test.low:.3f} to "
+                f"{test.high:.3f}, p = {p_order:.2g}{charge}; at most {MOST_P_ORDER:g} is needed).",
+                test.low, test.high),
+        Gate.of("basket", f"a basket's alpha after costs above 0 with p of at most {MOST_P_BASKET:.0%}", alpha, 0.0,
+                alpha > 0 and p_basket <= MOST_P_BASKET,
+                f"After costs the basket has an alpha of {alpha:+.1%} a year over the equal-weighted universe (p = "
+                f"{p_basket:.2g}{charge}; at most {MOST_P_BASKET:g} is needed)."),
+        Gate.of("random_baskets", f"an alpha above that of {LEAST_BEATEN:.0%} of random baskets", beaten, LEAST_BEATEN,
+                beaten > LEAST_BEATEN, f"It beats {beaten:.1%} of random baskets of the same turnover, more than "
+                                       f"{LEAST_BEATEN:.0%} is needed."),
+        Gate.of("deflated_sharpe", f"a deflated Sharpe ratio above {LEAST_PROBABILITY:g}", probability,
+                LEAST_PROBABILITY, probability > LEAST_PROBABILITY,
+                f"With probability {probability:.1%} its excess over the universe is more than the luck of "
+                f"{n_trials} evaluation{'s' * (n_trials > 1)}, more than {LEAST_PROBABILITY:.0%} is needed."),
+    ]
+
+
+def plausible_gates(families: pd.DataFrame, basket: "BasketResult | None",
+                    accuracy: Mapping[str, float]) -> list[Gate]:
+    """What is too good to be true, of any family: correlation, Sharpe ratio of the basket, pooled accuracy."""
+    best = families.sort_values("open", ascending=False).iloc[0]
+    sharpe = np.nan if basket is None else float(basket.totals.loc["basket", "sharpe"])
+    known = {name: float(value) for name, value in accuracy.items() if np.isfinite(value)}
+    most = max(known, key=known.__getitem__, default="")
+    right, doubt = known.get(most, np.nan), "is too good to be true: look for a leak, in the data too"
+    return [
+        Gate.of("plausible_order", f"no family with a rank correlation above {MOST_CORRELATION:g}", best["open"],
+                MOST_CORRELATION, best["open"] <= MOST_CORRELATION,
+                f"The rank correlation of {best['family']} is {best['open']:.3f}; above {MOST_CORRELATION:g} {doubt}."),
+        Gate.of("plausible_sharpe", f"a net Sharpe ratio of at most {MOST_SHARPE:g}", sharpe, MOST_SHARPE,
+                sharpe <= MOST_SHARPE, f"The basket's Sharpe ratio is {sharpe:.1f}; above {MOST_SHARPE:g} {doubt}."),
+        Gate.of("plausible_accuracy", f"no family with a pooled accuracy above {MOST_ACCURACY:.0%}", right,
+                MOST_ACCURACY, right <= MOST_ACCURACY,
+                f"{right:.1%} of the directions of {most} are right; above {MOST_ACCURACY:.0%} {doubt}."),
+    ]
+
+
+def decide_market(asked: list[Gate], doubts: list[Gate], leak_checks: list[dict[str, Any]] | None = None,
+                  chosen: str = "") -> dict[str, Any]:
+    """The decision on the market. `chosen` says, where it is so, that its stocks were chosen by hand."""
+    suspicious = [gate for gate in doubts if gate.passed is False]
+    leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
+    checked = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."] if (
+        suspicious and leak_checks and not leaks) else []
+    failed, unknown = ([gate for gate in asked if gate.passed is state] for state in (False, None))
+    if short := [gate for gate in asked[:2] if not gate.passed]:
+        return decision("unjudged", short + suspicious, asked + doubts, *leaks)
+    if suspicious or leaks:
+        return decision("review", suspicious, asked + doubts, *leaks, *checked)
+    if failed or unknown:
+        return decision("reject" if failed else "unjudged", failed or unknown, asked + doubts)
+    return decision("review" if chosen else "accept", asked, asked + doubts, *([chosen] if chosen else []))
+
+
+def confidence_set(daily: pd.DataFrame) -> list[str]:
+    """The families of `daily [days, families]` that cannot be told from the best, best first: 90 % confidence."""
+    daily = daily.dropna(axis=1, how="all").dropna()
+    if len(daily) < FEWEST_DATES or daily.shape[1] < 1:
+        return []
+    p_values = pd.Series(model_confidence_set(-daily.to_numpy()), index=daily.columns)
+    return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > CONFIDENCE_SET]
+
+
+def basket_numbers(basket: "BasketResult | None", n_trials: int = 1) -> dict[str, float]:
+    """What `market_gates` asks of a basket; NaN without one."""
+    if basket is None:
+        return dict.fromkeys(("alpha", "alpha_p", "beaten", "probability"), np.nan)
+    excess = (basket.returns["basket"] - basket.returns["equal_weighted"]).dropna()
+    return {"alpha": basket.alpha, "alpha_p": basket.alpha_p, "beaten": basket.beaten,
+            "probability": float(deflated_sharpe(excess, n_trials))}
+
+
+def _chosen(n_measured: int, n_universe: int | None) -> str:
+    if n_universe is None or n_measured >= n_universe:
+        return ""
+    return (f"Only {n_measured} of the {n_universe} stocks of these data are measured: a choice made after a first "
+            "report looks better than it is, so judge all of them.")
+
+
+# --- symbols
+
+
+def decide_symbols(symbols: pd.DataFrame, market: str, basket: "BasketResult | None" = None,
+                   kept: Mapping[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """The decision for each row of `symbols` in a market with that decision, with reasons and gates."""
+    rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
+    value = capital / rule.k / rule.traded_share  # [VND a day] of which one place is a small part
+    skill = dict(zip(symbols["symbol"], zip(*shrink(symbols["place"], symbols["place_error"]), strict=True),
+                     strict=True))
     verdict = {}
-    for place, row in enumerate(table.itertuples(index=False)):
-        gates = [_gate(question, row, Answer(*answers[place])) for question, answers in found]
-        decided = _decide_original(gates) if gate_set == "original" else _decide_honest(gates, leak_checks)
-        if old := (kept or {}).get(row.symbol):
-            stays = (f"The model of the last accepted run stays, for a person to look at: on the same days "
-                     f"{old['old_accuracy']:.1%} of its directions are right, {old['new_accuracy']:.1%} of this one's.")
-            decided = decided | {"decision": "review", "reasons": [stays, *decided["reasons"]]}
-        verdict[row.symbol] = decided
+    for row in symbols.itertuples(index=False):
+        gates = _symbol_gates(row, *skill[row.symbol], value, rule)
+        verdict[row.symbol] = _decide_symbol(gates, market, (kept or {}).get(row.symbol))
     return verdict
 
 
-def _gate(question: Question, row: Any, answer: Answer) -> Gate:
-    """The answer as plain values; what is not a number becomes None."""
-    numbers = [float(value) if math.isfinite(value) else None
-               for value in (answer.measured, answer.low, answer.high, answer.needed)]
-    if math.isnan(answer.passed):
-        return Gate(question.gate, question.asked, *numbers, None, f"Not measured: {question.asked}.")
-    return Gate(question.gate, question.asked, *numbers, bool(answer.passed), question.sentence(row, answer))
+def _symbol_gates(row: Any, place: float, error: float, value: float, rule: Basket) -> list[Gate]:
+    from scipy.special import ndtr
+
+    probability = float(ndtr(place / error)) if error > 0 else np.nan
+    locked, traded = row.locked, row.traded_value
+    return [
+        Gate.of("enough_days", f"at least {FEWEST_SYMBOL_DAYS} scored days", row.n_days, FEWEST_SYMBOL_DAYS,
+                row.n_days >= FEWEST_SYMBOL_DAYS, f"{row.n_days:,.0f} scored days, {FEWEST_SYMBOL_DAYS} are needed."),
+        Gate.of("place", f"a share in the rank correlation above 0 with at least {LEAST_SKILL:.0%} probability",
+                place, 0.0, probability >= LEAST_SKILL,
+                f"Its share in the rank correlation, shrunk towards the others', is {place:.3f}: above 0 with "
+                f"probability {probability:.0%}, {LEAST_SKILL:.0%} is needed.",
+                place - Z_95 * error, place + Z_95 * error),
+        Gate.of("traded_value", f"a median traded value of at least {value / 1e9:.1f} bn VND a day", traded, value,
+                traded >= value, f"Traded for {traded / 1e9:.1f} bn VND on a median day; {value / 1e9:.1f} bn are "
+                                 f"needed where one place of the basket may be {rule.traded_share:.0%} of it."),
+        Gate.of("locked", f"not to be bought on at most {MOST_LOCKED:.0%} of the days", locked, MOST_LOCKED,
+                locked <= MOST_LOCKED, f"Not to be bought on {locked:.1%} of the days, at most {MOST_LOCKED:.0%} is "
+                                       "allowed."),
+        Gate.of("plausible_accuracy", f"accuracy of at most {MOST_ACCURACY:.0%}", row.accuracy, MOST_ACCURACY,
+                row.accuracy <= MOST_ACCURACY, f"Accuracy {row.accuracy:.1%}; above {MOST_ACCURACY:.0%} is too good to "
+                                               "be true: look for a leak."),
+    ]
 
 
-def _decide_honest(gates: list[Gate], leak_checks: list[dict[str, Any]] | None) -> dict[str, Any]:
-    asked = [gate for gate in gates if not gate.gate.startswith("plausible")]
-    suspicious = [gate for gate in gates if gate.gate.startswith("plausible") and gate.passed is False]
-    if not gates[0].passed:
-        return _decision("unjudged", gates[:1], gates)
-    if any(gate.passed is False for gate in asked):
-        return _decision("reject", [gate for gate in gates if gate.passed is False], gates)
-    if unmeasured := [gate for gate in gates if gate.passed is None]:
-        return _decision("unjudged", unmeasured, gates)
-    leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
-    if leaks or (suspicious and not leak_checks):
-        return _decision("review", suspicious, gates, *leaks)
-    checked = [f"All {len(leak_checks)} leak checks pass."] if suspicious else []
-    return _decision("accept", asked + suspicious, gates, *checked)
+def _decide_symbol(gates: list[Gate], market: str, old: dict[str, Any] | None) -> dict[str, Any]:
+    enough, *asked, plausible = gates
+    if market == "unjudged":
+        return decision("unjudged", [], gates, "The market is unjudged.")
+    if not enough.passed:
+        return decision("unjudged", [enough], gates)
+    if market == "reject":
+        return decision("reject", [], gates, "The market is rejected, and no stock is accepted alone.")
+    if plausible.passed is False:
+        return decision("review", [plausible], gates)
+    if old:
+        return decision("review", [], gates, "Worse than the last accepted run on the same days: "
+                         f"{old['new_accuracy']:.1%} of its directions are right, {old['old_accuracy']:.1%} were.")
+    failed, unknown = ([gate for gate in asked if gate.passed is state] for state in (False, None))
+    if failed or unknown:
+        return decision("reject" if failed else "unjudged", failed or unknown, gates)
+    if market == "review":
+        return decision("review", [], gates, "Passes, in a market for review.")
+    return decision("accept", asked, gates)
+
+
+def _original_gates(row: Any) -> list[Gate]:
+    tier = next((name for least, name in TIERS.items() if row.accuracy > least), "below every tier")
+    sharpe = np.nan if np.isnan(row.max_drawdown) else np.nan_to_num(row.sharpe)  # 0 for an account that never moved
+    return [
+        Gate.of("accuracy", "5-day accuracy above 52%", row.accuracy, ORIGINAL["accuracy"],
+                row.accuracy > ORIGINAL["accuracy"], f"Accuracy {row.accuracy:.1%}, asked is more than 52%; tier: "
+                f"{tier} (52% minimum, 54% acceptable, 56% good, 58% excellent).", row.accuracy_low, row.accuracy_high),
+        Gate.of("rmse", "5-day RMSE below 0.03", row.rmse_5, ORIGINAL["rmse"], row.rmse_5 < ORIGINAL["rmse"],
+                f"5-day RMSE {row.rmse_5:.4f} [log return], asked is less than 0.03."),
+        Gate.of("sharpe", "Sharpe ratio above 0.8", sharpe, ORIGINAL["sharpe"], sharpe > ORIGINAL["sharpe"],
+                f"Sharpe ratio {sharpe:.2f}, asked is more than 0.8."),
+        Gate.of("drawdown", "maximum drawdown below 10%", row.max_drawdown, ORIGINAL["drawdown"],
+                row.max_drawdown < ORIGINAL["drawdown"],
+                f"Maximum drawdown {row.max_drawdown:.1%}, asked is less than 10%."),
+    ]
 
 
 def _decide_original(gates: list[Gate]) -> dict[str, Any]:
-    if unmeasured := [gate for gate in gates if gate.passed is None]:
-        return _decision("unjudged", unmeasured, gates)
-    failed = [gate for gate in gates if not gate.passed]
-    return _decision("reject", failed, gates) if failed else _decision("accept", gates, gates)
+    failed, unknown = ([gate for gate in gates if gate.passed is state] for state in (False, None))
+    return decision("unjudged" if unknown else "reject" if failed else "accept", unknown or failed or gates, gates)
 
 
-def _decision(decision: str, because: list[Gate], gates: list[Gate], *more: str) -> dict[str, Any]:
-    return {"decision": decision, "reasons": [gate.sentence for gate in because] + list(more),
-            "gates": [gate.to_dict() for gate in gates]}
+# --- words
 
 
-def _text(verdict: dict[str, dict[str, Any]], counts: dict[str, int], gates: str, scores: pd.DataFrame,
-          result: Backtest, family: str) -> str:
-    """The verdict in three sentences: how many pass and what the others fail, how right it is, what the account did."""
-    pooled, totals = summary(scores).set_index("family"), result.totals()
-    mine, others = pooled.loc[family], pooled.drop(index=family)["accuracy"].dropna()
-    against = f", the best opponent ({others.idxmax()}) {others.max():.1%}" if len(others) else ""
-    rest = ", ".join(f"{count} {name}" for name, count in list(counts.items())[1:])
-    failed = Counter(gate["gate"].replace("_", " ") for found in verdict.values() for gate in found["gates"]
-                     if gate["passed"] is False)
-    most = " and ".join(f"“{name}” {count}" for name, count in failed.most_common(2))
-    why = f"; most often failed: {most}" if most else ""
-    right = (f"{mine['accuracy']:.1%} of the 5-day directions are right" if np.isfinite(mine["accuracy"])
-             else "It names no direction")
-    return (f"{counts['accept']} of {sum(counts.values())} models pass the {gates} gates ({rest}{why}). "
-            f"{right}; the base rate is {mine['base_rate']:.1%}"
-            f"{against}. After costs the mean account returned {totals.loc['strategy', 'return']:+.1%}, buy-and-hold "
-            f"{totals.loc['buy_and_hold', 'return']:+.1%}.")
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values; what is not known is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _text(judged: pd.Series, basket: "BasketResult | None", market: dict[str, Any], counts: dict[str, int],
+          power: Mapping[str, float] | None) -> str:
+    """The verdict in three sentences: the market, its stocks, and what such a verdict is worth."""
+    said = {"accept": "accepted", "review": "for review", "reject": "rejected", "unjudged": "unjudged"}
+    if market["decision"] == "accept":
+        why = (f"the rank correlation of {judged['family']} is {judged['open']:.3f} (t {judged['open_t']:.1f}), and "
+               f"after costs a basket of {basket.basket.k} earned {basket.totals.loc['basket', 'yearly']:.1%} a year, "
+               f"alpha {basket.alpha:+.1%} (t {basket.alpha_t:.1f}).")
+    else:
+        why = market["reasons"][0][:1].lower() + market["reasons"][0][1:]
+    others = ", ".join(f"{count} {said[name]}" for name, count in list(counts.items())[1:] if count)
+    text = (f"The market is {said[market['decision']]}: {why} {counts['accept']} of {sum(counts.values())} stocks are "
+            f"accepted{f' ({others})' if others else ''}.")
+    return f"{text} {power_text(power)}".rstrip()
+
+
+def power_text(power: Mapping[str, float] | None) -> str:
+    """What the gates would have found, in a sentence; "" where it was not measured."""
+    if not power:
+        return ""
+    return (f"These gates would have found {100 * power['0.04']:.0f} of 100 orders of 0.04, and pass "
+            f"{100 * power['0.00']:.0f} of 100 without skill.")

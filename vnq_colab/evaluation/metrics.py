@@ -6,43 +6,60 @@ import pandas as pd
 from vnq_colab.data.forecast import HORIZON, check_forecast
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
-from vnq_colab.evaluation.evidence import evidence
-from vnq_colab.evaluation.probability import crps_normal, log_loss_of
 from vnq_colab.evaluation.significance import TRADING_DAYS, wilson_interval
 
 
 def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """One row per family and symbol: its accuracy, errors and correlation beside what a guess would reach.
+    """One row per family and symbol: accuracy, errors and correlation in time, beside what a guess would reach.
 
-    Scored are the rows of `with_outcomes`. All shares are fractions, all errors [log return]. Days: `n_days` scored;
-    `flat_share` of them with an unchanged price, left out of everything about direction; `n_directed`, the others on
-    which `mean` is not exactly 0; `n_independent` = n_directed / horizon, rounded down, because 5-day outcomes of
-    neighbouring days overlap.
+    Scored are the rows of `with_outcomes`; see `score_rows`.
+    """
+    return score_rows(with_outcomes(forecast, panel))
+
+
+def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The scores of rows that `with_outcomes` gave. All shares are fractions, all errors [log return].
+
+    Days: `n_days` scored; `flat_share` of them with an unchanged price, left out of everything about direction;
+    `n_directed`, the others on which `mean` is not exactly 0; `n_independent` = n_directed / horizon, rounded down,
+    because 5-day outcomes of neighbouring days overlap.
 
     Direction: `accuracy` of the sign of `mean` on the directed days (NaN without any, as for the zero forecast);
     `accuracy_low` and `accuracy_high`, the 95 % Wilson interval on n_independent; `base_rate`, the share of the more
-    frequent direction; `up_share`; `balanced_accuracy`, the mean of the accuracies on days that rose and on days that
-    fell (NaN when there are not both); `mcc`, Matthews' correlation of said and seen direction (NaN when one never
-    changes; Matthews 1975, BBA 405(2)).
+    frequent direction; `up_share`.
 
-    Size: `rmse_5 mae_5` of the return over the horizon; `rmse_day`, the first over the root of its days; `mape_5`, the
-    mean of |forecast price / price - 1| in 5 days (an error relative to a *return* has no meaning near 0); `r2_zero` =
-    1 - sum of squared 5-day errors / that of the zero forecast (Gu, Kelly & Xiu 2020, RFS 33(5)).
-    Information coefficient: `correlation` of `mean` with the outcome, and `rank_correlation` (Spearman;
-    equal outcomes tie), NaN when one is constant; `correlation_t` and `rank_correlation_t` = r √((n - 2) / (1 - r²))
-    with n = n_days / horizon, which overlap cannot inflate, however slowly `mean` moves.
-
-    Probability: `brier` (Brier 1950, MWR 78(1)) and `log_loss` of `p_up` where the price moved; `crps` of the normal
-    distribution of `mean` and `scale`.
-
-    What the gates ask: `skill`, and `gain_FAMILY` and `lead_FAMILY` over each other family, of `evidence.evidence`.
+    Size: `rmse_5` of the return over the horizon; `rmse_day`, that over the root of its days; `r2_zero` = 1 - sum of
+    squared errors / that of the zero forecast (Gu, Kelly & Xiu 2020, RFS 33(5)); `correlation` of `mean` with the
+    outcome in time, and `rank_correlation` (Spearman; equal outcomes tie), NaN when one is constant.
     """
-    return score_rows(with_outcomes(forecast, panel), panel)
+    keys = rows.groupby(["family", "symbol"], sort=True)
+    place, n_groups = keys.ngroup().to_numpy(), keys.ngroups  # groups are numbered in the order of the result
 
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(place, values, n_groups)  # [groups]
 
-def score_rows(rows: pd.DataFrame, panel: Panel, family: str | None = None) -> pd.DataFrame:
-    """The scores of rows that `with_outcomes` gave; with `family` only that one is compared with the others."""
-    return _measure(rows).merge(evidence(rows, panel, family), on=["family", "symbol"], how="left")
+    mean, actual = rows["mean"].to_numpy(), rows["actual"].to_numpy()
+    moved, up, rises = np.abs(actual) >= FLAT, actual >= FLAT, mean > 0
+    directed = moved & (mean != 0)
+    days, n_moved, n_directed = (total(part).astype("int64") for part in (np.ones(len(rows)), moved, directed))
+    right, windows = total(directed & (rises == up)), n_directed // HORIZON
+    scores = keys.size().index.to_frame(index=False)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN: not known
+        accuracy, up_share = right / n_directed, total(up) / n_moved
+        low, high = wilson_interval(accuracy * windows, windows)
+        columns = {
+            "n_days": days, "n_independent": windows, "n_directed": n_directed, "flat_share": 1 - n_moved / days,
+            "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
+            "base_rate": np.maximum(up_share, 1 - up_share), "up_share": up_share,
+        }
+        columns["rmse_5"] = np.sqrt(total((mean - actual) ** 2) / days)
+        columns["rmse_day"] = columns["rmse_5"] / np.sqrt(HORIZON)
+        columns["r2_zero"] = 1 - total((mean - actual) ** 2) / total(actual**2)
+        ranks = pd.DataFrame({"mean": mean, "actual": to_rank(actual)}).groupby(place).rank()
+        columns["correlation"] = correlation_within(mean, actual, place, n_groups)
+        columns["rank_correlation"] = correlation_within(ranks["mean"].to_numpy(), ranks["actual"].to_numpy(), place,
+                                                         n_groups)
+    return scores.assign(**columns)
 
 
 def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
@@ -64,49 +81,6 @@ def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
                         f"has an outcome and all families; the panel ends {panel.days[-1]:%Y-%m-%d} and an outcome "
                         f"needs {HORIZON} more days. Forecast earlier days, or wait.")
     return rows
-
-
-def _measure(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores of rows that hold a forecast and its outcome."""
-    keys = rows.groupby(["family", "symbol"], sort=True)
-    place, n_groups = keys.ngroup().to_numpy(), keys.ngroups  # groups are numbered in the order of the result
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(place, values, n_groups)  # [groups]
-
-    mean, actual = rows["mean"].to_numpy(), rows["actual"].to_numpy()
-    moved, up, rises = np.abs(actual) >= FLAT, actual >= FLAT, mean > 0
-    directed = moved & (mean != 0)
-    days, n_moved, n_directed = (total(part).astype("int64") for part in (np.ones(len(rows)), moved, directed))
-    right, n_up, said_up = total(directed & (rises == up)), total(directed & up), total(directed & rises)
-    both_up, windows = total(directed & rises & up), n_directed // HORIZON
-    n_down, said_down = n_directed - n_up, n_directed - said_up
-    scores = keys.size().index.to_frame(index=False)
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN: not known
-        accuracy, up_share = right / n_directed, total(up) / n_moved
-        low, high = wilson_interval(accuracy * windows, windows)
-        columns = {
-            "n_days": days, "n_independent": windows, "n_directed": n_directed, "flat_share": 1 - n_moved / days,
-            "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
-            "base_rate": np.maximum(up_share, 1 - up_share), "up_share": up_share,
-            "balanced_accuracy": (both_up / n_up + (right - both_up) / n_down) / 2,
-            "mcc": (both_up * n_directed - n_up * said_up) / np.sqrt(n_up * n_down * said_up * said_down),
-        }
-        columns["rmse_5"] = np.sqrt(total((mean - actual) ** 2) / days)
-        columns["mae_5"] = total(np.abs(mean - actual)) / days
-        columns["rmse_day"] = columns["rmse_5"] / np.sqrt(HORIZON)
-        columns["mape_5"] = total(np.abs(np.expm1(mean - actual))) / days
-        columns["r2_zero"] = 1 - total((mean - actual) ** 2) / total(actual**2)
-        ranks = pd.DataFrame({"mean": mean, "actual": to_rank(actual)}).groupby(place).rank()
-        for name, pair in (("", (mean, actual)), ("rank_", (ranks["mean"].to_numpy(), ranks["actual"].to_numpy()))):
-            found = correlation_within(*pair, place, n_groups)
-            columns[f"{name}correlation"] = found
-            freedom = np.where(days // HORIZON > 2, days // HORIZON - 2.0, np.nan)
-            columns[f"{name}correlation_t"] = found * np.sqrt(freedom / (1 - found**2))
-        columns["brier"] = total((rows["p_up"].to_numpy() - up) ** 2 * moved) / n_moved
-        columns["log_loss"] = total(log_loss_of(rows["p_up"], up) * moved) / n_moved
-        columns["crps"] = total(crps_normal(actual, mean, rows["scale"].to_numpy())) / days
-    return scores.assign(**columns)
 
 
 def to_rank(actual: np.ndarray) -> np.ndarray:
@@ -133,15 +107,12 @@ def correlation_within(x: np.ndarray, y: np.ndarray, place: np.ndarray, n_groups
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """One row per family: shares and errors pooled over all days of all symbols, and median correlations.
 
-    `base_rate` pools each symbol's own base rate. Balanced accuracy and Matthews' correlation are the median symbol's
-    too. There is no interval: symbols move together, so the days of many symbols are far from independent; the module
-    `skill` has intervals that know.
+    `base_rate` pools each symbol's own; `above_base_rate` counts symbols. There is no interval: symbols move together,
+    so the days of many symbols are far from independent.
     """
     moved = scores["n_days"] * (1 - scores["flat_share"])
-    weights = {"accuracy": scores["n_directed"]} | dict.fromkeys(("base_rate", "up_share", "brier", "log_loss"), moved)
-    errors = [name for name in scores.columns if name.startswith(("rmse_", "mae_", "mape_")) or name == "crps"]
-    weights |= dict.fromkeys(errors, scores["n_days"])
-    weights = {name: weight for name, weight in weights.items() if name in scores.columns}
+    weights = {"accuracy": scores["n_directed"], "base_rate": moved, "up_share": moved, "rmse_5": scores["n_days"],
+               "rmse_day": scores["n_days"]}
     family = scores["family"]
     pooled = pd.DataFrame({"n_symbols": 1, "n_days": scores["n_days"],
                            "above_base_rate": scores["accuracy"] > scores["base_rate"]}).groupby(family).sum()
@@ -149,9 +120,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
         power = 2 if name.startswith("rmse_") else 1
         total = (scores[name] ** power * weight).groupby(family).sum()
         pooled[name] = (total / weight.groupby(family).sum()) ** (1 / power)
-    for name in ("correlation", "rank_correlation", "balanced_accuracy", "mcc"):
-        if name in scores.columns:
-            pooled[name] = scores.groupby("family")[name].median()
+    for name in ("correlation", "rank_correlation"):
+        pooled[name] = scores.groupby("family")[name].median()
     return pooled.reset_index()
 
 

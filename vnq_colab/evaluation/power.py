@@ -1,132 +1,162 @@
-"""What a pass is worth: forecasters whose true skill is known go through the gates, on the days that were judged.
+"""What a verdict is worth: orders whose rank correlation is known go through the gates, on the days that were judged.
 
 Axes: days, forecasters, symbols.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.panel import FLAT
-from vnq_colab.data.synthetic import PERSISTENCE
-from vnq_colab.evaluation.backtest import Backtest
-from vnq_colab.evaluation.evidence import error_of_noise, mean_with_error, shared_noise, sharpe_lead, skill
+from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.panel import FLAT, OPEN, Panel
+from vnq_colab.evaluation.basket_result import run_baskets
+from vnq_colab.evaluation.gates import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
-from vnq_colab.evaluation.orders import Market, trade
-from vnq_colab.evaluation.questions import QUESTIONS, charged, share_that_passes
-from vnq_colab.evaluation.significance import cosine_variance, wilson_interval
+from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.significance import alpha_test, deflated_sharpe, mean_test
+from vnq_colab.evaluation.within_day import ranks_of, share
 
-N_SIMULATED = 1000  # forecasters of each skill, at least
-TRUE_SKILLS = (0.01, 0.02, 0.05)  # R² of the 5-day return [fraction]
-FEWEST_DAYS = 2 * HORIZON
+if TYPE_CHECKING:
+    from vnq_colab.evaluation.basket_result import BasketResult
+
+PLANTED = (0.0, 0.02, 0.04, 0.06)  # rank correlations with what can be traded
+N_FORECASTERS = 50  # of each; chosen: 102 stocks over 1,860 days take 5 s
+AT_ONCE = 25  # forecasters of each in memory
+SLOW = (0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # from day to day, what the slow part of a score may be
+N_COINS = 10  # of each symbol
 
 
-def pass_rates(result: Backtest, *, n_trials: int = 1, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """For each gate set: of about 1,000 forecasters without skill, and with an R² of 1, 2 and 5 %, the share that pass.
+def found_share(order: Order, result: "BasketResult", panel: Panel, rules: MarketRules = VN_RULES, *, n_trials: int = 1,
+                n_forecasters: int = N_FORECASTERS, seed: int = 0) -> dict[str, float]:
+    """Share of orders with a rank correlation of 0.00, 0.02, 0.04 and 0.06 that the market gates accept.
 
-    They forecast the symbols and days of the backtest, whole markets of them at a time, trade on it under the same
-    rules, and are asked all that does not need opponents. One without skill moves like the others and knows nothing.
-    None where the backtest does not know its market. `buy_and_hold_pass_share` takes "always up" through the set.
+    Their scores are made of the very returns of these days and of noise, both of which last as long as the judged
+    family's score; their edges are what a calibration would say. They are traded by its basket under its rules, and
+    judged like it. The share of 0.00 is the false-pass rate.
     """
-    n_symbols = len(result.symbols)
-    empty = {"n_simulated": 0, "coin_pass_share": None, "buy_and_hold_pass_share": None,
-             "power": {f"{true:.2f}": None for true in TRUE_SKILLS}}
-    if result.trial is None or len(result.trial.market.days) <= FEWEST_DAYS + HORIZON:
-        return {name: dict(empty) for name in QUESTIONS}
-    n_markets = -(-N_SIMULATED // n_symbols)
-    returns = daily_returns(result.trial.market)
-    always_up = np.full((len(returns), 1, n_symbols), 1e-3)
-    shares = {"up": _shares(always_up, returns, result, n_trials)}
-    for place, true in enumerate((0.0, *TRUE_SKILLS)):
-        forecast = forecasters(returns, true, n_markets, np.random.default_rng([seed, place]))
-        shares[f"{true:.2f}"] = _shares(forecast, returns, result, n_trials)
-    return {name: {"n_simulated": n_markets * n_symbols, "coin_pass_share": shares["0.00"][name],
-                   "buy_and_hold_pass_share": shares["up"][name],
-                   "power": {true: shares[true][name] for true in empty["power"]}} for name in QUESTIONS}
+    market, random = result.market, np.random.default_rng(seed)
+    symbol, day = pd.Index(panel.symbols).get_indexer(market.symbols), panel.days.get_indexer(market.days)
+    cut = np.ix_(symbol, day)
+    asked = panel.present[cut].T & (market.days <= order.daily.index[-1])[:, None]  # [days, symbols]
+    outcome, tomorrow = (panel.ahead(horizon, OPEN)[cut].T for horizon in (HORIZON, 1))
+    could_buy = np.concatenate([market.can_buy[1:], np.zeros_like(market.can_buy[:1])])
+    judged = market.days.isin(order.daily[order.family].dropna().index)
+    known = asked & could_buy & np.isfinite(outcome) & judged[:, None]
+    ranks, size = _ranks(outcome, known), float(np.sqrt(share((outcome.T - share(outcome.T, known.T))**2, known.T)[
+        judged].mean()))
+    parts = lasting_parts(order.autocorrelation)
+    coming = normal_scores(tomorrow, asked & np.isfinite(tomorrow))[::-1]
+    signal = filtered([coming] * len(parts), parts)[::-1]
+    signal /= max(float(signal[asked].std()), 1e-9)
+    most = _pearson(float(correlations_with(ranks, known, signal[:, None])[judged].mean()))  # of the signal alone
+    true = _pearson(np.array(PLANTED, "float32"))[:, None, None]
+    own = np.clip(true / max(most, 1e-9), 0, 1)
+    universe = result.returns["equal_weighted"].reindex(market.days[1:]).fillna(0.0).to_numpy()
+    passed = np.zeros(len(PLANTED))
+    for first in range(0, n_forecasters, AT_ONCE):
+        n = min(AT_ONCE, n_forecasters - first)
+        noise = filtered([random.standard_normal((len(day), n, len(symbol)), dtype="float32") for _ in parts], parts)
+        score = own * signal[:, None, None] + np.sqrt(1 - own**2) * noise[:, None]  # [days, planted, n, symbols]
+        score = np.where(asked[:, None, None], score, np.float32(np.nan))
+        edge = (score * (true * np.float32(size))).reshape(len(day), -1, len(symbol))
+        score = score.reshape(edge.shape)
+        daily = correlations_with(ranks, known, score)[judged]
+        shows = np.flatnonzero(mean_test(daily).p * n_trials <= MOST_P_ORDER)  # the others fail, whatever they earn
+        value = run_baskets(market, score[:, shows], edge[:, shows], result.basket, rules, result.capital)
+        returns = value[1:] / value[:-1] - 1
+        alpha, _, p = alpha_test(returns, universe)
+        probability = deflated_sharpe(returns - universe[:, None], n_trials)
+        beaten = (alpha > result.random[:, None]).mean(axis=0)
+        for place, which in enumerate(shows):
+            gates = market_gates(daily[:, which], len(symbol), n_trials, alpha=alpha[place], alpha_p=p[place],
+                                 beaten=beaten[place], probability=probability[place])
+            passed[which // n] += all(gate.passed for gate in gates)
+    return {f"{value:.2f}": float(count / n_forecasters) for value, count in zip(PLANTED, passed, strict=True)}
 
 
-def _shares(forecast: np.ndarray, returns: np.ndarray, result: Backtest, n_trials: int) -> dict[str, float]:
-    """For each gate set the share of forecasters that pass it."""
-    table = evidence_of(forecast, returns, result)
-    table["q"] = charged(table, n_trials)
-    return {name: share_that_passes(table, name) for name in QUESTIONS}
+def lasting_parts(autocorrelation: pd.DataFrame) -> list[tuple[float, float]]:
+    """The slow and the fast part of a score, (share of the variance, what of it is left a day later), from the table
+    `lag` [days], `value`: the first and the last value are met, those between as nearly as can be."""
+    known = autocorrelation.dropna()
+    if known.empty:
+        return [(1.0, 0.9)]
+    lag, value = (known[name].to_numpy("float64") for name in ("lag", "value"))
+    found = []
+    for slow in SLOW:
+        part = float(np.clip(value[-1] / slow ** lag[-1], 0, 1))
+        fast = float(np.clip((value[0] - part * slow ** lag[0]) / max(1 - part, 1e-9), 0, 0.99)) ** (1 / lag[0])
+        miss = ((part * slow**lag + (1 - part) * fast**lag - value) ** 2).sum()
+        found.append((miss, [(part, slow), (1 - part, fast)]))
+    return min(found)[1]
 
 
-def daily_returns(market: Market) -> np.ndarray:
-    """`[days, symbols]`: log return of each day; NaN until a symbol's second price."""
-    log = np.log(market.close)
-    return np.concatenate([np.full((1, log.shape[1]), np.nan), np.diff(log, axis=0)])
-
-
-def forecasters(returns: np.ndarray, true_skill: float, n: int, random: np.random.Generator) -> np.ndarray:
-    """`[days, symbols] -> [days, n, symbols]`: expected 5-day log returns whose R² with these very returns is given.
-
-    A signal says a little of each return to come, less the later it comes; the rest of it is noise that forgets as
-    slowly. A skill of 0 is noise alone, as bold as a skill of 1 %.
-    """
+def filtered(shocks: list[np.ndarray], parts: list[tuple[float, float]]) -> np.ndarray:
+    """`[days, ...]` for each part -> `[days, ...]` float32: shocks of variance 1 become a series that lasts so long."""
     from scipy.signal import lfilter
 
-    fading, actual = ([1.0], [1.0, -PERSISTENCE]), outcomes(returns)
-    coming = lfilter(*fading, np.nan_to_num(returns)[:0:-1], axis=0)[::-1][: len(actual)]  # [origins, symbols]
-    spread, size = (np.maximum(np.sqrt((part**2).mean(axis=0)), FLAT) for part in (actual, coming))
-    fit = np.maximum((coming * actual).mean(axis=0) / (spread * size), 1e-6)
-    told = np.minimum(np.sqrt(true_skill) / fit, 1)
-    shocks = random.standard_normal((len(actual), n, len(spread)))
-    shocks[1:] *= np.sqrt(1 - PERSISTENCE**2)
-    signal = told * (coming / size)[:, None] + np.sqrt(1 - told**2) * lfilter(*fading, shocks, axis=0)
-    forecast = np.sqrt(true_skill or TRUE_SKILLS[0]) * spread * signal
-    return np.concatenate([forecast, np.repeat(forecast[-1:], len(returns) - len(actual), axis=0)])
+    total = np.zeros_like(shocks[0], "float32")
+    for (part, persistence), shock in zip(parts, shocks, strict=True):
+        size = np.sqrt(part * (1 - persistence**2))
+        start = (np.sqrt(part) - size) * shock[:1]  # as if it had begun long ago
+        total += lfilter(np.array([size], "float32"), np.array([1, -persistence], "float32"), shock, axis=0,
+                         zi=start.astype("float32"))[0]
+    return total
 
 
-def outcomes(returns: np.ndarray) -> np.ndarray:
-    """`[days, symbols] -> [origins, symbols]`: 5-day log return after each day; one that is not known counts as 0."""
-    total = np.concatenate([np.zeros((1, returns.shape[1])), np.nan_to_num(returns).cumsum(axis=0)])
-    return total[HORIZON + 1 :] - total[1:-HORIZON]
+def normal_scores(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """`[days, symbols]`: ranks within the day as quantiles of the normal distribution; 0 where not known."""
+    from scipy.special import ndtri
+
+    ranks = _ranks(values, known)
+    return np.where(known, ndtri(np.clip((1 + ranks) / 2, 0.005, 0.995)), 0).astype("float32")
 
 
-def evidence_of(forecast: np.ndarray, returns: np.ndarray, result: Backtest) -> dict[str, np.ndarray]:
-    """`[days, n, symbols], [days, symbols]` -> a table of evidence `[n, symbols]`, as the gates ask for it."""
-    n = forecast.shape[1]
-    actual = outcomes(returns)[:, None]  # [origins, 1, symbols]
-    n_origins, mean = len(actual), forecast[: len(actual)]
-    scored = np.where(np.arange(len(returns) - 1)[:, None, None] < n_origins, forecast[:-1], np.nan)
-    found, error = skill(scored, returns[1:, None])
-    moved = np.abs(actual) >= FLAT
-    accuracy = (((mean > 0) == (actual > 0)) & moved).sum(axis=0) / np.maximum(moved.sum(axis=0), 1)
-    windows = np.broadcast_to(moved.sum(axis=0) // HORIZON, accuracy.shape)
-    low, high = wilson_interval(accuracy * windows, windows)
-    saved = (actual**2 - (mean - actual) ** 2) / np.maximum((actual**2).mean(axis=0), FLAT**2)
-    gain, gain_error = mean_with_error(saved)
-    together = cosine_variance((saved - gain).sum(axis=-1))[0]
-    accounts = account_returns(result, forecast > 0)  # [days, n + 1, symbols], the last one buy-and-hold
-    value = np.concatenate([np.ones((1, *accounts.shape[1:])), (1 + accounts).cumprod(axis=0)])[:, :n]
-    return {
-        "n_independent": windows, "accuracy": accuracy, "accuracy_low": low, "accuracy_high": high,
-        "rmse_5": np.sqrt(((mean - actual) ** 2).mean(axis=0)), "skill": found, "skill_error": error,
-        "gain_zero": gain, "gain_zero_error": gain_error,
-        "gain_zero_shared": shared_noise(together, (gain_error * n_origins) ** 2)[:, None],
-        "gain": value[-1] - 1, "sharpe": sharpe(accounts[:, :n]), "max_drawdown": max_drawdown(value),
-        **money(accounts[:, :n], accounts[:, n:])}
+def _ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return ranks_of(values.T, known.T).T.astype("float32")
 
 
-def account_returns(result: Backtest, wishes: np.ndarray) -> np.ndarray:
-    """`[days, n, symbols] -> [days - 1, n + 1, symbols]`: daily returns of own accounts; the last one holds."""
-    trial = result.trial
-    weight = np.concatenate([wishes, np.ones((len(wishes), 1, wishes.shape[2]))], axis=1)  # share of the account
-    value = trade(trial.market, weight, result.rules, result.capital, position=trial.position, record=False).value()
-    return value[1:] / value[:-1] - 1
+def _pearson(rank_correlation: np.ndarray | float) -> np.ndarray:
+    """The correlation of a normal pair with that rank correlation. Source: Pearson 1907."""
+    return 2 * np.sin(np.pi / 6 * rank_correlation)
 
 
-def money(own: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
-    """`[days, n, symbols], [days, 1, symbols]` daily returns -> what the gates ask of accounts, `[n, symbols]`.
+def correlations_with(ranks: np.ndarray, known: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """`[days, symbols]` ranks of outcomes, mean 0, 0 where not known; `[days, n, symbols]` scores -> `[days, n]`.
 
-    `profit`, the mean daily return, and `sharpe_lead` over buy-and-hold, each with `_error` and `_shared`. The days of
-    one account are taken as independent.
+    Spearman's, over the known symbols, of scores without ties.
     """
-    found = {}
-    for name, (measured, noise) in {"profit": (own.mean(axis=0), own - own.mean(axis=0)),
-                                    "sharpe_lead": sharpe_lead(own, held)}.items():
-        error, shared = error_of_noise(noise)
-        found |= {name: measured, f"{name}_error": error, f"{name}_shared": shared[:, None]}
-    return found
+    order = np.argsort(np.where(known[:, None], score, np.float32(np.inf)), axis=-1)
+    sorted_ranks = np.take_along_axis(np.broadcast_to(ranks[:, None], score.shape), order, axis=-1)
+    n = known.sum(axis=1)
+    spread = np.sqrt((n**3 - n) / 12 * (ranks.astype("float64") ** 2).sum(axis=1))
+    return sorted_ranks @ np.arange(score.shape[-1], dtype="float32") / np.maximum(spread, 1e-9)[:, None]
+
+
+def original_shares(order: Order, panel: Panel, rules: MarketRules = VN_RULES, *, seed: int = 0) -> dict[str, float]:
+    """`coin_pass_share`, `buy_and_hold_pass_share`: of coins and of always-up that the seeds' gates would accept.
+
+    On the judged symbols and days, in or out from the next open to the open after, for five days a throw, costs paid; a
+    forecast that is next to nothing has the RMSE of zero.
+    """
+    symbol, day = (pd.Index(panel.symbols).get_indexer(order.symbols["symbol"]),
+                   panel.days.get_indexer(order.daily.index))
+    cut, random = np.ix_(symbol, day), np.random.default_rng(seed)
+    actual = panel.ahead(HORIZON)[cut].T[:, None]  # [days, 1, symbols]
+    returns = np.nan_to_num(np.expm1(panel.ahead(1, OPEN)[cut])).T[:, None]
+    moved, up = np.abs(actual) >= FLAT, actual > 0
+    rmse = np.sqrt(np.nanmean(actual**2, axis=0))
+    shape = (-(-len(day) // HORIZON), N_COINS, len(symbol))
+    throws = {"coin": np.repeat(random.random(shape) < 0.5, HORIZON, axis=0)[: len(day)],
+              "buy_and_hold": np.ones((len(day), 1, len(symbol)), dtype=bool)}
+    shares = {}
+    for name, invested in throws.items():
+        change = np.diff(invested.astype("int8"), axis=0, prepend=0)
+        cost = (rules.fee + rules.slippage) * np.abs(change) + rules.sale_tax * (change < 0)
+        net = invested * returns - cost
+        accuracy = ((invested == up) & moved).sum(axis=0) / np.maximum(moved.sum(axis=0), 1)
+        passed = ((accuracy > ORIGINAL["accuracy"]) & (rmse < ORIGINAL["rmse"]) & (sharpe(net) > ORIGINAL["sharpe"])
+                  & (max_drawdown((1 + net).cumprod(axis=0)) < ORIGINAL["drawdown"]))
+        shares[f"{name}_pass_share"] = float(passed.mean())
+    return shares

@@ -1,4 +1,4 @@
-"""Is it more than luck? Intervals, tests of means that overlap, resampling, and what many trials do to them."""
+"""Is it more than luck? Intervals, tests of means that overlap, shrinkage, and what many trials do to them."""
 
 import math
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from vnq_colab.errors import DataError
 
 TRADING_DAYS = 250  # per year in Vietnam: 247 to 252 in 2016-2025
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+CLEARLY = 1.6448536269514722  # [standard errors] 95 % one-sided
 FEWEST_DATES = 4 * HORIZON  # chosen: four independent windows; below, no variance of a mean is worth printing
 
 
@@ -29,100 +30,42 @@ def wilson_interval(successes: "np.ndarray | float", n: "np.ndarray | float") ->
     return np.clip((middle - half) / width, 0, 1), np.clip((middle + half) / width, 0, 1)
 
 
-def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
-    """`[..., tests] -> [..., tests]`: p-values adjusted along the last axis; those at most q keep false finds under q.
-
-    NaN is a test that was not made: not counted, and NaN in the answer. Tests that lean the same way, as those of
-    symbols that move together, keep the promise. Source: Benjamini & Hochberg 1995, JRSS B 57(1); Benjamini & Yekutieli
-    2001, Annals of Statistics 29(4).
-    """
-    p_values = np.asarray(p_values, "float64")
-    order = np.argsort(p_values, axis=-1)  # NaN last
-    made = (~np.isnan(p_values)).sum(axis=-1, keepdims=True)
-    steps = np.take_along_axis(p_values, order, axis=-1) * made / np.arange(1, p_values.shape[-1] + 1)
-    steps = np.fmin(np.fmin.accumulate(steps[..., ::-1], axis=-1)[..., ::-1], 1)  # the least of all from there on
-    adjusted = np.empty_like(p_values)
-    np.put_along_axis(adjusted, order, steps, axis=-1)
-    return np.where(np.isnan(p_values), np.nan, adjusted)
-
-
-# --- means over days that overlap, of symbols that move together
+# --- means of days that overlap
 
 
 @dataclass(frozen=True)
 class MeanTest:
-    """A mean, its 95 % interval, and the chance of at least as much if the true mean were 0."""
+    """Means `[...]`, their 95 % intervals, and the chance of at least as much if the true mean were 0."""
 
-    mean: float
-    error: float  # standard error; NaN: not known
-    low: float
-    high: float
-    statistic: float  # mean / error, corrected where the test says so
-    p: float  # one-sided: true mean above 0
-    n_dates: int  # [days]
+    mean: np.ndarray
+    error: np.ndarray  # standard error; NaN: not known
+    low: np.ndarray
+    high: np.ndarray
+    statistic: np.ndarray  # mean / error
+    p: np.ndarray  # one-sided: true mean above 0
+    n_days: int
 
 
-def pooled_test(values: ArrayLike, dates: ArrayLike, *, lag: int | None = None) -> MeanTest:
-    """Is the mean of `values` above 0? Rows of one date count as one cluster, and neighbouring dates overlap.
+def mean_test(values: ArrayLike) -> MeanTest:
+    """`[days, ...] -> [...]`: is the mean above 0, for days in order whose neighbours overlap?
 
-    `values` and `dates` have one row per symbol and date, such as "right minus base rate"; dates may come in any order,
-    and those without a row are left out. `lag` None takes the equal-weighted cosine estimator with B = 0.4 n^(2/3)
-    terms and Student's t of B degrees of freedom: under a true null with 5-day overlap it finds 5.1 to 5.5 % at a
-    nominal 5 %. A number takes Driscoll and Kraay's Bartlett weights up to that lag [days], at least the horizon - 1,
-    and the normal distribution, as other software does; with lag 4 that finds 9 to 10 %. Fewer than 4 horizons of dates
-    give NaN. Source: Lazarus, Lewis, Stock & Watson 2018, JBES 36(4); Driscoll & Kraay 1998, REStat 80(4).
+    The equal-weighted cosine estimator with B = 0.4 n^(2/3) terms and Student's t of B degrees of freedom: with 5-day
+    overlap it finds 5.1 to 5.5 % at a nominal 5 % where nothing is true; Bartlett's weights up to lag 4 find 9 to 10 %.
+    Fewer than 4 horizons of days, and values that never change, give NaN.
+    Source: Lazarus, Lewis, Stock & Watson 2018, JBES 36(4).
     """
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
-    if lag is not None and lag < HORIZON - 1:
-        raise DataError(f"lag = {lag}: 5-day outcomes overlap on {HORIZON - 1} neighbouring days. Take at least that.")
-    total, count = _by_date(values, dates)
-    n, mean = len(total), total.sum() / max(count.sum(), 1)
+    values = np.asarray(values, "float64")
+    n, mean = len(values), values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
     if n < FEWEST_DATES:
-        return MeanTest(float(mean) if n else math.nan, *[math.nan] * 5, n)
-    around = total - mean * count  # [dates]
-    if lag is None:
-        variance, n_terms = cosine_variance(around)
-        law = t(n_terms)
-    else:
-        variance, law = _lag_variance(around, lag), norm
-    error = math.sqrt(variance) / count.sum()
-    if error <= 1e-12 * max(abs(mean), 1e-300):  # every date the same: no spread to judge by
-        return MeanTest(float(mean), *[math.nan] * 5, n)
-    half = law.ppf(0.975) * error
-    return MeanTest(*map(float, (mean, error, mean - half, mean + half, mean / error, law.sf(mean / error))), n)
-
-
-def block_bootstrap(values: ArrayLike, dates: ArrayLike, *, block_days: int = 3 * HORIZON, n_samples: int = 2000,
-                    seed: int = 0) -> MeanTest:
-    """The same question by resampling: moving blocks of `block_days` dates, all symbols of a date together.
-
-    The interval is m - q(0.975) to m - q(0.025) of the centred resampled means ("basic"); p is the share of them that
-    reach m, never 0. Fewer than two blocks of dates give NaN. The same seed gives the same numbers. With 125 to 500
-    dates and 5-day overlap it finds 6 to 9 % at a nominal 5 % when nothing is true: see it as a picture of the spread,
-    and decide with `pooled_test`. Source: Künsch 1989, Annals of Statistics 17(3).
-    """
-    if block_days < HORIZON:
-        raise DataError(f"block_days = {block_days}: shorter than the {HORIZON} days of one outcome, blocks would hide "
-                        "the overlap. Take 3 horizons.")
-    total, count = _by_date(values, dates)
-    n = len(total)
-    mean = total.sum() / max(count.sum(), 1)
-    if n < 2 * block_days:
-        return MeanTest(float(mean) if n else math.nan, *[math.nan] * 5, n)
-    random = np.random.default_rng(seed)
-    n_blocks, rest = divmod(n, block_days)
-    lengths = [block_days] * n_blocks + [rest] * (rest > 0)  # the last block is cut, so that every sample has n dates
-    sums = {length: [_windows(part, length) for part in (total, count)] for length in set(lengths)}
-    starts = random.integers(0, n - block_days + 1, (n_samples, len(lengths)))
-    drawn = [sum(sums[length][part][starts[:, place]] for place, length in enumerate(lengths)) for part in (0, 1)]
-    means = drawn[0] / np.maximum(drawn[1], 1)  # [samples]
-    centred = means - means.mean()
-    error = centred.std(ddof=1)
-    low, high = mean - np.quantile(centred, [0.975, 0.025])
-    p = (1 + (centred >= mean).sum()) / (1 + n_samples)
-    statistic = mean / error if error > 0 else math.nan
-    return MeanTest(*map(float, (mean, error, low, high, statistic, p)), n)
+        nothing = np.full(np.shape(mean), np.nan)
+        return MeanTest(mean, nothing, nothing, nothing, nothing, nothing, n)
+    variance, n_terms = cosine_variance(values - mean)
+    error = np.sqrt(variance) / n
+    error = np.where(error > 1e-12 * np.maximum(np.abs(mean), 1e-300), error, np.nan)  # every day the same: unknown
+    half = t.ppf(0.975, n_terms) * error
+    return MeanTest(mean, error, mean - half, mean + half, mean / error, t.sf(mean / error, n_terms), n)
 
 
 def effective_n(values: ArrayLike, dates: ArrayLike) -> float:
@@ -141,34 +84,6 @@ def effective_n(values: ArrayLike, dates: ArrayLike) -> float:
     return float(np.clip(spread / variance, least, most)) if spread > 0 and variance > 0 else least
 
 
-def diebold_mariano(loss: ArrayLike, other_loss: ArrayLike, *, horizon: int = HORIZON) -> MeanTest:
-    """`[days], [days]`: is `loss` smaller than `other_loss` on average? `mean` is other - loss: above 0 is better.
-
-    Losses are those of each forecast origin in order, such as squared errors; for several symbols take their mean by
-    date first. HAC variance with equal weights up to lag horizon - 1 (Bartlett's where that is not positive), the
-    small-sample factor √((n + 1 - 2h + h(h - 1)/n) / n) and Student's t of n - 1. `p` is one-sided; two-sided is
-    2 min(p, 1 - p). Fewer than 4 horizons of days, or equal losses, give NaN.
-    Source: Diebold & Mariano 1995, JBES 13(3); Harvey, Leybourne & Newbold 1997, IJF 13(2).
-    """
-    from scipy.stats import t
-
-    gain = np.asarray(other_loss, "float64") - np.asarray(loss, "float64")
-    if gain.ndim != 1 or not np.isfinite(gain).all():
-        raise DataError(f"losses must be one finite number per day, found shape {gain.shape} with "
-                        f"{int((~np.isfinite(gain)).sum())} not finite. Leave out days that one forecast lacks.")
-    n = len(gain)
-    if n < 4 * horizon or np.ptp(gain) == 0:
-        return MeanTest(float(gain.mean()) if n else math.nan, *[math.nan] * 5, n)
-    mean = gain.mean()
-    variance = _lag_variance(gain - mean, horizon - 1, equal=True)
-    if variance <= 0:
-        variance = _lag_variance(gain - mean, horizon - 1)
-    factor = math.sqrt((n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n)
-    error = math.sqrt(variance) / n / factor
-    half = t.ppf(0.975, n - 1) * error
-    return MeanTest(*map(float, (mean, error, mean - half, mean + half, mean / error, t.sf(mean / error, n - 1))), n)
-
-
 def _by_date(values: ArrayLike, dates: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """`[rows], [rows] -> [dates], [dates]`: sum and number of values of each date, dates in order."""
     values, dates = np.asarray(values, "float64"), np.asarray(dates)
@@ -181,19 +96,6 @@ def _by_date(values: ArrayLike, dates: ArrayLike) -> tuple[np.ndarray, np.ndarra
     return np.bincount(place, values, len(found)), np.bincount(place, minlength=len(found)).astype("float64")
 
 
-def _windows(values: np.ndarray, length: int) -> np.ndarray:
-    """`[dates] -> [starts]`: sums of `length` neighbouring values."""
-    sums = np.concatenate([[0.0], values.cumsum()])
-    return sums[length:] - sums[:-length]
-
-
-def _lag_variance(around: np.ndarray, lag: int, *, equal: bool = False) -> float:
-    """Variance of the sum of centred values `[days]` from autocovariances up to `lag`, weights falling or equal."""
-    weights = [1.0 if equal else 1 - step / (lag + 1) for step in range(1, lag + 1)]
-    return float(around @ around + 2 * sum(weight * (around[step:] @ around[:-step])
-                                           for step, weight in enumerate(weights, 1)))
-
-
 def cosine_variance(around: np.ndarray) -> tuple[np.ndarray, int]:
     """`[days, ...] -> [...]`: variance of the sum of centred values, and of how many cosines.
 
@@ -203,72 +105,6 @@ def cosine_variance(around: np.ndarray) -> tuple[np.ndarray, int]:
     n_terms = max(int(0.4 * n ** (2 / 3)), 1)
     waves = np.cos(np.pi * np.arange(1, n_terms + 1)[:, None] * (np.arange(n) + 0.5) / n)  # [terms, days]
     return 2 * (np.tensordot(waves, around, 1) ** 2).mean(axis=0), n_terms
-
-
-# --- Sharpe ratios of many trials
-
-
-def sharpe_probability(sharpe: ArrayLike, benchmark: ArrayLike, n_days: ArrayLike, skewness: ArrayLike,
-                       kurtosis: ArrayLike) -> np.ndarray:
-    """`[...] -> [...]`: chance that the true Sharpe ratio is above `benchmark`, both per day, not annualised.
-
-    `kurtosis` is 3 for the normal distribution. Source: Bailey & López de Prado 2012, Journal of Risk 15(2).
-    """
-    from scipy.special import ndtr
-
-    sharpe = np.asarray(sharpe, "float64")
-    spread = np.sqrt(1 - np.asarray(skewness) * sharpe + (np.asarray(kurtosis) - 1) / 4 * sharpe**2)
-    return ndtr((sharpe - benchmark) * np.sqrt(np.maximum(np.asarray(n_days) - 1, 0)) / spread)
-
-
-def probabilistic_sharpe(daily_returns: ArrayLike, benchmark: float = 0.0) -> np.ndarray:
-    """`[days, ...] -> [...]`: chance that the true Sharpe ratio is above `benchmark` [annualised], from daily returns.
-
-    Takes account of the length, skewness and kurtosis of the returns. NaN for fewer than three days or no spread.
-    """
-    returns = np.asarray(daily_returns, "float64")
-    return sharpe_probability(*_sharpe_moments(returns, benchmark / math.sqrt(TRADING_DAYS)))[()]
-
-
-def deflated_sharpe(daily_returns: ArrayLike, n_trials: int, *, spread: float | None = None) -> np.ndarray:
-    """`[days, ...] -> [...]`: chance that the Sharpe ratio is above the expected best of `n_trials` without skill.
-
-    Every configuration that was looked at on these days is a trial, thrown away or not. `spread` is the standard
-    deviation of the trials' annualised Sharpe ratios; None takes the sampling error of one without skill,
-    √(250 / (days - 1)). One trial is `probabilistic_sharpe` against 0.
-    Source: Bailey & López de Prado 2014, Journal of Portfolio Management 40(5).
-    """
-    returns = np.asarray(daily_returns, "float64")
-    if n_trials < 1:
-        raise DataError(f"n_trials = {n_trials}: this one is a trial too, so at least 1.")
-    if spread is None:
-        spread = math.sqrt(TRADING_DAYS / max(len(returns) - 1, 1))
-    return probabilistic_sharpe(returns, best_sharpe_without_skill(n_trials, spread))
-
-
-def best_sharpe_without_skill(n_trials: int, spread: float) -> float:
-    """The Sharpe ratio to be expected of the best of `n_trials` without skill, in the unit of their `spread`.
-
-    spread × ((1 - γ) Φ⁻¹(1 - 1/N) + γ Φ⁻¹(1 - 1/(N e))), γ = 0.5772. Source: Bailey & López de Prado 2014.
-    """
-    from scipy.special import ndtri
-
-    if n_trials == 1:
-        return 0.0
-    return float(spread * ((1 - np.euler_gamma) * ndtri(1 - 1 / n_trials)
-                           + np.euler_gamma * ndtri(1 - 1 / (n_trials * math.e))))
-
-
-def _sharpe_moments(returns: np.ndarray, benchmark: float) -> tuple[np.ndarray, float, int, np.ndarray, np.ndarray]:
-    """What `sharpe_probability` asks for; a ratio of NaN where there is none."""
-    known = (np.ptp(returns, axis=0) > 0) & (len(returns) >= 3) if len(returns) else np.zeros(returns.shape[1:], bool)
-    if not np.any(known):
-        nothing = np.full(returns.shape[1:], np.nan)
-        return nothing, benchmark, len(returns), nothing, nothing
-    around = returns - returns.mean(axis=0)
-    spread = np.where(known, around.std(axis=0), np.nan)
-    ratio = returns.mean(axis=0) / np.where(known, around.std(axis=0, ddof=1), np.nan)
-    return (ratio, benchmark, len(returns), (around**3).mean(axis=0) / spread**3, (around**4).mean(axis=0) / spread**4)
 
 
 def hac_t(values: ArrayLike, lags: int = 10) -> float:
@@ -284,3 +120,135 @@ def hac_t(values: ArrayLike, lags: int = 10) -> float:
     for lag in range(1, lags + 1):
         variance += 2 * (1 - lag / (lags + 1)) * (around[lag:] @ around[:-lag])
     return float(values.mean() / (np.sqrt(variance) / n)) if variance > 0 else float("nan")
+
+
+def alpha_test(returns: ArrayLike, benchmark: ArrayLike, lags: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`[days, ...], [days] -> [...] × 3`: alpha a year, its HAC t and one-sided p.
+
+    The intercept of a regression of daily returns on those of a benchmark, × 250; Bartlett's weights over `lags` days.
+    Source: Jensen 1968, Journal of Finance 23(2); Newey & West 1987, Econometrica 55(3).
+    """
+    from scipy.special import ndtr
+
+    returns, benchmark = np.asarray(returns, "float64"), np.asarray(benchmark, "float64")
+    around, n = benchmark - benchmark.mean(), len(benchmark)
+    beta = np.tensordot(around, returns, 1) / max(around @ around, 1e-300)
+    intercept = returns.mean(axis=0) - beta * benchmark.mean()
+    weight = 1 / n - benchmark.mean() * around / max(around @ around, 1e-300)  # of a day in the intercept
+    each = np.expand_dims(weight, tuple(range(1, returns.ndim))) * (
+        returns - intercept - beta * np.expand_dims(benchmark, tuple(range(1, returns.ndim))))
+    variance = (each**2).sum(axis=0)
+    for lag in range(1, lags + 1):
+        variance = variance + 2 * (1 - lag / (lags + 1)) * (each[lag:] * each[:-lag]).sum(axis=0)
+    t = intercept / np.sqrt(np.where(variance > 0, variance, np.nan))
+    return TRADING_DAYS * intercept, t, ndtr(-t)
+
+
+# --- many at once
+
+
+def shrink(estimate: ArrayLike, error: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """`[..., symbols] × 2 -> [..., symbols] × 2`: estimates shrunk towards their mean (empirical Bayes), and errors.
+
+    Symbols whose numbers differ by no more than noise are nearly one; those far apart keep their own. No estimate is
+    shrunk by more than 1.64 of its errors, so that one clearly above or below 0 stays there whatever the others do.
+    The second is the standard deviation of what remains unknown. NaN where an estimate or its error is; one symbol, and
+    one with an error of 0, keep their own.
+    Source: DerSimonian & Laird 1986, Controlled Clinical Trials 7(3), for the spread of the true values; Efron & Morris
+    1972, JASA 67(337), for the limit.
+    """
+    own, error = (np.asarray(part, "float64") for part in (estimate, error))
+    asked = np.isfinite(own) & np.isfinite(error)
+    known = asked & (error > 0)
+    own, error = np.where(asked, own, np.nan), np.where(asked, error, np.nan)
+    variance = np.where(known, error, 1.0) ** 2
+
+    def total(values: np.ndarray | float) -> np.ndarray:
+        return np.where(known, values, 0.0).sum(axis=-1, keepdims=True)
+
+    n, weight = total(1.0), 1 / variance
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 where fewer than two are known
+        excess = total(weight * (own - total(weight * own) / total(weight)) ** 2) - (n - 1)
+        between = np.maximum(0, excess / (total(weight) - total(weight**2) / total(weight)))
+        weight = 1 / (variance + between)
+        share = between / (between + variance)  # of a symbol's own number
+        shrunk = share * own + (1 - share) * total(weight * own) / total(weight)
+        left = np.sqrt(share * variance + (1 - share) ** 2 / total(weight))
+    far = np.abs(shrunk - own) > CLEARLY * np.sqrt(variance)
+    shrunk = np.where(far, own + CLEARLY * np.sqrt(variance) * np.sign(shrunk - own), shrunk)
+    left = np.where(far, np.sqrt(variance), left)
+    return np.where(known & (n > 1), shrunk, own), np.where(known & (n > 1), left, error)
+
+
+def deflated_sharpe(daily_returns: ArrayLike, n_trials: int = 1) -> np.ndarray:
+    """`[days, ...] -> [...]`: chance that the Sharpe ratio is above the expected best of `n_trials` without skill.
+
+    Every configuration that was evaluated on these days is a trial, thrown away or not; their Sharpe ratios are taken
+    to spread by the sampling error of one without skill. Takes account of the length, skewness and kurtosis of the
+    returns. NaN for fewer than three days or no spread. One trial: the chance that the true ratio is above 0.
+    Source: Bailey & López de Prado 2014, Journal of Portfolio Management 40(5).
+    """
+    from scipy.special import ndtr
+
+    returns = np.asarray(daily_returns, "float64")
+    n = len(returns)
+    if n_trials < 1:
+        raise DataError(f"n_trials = {n_trials}: this one is a trial too, so at least 1.")
+    if n < 3:
+        return np.full(returns.shape[1:], np.nan)[()]
+    around = returns - returns.mean(axis=0)
+    spread = np.where(np.ptp(returns, axis=0) > 0, around.std(axis=0), np.nan)
+    ratio = returns.mean(axis=0) / spread * math.sqrt((n - 1) / n)  # per day
+    skewness, kurtosis = ((around**power).mean(axis=0) / spread**power for power in (3, 4))
+    lead = ratio - best_sharpe_without_skill(n_trials, 1 / math.sqrt(n - 1))
+    return ndtr(lead * math.sqrt(n - 1) / np.sqrt(1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2))[()]
+
+
+def best_sharpe_without_skill(n_trials: int, spread: float) -> float:
+    """The Sharpe ratio to be expected of the best of `n_trials` without skill, in the unit of their `spread`.
+
+    spread × ((1 - γ) Φ⁻¹(1 - 1/N) + γ Φ⁻¹(1 - 1/(N e))), γ = 0.5772. Source: Bailey & López de Prado 2014.
+    """
+    from scipy.special import ndtri
+
+    if n_trials == 1:
+        return 0.0
+    return float(spread * ((1 - np.euler_gamma) * ndtri(1 - 1 / n_trials)
+                           + np.euler_gamma * ndtri(1 - 1 / (n_trials * math.e))))
+
+
+def model_confidence_set(losses: ArrayLike, *, block_days: int = 3 * HORIZON, n_samples: int = 1000,
+                         seed: int = 0) -> np.ndarray:
+    """`[days, models] -> [models]`: p-value of each model; those above 0.1 are the 90 % model confidence set.
+
+    The set holds the best model with that confidence; what it leaves out is worse than the best by more than luck. The
+    range statistic, on a stationary bootstrap of blocks of `block_days` on average.
+    Source: Hansen, Lunde & Nason 2011, Econometrica 79(2); Politis & Romano 1994, JASA 89(428).
+    """
+    losses = np.asarray(losses, "float64")
+    n, n_models = losses.shape
+    counts = _stationary_counts(n, block_days, n_samples, np.random.default_rng(seed))
+    mean, sampled = losses.mean(axis=0), counts @ losses / n  # [models], [samples, models]
+    lead = mean[:, None] - mean  # [models, models] of a row's loss over a column's
+    noise = sampled[:, :, None] - sampled[:, None, :] - lead
+    error = np.sqrt((noise**2).mean(axis=0))
+    error = np.where(error > 1e-12, error, np.inf)  # itself, and an exact copy
+    lead, noise = lead / error, np.abs(noise) / error
+    left, p_values, p = list(range(n_models)), np.ones(n_models), 0.0
+    while len(left) > 1:
+        inside = np.ix_(left, left)
+        p = max(p, float((noise[:, inside[0], inside[1]].max(axis=(1, 2)) >= lead[inside].max()).mean()))
+        worst = left[int(lead[inside].max(axis=1).argmax())]
+        p_values[worst] = p
+        left.remove(worst)
+    return p_values
+
+
+def _stationary_counts(n: int, block_days: int, n_samples: int, random: np.random.Generator) -> np.ndarray:
+    """`[samples, days]`: how often each day is drawn, in blocks of geometric length that wrap around."""
+    day = np.empty((n_samples, n), dtype="int64")
+    starts, fresh = random.integers(0, n, (n_samples, n)), random.random((n_samples, n)) < 1 / block_days
+    day[:, 0] = starts[:, 0]
+    for place in range(1, n):
+        day[:, place] = np.where(fresh[:, place], starts[:, place], (day[:, place - 1] + 1) % n)
+    return np.bincount((day + n * np.arange(n_samples)[:, None]).ravel(), minlength=n_samples * n).reshape(-1, n) * 1.0
