@@ -77,8 +77,8 @@ def backtest(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = 
     """Trades a forecast: what a strategy decides at each close is filled at the next open that the exchange allows.
 
     `prices` is a price table [VND]; `family` None takes the only family of the forecast, or "stockformer".
-    `strategy`: a `Basket`, its shares ordered by `score`, exchanged where `edge` pays the costs; "long_flat", each symbol
-    in an account of its own while its `mean` is above 0; or a function of an evening's rows of the forecast and of what
+    `strategy`: a `Basket`, ordered by `score`, exchanged where `edge` pays the costs; "long_flat", each symbol in an
+    account of its own while its `mean` is above 0; or a function of an evening's rows of the forecast and of what
     is held (a Series by symbol, shares of the account) that returns target weights by symbol, with a sum of at most 1.
     A held stock without a weight is sold; the weight of one that is held already says only that it stays: a position is
     opened once and sold whole.
@@ -140,7 +140,7 @@ def on_market(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules, 
 
 
 def scores_of(forecast: pd.DataFrame, market: Market) -> tuple[np.ndarray, np.ndarray]:
-    """`[days, 1, symbols]` float32, twice: score and edge; NaN where there is no forecast or the stock did not trade."""
+    """`[days, 1, symbols]` float32, twice: score and edge; NaN without a forecast or a trade that day."""
     place = market.days.get_indexer(forecast["date"]), pd.Index(market.symbols).get_indexer(forecast["symbol"])
     found = np.full((2, *market.trades.shape), np.nan, "float32")
     for part, name in zip(found, ("score", "edge"), strict=True):

@@ -3,6 +3,7 @@
 Axes: days, strategies, symbols.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +20,9 @@ from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.significance import TRADING_DAYS, alpha_test, hac_t
 
 CAPITALS = (1e9, 1e10, 1e11)  # [VND] for which the capacity is told
-AT_ONCE = 250  # strategies: few enough for a processor's cache, many enough for one call to be worth it
+AT_ONCE = 1000  # strategies in memory; so many are worth one call for each day
 FEWEST_VALID_DAYS = 250  # a year; with fewer the default basket is taken
-# chosen: places and ranks as shares of the universe, so that 102 stocks give k 5 to 20 and keep 10 to 41
+# chosen: places and ranks as shares of the universe, so that 102 stocks give k 5 to 20 and keep 10 to 40
 K_SHARES, KEEP_SHARES = (0.05, 0.075, 0.1, 0.15, 0.2), (0.1, 0.15, 0.2, 0.3, 0.4)
 
 
@@ -181,9 +182,9 @@ def _choice(forecast: pd.DataFrame, market: Market, prices: pd.DataFrame, rules:
         (f"{forecast['date'].min():%Y-%m-%d}", f"{forecast['date'].max():%Y-%m-%d}")]
     baskets, n = [default] * len(spans), len(market.symbols)
     if valid is not None and len(valid):
-        grid = [replace(default, k=k, keep=keep) for k in dict.fromkeys(max(1, round(n * part)) for part in K_SHARES)
-                for keep in dict.fromkeys(max(1, round(n * part)) for part in KEEP_SHARES) if keep > k or n < 10]
-        grid = [basket for basket in grid if basket.keep >= basket.k]
+        ks, keeps = ({max(1, int(n * part)) for part in shares} for shares in (K_SHARES, KEEP_SHARES))
+        grid = [replace(default, k=k, keep=keep) for k in ks for keep in keeps if keep >= k]
+        grid.sort(key=lambda one: abs(np.log(one.k / default.k)) + abs(np.log(one.keep / default.keep)))  # for ties
         numbers = sorted(valid["fold"].unique())
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         for place, (first, _) in enumerate(spans):
@@ -222,8 +223,8 @@ def _random_alphas(trades: Backtest, known: np.ndarray, by_day: list[Basket], ru
                    n: int, seed: int) -> np.ndarray:
     """`[baskets]`: alpha of random baskets with as many exchanges as ours made on each day."""
     market, sold = trades.market, trades.orders[trades.orders["side"] == "sell"]
-    left = trades.daily.set_index(["date", "symbol"])["shares"]
-    closed = sold[(left.loc[list(zip(sold["date"], sold["symbol"], strict=True))] == 0).to_numpy() & (sold["at"] != "end")]
+    left = sold.merge(trades.daily, on=["date", "symbol"], suffixes=("", "_left"))["shares_left"].to_numpy()
+    closed = sold[(left == 0) & (sold["at"] != "end").to_numpy()]
     n_sold = np.bincount(market.days.get_indexer(closed["date"]) - 1, minlength=len(market.days))
     alphas = []
     for first in range(0, n, AT_ONCE):
@@ -234,19 +235,18 @@ def _random_alphas(trades: Backtest, known: np.ndarray, by_day: list[Basket], ru
     return np.concatenate(alphas) if alphas else np.empty(0)
 
 
-def _break_even(alpha_at: Any, slippage: float, alpha: float) -> float:
-    """The slippage at which alpha is 0, by secants; NaN where even none leaves it below 0, or a tenth above."""
-    points = [(slippage, alpha)]
-    points.append((other := slippage + 0.002 if alpha > 0 else 0.0, alpha_at(other)))
-    if alpha <= 0 and points[1][1] <= 0:
-        return float("nan")
-    for _ in range(4):
+def _break_even(alpha_at: Callable[[float], float], slippage: float, alpha: float) -> float:
+    """The slippage at which alpha is 0 within half a percent a year, by secants; NaN where alpha is negative without
+    any slippage, or the search does not end there: fills move by lots, so alpha is not smooth."""
+    points = [(slippage, alpha), (other := slippage + 0.004 if alpha > 0 else 0.0, alpha_at(other))]
+    while min(abs(value) for _, value in points) > 0.005 and len(points) < 7:
         (x0, y0), (x1, y1) = points[-2:]
-        if abs(y1) < 5e-4 or y0 == y1:
-            break
-        nxt = float(np.clip(x1 - y1 * (x1 - x0) / (y1 - y0), 0.0, 0.1))
-        points.append((nxt, alpha_at(nxt)))
-    return points[-1][0] if abs(points[-1][1]) < 0.01 else float("nan")
+        if y0 == y1 or (x1 == 0 and y1 < 0):
+            return float("nan")
+        step = float(np.clip(x1 - y1 * (x1 - x0) / (y1 - y0), 0.0, 0.1))
+        points.append((step, alpha_at(step)))
+    best = min(points, key=lambda point: abs(point[1]))
+    return best[0] if abs(best[1]) < 0.02 else float("nan")
 
 
 def _plain(value: Any) -> Any:
