@@ -16,7 +16,11 @@ from vnq_colab.errors import ConfigError, PausedError, VnqError, did_you_mean, n
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vnq_colab.data.prepared import Prepared
+    from vnq_colab.delivery.bundle import Bundle
+    from vnq_colab.delivery.evening import Evening
     from vnq_colab.delivery.review import Review
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
@@ -46,7 +50,7 @@ def main(words: list[str] | None = None) -> int:
 
 # ------------------------------------------------------------------------------------------------------ the commands
 def run(ws: Workspace, options: argparse.Namespace) -> int:
-    """prepare, train, validate and export, end to end."""
+    """prepare, train, validate, export and tomorrow's orders, end to end."""
     from vnq_colab.delivery.review import is_proven
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
@@ -62,10 +66,12 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     session = train(ws, prepared.panel, config, hours=_hours(options), quiet=options.json)
     if session.status != "finished":
         return _ended(session, options)
-    _stage(options, "validating: scores, backtest, verdict, report")
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
     _tell(options, _told(validation, options))
-    return _export(session, validation.verdict, options)
+    bundle = _export(session, validation.verdict, options)
+    found = _evening(ws, bundle, prepared.prices, prepared.index, options)
+    _tell(options, repr(found), _exported(bundle) | found.to_dict())
+    return _code(session)
 
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
@@ -117,7 +123,6 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if (asked := options.show_predictions) and asked not in session.ledger:
         raise ConfigError(f"run {session.run_id} has no symbol {asked!r}.{did_you_mean(asked, session.ledger)}")
-    _stage(options, f"validating {session.run_id}: scores, backtest, verdict, report")
     validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
     _tell(options, _told(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
@@ -127,14 +132,16 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
     from vnq_colab.training.runs import latest_session
 
-    return _export(latest_session(ws, options.run), None, options)
+    session = latest_session(ws, options.run)
+    bundle = _export(session, None, options)
+    _tell(options, repr(bundle), _exported(bundle))
+    return _code(session)
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
-    """Tomorrow's ranking from the latest day."""
+    """Tomorrow's ranking and orders from the latest day."""
     from vnq_colab.data.prepared import gather, load_index, load_prepared, price_files
     from vnq_colab.delivery.bundle import load_bundle
-    from vnq_colab.delivery.predict import tomorrow, write_predictions
 
     bundle = load_bundle(options.models or ws.models)
     _stage(options, "reading prices")
@@ -145,17 +152,9 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
-    table, warnings = tomorrow(bundle, prices, index=index, as_of=options.as_of, everyone=options.all)
-    day = prices["date"].max()
-    path = write_predictions(ws, table, day)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    text = f"{bundle!r}\nFrom the evening of {day:%Y-%m-%d}:\n"
-    text += table.to_string(index=False, float_format="{:.3f}".format) if len(table) else (
-        "no symbol is accepted, so there is nothing to trade on; --all shows every forecast")
-    rows = table.assign(date=table["date"].dt.strftime("%Y-%m-%d")).to_dict("records")
-    _tell(options, f"{text}\n→ {path}", {"date": f"{day:%Y-%m-%d}", "file": str(path), "forecasts": rows})
+    found = _evening(ws, bundle, prices, index, options, portfolio=options.portfolio, everyone=options.all,
+                     refuse_old=True)
+    _tell(options, repr(found), found.to_dict())
     return DONE
 
 
@@ -215,6 +214,18 @@ def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) ->
     return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
 
 
+def _evening(ws: Workspace, bundle: "Bundle", prices: "pd.DataFrame", index: "pd.DataFrame | None",
+             options: argparse.Namespace, **more: Any) -> "Evening":
+    """Ranking and orders of the last evening, written."""
+    from vnq_colab.delivery.evening import evening
+
+    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
+    found = evening(ws, bundle, prices, index=index, as_of=options.as_of, capital=options.capital, **more)
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return found
+
+
 def _hours(options: argparse.Namespace) -> float | None:
     """The hours to train: as asked, else what Colab leaves this machine; elsewhere there is no limit."""
     from vnq_colab.colab import describe_machine, is_colab
@@ -222,14 +233,15 @@ def _hours(options: argparse.Namespace) -> float | None:
     return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
 
 
-def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> int:
+def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> "Bundle":
     from vnq_colab.delivery.bundle import export_bundle
 
     _stage(options, f"exporting {session.run_id}")
-    bundle = export_bundle(session, verdict)
-    _tell(options, repr(bundle), {"run_id": session.run_id, "folder": str(bundle.folder),
-                                  "decisions": bundle.decisions})
-    return _code(session)
+    return export_bundle(session, verdict)
+
+
+def _exported(bundle: "Bundle") -> dict[str, Any]:
+    return {"run_id": bundle.manifest["run_id"], "folder": str(bundle.folder), "decisions": bundle.decisions}
 
 
 def _stage(options: argparse.Namespace, text: str) -> None:
@@ -261,7 +273,7 @@ def _code(session: "Session") -> int:
 
 def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[str, Any]:
     chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage,
-                              "position": options.position}
+                              "on_stage": lambda text: _stage(options, text)}
     if options.first or options.last:
         tests = [fold["test"] for fold in session.folds]
         chosen["days"] = (options.first or tests[0]["first"], options.last or tests[-1]["last"])
@@ -270,11 +282,11 @@ def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[s
 
 def _told(validation: "Validation", options: argparse.Namespace) -> str:
     """The validation in words, with the forecasts of the symbol that was asked for."""
-    from vnq_colab.evaluation.breakdown import show_predictions
+    from vnq_colab.evaluation.past_forecasts import show_predictions
 
-    found, symbol = validation, options.show_predictions
-    return repr(found) + (f"\n{show_predictions(found.rows, found.forecast, found.prices, symbol, family=found.family)}"
-                          if symbol else "")
+    symbol = options.show_predictions
+    return repr(validation) + (
+        f"\n{show_predictions(validation.report.parent, symbol, family=validation.family)}" if symbol else "")
 
 
 def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:

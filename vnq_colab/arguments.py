@@ -1,6 +1,7 @@
 """What the commands understand: the flags, each with a help that teaches, and one sentence for a wrong one."""
 
 import argparse
+import math
 import sys
 from typing import Any, NoReturn
 
@@ -123,9 +124,7 @@ def judge_flags(sub: Parser) -> None:
                      help="honest (decides well) or original (those of the source texts)")
     sub.add_argument("--from", dest="first", metavar="DATE", help="first judged day (default: the run's test days)")
     sub.add_argument("--to", dest="last", metavar="DATE", help="last judged day")
-    sub.add_argument("--capital", type=float, metavar="VND", help="of each symbol's own account in the backtest")
-    sub.add_argument("--position", type=float, default=1.0, metavar="FRACTION",
-                     help="the most of an account that is put into its symbol (default: 1)")
+    sub.add_argument("--capital", type=float, metavar="VND", help="of the basket (default: 1 billion)")
     sub.add_argument("--slippage", type=float, metavar="FRACTION", help="of the price, each side (default: 0.002)")
     sub.add_argument("--show-predictions", metavar="SYMBOL",
                      help="also print a symbol's last 20 forecasts beside what happened")
@@ -143,7 +142,24 @@ def predict_flags(sub: Parser) -> None:
                      help="prices up to the latest day; all stocks, not only the 102 (default: those of the workspace)")
     price_flags(sub)
     sub.add_argument("--models", metavar="DIR", help="a bundle's folder (default: the workspace's current one)")
-    sub.add_argument("--all", action="store_true", help="every symbol, not only the accepted ones")
+    sub.add_argument("--portfolio", metavar="FILE", help="a CSV file of symbol, shares, sellable_from, with a row CASH "
+                     "in VND; \"new\" makes portfolio.csv in the workspace, of --capital in cash (default: that file, "
+                     "else a portfolio on paper)")
+    sub.add_argument("--capital", type=_capital, metavar="VND",
+                     help="the most that the basket may be worth, and the cash of a new portfolio or one on paper, "
+                          "such as 500e6 (default: 100e6)")
+    sub.add_argument("--all", action="store_true", help="show every symbol, not only the accepted ones")
+
+
+def _capital(text: str) -> float:
+    """Money above 0 [VND]."""
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: write VND above 0 as 500e6, 500000000 or 500_000_000")
+    return amount
 
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:

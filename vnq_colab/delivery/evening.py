@@ -1,0 +1,85 @@
+"""An evening's work: ranking and orders from the last day, written to the workspace, and told in words."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vnq_colab.delivery.bundle import Bundle
+from vnq_colab.delivery.orders import make_orders, write_orders
+from vnq_colab.delivery.portfolio import new_portfolio, refuse_existing
+from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
+from vnq_colab.layout import Workspace
+
+NEW = "new"  # instead of a portfolio's file: make one
+
+
+@dataclass(frozen=True, repr=False)
+class Evening:
+    """What one evening brought, and the files of it."""
+
+    bundle: Bundle
+    day: pd.Timestamp
+    table: pd.DataFrame  # as of `ranking`
+    shown: pd.DataFrame  # the rows of it that are printed
+    orders: pd.DataFrame | None  # None: the prices are too old
+    warnings: list[str]
+    stale: list[str]
+    files: list[Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for --json; what is not known is null."""
+        return {"date": f"{self.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
+                "orders": None if self.orders is None else _records(self.orders),
+                "account": None if self.orders is None else self.orders.attrs, "stale": self.stale,
+                "files": [str(path) for path in self.files]}
+
+    def __repr__(self) -> str:
+        shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
+                 "no symbol is accepted; --all shows every forecast")
+        orders = orders_text(self.orders) if self.orders is not None else f"NO ORDERS: {self.stale[0].upper()}"
+        return "\n".join([f"{self.bundle!r}\nFrom the evening of {self.day:%Y-%m-%d}:", shown, orders,
+                          *(f"→ {path}" for path in self.files)])
+
+
+def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
+            as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
+            everyone: bool = True, refuse_old: bool = False) -> Evening:
+    """Ranking and orders, written to `predictions/` and `orders/`.
+
+    `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
+    `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError.
+    """
+    if portfolio == NEW:
+        refuse_existing(ws.portfolio)
+    if refuse_old:
+        refuse_stale(prices, as_of)
+    outlook = look_ahead(bundle, prices, index=index, as_of=as_of)
+    table, orders = ranking(outlook), None
+    if not outlook.stale:
+        held = (new_portfolio(ws.portfolio, capital) if portfolio == NEW else
+                portfolio or (ws.portfolio if ws.portfolio.exists() else None))
+        orders = make_orders(outlook, held, capital)
+    files = [write_predictions(ws, table, outlook.day)]
+    files += [] if orders is None else [write_orders(ws, orders, outlook.day)]
+    return Evening(bundle, outlook.day, table, table if everyone else accepted_rows(table), orders, outlook.warnings,
+                   outlook.stale, files)
+
+
+def orders_text(orders: pd.DataFrame) -> str:
+    """The orders as lines of text, as a person types them in."""
+    facts = orders.attrs
+    head = (f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
+            f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}")
+    lines = [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}  "
+             f"{row.reason}" for row in orders.itertuples()]
+    if facts["market"] != "accept":
+        head, lines = f"NO ORDERS: the market is not accepted ({facts['market']}), so this is a ranking only", []
+    return "\n".join([head, *lines, *(f"  {note}" for note in facts["notes"])])
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    dated = table.assign(date=table["date"].dt.strftime("%Y-%m-%d"))
+    return json.loads(dated.to_json(orient="records", double_precision=10))
