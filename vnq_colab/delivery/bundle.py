@@ -14,7 +14,7 @@ from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
-from vnq_colab.evaluation.calibration import Calibration
+from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
@@ -62,10 +62,11 @@ class Bundle:
         scores = pd.concat(tables, ignore_index=True)
         if self.judged_family == ENSEMBLE:
             scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
+        scores = with_volatility(scores, panel, self.manifest["task"]["horizon"])
         stored = self.manifest["calibration"]
         found = [Calibration.from_dict(stored[family]).apply(rows) if family in stored else rows
                  for family, rows in scores.groupby("family", sort=False)]
-        return pd.concat(found, ignore_index=True)
+        return pd.concat(found, ignore_index=True).drop(columns=["volatility", "actual"])
 
     def _cut(self, panel: Panel, origins: np.ndarray) -> Panel:
         """The panel without the days that no forecast of `origins` sees; it begins where a block of each network does.

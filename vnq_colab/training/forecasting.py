@@ -6,7 +6,7 @@ from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
 from vnq_colab.errors import SessionError
-from vnq_colab.evaluation.calibration import Calibration
+from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.models.base import Forecaster, restored
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.loop import PARTS
@@ -52,14 +52,15 @@ def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int) -> tuple[pd.Dat
 
     And for each family the calibration of all folds' validation days together, which the final fit takes.
     """
-    outcomes, tables, final = panel.outcomes(horizon), [], {}
-    for family, rows in scores.groupby("family", sort=False, observed=True):
-        valid = rows[rows["part"] == "valid"]
-        known = valid.merge(outcomes, on=["symbol", "date"])
-        for fold, part in rows[rows["part"] == "test"].groupby("fold"):
-            tables.append(Calibration.fit(family, known[known["fold"] == fold]).apply(part))
+    tables, final = [], {}
+    for family, rows in with_volatility(scores, panel, horizon).groupby("family", sort=False, observed=True):
+        is_valid = (rows["part"] == "valid").to_numpy()
+        known = rows[is_valid & rows["actual"].notna().to_numpy()]
+        for fold, part in rows[~is_valid].drop(columns=["part", "actual"]).groupby("fold"):
+            found = Calibration.fit(family, known[known["fold"] == fold]).apply(part.drop(columns="fold"))
+            tables.append(found.drop(columns="volatility"))
         final[family] = Calibration.fit(family, known)
-    table = pd.concat(tables, ignore_index=True).drop(columns=["part", "fold"])
+    table = pd.concat(tables, ignore_index=True)
     return table.assign(symbol=table["symbol"].astype(object)), final
 
 
