@@ -7,6 +7,7 @@ import pandas as pd
 
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.evaluation.basket import Basket
+from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.verdict import Verdict
 
@@ -57,15 +58,17 @@ def basket_of(value=None, universe=None):
     equity = pd.DataFrame({"basket": own, "equal_weighted": own ** 0.5 if universe is None else universe}, index=days)
     totals = pd.DataFrame({"yearly": [0.3, 0.1], "volatility": 0.2, "sharpe": [1.5, 0.5], "max_drawdown": 0.3,
                            "last_12_months": 0.1}, index=equity.columns)
-    years = pd.DataFrame({"year": [2023, 2024], "basket": [0.2, 0.4], "equal_weighted": 0.1, "excess": [0.1, 0.3],
-                          "max_drawdown": 0.2})
+    years = pd.DataFrame({"year": [2023, 2024], "basket": [0.2, 0.4], "equal_weighted": 0.1, "index": np.nan,
+                          "excess": [0.1, 0.3], "max_drawdown": 0.2})
     capacity = pd.DataFrame({"capital": [1e9, 1e11], "yearly": [0.3, 0.1], "alpha": [0.2, 0.0], "alpha_t": [4.0, 0.0],
                              "unfilled": [0.0, 0.4]})
     chosen = pd.DataFrame({"fold": [1, 2], "first": ["2023-01-02", "2024-01-02"], "last": "", "k": 10,
                            "keep": [20, 30]})
-    return types.SimpleNamespace(
+    ledger = pd.DataFrame({"date": days, "symbol": "", "cash": 0.1 * own})
+    trades = types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES, daily=ledger,
+                                   equity=pd.DataFrame({"strategy": own}, index=days))
+    return BasketResult(
         basket=Basket(), chosen=chosen, capital=1e9, equity=equity, totals=totals, returns=equity.pct_change(),
         alpha=0.2, alpha_t=4.0, alpha_p=1e-4, excess=0.2, excess_t=3.5, information_ratio=1.2,
         random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, break_even=0.006, capacity=capacity,
-        by_year=years, trades=types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES),
-        market=None)
+        by_year=years, trades=trades, market=None)

@@ -38,7 +38,7 @@ def orders_of(*rows):
 
 SELL = ("sell", "STB", 2_000, 25_000.0, 23_250.0, 26_750.0, 41, "rank 41 of 98, was 8")
 BUY = ("buy", "HAH", 1_000, 50_000.0, 46_500.0, 53_500.0, 1, "rank 1 of 98; closed at the ceiling: may not fill")
-WAIT = ("wait", "GMD", 1_900, 60_000.0, np.nan, np.nan, 44, "T+2: sellable Tue afternoon")
+WAIT = ("wait", "GMD", 1_900, 60_000.0, np.nan, np.nan, 44, "T+2, Tue afternoon; rank 44 of 98, was 9")
 KEEP = [("keep", name, 100, 20_000.0, np.nan, np.nan, 2, "") for name in ("DDV", "DPG")]
 
 
@@ -52,12 +52,20 @@ def test_first_screen_says_what_to_do_on_monday():
     for claim in ("Mon 06/07 08:30", "prices to Fri 03/07 (fresh)", "TRADE: the order pays after costs",
                   "2 of 3 stocks accepted: HAH VFS", "found 97 of 100 orders", "BASKET 10 NAV 1.00 bn cash 3%",
                   "SELL STB 2,000 limit 23.25–26.75 rank 41 (was 8)", "BUY HAH 1,000 limit 46.5–53.5 rank 1",
-                  "WAIT GMD 1,900 T+2: sellable Tue afternoon", "KEEP DDV DPG",
+                  "WAIT GMD 1,900 T+2, Tue afternoon KEEP", "KEEP DDV DPG",
                   "! HAH closed at the ceiling: may not fill", "AFTER COSTS, 2023 to 2025", "39.9 % 15.9 % 6.0 %",
                   "Alpha +19.8 % a year (t 3.7), above 99.9 % of random baskets", "ensemble 0.091 (t 12.3)"):
         assert claim in text, claim
     assert "DO NOT TRADE" not in text and "First." not in text and "SESSIONS OLD" not in text
     assert re.findall('href="#(.*?)"', html) == ["why", "years", "stocks", "costs", "method"]
+
+
+def test_many_accepted_stocks_stand_behind_a_click_beside_the_few_others():
+    names = [f"S{place:02}" for place in range(40)]
+    verdict = verdict_of(accepted=names)
+    verdict["symbols"] |= {name: verdict["symbols"]["HAH"] | {"decision": "accept"} for name in names}
+    html = screen(verdict)
+    assert "<summary>40 of 43 stocks accepted, not HAH STB VFS</summary>S00 S01" in html
 
 
 def test_cost_is_fee_tax_and_slippage_of_what_is_sold_and_bought():
@@ -75,6 +83,12 @@ def test_market_that_is_not_accepted_says_why_and_shows_a_ranking_only():
     assert "DO NOT TRADE First. Second." in text and "Third." not in text and "0 of 3 stocks accepted." in text
     assert "RANKING ONLY, NO ORDERS" in text and "1 S01 2 S02" in text and "10 S10" in text and "S11" not in text
     assert "SELL" not in text and "turnover" not in text
+
+
+def test_account_is_taken_from_the_orders_where_nobody_says_otherwise():
+    orders = orders_of(SELL, BUY)
+    orders.attrs = {"nav": 5e8, "cash": 1e8, "k": 7}
+    assert "BASKET 7 NAV 500.0 m cash 20%" in text_of(screen(orders=orders))
 
 
 def test_first_screen_without_orders_says_how_to_make_them():
@@ -114,7 +128,8 @@ def test_first_screen_escapes_every_text():
     evil = verdict_of("review", ())
     evil["market"]["reasons"] = [EVIL]
     evil["symbols"] = {EVIL: {"decision": "accept", "reasons": [], "gates": []}}
-    rows = [(action, EVIL, 100, 1e4, 9e3, 1.1e4, 1, f"{EVIL} ceiling") for action in ("sell", "buy", "keep", "wait")]
+    rows = [(action, EVIL, 100, 1e4, 9e3, 1.1e4, 1, f"{EVIL}; {EVIL}: may not fill")
+            for action in ("sell", "buy", "keep", "wait")]
     html = screen(evil, orders=orders_of(*rows), nav=1e9, note=EVIL, warnings=[EVIL])
     assert "<script" not in html and html.count("&lt;script&gt;") >= 8
 

@@ -4,22 +4,20 @@ Nothing is computed here that a result does not hold, and nothing is drawn: pict
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON
+from vnq_colab.evaluation.backtest import Backtest
+from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.chart import BLUE, ORANGE
 from vnq_colab.evaluation.metrics import summary
 from vnq_colab.evaluation.order import Order, order_text
 from vnq_colab.evaluation.page import Column, card, download, escape, more, number, picture, soft, table
 from vnq_colab.evaluation.past_forecasts import coverage_by_period, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict
-
-if TYPE_CHECKING:
-    from vnq_colab.evaluation.backtest import Backtest
-    from vnq_colab.evaluation.basket_result import BasketResult
 
 COVERAGE = 0.9  # that calibrated intervals promise
 N_RECENT = 60  # evenings of each stock that can be looked at
@@ -96,15 +94,17 @@ def families(order: Order, verdict: Verdict, scores: pd.DataFrame, images: Image
             Column("95% interval", years[["low", "high"]].to_numpy(), ".3f"), Column("t", years["open_t"], ".1f"))))
 
 
-def basket(result: "BasketResult | None", images: Images) -> str:
+def basket(result: BasketResult | None, images: Images) -> str:
     """The basket after costs: years, months, luck, costs, capacity."""
     if result is None:
         return card("The basket", soft("Fewer than 20 stocks were judged: no basket was traded."), anchor="years")
     rule, years, names = result.basket, result.by_year, {"equal_weighted": "Equal-weighted [%]", "index": "VNINDEX [%]"}
     equity, capacity = result.equity, result.capacity
     picks = result.chosen.drop_duplicates(["k", "keep"])
-    columns = [Column(label, 100 * years[name], "+.1f") for name, label in names.items() if name in years]
-    rules = result.trades.rules
+    columns = [Column(label, 100 * years[name], "+.1f") for name, label in names.items() if years[name].notna().any()]
+    rules, ledger = result.trades.rules, result.trades.daily
+    cash = ledger[ledger["symbol"] == ""].set_index("date")["cash"]
+    exposure = 1 - (cash / result.trades.equity["strategy"]).mean()
     by_year = card(
         "The basket, year by year", picture("Basket", images["basket"], (
             f"Up to {rule.k} stocks with equal weights, sold below rank {rule.keep}, kept at least {rule.hold_days} "
@@ -121,7 +121,7 @@ def basket(result: "BasketResult | None", images: Images) -> str:
             f"costs the alpha would be about {result.alpha + result.cost:+.1%}, after them it is {result.alpha:+.1%} "
             f"(t {result.alpha_t:.1f}); it is gone at a slippage of {number(100 * result.break_even, '.2f')}%. Excess "
             f"over the universe {result.excess:+.1%} a year (t {result.excess_t:.1f}), information ratio "
-            f"{result.information_ratio:.2f}."),
+            f"{result.information_ratio:.2f}. {exposure:.0%} of the account is in shares on the average day."),
         table("capacity", Column("Capital [billion VND]", capacity["capital"] / 1e9, ",g"),
               Column("A year [%]", 100 * capacity["yearly"], "+.1f"),
               Column("Alpha [%]", 100 * capacity["alpha"], "+.1f"), Column("t", capacity["alpha_t"], ".1f"),
@@ -154,7 +154,7 @@ def _months(equity: pd.Series) -> str:
     return f'<table class="heat"><thead><tr><th></th>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
-def stocks(order: Order, scores: pd.DataFrame, result: "Backtest", verdict: Verdict, images: Images) -> str:
+def stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdict, images: Images) -> str:
     """All stocks: the spread of accuracies first, then one row for each with a box to search."""
     mine = scores[scores["family"] == order.family].set_index("symbol")
     names = sorted(verdict.symbols, key=lambda name: (DECISIONS.index(verdict.symbols[name]["decision"]), name))

@@ -20,7 +20,7 @@ from vnq_colab.evaluation.page import Column, number, soft, table
 from vnq_colab.files import write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
-MOST_NAMED = 40  # accepted symbols, more stand behind a click
+MOST_NAMED = 30  # accepted symbols; more stand behind a click
 N_RANKED = 10  # best of a ranking without orders
 LINKS = {"why": "Why", "years": "By year", "stocks": "Every stock", "costs": "Costs and capacity", "method": "Method"}
 HEADS = {"accept": "TRADE: the order pays after costs", "review": "DO NOT TRADE before a person has looked",
@@ -34,8 +34,8 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     """HTML between two comments, which `replace_first_screen` finds.
 
     `verdict` as of `Verdict.to_dict()`; `orders` as of `delivery.orders`, None before there are any; `prices_to` is the
-    last day of the prices, `now` when this is read; `nav` is the account's value and `cash` what of it is not in
-    shares [VND]; `note` is what nobody may miss; `warnings` are sentences.
+    last day of the prices, `now` when this is read; `nav` is the account's value, `cash` what of it is not in shares
+    [VND], None takes those of the orders; `note` is what nobody may miss; `warnings` are sentences.
     """
     summary, market, prices_to, now = verdict["summary"], verdict["market"], pd.Timestamp(prices_to), pd.Timestamp(now)
     decision = market["decision"]
@@ -51,7 +51,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     ]
     reasons = [] if decision == "accept" else market["reasons"][:2]
     left = [*map(soft, reasons), _accepted(verdict), soft(_power(summary)),
-            _orders(orders, summary, nav, cash, warnings)]
+            _orders(orders, decision == "accept", summary, nav, cash, warnings)]
     right = [_after_costs(summary.get("basket")), _by_year(summary)]
     links = "".join(f'<a href="#{anchor}">{label}</a>' for anchor, label in LINKS.items())
     return (f'{BEGIN}\n<section class="card first">{"".join(top)}<div class="sides"><div>{"".join(left)}</div>'
@@ -73,14 +73,17 @@ def replace_first_screen(report: Path, html: str) -> None:
 
 
 def _accepted(verdict: dict[str, Any]) -> str:
-    """The names of the accepted stocks, as nobody should have to look for them."""
-    names = sorted(name for name, found in verdict["symbols"].items() if found["decision"] == "accept")
-    text = f"{len(names)} of {len(verdict['symbols'])} stocks accepted"
+    """The names of the accepted stocks, as nobody should have to look for them; of many accepted also the others."""
+    symbols = verdict["symbols"]
+    names = sorted(name for name, found in symbols.items() if found["decision"] == "accept")
+    others = sorted(set(symbols) - set(names))
+    text = f"{len(names)} of {len(symbols)} stocks accepted"
     if not names:
-        return f"<p class=\"soft\">{text}.</p>"
-    first, rest = escape(" ".join(names[:MOST_NAMED])), escape(" ".join(names[MOST_NAMED:]))
-    return (f'<p class="soft"><b>{text}:</b> {first}</p>'
-            + (f"<details><summary>and {len(names) - MOST_NAMED} more</summary>{rest}</details>" if rest else ""))
+        return soft(f"{text}.")
+    if len(names) <= MOST_NAMED:
+        return f'<p class="soft"><b>{text}:</b> {escape(" ".join(names))}</p>'
+    rest = f", not {escape(' '.join(others))}" if 0 < len(others) <= MOST_NAMED else ""
+    return f'<details class="soft"><summary>{text}{rest}</summary>{escape(" ".join(names))}</details>'
 
 
 def _power(summary: dict[str, Any]) -> str:
@@ -90,30 +93,30 @@ def _power(summary: dict[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ orders
-def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], nav: float | None, cash: float | None,
-            warnings: Sequence[str]) -> str:
+def _orders(orders: pd.DataFrame | None, is_accepted: bool, summary: dict[str, Any], nav: float | None,
+            cash: float | None, warnings: Sequence[str]) -> str:
     """The orders of the next session with their cost, or a ranking where nothing may be traded."""
     if orders is None:
         return soft("No orders yet. They are made by: python -m vnq_colab predict --data PRICES --portfolio FILE")
-    k = (summary.get("basket") or {}).get("k")
-    action = orders["action"]
-    head = ["RANKING ONLY, NO ORDERS" if (action == "wait").all() else f"BASKET {k}" if k else "BASKET"]
+    known, action = orders.attrs, orders["action"]
+    nav, cash = known.get("nav") if nav is None else nav, known.get("cash") if cash is None else cash
+    k = known.get("k") or (summary.get("basket") or {}).get("k", "")
+    head = [f"BASKET {k}" if is_accepted else "RANKING ONLY, NO ORDERS"]
     head += [f"NAV {money(nav)}"] if nav is not None else []
     head += [f"cash {cash / nav:.0%}"] if nav and cash is not None else []
-    lines = [_line(row) for row in orders[action.isin(["sell", "buy"])].itertuples()]
     waiting = orders[action == "wait"].sort_values("rank")
-    if lines or (action == "keep").any():
-        lines += [_line(row) for row in waiting.itertuples()]
-    elif len(waiting):
+    if is_accepted:
+        lines = [_line(row) for row in (*orders[action.isin(["sell", "buy"])].itertuples(), *waiting.itertuples())]
+    else:
         best = " ".join(
             f"<span>{row.rank:.0f} <b>{escape(str(row.symbol))}</b></span>"
-            for row in waiting.head(N_RANKED).itertuples())
+            for row in waiting.dropna(subset="rank").head(N_RANKED).itertuples())
         lines = [f'<tr><td class="words">{best}</td></tr>']
     if kept := list(orders.loc[action == "keep", "symbol"]):
         names = escape(" ".join(map(str, kept)))
         lines.append(f'<tr><td>{_tag("keep")}</td><td colspan="4" class="words">{names}</td></tr>')
-    told = [*warnings, *(f"{row.symbol} {part.strip()}" for row in orders[action == "buy"].itertuples()
-                         for part in str(row.reason).split(";") if "ceiling" in part)]
+    told = [*(f"{row.symbol} {part.strip()}" for row in orders[action.isin(["sell", "buy"])].itertuples()
+              for part in str(row.reason).split(";") if "may not fill" in part), *warnings]
     return (f'<h2 class="line">{"".join(f"<span>{escape(text)}</span>" for text in head)}</h2>'
             f'<div class="scroll"><table class="orders"><tbody>{"".join(lines)}</tbody></table></div>'
             + "".join(f'<p class="soft"><b>! {escape(text)}</b></p>' for text in told)
@@ -125,7 +128,8 @@ def _line(row: Any) -> str:
     start = f"<tr><td>{_tag(row.action)}</td><td><b>{escape(str(row.symbol))}</b></td>"
     shares = f"{row.shares:,.0f}" if row.shares else ""
     if row.action == "wait":
-        return f'{start}<td class="n">{shares}</td><td colspan="2">{escape(str(row.reason))}</td></tr>'
+        why = str(row.reason).partition("; rank")[0]
+        return f'{start}<td class="n">{shares}</td><td colspan="2" class="words">{escape(why)}</td></tr>'
     was = re.search(r"\bwas (\d+)", str(row.reason))
     return (f'{start}<td class="n">{shares}</td><td>limit {board(row.limit_low)}–{board(row.limit_high)}</td>'
             f"<td>rank {number(row.rank, '.0f')}{f' (was {was[1]})' if was else ''}</td></tr>")

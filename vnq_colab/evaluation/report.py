@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import cards, plots
+from vnq_colab.evaluation.backtest import Backtest
+from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.first_screen import first_screen
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import SCRIPT, STYLE, card, more, picture, soft
@@ -16,16 +18,12 @@ from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import write_atomic
 from vnq_colab.settings import FAMILY_NAMES as LEARNERS
 
-if TYPE_CHECKING:
-    from vnq_colab.evaluation.backtest import Backtest
-    from vnq_colab.evaluation.basket_result import BasketResult
-
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket", "rank_correlation")  # pictures beside the report
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
-                 basket: "BasketResult | None", forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
-                 result: "Backtest", history: Any, prices: pd.DataFrame, note: str = "",
+                 basket: BasketResult | None, forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
+                 result: Backtest, history: Any, prices: pd.DataFrame, note: str = "",
                  orders: pd.DataFrame | None = None, now: pd.Timestamp | None = None) -> Path:
     """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
