@@ -1,144 +1,107 @@
-"""Forecasters whose true skill is known: they have the skill asked for, and the gates find it as they should."""
+"""Made-up orders: they have the rank correlation and the persistence asked for, and the gates find what pays."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
-from tests.tiny import forecast_of
-from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.panel import build_panel
+from tests.tiny import panel_of
+from vnq_colab.data.panel import OPEN, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation import power
-from vnq_colab.evaluation.backtest import backtest
-from vnq_colab.evaluation.gates import collect
-from vnq_colab.evaluation.metrics import score
-from vnq_colab.evaluation.power import daily_returns, evidence_of, forecasters, outcomes, pass_rates
+from vnq_colab.evaluation.basket import Basket
+from vnq_colab.evaluation.basket_result import evaluate_basket
+from vnq_colab.evaluation.metrics import with_outcomes
+from vnq_colab.evaluation.order import buyable, measure_order
 
-
-def always_up(prices, n_days):
-    """A forecast of the last days that have an outcome: always up."""
-    days = np.sort(prices["date"].unique())[-n_days - HORIZON : -HORIZON]
-    parts = []
-    for symbol, rows in prices[prices["date"].isin(days)].groupby("symbol"):
-        parts.append(forecast_of(symbol, pd.DatetimeIndex(rows["date"]), 1e-3))
-    return pd.concat(parts, ignore_index=True)
+LASTING = pd.DataFrame({"lag": [1, 5, 20], "value": [0.68, 0.37, 0.17]})
 
 
 @pytest.fixture(scope="module")
-def walk():
-    """(prices, panel, backtest) of always up on 20 random walks over 600 days."""
-    prices = synthetic_prices(20, 1000, seed=5, signal=0.0)
-    return prices, build_panel(prices), backtest(always_up(prices, 600), prices)
+def measured():
+    """(order, basket, panel) of scores without skill that last, on 30 random walks over 700 days."""
+    panel = build_panel(prices := synthetic_prices(30, 1000, seed=5, signal=0.0))
+    random, days = np.random.default_rng(0), panel.days[250:-8]
+    parts = power.lasting_parts(LASTING)
+    score = power.filtered([random.standard_normal((len(days), 30)) for _ in parts], parts)
+    there = panel.present[:, 250:-8].T
+    day, symbol = np.nonzero(there)
+    forecast = pd.DataFrame({
+        "family": "trees", "symbol": np.asarray(panel.symbols, dtype=object)[symbol], "date": days[day],
+        "score": score[there], "edge": 0.02 * score[there], "mean": 0.0, "scale": 0.05, "p_up": 0.5})
+    order = measure_order(with_outcomes(forecast, panel), panel, prices, "trees", buyable(panel, prices))
+    return order, evaluate_basket(forecast, prices, basket=Basket(5, 12), n_random=100), panel
 
 
-def r_squared(forecast, actual):
-    """`[days, n, symbols], [origins, symbols] -> [n, symbols]`: share of the squared outcomes that is explained."""
-    return 1 - ((forecast[: len(actual)] - actual[:, None]) ** 2).mean(axis=0) / (actual**2).mean(axis=0)
-
-
-def test_outcomes_are_sums_of_the_next_five_returns():
-    returns = np.arange(12.0)[:, None]
-    assert outcomes(returns)[:, 0] == pytest.approx([sum(range(day + 1, day + 6)) for day in range(7)])
-    returns[3] = np.nan
-    assert outcomes(returns)[1, 0] == 2 + 4 + 5 + 6
-
-
-@pytest.mark.parametrize("true", [0.01, 0.02, 0.05])
-@pytest.mark.parametrize("kind", ["random walk", "fat tails and calm years"])
-def test_a_simulated_forecaster_has_the_skill_asked_for(true, kind):
+def test_a_filtered_score_lasts_as_long_as_asked():
+    parts = power.lasting_parts(LASTING)
+    assert sum(share for share, _ in parts) == pytest.approx(1)
     random = np.random.default_rng(0)
-    returns = 0.02 * random.standard_normal((1500, 8))
-    if kind != "random walk":
-        returns = 0.012 * random.standard_t(4, (1500, 8)) * np.exp(0.5 * np.sin(np.arange(1500) / 60))[:, None]
-        returns[:200, 0] = np.nan  # not yet listed
-    forecast = forecasters(returns, true, 60, np.random.default_rng(1))
-    actual = outcomes(returns)
-    assert forecast.shape == (1500, 60, 8)
-    assert r_squared(forecast, actual).mean() == pytest.approx(true, abs=0.004)
-    correlation = [np.corrcoef(forecast[: len(actual), one, symbol], actual[:, symbol])[0, 1]
-                   for one in range(60) for symbol in range(8)]
-    assert np.mean(correlation) == pytest.approx(np.sqrt(true), rel=0.1)
-    assert np.quantile(correlation, 0.95) < np.sqrt(true) + 0.12  # as a sample of so many days spreads
+    score = power.filtered([random.standard_normal((600, 500)) for _ in parts], parts)
+    assert score[:50].var() == pytest.approx(1, abs=0.05) and score.var() == pytest.approx(1, abs=0.05)
+    found = [(score[lag:] * score[:-lag]).mean() for lag in LASTING["lag"]]
+    assert found == pytest.approx(LASTING["value"].to_list(), abs=0.04)
 
 
-def test_a_forecaster_without_skill_is_as_bold_as_one_and_knows_nothing():
-    returns = 0.02 * np.random.default_rng(0).standard_normal((1500, 8))
-    coin, skilled = (forecasters(returns, true, 60, np.random.default_rng(1)) for true in (0.0, 0.01))
-    assert coin.std() == pytest.approx(skilled.std(), rel=0.1)
-    correlation = [np.corrcoef(coin[:-5, one, 0], outcomes(returns)[:, 0])[0, 1] for one in range(60)]
-    assert abs(np.mean(correlation)) < 0.02
+@pytest.mark.parametrize("table", [LASTING.iloc[:0], LASTING.assign(value=np.nan), LASTING.assign(value=0.0),
+                                   LASTING.assign(value=1.0), LASTING.assign(value=-0.2)])
+def test_any_persistence_gives_a_score_of_variance_one(table):
+    parts = power.lasting_parts(table)
+    assert sum(share for share, _ in parts) == pytest.approx(1) and all(0 <= left < 1 for _, left in parts)
 
 
-def test_the_evidence_of_a_simulated_forecaster_is_that_of_a_forecast(walk):
-    """A simulated forecaster, written down as a Forecast, has the same numbers through score and backtest."""
-    prices, panel, result = walk
-    returns = daily_returns(result.trial.market)
-    simulated = forecasters(returns, 0.05, 1, np.random.default_rng(0))
-    days, tables = result.trial.market.days, []
-    for place, symbol in enumerate(result.trial.market.symbols):
-        listed = days[:600].intersection(pd.DatetimeIndex(prices.loc[prices["symbol"] == symbol, "date"]))
-        mean = simulated[days.get_indexer(listed), 0, place]
-        for family, share in (("stockformer", 1.0), ("zero", 0.0)):
-            tables.append(forecast_of(symbol, listed, share * mean, family=family))
-    forecast = pd.concat(tables, ignore_index=True)
-    long = collect(score(forecast, panel), backtest(forecast, prices, family="stockformer"), "stockformer")
-    found = evidence_of(simulated, returns, result)
-    table = {name: np.broadcast_to(values, (1, 20))[0] for name, values in found.items()}
-    whole = (long["n_days"] == 600).to_numpy()  # neither listed late nor halted
-    assert whole.sum() > 4
-    for name in ("accuracy", "n_independent", "rmse_5", "gain_zero", "gain_zero_error"):
-        assert table[name][whole] == pytest.approx(long.loc[whole, name].to_numpy("float64"), rel=1e-4), name
-    for name in ("sharpe", "gain", "max_drawdown", "profit", "profit_error", "sharpe_lead", "sharpe_lead_error"):
-        assert table[name][whole] == pytest.approx(long.loc[whole, name].to_numpy("float64"), rel=1e-6, abs=1e-9), name
-    for name in ("profit_shared", "sharpe_lead_shared"):
-        assert table[name][0] == pytest.approx(long[name].iloc[0], abs=0.03)
-    assert table["skill"][whole] == pytest.approx(long.loc[whole, "skill"].to_numpy(), abs=0.03)  # but for the drift
+def test_rank_correlations_equal_those_of_scipy_over_the_known_stocks():
+    random = np.random.default_rng(1)
+    outcome, known = random.normal(size=(6, 20)), random.random((6, 20)) < 0.7
+    known[5] = False
+    score = random.normal(size=(6, 3, 20)).astype("float32")
+    ranks = power._ranks(np.where(known, outcome, np.nan), known)
+    found = power.correlations_with(ranks, known, score)
+    for day in range(5):
+        for one in range(3):
+            theirs = spearmanr(score[day, one, known[day]], outcome[day, known[day]]).statistic
+            assert found[day, one] == pytest.approx(theirs, abs=1e-6)
+    assert (found[5] == 0).all()
 
 
-def test_coins_do_not_pass_and_the_more_they_know_the_more_pass(walk):
-    rates = pass_rates(walk[2])
-    assert list(rates) == ["honest", "original"]
-    honest = rates["honest"]
-    assert honest["n_simulated"] == 1000 and honest["coin_pass_share"] <= 0.01
-    assert honest["coin_pass_share"] < honest["power"]["0.01"] < honest["power"]["0.02"] < honest["power"]["0.05"]
-    assert honest["power"]["0.05"] > 0.6 and honest["buy_and_hold_pass_share"] == 0
+def test_planted_orders_have_their_rank_correlation_and_more_is_found_of_more(measured, monkeypatch):
+    order, basket, panel = measured
+    seen, judge = [], power.market_gates
+
+    def spy(daily, *rest, **numbers):
+        seen.append((daily.mean(), numbers["alpha"]))
+        return judge(daily, *rest, **numbers)
+
+    monkeypatch.setattr(power, "market_gates", spy)
+    monkeypatch.setattr(power, "PLANTED", (0.0, 0.06, 0.15, 0.3))
+    found = power.found_share(order, basket, panel, n_forecasters=20)
+    assert list(found) == ["0.00", "0.06", "0.15", "0.30"] and found["0.00"] == 0 and found["0.30"] == 1
+    assert list(found.values()) == sorted(found.values())
+    strongest = np.array([pair for pair in seen if pair[0] > 0.22])
+    assert len(strongest) == 20 and strongest[:, 0].mean() == pytest.approx(0.3, abs=0.01)
+    assert np.median([alpha for mean, alpha in seen if 0.1 < mean < 0.2]) < np.median(strongest[:, 1])
+    assert power.found_share(order, basket, panel, n_forecasters=20) == found  # seeded
 
 
-def test_more_days_have_more_power(walk):
-    prices, _, long = walk
-    short = backtest(always_up(prices, 200), prices)
-    few, many = (pass_rates(result)["honest"]["power"]["0.05"] for result in (short, long))
-    assert few < 0.5 < many
+def test_evaluations_of_the_same_days_cost_power(measured):
+    order, basket, panel = measured
+    alone, many = (power.found_share(order, basket, panel, n_trials=n, n_forecasters=10) for n in (1, 10**9))
+    assert alone["0.06"] >= many["0.06"] and set(many.values()) == {0.0}
 
 
-def test_looks_at_the_days_cost_power(walk):
-    once, often = (pass_rates(walk[2], n_trials=n)["honest"]["power"]["0.02"] for n in (1, 50))
-    assert often < once - 0.05
+def test_original_gates_pass_coins_where_nothing_moves_much_and_holders_where_all_rises():
+    random = np.random.default_rng(2)
+    symbols = [f"S{place:02}" for place in range(30)]
+    days = pd.bdate_range("2020-01-01", periods=400)
 
+    def shares(returns):
+        panel = panel_of(returns, symbols, days, opens=np.zeros_like(returns))
+        order = type("O", (), {"symbols": pd.DataFrame({"symbol": symbols}),
+                               "daily": pd.DataFrame(0.0, days[:390], ["a"])})
+        assert np.isfinite(panel.ahead(1, OPEN)[:, :390]).all()
+        return power.original_shares(order, panel)
 
-def test_buy_and_hold_passes_the_original_gates_in_a_good_year_and_never_the_honest_ones():
-    days = pd.bdate_range("2024-01-01", periods=320)
-    random, tables = np.random.default_rng(0), []
-    for place in range(6):
-        close = 20_000 * np.exp(np.cumsum(random.normal(0.0015, 0.008, 320)))
-        tables.append(pd.DataFrame({"symbol": f"S{place}", "date": days, "open": close, "high": close, "low": close,
-                                    "close": close, "volume": 10_000, "exchange": "HOSE"}))
-    prices = pd.concat(tables, ignore_index=True)
-    rates = pass_rates(backtest(always_up(prices, 250), prices))
-    assert rates["original"]["buy_and_hold_pass_share"] > 0.6 and rates["honest"]["buy_and_hold_pass_share"] == 0
-    assert rates["original"]["coin_pass_share"] > 3 * rates["honest"]["coin_pass_share"]
-
-
-def test_pass_rates_are_the_same_every_time_and_other_seeds_say_the_same(walk):
-    first, again, other = (pass_rates(walk[2], seed=seed)["honest"] for seed in (0, 0, 1))
-    assert first == again and other["power"]["0.02"] == pytest.approx(first["power"]["0.02"], abs=0.06)
-
-
-def test_without_a_market_or_with_few_days_nothing_is_simulated(walk):
-    prices, _, result = walk
-    for found in (pass_rates(backtest(always_up(prices, 8), prices)),
-                  pass_rates(type(result)(**{**vars(result), "trial": None}))):
-        assert set(found) == {"honest", "original"}
-        for worth in found.values():
-            assert worth == {"n_simulated": 0, "coin_pass_share": None, "buy_and_hold_pass_share": None,
-                             "power": {f"{true:.2f}": None for true in power.TRUE_SKILLS}}
+    wild, calm = random.normal(0, 0.03, (30, 400)), random.normal(0.002, 0.004, (30, 400))
+    assert shares(wild) == {"coin_pass_share": 0.0, "buy_and_hold_pass_share": 0.0}
+    rising = shares(calm)
+    assert rising["buy_and_hold_pass_share"] > 0.9 and 0 <= rising["coin_pass_share"] < 0.5

@@ -4,13 +4,14 @@ One stock alone cannot prove a rank correlation of 0.1; the market can, within a
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vnq_colab.errors import ConfigError, DataError, did_you_mean
 from vnq_colab.evaluation.basket import Basket
+from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import (
     FEWEST_DATES,
@@ -21,9 +22,6 @@ from vnq_colab.evaluation.significance import (
     shrink,
 )
 from vnq_colab.evaluation.verdict import DECISIONS, Gate, Verdict, decision
-
-if TYPE_CHECKING:
-    from vnq_colab.evaluation.basket_result import BasketResult
 
 GATE_SETS = ("honest", "original")
 CONFIDENCE_SET = 0.1  # [p-value] of the 90 % model confidence set
@@ -41,7 +39,7 @@ ORIGINAL = {"accuracy": 0.52, "rmse": 0.03, "sharpe": 0.8, "drawdown": 0.10}  # 
 TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
 
 
-def judge(order: Order, basket: "BasketResult | None", symbols: pd.DataFrame, *, family: str, gates: str = "honest",
+def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, family: str, gates: str = "honest",
           run_id: str = "", n_trials: int = 1, accuracy: Mapping[str, float] | None = None,
           n_universe: int | None = None, previous: dict[str, Any] | None = None,
           leak_checks: list[dict[str, Any]] | None = None, power: dict[str, float] | None = None,
@@ -127,7 +125,7 @@ def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha:
     ]
 
 
-def plausible_gates(families: pd.DataFrame, basket: "BasketResult | None",
+def plausible_gates(families: pd.DataFrame, basket: BasketResult | None,
                     accuracy: Mapping[str, float]) -> list[Gate]:
     """What is too good to be true, of any family: correlation, Sharpe ratio of the basket, pooled accuracy."""
     best = families.sort_values("open", ascending=False).iloc[0]
@@ -173,7 +171,7 @@ def confidence_set(daily: pd.DataFrame) -> list[str]:
     return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > CONFIDENCE_SET]
 
 
-def basket_numbers(basket: "BasketResult | None", n_trials: int = 1) -> dict[str, float]:
+def basket_numbers(basket: BasketResult | None, n_trials: int = 1) -> dict[str, float]:
     """What `market_gates` asks of a basket; NaN without one."""
     if basket is None:
         return dict.fromkeys(("alpha", "alpha_p", "beaten", "probability"), np.nan)
@@ -192,7 +190,7 @@ def _chosen(n_measured: int, n_universe: int | None) -> str:
 # --- symbols
 
 
-def decide_symbols(symbols: pd.DataFrame, market: str, basket: "BasketResult | None" = None,
+def decide_symbols(symbols: pd.DataFrame, market: str, basket: BasketResult | None = None,
                    kept: Mapping[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
     """The decision for each row of `symbols` in a market with that decision, with reasons and gates."""
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
@@ -282,7 +280,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def _text(judged: pd.Series, basket: "BasketResult | None", market: dict[str, Any], counts: dict[str, int],
+def _text(judged: pd.Series, basket: BasketResult | None, market: dict[str, Any], counts: dict[str, int],
           power: Mapping[str, float] | None) -> str:
     """The verdict in three sentences: the market, its stocks, and what such a verdict is worth."""
     said = {"accept": "accepted", "review": "for review", "reject": "rejected", "unjudged": "unjudged"}

@@ -3,23 +3,18 @@
 Axes: days, forecasters, symbols.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import FLAT, OPEN, Panel
-from vnq_colab.evaluation.basket_result import run_baskets
+from vnq_colab.evaluation.basket_result import BasketResult, run_baskets
 from vnq_colab.evaluation.gates import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import alpha_test, deflated_sharpe, mean_test
 from vnq_colab.evaluation.within_day import ranks_of, share
-
-if TYPE_CHECKING:
-    from vnq_colab.evaluation.basket_result import BasketResult
 
 PLANTED = (0.0, 0.02, 0.04, 0.06)  # rank correlations with what can be traded
 N_FORECASTERS = 50  # of each; chosen: 102 stocks over 1,860 days take 5 s
@@ -28,7 +23,7 @@ SLOW = (0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # from day to day, what the sl
 N_COINS = 10  # of each symbol
 
 
-def found_share(order: Order, result: "BasketResult", panel: Panel, rules: MarketRules = VN_RULES, *, n_trials: int = 1,
+def found_share(order: Order, result: BasketResult, panel: Panel, rules: MarketRules = VN_RULES, *, n_trials: int = 1,
                 n_forecasters: int = N_FORECASTERS, seed: int = 0) -> dict[str, float]:
     """Share of orders with a rank correlation of 0.00, 0.02, 0.04 and 0.06 that the market gates accept.
 
