@@ -239,7 +239,8 @@ def test_calibration_says_what_it_does_in_a_few_lines():
     found = fit(world(4, n_symbols=1, n_days=40))
     head, note, *_ = repr(found).split("\n")
     assert head == ("Calibration of stockformer on 2023-01-02 to 2023-02-24, 8 independent windows: edge 0.00% a "
-                    f"standard deviation, scale {found.spread:.2f} × volatility, logit of p_up × 1.00, intervals of 90% unknown")
+                    f"standard deviation, scale {found.spread:.2f} × volatility, logit of p_up × 1.00, "
+                    "intervals of 90% unknown")
     assert note.startswith("  p_up stays as it") and 0.9 < found.spread < 1.1
 
 

@@ -47,20 +47,21 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     return scores
 
 
-def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int) -> tuple[pd.DataFrame, dict[str, Calibration]]:
-    """The Forecast of the test days, each fold calibrated on its own validation days.
+def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int,
+               part: str = "test") -> tuple[pd.DataFrame, dict[str, Calibration]]:
+    """The Forecast of the folds' test days, or with `part` "valid" of their validation days, with the column `fold`.
 
-    And for each family the calibration of all folds' validation days together, which the final fit takes.
+    Each fold is calibrated on its own validation days. And for each family the calibration of all folds' validation
+    days together, which the final fit takes.
     """
     tables, final = [], {}
     for family, rows in with_volatility(scores, panel, horizon).groupby("family", sort=False, observed=True):
-        is_valid = (rows["part"] == "valid").to_numpy()
-        known = rows[is_valid & rows["actual"].notna().to_numpy()]
-        for fold, part in rows[~is_valid].drop(columns=["part", "actual"]).groupby("fold"):
-            found = Calibration.fit(family, known[known["fold"] == fold]).apply(part.drop(columns="fold"))
-            tables.append(found.drop(columns="volatility"))
+        known = rows[(rows["part"] == "valid").to_numpy() & rows["actual"].notna().to_numpy()]
+        asked = rows[(rows["part"] == part).to_numpy()].drop(columns=["part", "actual"])
+        for fold, wanted in asked.groupby("fold"):
+            tables.append(Calibration.fit(family, known[known["fold"] == fold]).apply(wanted))
         final[family] = Calibration.fit(family, known)
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True).drop(columns=["volatility"] + ["fold"] * (part == "test"))
     return table.assign(symbol=table["symbol"].astype(object)), final
 
 
