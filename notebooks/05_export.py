@@ -8,11 +8,11 @@
 # ---
 
 # %% [markdown]
-# # 5 · Export: the files that predict every evening (vnq_colab 0.2.0)
+# # 5 · Export: the files that predict every evening, and tomorrow's orders (vnq_colab 0.2.0)
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/05_export.ipynb)
 #
-# Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; and makes the first ranking for tomorrow. Nothing is trained here.
+# Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; then ranks the stocks for tomorrow and makes the orders. Where the market is not accepted there is a ranking only. Nothing is trained here.
 #
 # | | |
 # |---|---|
@@ -33,9 +33,11 @@ import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
 # %% cellView="form"
-#@title What to export
+#@title What to export, and for whom the orders are
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
-SHOW_ALL = True  #@param {type: "boolean"}
+PORTFOLIO = ""  #@param {type: "string", placeholder: "the path of your portfolio.csv; empty: a new one on paper"}
+CAPITAL = 500_000_000  #@param {type: "number"}
+AS_OF = ""  #@param {type: "string", placeholder: "to look back: the evening to stand in, 2026-07-03; empty: today"}
 session = vnq.latest_session(ws, RUN or None)
 session
 
@@ -49,9 +51,14 @@ pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
 
 # %%
 prepared = vnq.load_prepared(ws, session.data_id)
-table, warnings = vnq.tomorrow(bundle, prepared.prices, index=prepared.index, everyone=SHOW_ALL)
-print(session.note, *warnings, vnq.write_predictions(ws, table, prepared.prices["date"].max()), sep="\n")
+table, warnings = vnq.tomorrow(bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, everyone=True)
+print(session.note, *warnings, vnq.write_predictions(ws, table, table["date"].max()), sep="\n")
 table
+
+# %%
+orders = vnq.orders(bundle, prepared.prices, PORTFOLIO or None, CAPITAL, index=prepared.index, as_of=AS_OF or None)
+print(session.note, *orders.attrs["notes"], sep="\n")
+orders
 
 # %%
 vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it
@@ -66,5 +73,6 @@ vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) rem
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | every decision is `unjudged` | run notebook 4, then this one again |
-# | the table is empty | no symbol is accepted; tick `SHOW_ALL` to see the ranking all the same |
+# | `orders are not made of old prices` | bring newer files and run notebook 1; to look back, name the last day in `AS_OF` |
+# | all orders are `wait`, "market not accepted" | the order does not pay with enough certainty: a ranking, nothing to trade on |
 # | the forecasts are needed on another machine | copy the folder `models/<run>` there, and run `python -m vnq_colab predict --data PRICES --models FOLDER` |

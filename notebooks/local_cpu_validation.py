@@ -12,7 +12,7 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/local_cpu_validation.ipynb)
 #
-# Prepare, train, validate and look, with one judged year, three symbols and no GPU: to see that everything works before 102 symbols are trained over eight years, or to judge an idea. Every stock of the data is learnt from all the same. Made for an i7-14700 with local Jupyter; any machine will do.
+# Prepare, train, validate, trade by a rule of your own and look at orders, with one judged year, three symbols and no GPU: to see that everything works before 102 symbols are trained over eight years, or to judge an idea. Every stock of the data is learnt from all the same. Made for an i7-14700 with local Jupyter; any machine will do.
 #
 # | | |
 # |---|---|
@@ -60,10 +60,17 @@ validation = vnq.validate(session, prepared=prepared)
 validation
 
 # %%
-vnq.plots.symbol_accuracy(validation.scores, validation.family, note=session.note)
+# a strategy of your own: an evening's forecast, and what is held (shares of the account) -> target weights by symbol
+def my_rule(today, held):
+    best = today.nlargest(1, "score")["symbol"]
+    return dict.fromkeys(best, 1.0)
+own = vnq.backtest(validation.forecast, prepared.prices, family=validation.family, strategy=my_rule)
+own
 
 # %%
-vnq.plots.equity(validation.result, validation.chance, note=session.note)
+bundle = vnq.export_bundle(session, validation.verdict)
+day = f"{prepared.panel.days[-1]:%Y-%m-%d}"  # as if it were that evening
+vnq.orders(bundle, prepared.prices, capital=500e6, index=prepared.index, as_of=day)
 
 # %% [markdown]
 # ## If something goes wrong

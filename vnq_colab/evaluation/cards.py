@@ -133,8 +133,8 @@ def basket(result: BasketResult | None, images: Images) -> str:
 
 
 def _chosen(picks: pd.DataFrame) -> str:
-    found = [f"{row.k} of rank {row.keep} since {pd.Timestamp(row.first):%Y}" for row in picks.itertuples()]
-    return f"k and keep were chosen on validation days: {', '.join(found)}." if found else "k and keep were given."
+    found = [f"{row.k}, sold below rank {row.keep}, since {pd.Timestamp(row.first):%Y}" for row in picks.itertuples()]
+    return f"The rule of the test days, chosen on validation days before them: {'; '.join(found)}."
 
 
 def _months(equity: pd.Series) -> str:
