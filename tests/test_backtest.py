@@ -13,12 +13,18 @@ from tests.tiny import forecast_of
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError, DataError
-from vnq_colab.evaluation.backtest import Backtest, backtest
+from vnq_colab.evaluation.backtest import Backtest
+from vnq_colab.evaluation.backtest import backtest as any_backtest
+from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
-from vnq_colab.evaluation.strategies import Strategy
 
 FREE = MarketRules(fee=0, sale_tax=0, slippage=0)
 CAPITAL = 10_000_000.0
+
+
+def backtest(*arguments, strategy="long_flat", **more):
+    """Accounts of their own, unless asked otherwise."""
+    return any_backtest(*arguments, strategy=strategy, **more)
 
 
 def prices_of(opens, closes=None, volume=None, start="2024-01-01", symbol="AAA", exchange="HOSE"):
@@ -167,7 +173,7 @@ def test_story_of_a_delisting_is_settled_at_the_last_close():
                               ("01-08", end, 0, end)]
     assert list(result.orders["at"]) == ["open", "end", "open"] and list(result.symbols["delisted"]) == [True, False]
     rows = result.daily[result.daily["symbol"] == "AAA"]
-    assert list(rows["blocked"]) == ["", "", "", "delisted", "delisted", "delisted"]
+    assert list(rows["blocked"]) == ["", "", "", "", "delisted", "delisted"]
     halted = pd.concat([prices, prices_of([9_000], start="2024-01-29")])  # it comes back later: a halt
     assert list(backtest(wishes(prices, [1]), halted, capital=CAPITAL).orders["at"]) == ["open", "open"]
 
@@ -279,35 +285,83 @@ def test_story_of_a_sale_ends_what_the_traded_share_left_to_buy():
     assert list(result.daily["shares"]) == [0, 400, 400, 300, 300, 300, 300]
 
 
-def test_story_of_a_common_account_buys_the_first_rank_while_the_money_lasts():
-    names = ["AAA", "BBB", "CCC", "DDD"]
-    prices = pd.concat([prices_of([10_000] * 7, symbol=name) for name in names], ignore_index=True)
-    halted = (prices["symbol"] == "BBB") & (prices["date"] > "2024-01-02")
-    prices.loc[halted, "volume"] = 0  # only the money of AAA comes back
-    forecast = wishes(prices, [1, 1, 1])
-    scores = {"AAA": [4, 1, 1], "BBB": [3, 2, 2], "CCC": [2, 3, 3], "DDD": [1, 4, 4]}
-    forecast["mean"] = [0.001 * scores[row.symbol][row.date.day - 1] for row in forecast.itertuples()]
-    orders = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Strategy("top_k", k=2)).orders
-    assert [(row.symbol, f"{row.date:%m-%d}", row.side) for row in orders.itertuples()] == [
-        ("AAA", "01-02", "buy"), ("AAA", "01-04", "sell"), ("BBB", "01-02", "buy"), ("DDD", "01-05", "buy")]
+def own_scores(names, scores, n_days=7):
+    """Prices of 10,000 for all, and a forecast with these scores by symbol and day."""
+    prices = pd.concat([prices_of([10_000] * n_days, symbol=name) for name in names], ignore_index=True)
+    forecast = wishes(prices, [1] * len(scores[names[0]]))
+    forecast["score"] = [float(scores[row.symbol][row.date.day - 1]) for row in forecast.itertuples()]
+    return forecast.assign(edge=forecast["score"]), prices
+
+
+def told(result):
+    return [(row.symbol, f"{row.date:%m-%d}", row.side, row.shares) for row in result.orders.itertuples()]
 
 
 def test_story_of_one_common_account_buys_with_the_money_of_the_sale():
-    parts = [prices_of([10_000] * 7, symbol=name) for name in ("AAA", "BBB", "CCC")]
-    prices = pd.concat(parts, ignore_index=True)
-    forecast = wishes(prices, [1, 1, 1])
-    scores = {"AAA": [3, 1, 1], "BBB": [2, 3, 3], "CCC": [1, 2, 2]}  # from Tuesday evening CCC instead of AAA
-    forecast["mean"] = [0.001 * scores[row.symbol][row.date.day - 1] for row in forecast.itertuples()]
-    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Strategy("top_k", k=2))
-    assert [(row.symbol, f"{row.date:%m-%d}", row.side, row.shares, row.at) for row in result.orders.itertuples()] == [
-        ("AAA", "01-02", "buy", 500, "open"), ("AAA", "01-04", "sell", 500, "close"),
-        ("BBB", "01-02", "buy", 500, "open"), ("CCC", "01-05", "buy", 500, "open")]
-    on = result.daily[result.daily["date"] == "2024-01-04"]
-    assert list(on["account"].unique()) == ["top_k"] and list(on["symbol"]) == ["", "AAA", "BBB", "CCC"]
-    assert list(on["cash"]) == [5_000_000, 0, 0, 0] and list(on["value"]) == [5_000_000, 0, 5_000_000, 0]
-    assert list(on["blocked"]) == ["", "", "", "no cash"]
-    assert list(result.equity["strategy"]) == [CAPITAL] * 7
-    assert "10,000,000 VND in all" in repr(result) and "stockformer (top_k)" in repr(result)
+    forecast, prices = own_scores(["AAA", "BBB", "CCC"], {"AAA": [3, 1, 1], "BBB": [2, 3, 3], "CCC": [1, 2, 2]})
+    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Basket(2, 2, hold_days=0))
+    # From Tuesday evening CCC instead of AAA, whose shares are there on Thursday at 13:00; on Friday its money buys.
+    assert told(result) == [("AAA", "01-02", "buy", 500), ("AAA", "01-04", "sell", 500), ("BBB", "01-02", "buy", 500)]
+    held = backtest(forecast.iloc[:6], prices, FREE, capital=CAPITAL, strategy=Basket(2, 2, hold_days=3))
+    assert told(held) == [("AAA", "01-02", "buy", 500), ("BBB", "01-02", "buy", 500)]
+
+
+def test_story_of_a_basket_exchanges_the_worst_for_the_best_and_waits_for_its_sale():
+    days = {"AAA": [3, 3, 1, 1, 1], "BBB": [2, 2, 3, 3, 3], "CCC": [1, 1, 2, 2, 2]}
+    forecast, prices = own_scores(["AAA", "BBB", "CCC"], days, 8)
+    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Basket(2, 2))
+    assert told(result) == [("AAA", "01-02", "buy", 500), ("AAA", "01-05", "sell", 500), ("BBB", "01-02", "buy", 500),
+                            ("CCC", "01-05", "buy", 500)]  # after three days, and on the same open
+    on = result.daily[result.daily["date"] == "2024-01-05"]
+    assert list(on["account"].unique()) == [repr(Basket(2, 2))] and list(on["symbol"]) == ["", "AAA", "BBB", "CCC"]
+    assert list(on["value"]) == [0, 0, 5_000_000, 5_000_000] and list(result.equity["strategy"]) == [CAPITAL] * 8
+    assert "10,000,000 VND in all" in repr(result) and "Basket(k=2, keep=2" in repr(result)
+    floor = prices.assign(open=np.where((prices["symbol"] == "AAA") & (prices["date"] == "2024-01-05"), 9_300.0,
+                                        prices["open"]))
+    stuck = backtest(forecast, floor, FREE, capital=CAPITAL * 1.5, strategy=Basket(2, 2))
+    assert told(stuck)[:2] == [("AAA", "01-02", "buy", 700), ("AAA", "01-08", "sell", 700)]
+    assert told(stuck)[-1] == ("CCC", "01-08", "buy", 700)  # its place was taken, though there was money
+    kept = backtest(forecast.assign(edge=0.0), prices, FREE, capital=CAPITAL, strategy=Basket(2, 2))
+    assert told(kept) == told(result)[:1] + told(result)[2:3]  # nothing that would pay for an exchange
+
+
+def test_story_of_the_ceiling_leaves_a_place_for_the_next_evening():
+    days = {"AAA": [3, 1, 1, 1], "BBB": [2, 3, 2, 2], "CCC": [1, 2, 3, 3]}
+    forecast, prices = own_scores(["AAA", "BBB", "CCC"], days)
+    prices.loc[(prices["symbol"] == "AAA") & (prices["date"] == "2024-01-02"), "open"] = 10_700.0
+    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Basket(1, 3))
+    assert told(result) == [("BBB", "01-03", "buy", 1000)] and result.unfilled > 0  # AAA is not asked for again
+    on = result.daily[result.daily["symbol"] == "AAA"]
+    assert list(on["blocked"])[1] == "ceiling"
+
+
+def test_story_of_a_person_s_own_function():
+    days = {"AAA": [3, 3, 1, 1], "BBB": [2, 2, 3, 3], "CCC": [1, 1, 2, 2]}
+    forecast, prices = own_scores(["AAA", "BBB", "CCC"], days)
+    seen = []
+
+    def best_one(today, holdings):
+        seen.append((len(today), dict(holdings)))
+        return {today.nlargest(1, "score")["symbol"].iloc[0]: 0.5}
+
+    result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=best_one)
+    assert told(result) == [("AAA", "01-02", "buy", 500), ("AAA", "01-04", "sell", 500), ("BBB", "01-05", "buy", 500)]
+    assert seen[0] == (3, {}) and seen[1] == (3, {"AAA": 0.5}) and "best_one" in repr(result)
+    assert told(backtest(forecast, prices, FREE, capital=CAPITAL, strategy=lambda today, holdings: pd.Series(
+        0.3, today["symbol"]))) == [(name, "01-02", "buy", 300) for name in ("AAA", "BBB", "CCC")]
+
+
+@pytest.mark.parametrize("answer, message", [
+    ({"AAA": float("nan")}, r"strategy <lambda>, 2024-01-01: the weight of AAA is nan. Return weights by symbol"),
+    ({"AAA": -0.1}, "the weight of AAA is -0.1"), ({"AAA": "all"}, "the weight of AAA is 'all'"),
+    ({"AAA": 0.6, "BBB": 0.5}, "the weights sum to 1.1"), ({"AAB": 0.5}, "no symbol 'AAB'. Did you mean 'AAA'"),
+    ([0.5], "it returned a list"), (None, "it returned a NoneType"),
+    (pd.Series([0.1, 0.1], ["AAA", "AAA"]), "it returned a symbol twice"),
+])
+def test_nonsense_of_a_function_is_named(answer, message):
+    forecast, prices = own_scores(["AAA", "BBB"], {"AAA": [1], "BBB": [2]})
+    with pytest.raises(ConfigError, match=message):
+        backtest(forecast, prices, strategy=lambda today, holdings: answer)
 
 
 def test_story_of_the_index_moves_the_capital_beside_the_accounts():
@@ -389,7 +443,7 @@ def slow_limits(market, symbol, day):
     return (row["open"], ceiling), (row["open"], floor), (row["close"], floor)
 
 
-def slow_account(market, names, wish, rank, capital, position, traded_share):
+def slow_account(market, names, wish, capital, position, traded_share):
     """Orders and (cash, {symbol: (shares, pending)}) by day of one account that trades these symbols."""
     days, cash = market["days"], capital
     shares, settled, left = ({name: 0 for name in names} for _ in range(3))
@@ -438,7 +492,7 @@ def slow_account(market, names, wish, rank, capital, position, traded_share):
                 limits = slow_limits(market, name, day)
                 if limits is None or limits[1][0] > limits[1][1]:
                     sell(name, day, "open")
-        for name in sorted(names, key=lambda name: rank[name][day - 1]):
+        for name in names:
             row = market["rows"][name][day]
             if not wish[name][day - 1] or (shares[name] and not left[name]) or not row or not row["volume"]:
                 continue
@@ -537,28 +591,19 @@ def markets(draw):
     return market, table, means
 
 
-def slow_wishes(strategy, means, n_days):
-    """({symbol: share of the account by day}, {symbol: rank by day}) of forecasts with a scale of 0.05."""
-    names = list(means)
-    kept = {name: [] for name in names}
-    for name in names:
-        mean, age = None, 0
+def slow_wishes(means, n_days):
+    """{symbol: 1 or 0 by day}: long while the last forecast is above 0."""
+    found = {}
+    for name, series in means.items():
+        mean, found[name] = 0, []
         for day in range(n_days):
-            new = means[name][day] if day < len(means[name]) else None
-            mean, age = (new, 0) if new is not None else (mean, age + 1)
-            kept[name].append(mean if mean is not None and (age <= 5 or strategy.name != "top_k") else None)
-    wish, rank = {name: [] for name in names}, {name: [] for name in names}
-    for day in range(n_days):
-        order = sorted(names, key=lambda name: -(kept[name][day] or 0) if (kept[name][day] or 0) > 0 else 1)
-        for name in names:
-            up, place = (kept[name][day] or 0) > 0, order.index(name)
-            share = {"long_flat": 1.0, "volatility": min(1, 0.2 / (0.05 * math.sqrt(50))), "top_k": 1 / strategy.k}
-            wish[name].append(share[strategy.name] * up * (strategy.name != "top_k" or place < strategy.k))
-            rank[name].append(place)
-    return wish, rank
+            new = series[day] if day < len(series) else None
+            mean = mean if new is None else new
+            found[name].append(1.0 * (mean > 0))
+    return found
 
 
-def check_against_the_slow_engine(made, strategy, capital, position, traded_share):
+def check_against_the_slow_engine(made, capital, position, traded_share):
     market, table, means = made
     days = market["days"]
     parts = []
@@ -570,26 +615,23 @@ def check_against_the_slow_engine(made, strategy, capital, position, traded_shar
         return False
     first = days.get_loc(forecast["date"].min())
     last = min(days.get_loc(forecast["date"].max()) + HORIZON, len(days) - 1)
-    result = backtest(forecast, table, capital=capital, strategy=strategy, position=position, traded_share=traded_share)
+    result = backtest(forecast, table, capital=capital, position=position, traded_share=traded_share)
     assert list(result.equity.index) == list(days[first : last + 1])
     names = sorted(forecast["symbol"].unique())
-    wish, rank = slow_wishes(strategy, {name: means[name] for name in names}, len(days))
+    wish = slow_wishes({name: means[name] for name in names}, len(days))
     # An account begins on the day of the first origin, and the market before it is still known.
     wish = {name: [0.0] * first + values[first:] for name, values in wish.items()}
-    groups = [names] if strategy.is_common else [[name] for name in names]
+    groups = [[name] for name in names]
     orders, value, cells = [], np.zeros(last - first + 1), {}
     for group in groups:
-        found, book = slow_account(market, group, wish, rank, int(capital), position, traded_share)
+        found, book = slow_account(market, group, wish, int(capital), position, traded_share)
         orders += [order for order in found if order[1] <= days[last]]
         for day in range(first, last + 1):
             cash, held = (book[day][0], book[day][1])
             worth = book[day][2] if day else dict.fromkeys(group, 0)
             value[day - first] += cash + sum(worth.values())
-            if strategy.is_common:
-                cells[days[day], ""] = (cash, 0, cash, 0)
             for name in group:
-                own = 0 if strategy.is_common else cash
-                cells[days[day], name] = (own, held[name][0], own + worth[name], held[name][1])
+                cells[days[day], name] = (cash, held[name][0], cash + worth[name], held[name][1])
     columns = ["symbol", "date", "side", "shares", "at", "amount", "fee", "tax"]
     assert sorted(result.orders[columns].itertuples(index=False, name=None)) == sorted(orders)
     assert {(row.date, row.symbol): (row.cash, row.shares, row.value, row.pending)
@@ -610,7 +652,7 @@ def ledgers_reconcile(result):
     assert (daily["cash"] >= 0).all() and (daily["shares"] >= 0).all()
     holdings = np.floor(daily["shares"] * daily["close"].fillna(0) + 0.5 + 1e-6)
     assert (daily["value"] == daily["cash"] + holdings).all()
-    common = result.strategy.is_common
+    common = result.is_common
     for account, rows in daily.groupby("account"):
         own = orders if common else orders[orders["symbol"] == account]
         cash = rows.groupby("date")["cash"].sum()
@@ -625,33 +667,30 @@ def ledgers_reconcile(result):
 
 
 STORIES = {"made": markets(), "capital": st.sampled_from([2_000_000.0, 30_000_000.0, 1e9]),
-           "strategy": st.sampled_from([Strategy(), Strategy("volatility"), Strategy("top_k", k=1),
-                                        Strategy("top_k", k=2)]),
            "position": st.sampled_from([1.0, 1.0, 0.4]), "traded_share": st.sampled_from([None, None, 0.1])}
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(**STORIES)
-def test_orders_and_ledgers_equal_those_of_a_slow_engine(made, strategy, capital, position, traded_share):
-    check_against_the_slow_engine(made, strategy, capital, position, traded_share)
+def test_orders_and_ledgers_equal_those_of_a_slow_engine(made, capital, position, traded_share):
+    check_against_the_slow_engine(made, capital, position, traded_share)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(**STORIES)
-def test_orders_and_ledgers_equal_those_of_a_slow_engine_on_1000_markets(made, strategy, capital, position,
-                                                                         traded_share):
-    check_against_the_slow_engine(made, strategy, capital, position, traded_share)
+def test_orders_and_ledgers_equal_those_of_a_slow_engine_on_1000_markets(made, capital, position, traded_share):
+    check_against_the_slow_engine(made, capital, position, traded_share)
 
 
-@pytest.mark.parametrize("strategy", ["long_flat", "volatility", "top_k"])
+@pytest.mark.parametrize("strategy", ["long_flat", Basket(2, 3, traded_share=0.2)])
 def test_ledgers_of_a_long_market_reconcile(strategy):
     forecast, prices = random_market(7, n_symbols=6, n_days=200)
     result = backtest(forecast, prices, strategy=strategy, capital=1e10, traded_share=0.2)
     assert len(result.orders) > 30
     ledgers_reconcile(result)
     assert result.symbols["max_drawdown"].between(0, 1).all()
-    if strategy != "top_k":
+    if strategy == "long_flat":
         value = result.daily.pivot(index="date", columns="symbol", values="value").to_numpy()
         assert list(result.symbols["return"]) == pytest.approx(list(value[-1] / 1e10 - 1))
         assert list(result.symbols["max_drawdown"]) == pytest.approx(list(max_drawdown(value)))
@@ -750,6 +789,7 @@ def test_two_rows_of_a_day_are_named():
     ({"position": 1.1}, "position = 1.1"), ({"position": float("nan")}, "position = nan"),
     ({"traded_share": 0}, r"traded_share = 0: must lie in \(0, 1\]"), ({"traded_share": 2}, "traded_share = 2"),
     ({"strategy": "long_flad"}, "there is no strategy 'long_flad'. Did you mean 'long_flat'?"),
+    ({"strategy": 3}, "strategy = 3: must be a Basket, a function or 'long_flat'"),
 ])
 def test_bad_arguments_are_named(arguments, message):
     prices = prices_of([10_000] * 5)
@@ -773,7 +813,7 @@ def test_repr_shows_the_strategy_beside_buy_and_hold():
     result = backtest(forecast, prices)
     assert isinstance(result, Backtest)
     lines = repr(result).splitlines()
-    assert lines[0].startswith("Backtest of stockformer: 3 symbols, 2022-07-05 to") and len(lines) == 3
+    assert lines[0].startswith("Backtest of stockformer (long_flat): 3 symbols, 2022-07-05 to") and len(lines) == 3
     assert lines[1].split()[0] == "strategy" and lines[2].split()[0] == "buy_and_hold" and "Sharpe" in lines[2]
     totals = result.totals()
     assert totals.loc["strategy", "return"] == pytest.approx(result.symbols["return"].mean())

@@ -94,15 +94,11 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
     share = (basket or Basket()).traded_share
     forecast, market = on_market(forecast, prices, rules, traded_share=share)
     default = (basket or Basket()).limited(len(market.symbols))
-    chosen, baskets = _choice(forecast, market, prices, rules, None if basket else valid, folds, default, capital)
+    chosen, baskets = _choice(forecast, prices, rules, None if basket else valid, folds, default, capital)
     by_day = [baskets[place] for place in _fold_of(market.days, chosen)]
     score, edge = scores_of(forecast, market)
-
-    def account(capital: float, rules: MarketRules = rules) -> Backtest:
-        rule = BasketRule(score, edge, by_day, rules, by_day=True)
-        return account_of(forecast, market, rule, rules, capital, repr(baskets[-1]), index=index)
-
-    trades = account(float(np.floor(capital)))
+    rule = BasketRule(score, edge, by_day, rules, by_day=True)
+    trades = account_of(forecast, market, rule, rules, float(np.floor(capital)), repr(baskets[-1]), index=index)
     returns = trades.equity.rename(columns={"strategy": "basket"}).pct_change(fill_method=None).iloc[1:]
     returns.insert(1, "equal_weighted", equal_weighted(market))
     returns = returns[[name for name in ("basket", "equal_weighted", "index", "buy_and_hold") if name in returns]]
@@ -112,17 +108,16 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
     random = _random_alphas(trades, np.isfinite(score[:, 0]), by_day, rules, universe, n_random, seed)
 
     def alpha_at(slippage: float) -> float:
-        rule = BasketRule(score, edge, by_day, rules, by_day=True)  # decides as before
         value = trade(market, rule, replace(rules, slippage=slippage), trades.capital, record=False).worth[:, 0, 0]
         return float(alpha_test(value[1:] / value[:-1] - 1, universe)[0])
 
     capacity = []
     for money in CAPITALS:
-        other = trades if money == trades.capital else account(money)
-        value = other.equity["strategy"].to_numpy()
+        book = trade(market, rule, rules, money)
+        value, missing = book.worth[:, 0, 0], book.missing.sum()
         test = alpha_test(value[1:] / value[:-1] - 1, universe)
         capacity.append({"capital": money, "yearly": _yearly(value), "alpha": float(test[0]), "alpha_t": float(test[1]),
-                         "unfilled": other.unfilled})
+                         "unfilled": float(missing / max(missing + book.held.sum(), 1.0))})
     gap, value = ours - universe, trades.equity["strategy"]
     spread = gap.std(ddof=1) if len(gap) > 1 else 0.0
     orders = trades.orders.groupby("date")
@@ -174,24 +169,25 @@ def choose_basket(alphas: np.ndarray, grid: list[Basket], default: Basket) -> Ba
     return max(means, key=means.__getitem__) if means else default
 
 
-def _choice(forecast: pd.DataFrame, market: Market, prices: pd.DataFrame, rules: MarketRules,
-            valid: pd.DataFrame | None, folds: "list[Splits] | None", default: Basket,
-            capital: float) -> tuple[pd.DataFrame, list[Basket]]:
+def _choice(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules, valid: pd.DataFrame | None,
+            folds: "list[Splits] | None", default: Basket, capital: float) -> tuple[pd.DataFrame, list[Basket]]:
     """The table `chosen`, and the basket of each fold."""
     spans = [(split.test.first, split.test.last) for split in folds or []] or [
         (f"{forecast['date'].min():%Y-%m-%d}", f"{forecast['date'].max():%Y-%m-%d}")]
-    baskets, n = [default] * len(spans), len(market.symbols)
+    baskets, n = [default] * len(spans), forecast["symbol"].nunique()
     if valid is not None and len(valid):
         ks, keeps = ({max(1, int(n * part)) for part in shares} for shares in (K_SHARES, KEEP_SHARES))
         grid = [replace(default, k=k, keep=keep) for k in ks for keep in keeps if keep >= k]
         grid.sort(key=lambda one: abs(np.log(one.k / default.k)) + abs(np.log(one.keep / default.keep)))  # for ties
         numbers = sorted(valid["fold"].unique())
+        latest = valid.sort_values("date").drop_duplicates(["symbol", "date"]).drop(columns="fold")
+        market = on_market(latest, prices, rules, traded_share=default.traded_share)[1]
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         for place, (first, _) in enumerate(spans):
             known = numbers[:place + 1] if folds else numbers
             for number in known[len(seen):]:
                 rows = valid[(valid["fold"] == number) & (valid["date"] < to_day(first))]
-                seen.append(_trial(rows, market, prices, rules, grid, capital) if len(rows) else (
+                seen.append(_trial(rows, market, rules, grid, capital) if len(rows) else (
                     np.empty((0, len(grid))), np.empty(0)))
             ours, universe = (np.concatenate(part) for part in zip(*seen, strict=True))
             if len(universe) >= FEWEST_VALID_DAYS:
@@ -202,13 +198,11 @@ def _choice(forecast: pd.DataFrame, market: Market, prices: pd.DataFrame, rules:
     return table, baskets
 
 
-def _trial(rows: pd.DataFrame, market: Market, prices: pd.DataFrame, rules: MarketRules, grid: list[Basket],
+def _trial(rows: pd.DataFrame, market: Market, rules: MarketRules, grid: list[Basket],
            capital: float) -> tuple[np.ndarray, np.ndarray]:
     """Daily returns `[days, grid]` of the baskets of a grid on one fold's validation days, and of the universe."""
-    day = pd.DatetimeIndex(np.unique(prices["date"].to_numpy("datetime64[ns]")))
-    first, end = day.get_indexer([rows["date"].min(), rows["date"].max()])
-    names = np.array(sorted(set(rows["symbol"])), dtype=object)
-    here = Market.of(prices, names, day[:end + 1], first, rules, grid[0].traded_share)
+    first, last = market.days.get_indexer([rows["date"].min(), rows["date"].max()])
+    here = market.between(int(first), int(last) + 1)
     score, edge = (np.repeat(part, len(grid), axis=1) for part in scores_of(rows, here))
     value = run_baskets(here, score, edge, grid, rules, float(np.floor(capital)))
     return value[1:] / value[:-1] - 1, equal_weighted(here)
