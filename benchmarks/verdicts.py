@@ -1,13 +1,15 @@
-"""What the gates let through: markets without any signal, and one with a planted signal, through the whole pipeline.
+"""What the market gates let through: made-up markets without a signal, and orders whose rank correlation is planted.
 
-    python benchmarks/verdicts.py --worlds 200                           # random walks
-    python benchmarks/verdicts.py --worlds 1 --signal 0.1 --days 2600    # rank correlation of the best forecast 0.1
+    python benchmarks/verdicts.py --worlds 50                       # made forecasters, no training, 1,000 days
+    python benchmarks/verdicts.py --worlds 20 --days 2000           # the planted ones over seven years and more
+    python benchmarks/verdicts.py --worlds 200 --family trees       # trained for real, from prices to verdict
 
-Every world is a synthetic market of 102 stocks of its own: prepared, trained, validated and judged as `vnq_colab run`
-does it, in a folder that is removed afterwards. Worlds without a signal take the small models of profile `smoke`, with
-every symbol judged, others those of profile `cpu`. Each finished world is a row of benchmarks/results/worlds.csv, and
-the same command goes on after the last of them. Prints the share of symbols that either gate set accepts, with its 95 %
-interval over worlds, the share that passes each gate, and our rank correlation and intervals.
+A world is a synthetic market of 102 stocks without any signal, with a seed of its own. Without `--family` there are
+judged, each beside two families without skill: scores without skill that last as ours do, that are fresh every
+day, that never change, that bet against the past month; a copy of the first with a little noise; planted rank
+correlations of 0.02, 0.04 and 0.06; and a leak of 0.5, which must be for review. With `--family trees` small boosted
+trees are trained, as `vnq_colab run` does it, in a folder that is removed afterwards. Each verdict is a row of
+benchmarks/results/market_verdicts.csv, and the same command goes on after the last world.
 """
 
 import argparse
@@ -20,91 +22,152 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from machine import keep
 
+TABLE = "market_verdicts"
+WARM_UP = 100  # [days] before the first judged one
+N_RANDOM = 100  # baskets
+LASTING = pd.DataFrame({"lag": [1, 5, 20], "value": [0.68, 0.37, 0.17]})  # of the ensemble's ranks on real prices
+PLANTED = {"planted 0.02": 0.02, "planted 0.04": 0.04, "planted 0.06": 0.06, "leak 0.5": 0.5}
+SKILL_LESS = ("lasting", "fresh", "constant", "contrarian", "copy")
 
-def judged(signal: float, days: int, profile: str, seed: int) -> dict[str, str]:
-    """One world, from prices to verdict, as a row of the table."""
+
+def made(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
+    """The verdicts on made forecasters in one world."""
+    from vnq_colab.data.forecast import HORIZON
+    from vnq_colab.data.panel import CLOSE, OPEN, Panel
+    from vnq_colab.data.synthetic import synthetic_prices
+    from vnq_colab.evaluation import power
+    from vnq_colab.evaluation.basket_result import evaluate_basket
+    from vnq_colab.evaluation.gates import judge
+    from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
+    from vnq_colab.evaluation.order import buyable, measure_order
+
+    prices, random = synthetic_prices(n_symbols, days, seed=seed, signal=0.0), np.random.default_rng([seed, 1])
+    symbols, dates = sorted(prices["symbol"].unique()), pd.DatetimeIndex(np.unique(prices["date"]))
+    place = pd.Index(symbols).get_indexer(prices["symbol"]), dates.get_indexer(prices["date"])
+    values = np.full((len(symbols), len(dates), 5), np.nan)
+    values[place] = prices.assign(value=prices["close"] * prices["volume"])[["open", "high", "low", "close", "value"]]
+    panel = Panel(np.zeros((*values.shape[:2], 1), "float32"), values, np.isfinite(values[:, :, CLOSE]), tuple(symbols),
+                  dates, ("none",), "made")
+    there, could_buy = panel.present.T, buyable(panel, prices)
+    parts = power.lasting_parts(LASTING)
+
+    def noise() -> np.ndarray:
+        return power.filtered([random.standard_normal(there.shape, dtype="float32") for _ in parts], parts)
+
+    past = pd.DataFrame(panel.prices[:, :, CLOSE].T).ffill()
+    month = power.normal_scores((past / past.shift(20)).to_numpy(), there & past.shift(20).notna().to_numpy())
+    tomorrow = panel.ahead(1, OPEN).T
+    coming = power.normal_scores(tomorrow, there & np.isfinite(tomorrow))[::-1]
+    signal = power.filtered([coming] * len(parts), parts)[::-1]
+    signal = signal / signal[there].std()
+    outcome = panel.ahead(HORIZON, OPEN).T
+    known = there & could_buy.T & np.isfinite(outcome)
+    most = power._pearson(power.correlations_with(power._ranks(outcome, known), known, signal[:, None]).mean())
+    size = float(np.nanstd(outcome))
+
+    scores = {"lasting": noise(), "fresh": random.standard_normal(there.shape, dtype="float32"),
+              "constant": np.broadcast_to(random.standard_normal(there.shape[1]), there.shape), "contrarian": -month}
+    scores["copy"] = scores["lasting"] + 0.1 * noise()
+    for name, true in PLANTED.items():
+        own = min(power._pearson(true) / most, 1.0)
+        scores[name] = own * signal + np.sqrt(1 - own**2) * noise()
+    others, rows = {"a": noise(), "b": noise()}, []
+
+    def table(family: str, score: np.ndarray, edge: float) -> pd.DataFrame:
+        day, symbol = np.nonzero(there[WARM_UP:-HORIZON - 2])
+        day += WARM_UP
+        value = score[day, symbol].astype("float64")
+        return pd.DataFrame({"family": family, "symbol": np.asarray(symbols, dtype=object)[symbol], "date": dates[day],
+                             "score": value, "edge": edge * value, "mean": edge * value, "scale": size, "p_up": 0.5})
+
+    for name, score in scores.items():
+        # without skill: the edge of somebody who believes in a rank correlation of 0.05
+        forecast = table(name, score, size * power._pearson(PLANTED.get(name, 0.05)))
+        everyone = pd.concat([forecast, *(table(other, part, 0.0) for other, part in others.items())])
+        outcomes = with_outcomes(everyone, panel)
+        order = measure_order(outcomes, panel, prices, name, could_buy)
+        basket, table_of = evaluate_basket(forecast, prices, n_random=N_RANDOM, seed=seed), score_rows(outcomes)
+        mine = table_of[table_of["family"] == name].drop(columns=["family", "n_days"])
+        stocks = order.symbols.merge(mine, on="symbol").assign(sharpe=np.nan, max_drawdown=np.nan)
+        verdict = judge(order, basket, stocks, family=name, accuracy=summary(table_of).set_index("family")["accuracy"])
+        rows.append(_row("made", name, days, seed, verdict))
+    return rows
+
+
+def trained(family: str, days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
+    """The verdict on one world, from prices through training."""
     from vnq_colab.config import RunConfig
     from vnq_colab.data.prepared import prepare
     from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.delivery.validate import validate
-    from vnq_colab.evaluation.probability import interval_coverage
     from vnq_colab.layout import Workspace
     from vnq_colab.training.trainer import train
 
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder))
-        prepared = prepare(ws, synthetic_prices(n_days=days, seed=seed, signal=signal))
-        config = RunConfig.for_machine(profile, seed=seed, symbols=prepared.panel.symbols)
+        prepared = prepare(ws, synthetic_prices(n_symbols, days, seed=seed, signal=0.0))
+        config = RunConfig.for_machine("smoke", seed=seed, symbols=prepared.panel.symbols, families=(family,))
         session = train(ws, prepared.panel, config.with_setting("machine.threads", "1"), quiet=True)
-        found = validate(session, prepared=prepared)
-    ours = found.rows[found.rows["family"] == found.family]
-    scores, verdict = found.scores[found.scores["family"] == found.family], found.verdict
-    order = found.order.set_index("family").loc[found.family]
-    gates = [gate["gate"] for symbol in verdict.symbols.values() for gate in symbol["gates"] if gate["passed"]]
-    sets, covered = verdict.summary["gate_sets"], interval_coverage(ours, 0.9)["covered"]
-    print(f"signal {signal:g}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
-    return {"signal": f"{signal:g}", "days": str(days), "profile": profile, "seed": str(seed),
-            "symbols": str(len(verdict.symbols)), "origins": str(scores["n_days"].max()),
-            "accepted_honest": str(sets["honest"]["n_pass"]), "accepted_original": str(sets["original"]["n_pass"]),
-            "coverage_of_90": f"{covered.iloc[0]:.4f}" if len(covered) else "nan",
-            "rank_correlation": f"{order['open']:.4f}", "rank_correlation_t": f"{order['open_t']:.2f}",
-            "gates_passed": "; ".join(f"{name} {gates.count(name)}" for name in dict.fromkeys(gates))}
+        return [_row(family, family, days, seed, validate(session, prepared=prepared).verdict)]
+
+
+def _row(how: str, kind: str, days: int, seed: int, verdict) -> dict[str, str]:
+    """A verdict as a row of the table."""
+    gates = {gate["gate"]: gate for gate in verdict.market["gates"]}
+    failed = [name for name, gate in gates.items() if gate["passed"] is False]
+
+    def measured(name: str) -> str:
+        value = gates[name]["measured"]
+        return "" if value is None else f"{value:.4f}"
+
+    return {"how": how, "kind": kind, "days": str(days), "seed": str(seed), "symbols": str(len(verdict.symbols)),
+            "decision": verdict.market["decision"], "test_days": measured("enough_days"),
+            "rank_correlation": measured("order"), "alpha": measured("basket"), "beaten": measured("random_baskets"),
+            "deflated_sharpe": measured("deflated_sharpe"), "failed": "; ".join(failed),
+            "accepted_symbols": str(verdict.summary["decisions"]["accept"]),
+            "confidence_set": "; ".join(verdict.summary["confidence_set"])}
 
 
 def finished(wanted: dict[str, str]) -> list[dict[str, str]]:
     """The rows of the table that have these values."""
-    path = Path(__file__).parent / "results" / "worlds.csv"
+    path = Path(__file__).parent / "results" / f"{TABLE}.csv"
     if not path.exists():
         return []
     with open(path, encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if wanted.items() <= row.items()]
 
 
-def share(rows: list[dict[str, str]], name: str) -> str:
-    """The mean over worlds of the share of symbols, with its 95 % interval over worlds."""
-    from scipy.stats import t
-
-    shares = np.array([int(row[name]) / int(row["symbols"]) for row in rows])
-    said = f"{shares.mean():.2%} of the symbols, some in {np.count_nonzero(shares)} of {len(shares)} worlds"
-    if len(shares) < 2:
-        return said
-    half = t.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
-    return f"{said}, 95% interval {max(0.0, shares.mean() - half):.2%} to {shares.mean() + half:.2%}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=200, help="markets, each with a seed of its own")
+    parser.add_argument("--worlds", type=int, default=20, help="markets, each with a seed of its own")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--signal", type=float, default=0.0, help="rank correlation of the best possible forecast")
-    parser.add_argument("--days", type=int, default=1060)
-    parser.add_argument("--profile", help="default: smoke without a signal, else cpu")
-    parser.add_argument("--workers", type=int, default=2, help="worlds at a time, one core each")
+    parser.add_argument("--family", help="train it in every world; without it, forecasters are made up")
+    parser.add_argument("--days", type=int, default=1000)
+    parser.add_argument("--symbols", type=int, default=102)
+    parser.add_argument("--workers", type=int, default=1, help="worlds at a time, one core each")
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # of the workers, which load numpy after this
-    profile = options.profile or ("cpu" if options.signal else "smoke")
-    wanted = {"signal": f"{options.signal:g}", "days": str(options.days), "profile": profile}
+    wanted = {"how": options.family or "made", "days": str(options.days)}
     seeds = [str(seed) for seed in range(options.first, options.first + options.worlds)]
-    done = {row["seed"] for row in finished(wanted)}
+    done, started = {row["seed"] for row in finished(wanted)}, time.perf_counter()
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        for ready in as_completed([pool.submit(judged, options.signal, options.days, profile, int(seed))
-                                   for seed in seeds if seed not in done]):
-            keep("worlds", [ready.result()])
-    rows = [row for row in finished(wanted) if row["seed"] in seeds]
-    print(f"{len(rows)} worlds, profile {profile}, {rows[0]['origins']} forecast origins")
-    for name in ("honest", "original"):
-        print(f"accepted under {name}: {share(rows, f'accepted_{name}')}")
-    for name in ("coverage_of_90", "rank_correlation", "rank_correlation_t"):
-        values = np.array([float(row[name]) for row in rows])
-        print(f"  {name:24} {np.nanmean(values):8.4f}   from {np.nanmin(values):.4f} to {np.nanmax(values):.4f}")
-    passed = [dict(part.rsplit(" ", 1) for part in row["gates_passed"].split("; ") if part) for row in rows]
-    for name in dict.fromkeys(name for row in passed for name in row):
-        mean = sum(int(row.get(name, 0)) for row in passed) / sum(int(row["symbols"]) for row in rows)
-        print(f"  passes {name:24} {mean:7.2%}")
+        jobs = [pool.submit(trained, options.family, options.days, int(seed), options.symbols) if options.family
+                else pool.submit(made, options.days, int(seed), options.symbols) for seed in seeds if seed not in done]
+        for number, ready in enumerate(as_completed(jobs), 1):
+            keep(TABLE, ready.result())
+            print(f"world {number} of {len(jobs)}: {time.perf_counter() - started:.0f} s", flush=True)
+    rows = pd.DataFrame([row for row in finished(wanted) if row["seed"] in seeds])
+    for kind, part in rows.groupby("kind", sort=False):
+        counts = ", ".join(f"{count} {name}" for name, count in part["decision"].value_counts().items())
+        numbers = part[["rank_correlation", "alpha"]].apply(pd.to_numeric).mean()
+        print(f"{kind:14} {len(part):4} worlds: {counts}; rank correlation {numbers['rank_correlation']:.3f}, alpha "
+              f"{numbers['alpha']:+.1%} a year on average")
+    free = rows[rows["kind"].isin([*SKILL_LESS, options.family])]
+    print(f"without skill: {(free['decision'] == 'accept').sum()} of {len(free)} accepted")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
 
 
 def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, family: str, gates: str = "honest",
-          run_id: str = "", n_trials: int = 1, accuracy: Mapping[str, float] | None = None,
+          run_id: str = "", n_trials: int = 1, accuracy: "Mapping[str, float] | pd.Series | None" = None,
           n_universe: int | None = None, previous: dict[str, Any] | None = None,
           leak_checks: list[dict[str, Any]] | None = None, power: dict[str, float] | None = None,
           original: dict[str, float] | None = None) -> Verdict:
@@ -68,7 +68,7 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, f
         raise DataError("symbols: one stands there twice. Give one row per symbol.")
     asked = market_gates(order.daily[family].dropna().to_numpy(), len(symbols), n_trials,
                          **basket_numbers(basket, n_trials))
-    doubts = plausible_gates(order.families, basket, accuracy or {})
+    doubts = plausible_gates(order.families, basket, {} if accuracy is None else accuracy)
     chosen = _chosen(len(order.symbols), n_universe)
     market = decide_market(asked, doubts, leak_checks, chosen)
     kept = {symbol: previous["symbols"][symbol] for symbol in previous["kept"]} if previous else {}
@@ -126,7 +126,7 @@ def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha:
 
 
 def plausible_gates(families: pd.DataFrame, basket: BasketResult | None,
-                    accuracy: Mapping[str, float]) -> list[Gate]:
+                    accuracy: "Mapping[str, float] | pd.Series") -> list[Gate]:
     """What is too good to be true, of any family: correlation, Sharpe ratio of the basket, pooled accuracy."""
     best = families.sort_values("open", ascending=False).iloc[0]
     sharpe = np.nan if basket is None else float(basket.totals.loc["basket", "sharpe"])

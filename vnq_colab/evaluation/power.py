@@ -18,7 +18,7 @@ from vnq_colab.evaluation.within_day import ranks_of, share
 
 PLANTED = (0.0, 0.02, 0.04, 0.06)  # rank correlations with what can be traded
 N_FORECASTERS = 50  # of each; chosen: 102 stocks over 1,860 days take 5 s
-AT_ONCE = 25  # forecasters of each in memory
+AT_ONCE = 50  # forecasters of each in memory
 SLOW = (0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # from day to day, what the slow part of a score may be
 N_COINS = 10  # of each symbol
 
@@ -47,7 +47,7 @@ def found_share(order: Order, result: BasketResult, panel: Panel, rules: MarketR
     signal /= max(float(signal[asked].std()), 1e-9)
     most = _pearson(float(correlations_with(ranks, known, signal[:, None])[judged].mean()))  # of the signal alone
     true = _pearson(np.array(PLANTED, "float32"))[:, None, None]
-    own = np.clip(true / max(most, 1e-9), 0, 1)
+    own = np.clip(true / max(most, 1e-9), 0, 1).astype("float32")
     universe = result.returns["equal_weighted"].reindex(market.days[1:]).fillna(0.0).to_numpy()
     passed = np.zeros(len(PLANTED))
     for first in range(0, n_forecasters, AT_ONCE):
