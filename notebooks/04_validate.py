@@ -51,9 +51,7 @@ page = escape(validation.report.read_text(encoding="utf-8"))
 HTML(f'<div><iframe srcdoc="{page}" width="100%" height="860" style="border: 0"></iframe></div>')
 
 # %%
-from IPython.display import display
-display(vnq.plots.order(validation.order, note=session.note))
-vnq.plots.rank_correlations(validation.order.by_year, note=session.note)
+vnq.plots.order(validation.order, note=session.note)
 
 # %%
 vnq.plots.basket(validation.basket, note=session.note) if validation.basket else "Too few stocks for a basket."

@@ -12,7 +12,7 @@ from tests.made_up import SYMBOLS, basket_of, order_of, verdict_of
 from tests.test_page import saved
 from vnq_colab.evaluation import cards
 
-IMAGES = dict.fromkeys(("order", "rank_correlation", "basket", "random_baskets", "accuracies", "symbol_accuracy"), b"")
+IMAGES = dict.fromkeys(("order", "basket", "random_baskets", "accuracies", "symbol_accuracy"), b"")
 EVIL = '<script>alert("1")</script>'
 
 
@@ -57,7 +57,7 @@ def test_order_is_told_by_quantile_horizon_group_and_day():
 
 
 def test_families_name_those_that_cannot_be_told_from_the_best():
-    html = cards.families(order_of(), verdict_of(), scores_of(), IMAGES)
+    html = cards.families(order_of(), verdict_of(), scores_of())
     table = saved(html)["families.csv"].set_index("Family")
     assert table["Among the best"].fillna("").to_dict() == {"stockformer": "yes", "momentum": "", "zero": ""}
     assert table["Accuracy [%]"]["stockformer"] == pytest.approx(52) and np.isnan(table["Accuracy [%]"]["zero"])

@@ -114,23 +114,6 @@ def test_learning_curves_say_in_the_picture_that_there_are_none_yet(skill):
     plots.png(figure)
 
 
-def by_year():
-    value = np.array([0.05, 0.04, -0.01, 0.02])
-    return pd.DataFrame({"family": ["ensemble", "trees"] * 2, "period": ["2024", "2024", "2025", "2025"],
-                         "open": value, "low": value - 0.04, "high": value + 0.04})
-
-
-def test_rank_correlations_are_bars_by_year_with_their_intervals():
-    figure = plots.rank_correlations(by_year())
-    ours, trees = figure.axes[0].containers[1::2]  # each after its intervals
-    assert [bar.get_height() for bar in ours] == [0.05, -0.01] and [bar.get_height() for bar in trees] == [0.04, 0.02]
-    assert ours[0].get_x() + ours[0].get_width() == pytest.approx(trees[0].get_x())
-    low, high = ours.errorbar.lines[2][0].get_segments()[0][:, 1]
-    assert (low, high) == pytest.approx((0.01, 0.09))
-    assert legend_of(figure) == ["ensemble", "trees"]
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2024", "2025"]
-
-
 def test_order_shows_quantile_returns_and_the_correlation_by_horizon():
     axes, below = plots.order(order_of()).axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([-0.4, -0.1, 0, 0.1, 0.5])
@@ -342,7 +325,6 @@ def test_feature_pictures_look_at_present_days_only_and_at_the_same_ones_each_ti
 
 @pytest.mark.parametrize("draw", [lambda panel, note: plots.symbol_accuracy(scores_of(3), note=note),
                                   lambda panel, note: plots.learning_curves(history_of(AAA=[-0.1, 0.1]), note=note),
-                                  lambda panel, note: plots.rank_correlations(by_year(), note=note),
                                   lambda panel, note: plots.accuracies(scores_of(30), note=note),
                                   lambda panel, note: plots.order(order_of(), note=note),
                                   lambda panel, note: plots.basket(basket_of(), note=note),

@@ -73,7 +73,7 @@ def holds(order: Order, images: Images) -> str:
             Column("95% interval [%]", 100 * order.quantiles[["low", "high"]].to_numpy(), "+.2f"))))
 
 
-def families(order: Order, verdict: Verdict, scores: pd.DataFrame, images: Images) -> str:
+def families(order: Order, verdict: Verdict, scores: pd.DataFrame) -> str:
     """What each family adds."""
     found, best = order.families, verdict.summary.get("confidence_set") or []
     pooled = summary(scores).set_index("family").reindex(found["family"])
@@ -88,7 +88,7 @@ def families(order: Order, verdict: Verdict, scores: pd.DataFrame, images: Image
             Column("Accuracy [%]", 100 * pooled["accuracy"], ".1f"), Column("RMSE 5 days", pooled["rmse_5"], ".4f")),
         soft("Mean daily Spearman rank correlation over the stocks that could be bought; t with HAC errors. Among the "
              "best: in the 90% model confidence set, which cannot be told from the best (Hansen, Lunde & Nason 2011)."),
-        more("By year", picture("Rank correlation by year", images["rank_correlation"]), table(
+        more("By year", table(
             "by_year", Column("Family", years["family"]), Column("Year", years["period"]),
             Column("Days", years["n_days"], ",.0f"), Column("Open to open", years["open"], ".3f"),
             Column("95% interval", years[["low", "high"]].to_numpy(), ".3f"), Column("t", years["open_t"], ".1f"))))

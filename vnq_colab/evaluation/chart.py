@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 # Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
-SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", GREY)  # told apart by colour-blind people: Okabe & Ito 2008
 WIDTH, DPI = 4.2, 180  # [inches], [dots per inch]
 LEGEND = {"loc": "outside lower center", "ncols": 2, "handlelength": 1.6, "frameon": False, "fontsize": 8}
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 
 from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, SERIES, chart, over_time, png
+from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, chart, over_time, png
 from vnq_colab.evaluation.data_plots import cleaning, coverage, feature_correlations, feature_distributions
 from vnq_colab.evaluation.past_forecasts import past_forecasts
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vnq_colab.evaluation.order import Order
 
 __all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "feature_correlations", "feature_distributions",
-           "learning_curves", "order", "png", "random_baskets", "rank_correlations", "symbol", "symbol_accuracy"]
+           "learning_curves", "order", "png", "random_baskets", "symbol", "symbol_accuracy"]
 
 DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 
@@ -125,27 +125,6 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
                  ylabel=f"{family} [{'rank correlation' if (rows['symbol'] == '*').all() else 'share of loss saved'}]")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#E3E3E3", linewidth=0.7)
-    return figure
-
-
-def rank_correlations(table: pd.DataFrame, *, note: str = "") -> Figure:
-    """Mean daily rank correlation by year, a group of bars for each year, with 95 % intervals.
-
-    `table` is `Order.by_year`, or of it the rows of a few families.
-    """
-    figure, axes = chart(3.2, "Rank correlation by year", note)
-    years, families = sorted(table["period"].unique()), list(table["family"].unique())
-    width = 0.8 / len(families)
-    for number, family in enumerate(families):
-        rows = table[table["family"] == family].set_index("period").reindex(years)
-        place = np.arange(len(years)) + (number - (len(families) - 1) / 2) * width
-        axes.bar(place, rows["open"], width, color=SERIES[number % len(SERIES)], label=family,
-                 yerr=(rows["high"] - rows["low"]) / 2, error_kw={"elinewidth": 0.8, "ecolor": INK})
-    axes.axhline(0, color=INK, linewidth=1)
-    axes.set(xticks=range(len(years)), xticklabels=years, ylabel="Open to open [rank correlation]")
-    axes.grid(axis="y", color="#E3E3E3", linewidth=0.7)
-    axes.set_axisbelow(True)
-    figure.legend(**LEGEND)
     return figure
 
 

@@ -16,9 +16,8 @@ from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import SCRIPT, STYLE, card, more, picture, soft
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import write_atomic
-from vnq_colab.settings import FAMILY_NAMES as LEARNERS
 
-OWN_FILES = ("symbol_accuracy", "learning_curves", "basket", "rank_correlation")  # pictures beside the report
+OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
@@ -40,8 +39,6 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
     draw: dict[str, Callable[[], plots.Figure]] = {
         "order": lambda: plots.order(order, note=note),
-        "rank_correlation": lambda: plots.rank_correlations(
-            order.by_year[order.by_year["family"].isin([family, *LEARNERS])], note=note),
         "accuracies": lambda: plots.accuracies(scores, family, decisions=decisions, note=note),
         "symbol_accuracy": lambda: plots.symbol_accuracy(scores, family, decisions=decisions, note=note),
         "learning_curves": lambda: plots.learning_curves(history, note=note),
@@ -67,7 +64,7 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     verdict.save(folder / "verdict.json")
     top = first_screen(verdict.to_dict(), orders=orders, prices_to=prices_to, now=now, note=note)
     sections = [
-        cards.why(verdict), cards.holds(order, images), cards.families(order, verdict, scores, images),
+        cards.why(verdict), cards.holds(order, images), cards.families(order, verdict, scores),
         cards.basket(basket, images), cards.stocks(order, scores, result, verdict, images),
         cards.one_stock(forecast, rows, family, verdict, prices), cards.intervals(rows, family),
         cards.original(verdict), cards.changes(verdict), cards.leak_checks(verdict),
