@@ -11,16 +11,10 @@ from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.panel import CLOSE, FLAT
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.metrics import (
-    calmar,
-    hit_rate,
     max_drawdown,
-    profit_factor,
-    round_trips,
     score,
     sharpe,
-    sortino,
     summary,
-    turnover,
     with_outcomes,
 )
 
@@ -204,66 +198,3 @@ def test_max_drawdown_does_not_depend_on_the_currency(equity, factor):
     falls = [1 - late / early for place, early in enumerate(equity) for late in equity[place:]]
     assert found == pytest.approx(max(falls))
     assert max_drawdown(np.multiply(equity, factor)) == pytest.approx(found)
-
-
-def test_sortino_equals_the_hand_computed_ratio():
-    returns = [0.03, -0.01, 0.0, -0.02]
-    assert sortino(returns) == pytest.approx(np.sqrt(250) * 0.0 / np.sqrt(0.0005 / 4))
-    assert sortino([0.03, -0.01]) == pytest.approx(np.sqrt(250) * 0.01 / np.sqrt(0.0001 / 2))
-    assert np.isnan([sortino([0.01, 0.02]), sortino([0.01]), sortino([])]).all()
-    assert sortino(np.array([[0.03, 0.0], [-0.01, 0.0]]))[0] == sortino([0.03, -0.01])
-
-
-def test_calmar_equals_the_hand_computed_ratio():
-    year = np.concatenate([[100.0], np.full(249, 80.0), [120.0]])  # 250 days on: +20 % a year, a fifth lost between
-    assert calmar(year) == pytest.approx(0.2 / 0.2)
-    two_years = np.concatenate([[100.0], np.full(499, 80.0), [144.0]])
-    assert calmar(two_years) == pytest.approx(0.2 / 0.2)
-    assert np.isnan([calmar([1.0, 2.0]), calmar([1.0])]).all()
-    assert calmar(np.column_stack([year, year[::-1]]))[0] == calmar(year)
-
-
-def test_turnover_of_one_purchase_and_one_sale_of_all_in_a_year_is_one():
-    equity, traded = np.full(250, 100.0), np.zeros(250)
-    traded[[10, 200]] = 100.0
-    assert turnover(traded, equity) == pytest.approx(1)
-    assert turnover(traded[:, None] * [1, 0], equity[:, None] * [1, 1]) == pytest.approx([1, 0])
-    assert np.isnan(turnover([], []))
-
-
-ORDERS = pd.DataFrame(
-    [("AAA", "2024-01-02", "buy", 100, 10.0, 2.0), ("BBB", "2024-01-02", "buy", 10, 50.0, 1.0),
-     ("AAA", "2024-01-08", "sell", 100, 12.0, 3.0), ("BBB", "2024-01-09", "sell", 10, 40.0, 1.0),
-     ("AAA", "2024-01-10", "buy", 100, 9.0, 2.0), ("AAA", "2024-01-15", "sell", 100, 9.0, 2.0),
-     ("BBB", "2024-01-16", "buy", 10, 45.0, 1.0)], columns=["symbol", "date", "side", "shares", "price", "cost"])
-
-
-def test_round_trips_equal_the_hand_computed_trades():
-    trips = round_trips(ORDERS)
-    assert trips["symbol"].tolist() == ["AAA", "AAA", "BBB"]  # what BBB still holds is no trade yet
-    assert trips["profit"].tolist() == [200 - 5, -4, -100 - 2]
-    assert trips["return"].to_numpy() == pytest.approx([195 / 1002, -4 / 902, -102 / 501])
-    assert trips.loc[0, ["bought", "sold"]].tolist() == ["2024-01-02", "2024-01-08"]
-    assert hit_rate(trips["profit"]) == pytest.approx(1 / 3)
-    assert profit_factor(trips["profit"]) == pytest.approx(195 / 106)
-    assert round_trips(ORDERS.head(2)).empty
-
-
-def test_hit_rate_and_profit_factor_at_the_ends():
-    assert np.isnan([hit_rate([]), profit_factor([]), profit_factor([0.0])]).all()
-    assert hit_rate([0.0, 1.0]) == 0.5 and profit_factor([1.0, 2.0]) == np.inf and profit_factor([-1.0]) == 0
-
-
-@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=40))
-def test_account_ratios_equal_slow_loops(returns):
-    losses = sum(value**2 for value in returns if value < 0)
-    if losses > 1e-12:
-        mean = sum(returns) / len(returns)
-        assert sortino(returns) == pytest.approx(250**0.5 * mean / (losses / len(returns)) ** 0.5, abs=1e-9)
-    equity, deepest, peak = [1.0], 0.0, 1.0
-    for value in returns:
-        equity.append(equity[-1] * (1 + value))
-        peak = max(peak, equity[-1])
-        deepest = max(deepest, 1 - equity[-1] / peak)
-    if deepest > 1e-9:
-        assert calmar(equity) == pytest.approx((equity[-1] ** (250 / len(returns)) - 1) / deepest, rel=1e-6)

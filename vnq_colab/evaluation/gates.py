@@ -26,12 +26,10 @@ from vnq_colab.evaluation.verdict import DECISIONS, Gate, Verdict, decision
 GATE_SETS = ("honest", "original")
 CONFIDENCE_SET = 0.1  # [p-value] of the 90 % model confidence set
 
-# of the market
 FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
 MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
 LEAST_BEATEN, LEAST_PROBABILITY = 0.95, 0.95  # of random baskets; that the Sharpe ratio is no luck
 MOST_CORRELATION, MOST_SHARPE, MOST_ACCURACY = 0.2, 4.0, 0.65  # above: too good to be true
-# of a symbol
 FEWEST_SYMBOL_DAYS = 250  # chosen: a year; below, the error of a place is as large as any place
 LEAST_SKILL = 0.9  # [probability] that its place in the order says something
 MOST_LOCKED = 0.1  # [fraction of days] on which it could not be bought
@@ -72,7 +70,7 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, f
     chosen = _chosen(len(order.symbols), n_universe)
     market = decide_market(asked, doubts, leak_checks, chosen)
     kept = {symbol: previous["symbols"][symbol] for symbol in previous["kept"]} if previous else {}
-    by_original = {row.symbol: _decide_original(_original_gates(row)) for row in symbols.itertuples(index=False)}
+    by_original = {row.symbol: _decide_original(row) for row in symbols.itertuples(index=False)}
     decided = by_original if gates == "original" else decide_symbols(symbols, market["decision"], basket, kept)
     counts = {name: sum(found["decision"] == name for found in decided.values()) for name in DECISIONS}
     judged = order.families[order.families["family"] == family].iloc[0]
@@ -150,22 +148,22 @@ def decide_market(asked: list[Gate], doubts: list[Gate], leak_checks: list[dict[
     """The decision on the market. `chosen` says, where it is so, that its stocks were chosen by hand."""
     suspicious = [gate for gate in doubts if gate.passed is False]
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
-    checked = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."] if (
-        suspicious and leak_checks and not leaks) else []
+    if suspicious and leak_checks and not leaks:
+        leaks = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."]
     failed, unknown = ([gate for gate in asked if gate.passed is state] for state in (False, None))
     if short := [gate for gate in asked[:2] if not gate.passed]:
         return decision("unjudged", short + suspicious, asked + doubts, *leaks)
     if suspicious or leaks:
-        return decision("review", suspicious, asked + doubts, *leaks, *checked)
+        return decision("review", suspicious, asked + doubts, *leaks)
     if failed or unknown:
         return decision("reject" if failed else "unjudged", failed or unknown, asked + doubts)
-    return decision("review" if chosen else "accept", asked, asked + doubts, *([chosen] if chosen else []))
+    return decision("review", [], asked + doubts, chosen) if chosen else decision("accept", asked, asked + doubts)
 
 
 def confidence_set(daily: pd.DataFrame) -> list[str]:
     """The families of `daily [days, families]` that cannot be told from the best, best first: 90 % confidence."""
     daily = daily.dropna(axis=1, how="all").dropna()
-    if len(daily) < FEWEST_DATES or daily.shape[1] < 1:
+    if len(daily) < FEWEST_DATES:
         return []
     p_values = pd.Series(model_confidence_set(-daily.to_numpy()), index=daily.columns)
     return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > CONFIDENCE_SET]
@@ -250,10 +248,10 @@ def _decide_symbol(gates: list[Gate], market: str, old: dict[str, Any] | None) -
     return decision("accept", asked, gates)
 
 
-def _original_gates(row: Any) -> list[Gate]:
+def _decide_original(row: Any) -> dict[str, Any]:
     tier = next((name for least, name in TIERS.items() if row.accuracy > least), "below every tier")
     sharpe = np.nan if np.isnan(row.max_drawdown) else np.nan_to_num(row.sharpe)  # 0 for an account that never moved
-    return [
+    gates = [
         Gate.of("accuracy", "5-day accuracy above 52%", row.accuracy, ORIGINAL["accuracy"],
                 row.accuracy > ORIGINAL["accuracy"], f"Accuracy {row.accuracy:.1%}, asked is more than 52%; tier: "
                 f"{tier} (52% minimum, 54% acceptable, 56% good, 58% excellent).", row.accuracy_low, row.accuracy_high),
@@ -265,9 +263,6 @@ def _original_gates(row: Any) -> list[Gate]:
                 row.max_drawdown < ORIGINAL["drawdown"],
                 f"Maximum drawdown {row.max_drawdown:.1%}, asked is less than 10%."),
     ]
-
-
-def _decide_original(gates: list[Gate]) -> dict[str, Any]:
     failed, unknown = ([gate for gate in gates if gate.passed is state] for state in (False, None))
     return decision("unjudged" if unknown else "reject" if failed else "accept", unknown or failed or gates, gates)
 
