@@ -69,7 +69,8 @@ def test_basket_is_told_by_year_month_cost_and_capital():
     text = text_of(html)
     for claim in ("sold below rank 30, kept at least 3 days, 1 billion VND", "Turnover 30.0 a year",
                   "Before costs the alpha would be about +35.0%, after them it is +20.0% (t 4.0)",
-                  "gone at a slippage of 0.60%", "10, sold below rank 20, since 2023; 10, sold below rank 30, since 2024",
+                  "gone at a slippage of 0.60%",
+                  "10, sold below rank 20, since 2023; 10, sold below rank 30, since 2024",
                   "90% of the account is in shares on the average day", "a larger alpha than 100.0% of them"):
         assert claim in text, claim
     files = saved(html)

@@ -99,6 +99,7 @@ def test_first_screen_without_orders_says_how_to_make_them():
 def test_prices_older_than_five_sessions_are_a_red_banner(now, n_sessions):
     html = screen(now=pd.Timestamp(now))
     assert ('class="stale"' in html) == (n_sessions > 5) == ("prices to Fri 03/07/2026" in html)
+    assert ("TRADE: the order pays" in html) == (n_sessions <= 5) == ("DO NOT TRADE on old prices" not in html)
     assert n_sessions <= 5 or f"PRICES ARE {n_sessions} SESSIONS OLD" in html
 
 

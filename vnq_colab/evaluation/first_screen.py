@@ -47,7 +47,8 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
         "" if fresh else f'<div class="stale">PRICES ARE {n_sessions} SESSIONS OLD: no orders from them. Bring newer '
                          "files; to look back, name the day with --as-of.</div>",
         f'<div class="note">{escape(note)}</div>' if note else "",
-        f'<p class="decision {escape(decision)}">{HEADS[decision]}</p>',
+        f'<p class="decision {escape(decision)}">{HEADS[decision]}</p>' if fresh or decision != "accept" else
+        '<p class="decision review">DO NOT TRADE on old prices, although the order pays after costs</p>',
     ]
     reasons = [] if decision == "accept" else market["reasons"][:2]
     left = [*map(soft, reasons), _accepted(verdict), soft(_power(summary)),

@@ -42,7 +42,7 @@ th { color: var(--soft); font-weight: 600; line-height: 1.25; vertical-align: bo
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; }
 th:first-child { z-index: 2; }
 td.words, th.words { text-align: left; white-space: normal; min-width: 9.5rem; }
-td.long { white-space: normal; min-width: 7.5rem; }
+td.words:first-child { font-weight: 400; } td.long { white-space: normal; min-width: 7.5rem; }
 .csv { text-align: right; font-size: .78rem; margin: 2px 0 0; max-width: none; }
 summary { cursor: pointer; color: var(--blue); padding: 3px 0; } td summary { padding: 0; } details p { margin: 6px 0; }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
@@ -120,7 +120,8 @@ class Column:
             return self.html
         values = np.asarray(self.values, dtype=object)
         if values.ndim == 2:
-            return [f"{number(low, self.form)} to {number(high, self.form)}" for low, high in values]
+            return ["–" if pd.isna(low) and pd.isna(high) else f"{number(low, self.form)} to {number(high, self.form)}"
+                    for low, high in values]
         return [number(value, self.form) if self.form else escape(str(value)) for value in values]
 
     def plain(self) -> dict[str, np.ndarray]:
