@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
@@ -76,9 +77,31 @@ def test_every_part_can_be_run_alone_and_again(root, capsys):
 
 
 def test_predict_prints_and_writes_tomorrows_table(root, capsys):
-    code, out, _ = run(capsys, "predict", "--data", root / "prices.csv", "--all", "--root", root / "ws")
-    assert code == 0 and "SYN001" in out and "SYNTHETIC" in out
-    assert (root / "ws" / "predictions" / "2025-12-31.csv").exists()
+    for words in (["--all"], []):  # the screen is filtered, the file never
+        code, out, _ = run(capsys, "predict", "--data", root / "prices.csv", *words, "--root", root / "ws")
+        assert code == 0 and "SYNTHETIC" in out and ("SYN001" in out or not words)
+        assert len(pd.read_csv(root / "ws" / "predictions" / "2025-12-31.csv")) == 6
+        assert set(pd.read_csv(root / "ws" / "orders" / "2025-12-31.csv")["date"]) == {"2025-12-31"}
+
+
+def test_portfolio_is_made_once_then_used_and_never_overwritten(root, tmp_path, capsys):
+    ws = shutil.copytree(root / "ws", tmp_path / "ws")
+    words = ("predict", "--data", root / "prices.csv", "--json", "--root", ws)
+    assert json.loads(run(capsys, *words)[1])["account"]["nav"] == 100e6
+    assert json.loads(run(capsys, *words, "--portfolio", "new", "--capital", "500_000_000")[1])["account"]["nav"] == 5e8
+    assert (ws / "portfolio.csv").read_text() == "symbol,shares,sellable_from\nCASH,500000000,\n"
+    code, _, err = run(capsys, *words, "--portfolio", "new", "--capital", "1e9")
+    assert code == 2 and "is not overwritten" in err
+    found = json.loads(run(capsys, *words)[1])
+    assert found["account"]["nav"] == 5e8 and len(found["forecasts"]) == 6
+    for name, text, sentence in (("a.csv", "symbol,shares,sellable_from\nSYN01,100,\nCASH,1,\n", "Did you mean 'SYN001'"),
+                                 ("b.csv", "symbol,shares,sellable_from\nCASH,1000,\n", "less than one lot")):
+        (tmp_path / name).write_text(text)
+        code, out, err = run(capsys, *words, "--portfolio", tmp_path / name)
+        assert code == 2 and sentence in err and not out and "Traceback" not in err
+    for capital in ("500m", "0", "-1", "nan", "inf"):
+        code, _, err = run(capsys, *words, f"--capital={capital}")
+        assert code == 2 and "write VND above 0 as 500e6" in err and len(err.strip().splitlines()) == 1
 
 
 def test_predict_without_data_takes_the_prices_of_the_workspace(root, tmp_path, capsys):
@@ -87,7 +110,7 @@ def test_predict_without_data_takes_the_prices_of_the_workspace(root, tmp_path, 
     words = ("predict", "--all", "--json", "--root", ws)
     code, out, _ = run(capsys, *words)
     expected = json.loads(run(capsys, *words, "--data", root / "prices.csv")[1])
-    assert code == 0 and json.loads(out) == expected and len(expected["forecasts"]) == 6
+    assert code == 0 and json.loads(out) == expected and len(expected["forecasts"]) == 6 and expected["orders"]
     (ws / "data" / "raw").mkdir()
     shutil.copy(root / "prices.csv", ws / "data" / "raw")
     shutil.rmtree(ws / "data" / "prepared")
@@ -235,6 +258,10 @@ def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
                          "--families", "trees,stockformer", "--set", "stockformer.start=own", "--folds", "1",
                          "--symbols", "FPT,HPG,VCB", "--as-of", "2025-06-30", "--root", tmp_path)
     assert code == 0, err
+    assert (tmp_path / "orders" / "2025-06-30.csv").exists(), "--as-of names the day"
+    words = ("predict", "--data", SHARED_DATA / "vn_daily.parquet", "--index", SHARED_DATA / "vn_index.parquet")
+    old, _, sentence = run(capsys, *words, "--root", tmp_path)
+    assert old == 2 and "name the day with --as-of" in sentence
     assert "184 symbols" in out and "SYNTHETIC" not in out + err
     assert {path.name for path in (tmp_path / "models").glob("*/*.pt")} == {
         "trees.pt", *(f"{symbol}_stockformer_simple_best.pt" for symbol in ("FPT", "HPG", "VCB"))}

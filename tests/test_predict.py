@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.delivery.bundle import export_bundle
-from vnq_colab.delivery.predict import tomorrow, write_predictions
+from vnq_colab.delivery.bundle import Bundle, export_bundle
+from vnq_colab.delivery.orders import market_decision, orders
+from vnq_colab.delivery.predict import look_ahead, refuse_stale, tomorrow, write_predictions
 from vnq_colab.errors import DataError, DeliveryError
 
 
@@ -19,6 +20,45 @@ def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
     assert table["edge [%]"].is_monotonic_decreasing and table["p_up"].between(0, 1).all()
     accepted, _ = tomorrow(bundle, prices)
     assert set(accepted["symbol"]) == set(bundle.accepted)
+
+
+def test_rank_of_the_evening_before_is_that_of_its_own_ranking(bundle, judged):
+    prices = judged[1].prices
+    before = tomorrow(bundle, prices, as_of=f"{np.sort(prices['date'].unique())[-2]!s:.10}", everyone=True)[0]
+    found = look_ahead(bundle, prices).latest(1).set_index("symbol")["rank"]
+    assert found.to_dict() == before.set_index("symbol")["rank"].to_dict()
+
+
+def test_orders_are_those_of_the_judged_family_and_follow_the_verdict(bundle, judged):
+    prices = judged[1].prices
+    table = orders(bundle, prices)
+    ranked = tomorrow(bundle, prices, everyone=True)[0]
+    if market_decision(bundle) == "accept":
+        assert set(table.loc[table["action"] == "buy", "symbol"]) <= set(bundle.accepted)
+    else:
+        assert table["symbol"].tolist() == ranked["symbol"].tolist() and (table["action"] == "wait").all()
+    manifest = bundle.manifest | {"market": {"decision": "accept"}}
+    willing = Bundle(bundle.folder, manifest | {"symbols": {name: {"decision": "accept"} for name in bundle.decisions}},
+                     bundle.forecasters)
+    bought = orders(willing, prices, capital=500e6)
+    assert bought["symbol"].tolist() == ranked["symbol"].tolist()[:1] and (bought["action"] == "buy").all()
+
+
+def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle, judged):
+    """Made-up prices are never old, so the stocks bear other names here."""
+    prices = judged[1].prices.assign(symbol="X" + judged[1].prices["symbol"])
+    prices = prices.assign(symbol=prices["symbol"].astype(object))
+    names = {f"X{name}": row for name, row in bundle.manifest["symbols"].items()}
+    market = [f"X{name}" for name in bundle.manifest["market_symbols"]]
+    renamed = Bundle(bundle.folder, bundle.manifest | {"symbols": names, "market_symbols": market, "calibration": {}},
+                     {"trees": bundle.forecasters["trees"].select(tuple(bundle.decisions))})
+    renamed.forecasters["trees"].symbols = tuple(names)
+    renamed.manifest["judged_family"] = "trees"
+    outlook = look_ahead(renamed, prices.assign(date=prices["date"]), as_of="2026-01-20")
+    assert "sessions before 2026-01-20" in outlook.stale[0]
+    with pytest.raises(DataError, match="name the day with --as-of"):
+        refuse_stale(prices, None)
+    refuse_stale(prices, str(prices["date"].max())[:10])
 
 
 def test_days_that_no_forecast_sees_change_no_bit_of_it(bundle, judged):
@@ -47,7 +87,8 @@ def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
     last = prices["date"].max()
     few = prices[prices["symbol"].isin(["SYN001", "SYN002"])]
     table, warnings = tomorrow(bundle, few[~((few["symbol"] == "SYN002") & (few["date"] == last))], everyone=True)
-    assert table["symbol"].tolist() == ["SYN001"]
+    assert table["symbol"].tolist()[0] == "SYN001" and set(table["symbol"]) == set(bundle.decisions)
+    assert table["rank"].tolist()[:1] == [1] and table["score"].notna().sum() == 1, "no price, no rank"
     assert "8% of them" in warnings[0] and "SYN002" in warnings[1]
 
 

@@ -1,7 +1,7 @@
 """Tomorrow's orders: what to buy, sell and keep, by the basket's rule, under the exchange's rules and in whole lots.
 
-Purchases are covered at the ceiling, with fee: a broker blocks that much, and an order at the open may be filled anywhere
-in the band. Sales count at the floor, and only those that can be filled from the morning on.
+Purchases are covered at the ceiling, with fee: a broker blocks that much, and an order at the open may be filled
+anywhere in the band. Sales count at the floor, and only those that can be filled from the morning on.
 """
 
 from dataclasses import replace
@@ -67,9 +67,9 @@ def make_orders(outlook: Outlook, portfolio: "str | Path | Portfolio | None" = N
         stocks["why"] = [[f"market not accepted: {market}"]] * len(stocks)
     table = _table(stocks[stocks["action"] != ""], outlook.day)
     check_orders(table, stocks, portfolio, basket, rules)
+    notes = [f"portfolio: {portfolio.source}", *_notes(table, stocks, outlook.prices)]
     table.attrs = {"day": str(next_sessions(outlook.day, 1)[0].date()), "nav": nav, "cash": portfolio.cash,
-                   "k": basket.k, "market": market, "notes": [f"portfolio: {portfolio.source}", *_notes(table, stocks,
-                                                                                                     outlook.prices)]}
+                   "k": basket.k, "market": market, "notes": notes}
     return table
 
 
@@ -155,9 +155,9 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     """Sets `action` by the basket's rule: the one of the backtest, in which only accepted stocks are bought.
 
     The rank at which a stock is sold is the one among all; among those that may be held it is as many places as of
-    them stand above it, at least k.
+    them stand above it, at least k. Fewer shares than a lot take no place.
     """
-    held, score = stocks["held"].to_numpy() > 0, stocks["score"].to_numpy("float64")
+    held, score = (stocks["held"] >= stocks["lot"]).to_numpy(), stocks["score"].to_numpy("float64")
     eligible = (held | stocks["accepted"].to_numpy()) & np.isfinite(score)
     keep = max(basket.k, int((eligible & (stocks["rank"] <= basket.keep)).sum()))
     cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
@@ -165,11 +165,13 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
                          stocks["edge"].to_numpy("float64")[None], held[None],
                          np.where(held, stocks["days_held"], 0.0)[None], cost)
     leave = held & ~stay[0]
-    stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter[0], held], ["wait", "sell", "buy",
-                                                                                         "keep"], "")
+    stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter[0], stocks["held"] > 0],
+                                 ["wait", "sell", "buy", "keep"], "")
     stocks["shares"] = stocks["held"]
     for row in stocks[stocks["action"] == "keep"].itertuples():
-        if not np.isfinite(row.score):
+        if row.held < row.lot:
+            row.why.append("fewer shares than a lot: sell them by hand")
+        elif not np.isfinite(row.score):
             row.why.append("no forecast: decide yourself")
         elif row.rank > basket.keep:
             row.why.append(f"held for less than {basket.hold_days} days" if row.days_held < basket.hold_days else
@@ -186,17 +188,17 @@ def _fill(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules
         shares = int(min(whole, most[row.Index]))
         stocks.loc[row.Index, ["action", "shares"]] = ["sell" if shares else "wait", shares or row.held]
         if not shares:
-            row.why.append("fewer shares than a lot" if not whole else _no_room(row, basket))
+            row.why.append(_no_room(basket))
             continue
         if shares < row.held:
-            row.why.append(f"{row.held - shares:,} stay: " + (_no_room(row, basket) if shares < whole else "no lot"))
+            row.why.append(f"{row.held - shares:,} stay: " + (_no_room(basket) if shares < whole else "no lot"))
         if row.arrives == 1:
             row.why.append(f"from {row.arrives_on:%a} afternoon")
         if row.at_floor:
             row.why.append("closed at the floor: may not fill")
         elif row.arrives < 1:
             cash += shares * row.limit_low - np.ceil(shares * row.limit_low * (rules.fee + rules.sale_tax))
-    is_left = (stocks["held"] > 0) & ((stocks["action"] != "sell") | (stocks["shares"] < stocks["held"]))
+    is_left = stocks["held"] - stocks["shares"].where(stocks["action"] == "sell", 0) >= stocks["lot"]
     buys = stocks[stocks["action"] == "buy"].sort_values("rank")
     n_free = max(basket.k - int(is_left.sum()), 0)
     for number, row in enumerate(buys.itertuples()):
@@ -204,7 +206,7 @@ def _fill(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules
         top = row.limit_high * row.lot * (1 + rules.fee)
         share = max(cash, 0) / max(min(n_free, len(buys)) - number, 1)  # what is left goes to the later ones
         lots = {f"a lot is more than 1/{basket.k} of the account": worth / basket.k / price,
-                _no_room(row, basket): most[row.Index] / row.lot,
+                _no_room(basket): most[row.Index] / row.lot,
                 "not enough cash at the ceiling": share / top}
         if number >= n_free:
             lots = {"no place until something is sold": 0.0}
@@ -221,7 +223,7 @@ def _fill(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules
             row.why.append("closed at the ceiling: may not fill")
 
 
-def _no_room(row: Any, basket: Basket) -> str:
+def _no_room(basket: Basket) -> str:
     return f"at most {basket.traded_share:.0%} of a day's traded value"
 
 
@@ -278,7 +280,7 @@ def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio
             "not settled": row.action == "sell" and stock["arrives"] > 1,
             "more than the traded share": is_order and value > basket.traded_share * stock["value"] * (1 + 1e-9),
             "not accepted": row.action == "buy" and not stock["accepted"],
-            "bought although held": row.action == "buy" and held > 0,
+            "bought although held": row.action == "buy" and held >= stock["lot"],
         }
         wrong += [f"{row.symbol}: {name}" for name, found in broken.items() if found]
         if row.action == "sell" and stock["arrives"] < 1 and not stock["at_floor"]:

@@ -76,7 +76,7 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
         symbol, shares, day = ((row[name] or "").strip() for name in COLUMNS)
         where, symbol = f"{path}, row {number}", symbol.upper()
         amount = _amount(shares, f"{where}: {symbol or 'shares'}", is_cash=symbol == CASH)
-        if symbol == CASH and cash is not None or symbol in found.shares:
+        if symbol in found.shares or (symbol == CASH and cash is not None):
             raise DataError(f"{where}: {symbol} stands there twice. Write one row for it.")
         if symbol == CASH:
             cash = amount

@@ -74,7 +74,7 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
 
 def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None, as_of: str | None = None,
              everyone: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """The ranking of the accepted symbols (all with `everyone`), best first, and warnings; `as_of` as in `look_ahead`."""
+    """The ranking of the accepted symbols (all with `everyone`), best first, and warnings; `as_of` as `look_ahead`."""
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of)
     table = ranking(outlook)
     return (table if everyone else accepted_rows(table)), outlook.stale + outlook.warnings
