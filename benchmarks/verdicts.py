@@ -2,13 +2,14 @@
 
     python benchmarks/verdicts.py --worlds 50                       # made forecasters, no training, 1,000 days
     python benchmarks/verdicts.py --worlds 20 --days 2000           # the planted ones over seven years and more
-    python benchmarks/verdicts.py --worlds 200 --family trees       # trained for real, from prices to verdict
+    python benchmarks/verdicts.py --worlds 200 --family trees --days 1300   # trained for real, prices to verdict
 
 A world is a synthetic market of 102 stocks without any signal, with a seed of its own. Without `--family` there are
 judged, each beside two families without skill: scores without skill that last as ours do, that are fresh every
 day, that never change, that bet against the past month; a copy of the first with a little noise; planted rank
 correlations of 0.02, 0.04 and 0.06; and a leak of 0.5, which must be for review. With `--family trees` small boosted
-trees are trained, as `vnq_colab run` does it, in a folder that is removed afterwards. Each verdict is a row of
+trees are trained, as `vnq_colab run` does it, in a folder that is removed afterwards; three folds of 1,300 days leave
+750 test days, and with fewer than 500 a market is unjudged. Each verdict is a row of
 benchmarks/results/market_verdicts.csv, and the same command goes on after the last world.
 """
 
@@ -109,7 +110,7 @@ def trained(family: str, days: int, seed: int, n_symbols: int) -> list[dict[str,
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder))
         prepared = prepare(ws, synthetic_prices(n_symbols, days, seed=seed, signal=0.0))
-        config = RunConfig.for_machine("smoke", seed=seed, symbols=prepared.panel.symbols, families=(family,))
+        config = RunConfig.for_machine("smoke", seed=seed, symbols=prepared.panel.symbols, families=(family,), folds=3)
         session = train(ws, prepared.panel, config.with_setting("machine.threads", "1"), quiet=True)
         return [_row(family, family, days, seed, validate(session, prepared=prepared).verdict)]
 
