@@ -115,7 +115,8 @@ class RandomRule:
     one closed on the day after.
     """
 
-    def __init__(self, known: np.ndarray, n_sold: np.ndarray, baskets: list[Basket], n: int, seed: int) -> None:
+    def __init__(self, known: np.ndarray, n_sold: np.ndarray, baskets: list[Basket], n: int,
+                 seed: "int | list[int]") -> None:
         self.known, self.n_sold, self.baskets = known, n_sold, baskets  # baskets [days]
         self.random = np.random.default_rng(seed)
         self.chosen = np.zeros((n, known.shape[1]), dtype=bool)  # to be sold as soon as the market allows it
