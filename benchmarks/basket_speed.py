@@ -3,7 +3,8 @@
     python benchmarks/basket_speed.py
 
 On the synthetic market, with a forecast without skill. Prints a table and adds it to
-benchmarks/results/basket_speed.csv with machine and date. tests/test_basket.py holds the slow second implementation that the engine equals to the dong.
+benchmarks/results/basket_speed.csv with machine and date. tests/test_basket.py holds a slow second implementation that
+the engine equals to the dong.
 """
 
 import time
