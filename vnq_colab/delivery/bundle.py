@@ -1,7 +1,7 @@
 """The Bundle: the final fit of every family, and a manifest that a person can read, with the sha256 of everything."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
+from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, with_volatility
-from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.network_forecaster import BLOCK_DAYS, NetworkForecaster
@@ -129,7 +130,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None) -> Bundle:
     facts = {"data_id": session.data_id, "code_version": __version__, "trained_to": trained_to,
              "synthetic": session.synthetic}
     paths = [path for forecaster in forecasters.values() for path in forecaster.save(folder, facts)]
-    decided = verdict.symbols if verdict else {}
+    decided, basket = (verdict.symbols, verdict.summary.get("basket")) if verdict else ({}, None)
     symbols = {symbol: {key: decided.get(symbol, UNJUDGED)[key] for key in ("decision", "reasons")}
                for symbol in session.ledger}
     config = session.config
@@ -142,7 +143,9 @@ def export_bundle(session: Session, verdict: Verdict | None = None) -> Bundle:
         "config": config.to_dict(), "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
         "look_back": max(forecaster.look_back for forecaster in forecasters.values()),
         "calibration": {family: found.to_dict() for family, found in calibration.items()},
-        "verdict": {"gate_set": verdict.gate_set, "summary": verdict.summary} if verdict else None,
+        "verdict": {"gate_set": verdict.gate_set, "summary": verdict.summary, "market": verdict.market}
+        if verdict else None,
+        "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
         "symbols": symbols,
         "files": {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in sorted(paths)},
     })

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vnq_colab.data.lookahead import prove_no_lookahead
 from vnq_colab.data.panel import Panel, build_panel
@@ -15,9 +16,10 @@ from vnq_colab.data.prepared import PROOF, Prepared
 from vnq_colab.data.splits import Splits, to_day
 from vnq_colab.delivery.review import is_proven
 from vnq_colab.errors import SessionError, name_a_few
+from vnq_colab.training.forecasting import fold_scores
 from vnq_colab.training.session import Session
 
-CHECKS = ("features", "labels", "test days")
+CHECKS = ("features", "labels", "test days", "rows")
 MOST_SHIFT = 5  # [days] that a series is tried to be shifted by
 SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted series must agree
 
@@ -42,7 +44,8 @@ def check_leaks(session: Session, prepared: Prepared, *, panel: Panel | None = N
 
     "features": the panel is computed anew from the prepared prices and compared value by value, and computing it is
     proven to ignore later prices. "labels": the panel's prices, which all labels are made of, are those of the table.
-    "test days": no label of a fold's training or validation days reaches into its test days.
+    "test days": no label of a fold's training or validation days reaches into its test days. "rows": every judged stock
+    that is present on a test day was forecast, and none that is absent.
 
     `panel` is what was trained on where that is not the prepared one. Raises SessionError when the run was trained on
     other data than `prepared`.
@@ -51,10 +54,12 @@ def check_leaks(session: Session, prepared: Prepared, *, panel: Panel | None = N
         raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
                            f"{prepared.panel.data_id}. Load the run's own prepared set.")
     panel = prepared.panel if panel is None else panel
-    answers = ([*_wrong_features(panel, prepared)], [*_wrong_labels(panel, prepared)], [*_overlaps(session, panel)])
+    answers = ([*_wrong_features(panel, prepared)], [*_wrong_labels(panel, prepared)], [*_overlaps(session, panel)],
+               [*_wrong_rows(session, panel)])
     fine = (f"all {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up to "
             "their day", "all labels are those of the prices",
-            "no training or validation label reaches into the test days")
+            "no training or validation label reaches into the test days",
+            "every stock that is present on a test day was forecast, and no other")
     found = []
     for check, texts, good in zip(CHECKS, answers, fine, strict=True):
         text = "; ".join([*texts[:5], *([f"and {len(texts) - 5} more"] if len(texts) > 5 else [])] or [good])
@@ -122,6 +127,22 @@ def _overlaps(session: Session, panel: Panel) -> Iterator[str]:
             if overlap > 0:
                 yield (f"the labels of the {name} days of fold {number} (to {days.last}) overlap the test days (from "
                        f"{splits.test.first}) by {overlap} day{'s' * (overlap > 1)}")
+
+
+def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
+    """Test days of judged stocks that a family left out, and those that it forecast although the stock was absent."""
+    scores = fold_scores(session, panel)
+    scores = scores[scores["part"] == "test"]
+    symbols = sorted(scores["symbol"].unique())
+    tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
+    there = panel.present[[panel.symbols.index(symbol) for symbol in symbols]] & tested
+    for family, rows in scores.groupby("family", observed=True):
+        found = np.zeros(there.shape, dtype=bool)
+        found[pd.Index(symbols).get_indexer(rows["symbol"].astype(object)), panel.days.get_indexer(rows["date"])] = True
+        for wrong, what in ((there & ~found, "were not forecast"), (found & ~there, "were forecast without a price")):
+            if wrong.any():
+                yield (f"{int(wrong.sum())} test days of {name_a_few(np.array(symbols)[wrong.any(axis=1)])} {what} by "
+                       f"{family}")
 
 
 def _alike(mine: np.ndarray, theirs: np.ndarray, atol: float = 1e-5) -> np.ndarray:

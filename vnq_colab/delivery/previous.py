@@ -11,23 +11,26 @@ from vnq_colab.data.prepared import Prepared
 from vnq_colab.delivery.bundle import FORMAT
 from vnq_colab.errors import DataError, VnqError, name_a_few
 from vnq_colab.evaluation.metrics import score, with_outcomes
-from vnq_colab.evaluation.questions import MIN_WINDOWS
+from vnq_colab.evaluation.order import daily_rank_correlations
+from vnq_colab.evaluation.significance import hac_t
 from vnq_colab.files import read_json, read_sealed
 from vnq_colab.training.runs import RUN_ID
 from vnq_colab.training.session import Session
 
 MOST_FALL = 0.10  # [fraction of the old accuracy] a new model may lose before a person should look; the seeds' number
+MIN_WINDOWS = 30  # independent ones on common days, from which two accuracies are compared
 OLD = "previous"  # the family under which the old forecast is scored
 
 
 def against_previous(session: Session, forecast: pd.DataFrame, prepared: Prepared) -> dict[str, Any] | None:
     """The last accepted run before this one on the days of a new forecast; None where there is no such run.
 
-    Compared is the share of right 5-day directions on the same days, for each symbol that has at least 30 independent
-    windows of them. Gives plain values: `run_id` of the old run, `first`, `last` and `n_days` of the common days,
-    `symbols` {symbol: {old_accuracy, new_accuracy, old_decision}}, `kept` (the symbols accepted there whose accuracy
-    falls by more than 10 % of what it was: a person should look at them), and `text`. An old run that cannot be used is
-    a `text` that says why, never an error.
+    Compared are the rank correlations of the two on the same days and stocks, and the share of right 5-day directions
+    of each symbol that has at least 30 independent windows of them. Gives plain values: `run_id` of the old run,
+    `first`, `last` and `n_days` of the common days; `old_order`, `new_order`, mean daily rank correlations open to
+    open, and `order_t` of new less old; `symbols` {symbol: {old_accuracy, new_accuracy, old_decision}}; `kept`, the
+    symbols accepted there whose accuracy falls by more than 10 % of what it was: a person should look at them; and
+    `text`. An old run that cannot be used is a `text` that says why, never an error.
     """
     found = {"run_id": "", "first": None, "last": None, "n_days": 0, "kept": [], "text": "", "symbols": {}}
     try:
@@ -101,9 +104,13 @@ def _compared(session: Session, forecast: pd.DataFrame, prepared: Prepared, mani
                for symbol, row in scores["accuracy"][enough].iterrows()}
     kept = [symbol for symbol, found in symbols.items() if found["old_decision"] == "accept"
             and found["new_accuracy"] < (1 - MOST_FALL) * found["old_accuracy"]]
-    days = with_outcomes(both[both["symbol"].isin(set(symbols))], prepared.panel)["date"] if symbols else None
-    span = {} if days is None else {"first": f"{days.min():%Y-%m-%d}", "last": f"{days.max():%Y-%m-%d}",
-                                    "n_days": int(days.nunique())}
+    common = with_outcomes(both, prepared.panel)
+    daily = daily_rank_correlations(common, "actual_open")[[OLD, family]].dropna()
+    span = {"first": f"{common['date'].min():%Y-%m-%d}", "last": f"{common['date'].max():%Y-%m-%d}",
+            "n_days": int(common["date"].nunique())}
+    if len(daily):
+        span |= {"old_order": float(daily[OLD].mean()), "new_order": float(daily[family].mean()),
+                 "order_t": float(hac_t((daily[family] - daily[OLD]).to_numpy()))}
     return span | {"symbols": symbols, "kept": kept, "text": _text(run_id, symbols, kept, span, notes)}
 
 
@@ -113,6 +120,8 @@ def _text(run_id: str, symbols: dict[str, dict], kept: list[str], span: dict[str
         accepted = sum(found["old_decision"] == "accept" for found in symbols.values())
         text = (f"Beside run {run_id}, on {span['n_days']} common days ({span['first']} to {span['last']}): "
                 f"{len(symbols)} symbol{'s' * (len(symbols) != 1)} compared, {accepted} of them accepted there. ")
+        if "new_order" in span:
+            text += f"Rank correlation {span['new_order']:.3f}, that run's {span['old_order']:.3f}. "
         text += (f"The accuracy of {name_a_few(kept)} falls by more than {MOST_FALL:.0%} of what it was: look at them."
                  if kept else f"No accepted one loses more than {MOST_FALL:.0%} of its accuracy.")
     else:
