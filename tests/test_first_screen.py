@@ -104,8 +104,9 @@ def test_prices_older_than_five_sessions_are_a_red_banner(now, n_sessions):
 
 
 def test_the_note_stands_above_the_decision():
-    html = screen(note="SYNTHETIC market")
+    html = screen(note="SYNTHETIC market", now=FRIDAY)
     assert html.index("SYNTHETIC market") < html.index("TRADE") and 'class="note"' in html
+    assert "<b>Fri 03/07</b>" in html, "a made-up market has no hour"
 
 
 def test_bars_of_the_years_lie_on_their_values():

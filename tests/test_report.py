@@ -58,9 +58,11 @@ def test_page_begins_with_the_first_screen_and_says_what_is_asked_of_a_report(pa
         assert claim in page, claim
 
 
-def test_links_of_the_first_screen_lead_somewhere(page):
-    links = re.findall('href="#(.*?)"', page)
-    assert links and all(page.count(f'id="{anchor}"') == 1 for anchor in links)
+def test_links_of_the_first_screen_lead_somewhere(page, tmp_path):
+    few = write_report(tmp_path, **parts_of(basket=None)).read_text(encoding="utf-8")
+    for text in (page, few):
+        links = re.findall('href="#(.*?)"', text)
+        assert len(links) == 5 and all(text.count(f'id="{anchor}"') == 1 for anchor in links)
 
 
 def test_report_of_few_stocks_has_no_basket_and_is_still_a_report(tmp_path):

@@ -97,7 +97,8 @@ def families(order: Order, verdict: Verdict, scores: pd.DataFrame) -> str:
 def basket(result: BasketResult | None, images: Images) -> str:
     """The basket after costs: years, months, luck, costs, capacity."""
     if result is None:
-        return card("The basket", soft("Fewer than 20 stocks were judged: no basket was traded."), anchor="years")
+        return card("The basket", '<a id="costs"></a>', soft("Too few stocks were judged: no basket was traded."),
+                    anchor="years")
     rule, years, names = result.basket, result.by_year, {"equal_weighted": "Equal-weighted [%]", "index": "VNINDEX [%]"}
     equity, capacity = result.equity, result.capacity
     picks = result.chosen.drop_duplicates(["k", "keep"])
