@@ -140,14 +140,14 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
-    from vnq_colab.data.prepared import gather, load_index, load_prepared, price_files
+    from vnq_colab.data.prepared import gather, load_index, prepared_prices, price_files
     from vnq_colab.delivery.bundle import load_bundle
 
     bundle = load_bundle(options.models or ws.models)
     _stage(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
-        prepared = load_prepared(ws)  # the files lie elsewhere; what was read of them is here
-        prices, index = prepared.prices, prepared.index if options.index is None else load_index(options.index)
+        prices, index = prepared_prices(ws)  # the files lie elsewhere; what was read of them is here
+        index = index if options.index is None else load_index(options.index)
     else:
         prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:

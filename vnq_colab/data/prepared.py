@@ -128,12 +128,7 @@ def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "st
 
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
-    if data_id is None:
-        try:
-            data_id = read_json(ws.prepared / "current.json")["data_id"]
-        except (FileNotFoundError, KeyError, TypeError):
-            raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
-    folder = ws.prepared / data_id
+    folder = ws.prepared / (current_id(ws) if data_id is None else data_id)
     try:
         facts = read_json(folder / "prepared.json")
         if tuple(facts["features"]) != tuple(FEATURES):
@@ -149,6 +144,25 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
             CleaningReport.from_dict(read_json(folder / "cleaning.json")), index,
         )
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
+
+
+def current_id(ws: Workspace) -> str:
+    """The id of the set that was prepared last. Raises DataError when there is none."""
+    try:
+        return read_json(ws.prepared / "current.json")["data_id"]
+    except (FileNotFoundError, KeyError, TypeError):
+        raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
+
+
+def prepared_prices(ws: Workspace) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Prices and index of the current set, without its panel. Raises DataError when it is not whole."""
+    folder = ws.prepared / current_id(ws)
+    try:
+        has_one = read_json(folder / "prepared.json")["index"]
+        return (pd.read_parquet(folder / "prices.parquet"),
+                pd.read_parquet(folder / "index.parquet") if has_one else None)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
 
 
