@@ -42,8 +42,9 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     n_sessions = int(is_session(pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())).sum())
     fresh = n_sessions <= MOST_SESSIONS
     shown = f"{prices_to:%a %d/%m}" if fresh else f"{prices_to:%a %d/%m/%Y}"
+    hour = "%a %d/%m" if now == now.normalize() else "%a %d/%m %H:%M"
     top = [
-        f'<p class="line"><b>{now:{"%a %d/%m" if now == now.normalize() else "%a %d/%m %H:%M"}}</b><span>prices to {shown}{" (fresh)" if fresh else ""}</span></p>',
+        f'<p class="line"><b>{now:{hour}}</b><span>prices to {shown}{" (fresh)" if fresh else ""}</span></p>',
         "" if fresh else f'<div class="stale">PRICES ARE {n_sessions} SESSIONS OLD: no orders from them. Bring newer '
                          "files; to look back, name the day with --as-of.</div>",
         f'<div class="note">{escape(note)}</div>' if note else "",
