@@ -3,9 +3,11 @@ import pandas as pd
 import pytest
 
 from vnq_colab.delivery.bundle import Bundle, export_bundle
+from vnq_colab.delivery.evening import evening
 from vnq_colab.delivery.orders import market_decision, orders
 from vnq_colab.delivery.predict import look_ahead, refuse_stale, tomorrow, write_predictions
 from vnq_colab.errors import DataError, DeliveryError
+from vnq_colab.layout import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,20 @@ def test_orders_are_those_of_the_judged_family_and_follow_the_verdict(bundle, ju
     assert bought["symbol"].tolist() == ranked["symbol"].tolist()[:1] and (bought["action"] == "buy").all()
 
 
-def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle, judged):
+def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle, judged, tmp_path):
     """Made-up prices are never old, so the stocks bear other names here."""
     prices = judged[1].prices.assign(symbol="X" + judged[1].prices["symbol"])
-    prices = prices.assign(symbol=prices["symbol"].astype(object))
     names = {f"X{name}": row for name, row in bundle.manifest["symbols"].items()}
     market = [f"X{name}" for name in bundle.manifest["market_symbols"]]
     renamed = Bundle(bundle.folder, bundle.manifest | {"symbols": names, "market_symbols": market, "calibration": {}},
                      {"trees": bundle.forecasters["trees"].select(tuple(bundle.decisions))})
     renamed.forecasters["trees"].symbols = tuple(names)
     renamed.manifest["judged_family"] = "trees"
-    outlook = look_ahead(renamed, prices.assign(date=prices["date"]), as_of="2026-01-20")
-    assert "sessions before 2026-01-20" in outlook.stale[0]
+    found = evening(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
+    assert "sessions before 2026-01-20" in found.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
+    assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
+    with pytest.raises(DataError, match="not made of old prices"):
+        orders(renamed, prices, as_of="2026-01-20")
     with pytest.raises(DataError, match="name the day with --as-of"):
         refuse_stale(prices, None)
     refuse_stale(prices, str(prices["date"].max())[:10])

@@ -16,11 +16,8 @@ from vnq_colab.errors import ConfigError, PausedError, VnqError, did_you_mean, n
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
-    from vnq_colab.delivery.evening import Evening
     from vnq_colab.delivery.review import Review
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
@@ -51,6 +48,7 @@ def main(words: list[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------ the commands
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
+    from vnq_colab.delivery.evening import evening
     from vnq_colab.delivery.review import is_proven
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
@@ -69,7 +67,8 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
     _tell(options, _told(validation, options))
     bundle = _export(session, validation.verdict, options)
-    found = _evening(ws, bundle, prepared.prices, prepared.index, options)
+    _stage(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
+    found = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _tell(options, repr(found), _exported(bundle) | found.to_dict())
     return _code(session)
 
@@ -142,6 +141,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
     from vnq_colab.data.prepared import gather, load_index, prepared_prices, price_files
     from vnq_colab.delivery.bundle import load_bundle
+    from vnq_colab.delivery.evening import evening
 
     bundle = load_bundle(options.models or ws.models)
     _stage(options, "reading prices")
@@ -152,8 +152,9 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    found = _evening(ws, bundle, prices, index, options, portfolio=options.portfolio, everyone=options.all,
-                     refuse_old=True)
+    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
+    found = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+                    capital=options.capital, everyone=options.all, refuse_old=True)
     _tell(options, repr(found), found.to_dict())
     return DONE
 
@@ -212,18 +213,6 @@ def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) ->
     how = arguments.reading(options)
     rows = read_all(ws, options.data, unit=how["unit"], on_bad_rows=how["on_bad_rows"]).prices
     return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
-
-
-def _evening(ws: Workspace, bundle: "Bundle", prices: "pd.DataFrame", index: "pd.DataFrame | None",
-             options: argparse.Namespace, **more: Any) -> "Evening":
-    """Ranking and orders of the last evening, written."""
-    from vnq_colab.delivery.evening import evening
-
-    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
-    found = evening(ws, bundle, prices, index=index, as_of=options.as_of, capital=options.capital, **more)
-    for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return found
 
 
 def _hours(options: argparse.Namespace) -> float | None:

@@ -33,14 +33,15 @@ class Evening:
         """Plain values for --json; what is not known is null."""
         return {"date": f"{self.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
                 "orders": None if self.orders is None else _records(self.orders),
-                "account": None if self.orders is None else self.orders.attrs, "stale": self.stale,
-                "files": [str(path) for path in self.files]}
+                "account": None if self.orders is None else self.orders.attrs,
+                "stale": self.stale, "warnings": self.warnings, "files": [str(path) for path in self.files]}
 
     def __repr__(self) -> str:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
                  "no symbol is accepted; --all shows every forecast")
         orders = orders_text(self.orders) if self.orders is not None else f"NO ORDERS: {self.stale[0].upper()}"
-        return "\n".join([f"{self.bundle!r}\nFrom the evening of {self.day:%Y-%m-%d}:", shown, orders,
+        return "\n".join([repr(self.bundle), *(f"warning: {text}" for text in self.warnings),
+                          f"From the evening of {self.day:%Y-%m-%d}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
 
 

@@ -110,7 +110,7 @@ def _stocks(outlook: Outlook, portfolio: Portfolio, rules: MarketRules) -> pd.Da
 
 
 def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULES) -> pd.DataFrame:
-    """`[symbols]`: reference_price, limit_low, limit_high [VND] and lot of the next session; value, at_ceiling, at_floor.
+    """`[symbols]`: reference_price, limit_low, limit_high [VND] and lot of tomorrow; value, at_ceiling, at_floor.
 
     On raw prices where `raw_close` is known, else on adjusted ones, whose newest are raw. `value` is the median value
     traded in a day of the last 20 [VND]. Bands are the daily ones: a first day's is wider, and UPCOM's stand on an
