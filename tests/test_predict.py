@@ -51,7 +51,7 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
     prices = judged[1].prices.assign(symbol="X" + judged[1].prices["symbol"])
     names = {f"X{name}": row for name, row in bundle.manifest["symbols"].items()}
     market = [f"X{name}" for name in bundle.manifest["market_symbols"]]
-    renamed = Bundle(bundle.folder, bundle.manifest | {"symbols": names, "market_symbols": market, "calibration": {}},
+    renamed = Bundle(bundle.folder, bundle.manifest | {"symbols": names, "market_symbols": market},
                      {"trees": bundle.forecasters["trees"].select(tuple(bundle.decisions))})
     renamed.forecasters["trees"].symbols = tuple(names)
     renamed.manifest["judged_family"] = "trees"
