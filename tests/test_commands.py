@@ -94,8 +94,9 @@ def test_portfolio_is_made_once_then_used_and_never_overwritten(root, tmp_path, 
     assert code == 2 and "is not overwritten" in err
     found = json.loads(run(capsys, *words)[1])
     assert found["account"]["nav"] == 5e8 and len(found["forecasts"]) == 6
-    for name, text, sentence in (("a.csv", "symbol,shares,sellable_from\nSYN01,100,\nCASH,1,\n", "Did you mean 'SYN001'"),
-                                 ("b.csv", "symbol,shares,sellable_from\nCASH,1000,\n", "less than one lot")):
+    head = "symbol,shares,sellable_from\n"
+    for name, text, sentence in (("a.csv", f"{head}SYN01,100,\nCASH,1,\n", "Did you mean 'SYN001'"),
+                                 ("b.csv", f"{head}CASH,1000,\n", "less than one lot")):
         (tmp_path / name).write_text(text)
         code, out, err = run(capsys, *words, "--portfolio", tmp_path / name)
         assert code == 2 and sentence in err and not out and "Traceback" not in err

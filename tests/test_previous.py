@@ -26,7 +26,8 @@ NAMES = ("SYN001", "SYN002", "SYN004")
 def verdict_of(session, **decisions):
     rows = {symbol: {"decision": decisions.get(symbol, "accept"), "reasons": [f"{symbol} is good."], "gates": []}
             for symbol in NAMES}
-    return Verdict(session.run_id, "honest", {"decisions": {}, "text": ""}, rows)
+    return Verdict(session.run_id, "honest", {"decisions": {}, "text": ""},
+                   {"decision": "accept", "reasons": [], "gates": []}, rows)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError, SessionError
-from vnq_colab.evaluation.calibration import Calibration
+from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
 from vnq_colab.training.forecasting import fold_scores
@@ -32,8 +32,8 @@ def test_validation_forecasts_test_days_only(judged):
 def test_validation_writes_all_that_it_promises(judged):
     ws, _, session, validation = judged
     folder = ws.report_folder(session.run_id)
-    assert {"report.html", "verdict.json", "forecast.parquet", "scores.parquet", "symbol_accuracy.png", "equity.png",
-            "learning_curves.png", "rank_correlation.png", "looks.json"} <= {path.name for path in folder.iterdir()}
+    assert {"report.html", "verdict.json", "forecast.parquet", "scores.parquet", "orders.parquet",
+            "symbol_accuracy.png", "learning_curves.png", "evaluations.json"} <= {path.name for path in folder.iterdir()}
     page = validation.report.read_text(encoding="utf-8")
     assert "SYNTHETIC" in page and session.run_id in page
     assert "http://" not in page and "https://" not in page.replace("https://www.w3.org", "")
@@ -87,8 +87,8 @@ def test_each_fold_is_calibrated_on_its_own_validation_days(judged):
     scores = fold_scores(session, prepared.panel)
     scores = scores[scores["family"] == "trees"].astype({"symbol": object})
     for fold, rows in scores.groupby("fold"):
-        valid = rows[rows["part"] == "valid"].merge(prepared.panel.outcomes(5), on=["symbol", "date"])
-        expected = Calibration.fit("trees", valid).apply(rows[rows["part"] == "test"])
+        valid, tested = (with_volatility(rows[rows["part"] == part], prepared.panel, 5) for part in ("valid", "test"))
+        expected = Calibration.fit("trees", valid[valid["actual"].notna()]).apply(tested)
         found = expected.merge(validation.forecast, on=["family", "symbol", "date"], suffixes=("", "_found"))
         assert len(found) == len(expected) > 0
         for name in ("edge", "mean", "scale", "p_up"):
@@ -107,14 +107,12 @@ def test_prepared_data_of_another_run_are_refused(judged, prices, tmp_path):
         validate(judged[2], prepared=prepare(Workspace(tmp_path), prices))
 
 
-def test_each_look_is_written_down_and_another_configuration_is_charged_for_it(judged, tmp_path):
-    ws, prepared, session, validation = judged
-    assert validation.verdict.summary["looks"]["n_trials"] == 1
-    shutil.copytree(ws.root, tmp_path / "copy")
-    other = train(Workspace(tmp_path / "copy"), prepared.panel, replace(session.config, seed=7), quiet=True)
-    again = validate(other, prepared=prepared)
-    assert again.verdict.summary["looks"]["n_trials"] == 2
-    assert "2 configurations" in again.verdict.summary["looks"]["text"]
+def test_each_evaluation_is_written_down(judged):
+    ws, _, session, validation = judged
+    assert validation.verdict.summary["evaluations"]["n_trials"] == 1
+    record = read_json(ws.report_folder(session.run_id) / "evaluations.json")
+    whole = tuple(f"{day:%Y-%m-%d}" for day in validation.forecast["date"].agg(["min", "max"]))
+    assert whole in [(found["first"], found["last"]) for found in record["evaluations"]]
 
 
 def test_what_is_too_good_to_be_true_is_searched_for_leaks_and_judged_again(judged, tmp_path, monkeypatch):
@@ -123,5 +121,5 @@ def test_what_is_too_good_to_be_true_is_searched_for_leaks_and_judged_again(judg
     monkeypatch.setattr("vnq_colab.delivery.validate.too_good", lambda verdict: True)
     verdict = validate(session, prepared=prepared).verdict
     checks = verdict.summary["leak_checks"]
-    assert {check["check"] for check in checks} == {"features", "labels", "test days"}
+    assert {check["check"] for check in checks} == {"features", "labels", "test days", "rows"}
     assert all(check["passed"] for check in checks), [check["sentence"] for check in checks]

@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders, write_orders
 from vnq_colab.delivery.portfolio import new_portfolio, refuse_existing
 from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
+from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
 from vnq_colab.layout import Workspace
 
 NEW = "new"  # instead of a portfolio's file: make one
@@ -48,7 +50,7 @@ class Evening:
 def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
             as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
             everyone: bool = True, refuse_old: bool = False) -> Evening:
-    """Ranking and orders, written to `predictions/` and `orders/`.
+    """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
 
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
     `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError.
@@ -65,8 +67,23 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
         orders = make_orders(outlook, held, capital)
     files = [write_predictions(ws, table, outlook.day)]
     files += [] if orders is None else [write_orders(ws, orders, outlook.day)]
+    if report := _on_the_first_screen(ws, bundle, orders, outlook.day):
+        files.append(report)
     return Evening(bundle, outlook.day, table, table if everyone else accepted_rows(table), orders, outlook.warnings,
                    outlook.stale, files)
+
+
+def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp) -> Path | None:
+    """Puts the orders onto the report of the bundle's run; None where it has none."""
+    report, verdict = ws.report_folder(bundle.manifest["run_id"]) / "report.html", bundle.manifest["verdict"]
+    if verdict is None or not report.exists():
+        return None
+    made_up = bundle.manifest["synthetic"]
+    screen = first_screen(verdict | {"symbols": bundle.manifest["symbols"]}, orders=orders, prices_to=day,
+                          now=day if made_up else pd.Timestamp.now(), note=SYNTHETIC_NOTE if made_up else "",
+                          warnings=[] if orders is None else orders.attrs["notes"])
+    replace_first_screen(report, screen)
+    return report
 
 
 def orders_text(orders: pd.DataFrame) -> str:

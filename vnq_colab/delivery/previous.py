@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from vnq_colab.data.forecast import COLUMNS
 from vnq_colab.data.prepared import Prepared
 from vnq_colab.delivery.bundle import FORMAT
 from vnq_colab.errors import DataError, VnqError, name_a_few
@@ -80,9 +81,9 @@ def _compared(session: Session, forecast: pd.DataFrame, prepared: Prepared, mani
         old = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the forecasts of its test days cannot be read ({error}).") from error
-    old = old[old["family"] == manifest["judged_family"]].assign(family=OLD)
+    old = old.loc[old["family"] == manifest["judged_family"], list(COLUMNS)].assign(family=OLD)
     known = set(prepared.panel.symbols)
-    mine = forecast[forecast["symbol"].isin(old["symbol"].unique())]
+    mine = forecast.loc[forecast["symbol"].isin(old["symbol"].unique()), list(COLUMNS)]
     both = pd.concat([mine, old[old["symbol"].isin(known.intersection(mine["symbol"].unique()))]], ignore_index=True)
     here = set(forecast["symbol"].unique())
     gone = sorted(symbol for symbol, row in rows.items() if row["decision"] == "accept" and symbol not in here)
