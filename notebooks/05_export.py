@@ -51,14 +51,14 @@ pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
 
 # %%
 prepared = vnq.load_prepared(ws, session.data_id)
-table, warnings = vnq.tomorrow(bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, everyone=True)
-print(session.note, *warnings, vnq.write_predictions(ws, table, table["date"].max()), sep="\n")
-table
+evening = vnq.evening(ws, bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
+evening
 
 # %%
-orders = vnq.orders(bundle, prepared.prices, PORTFOLIO or None, CAPITAL, index=prepared.index, as_of=AS_OF or None)
-print(session.note, *orders.attrs["notes"], sep="\n")
-orders
+evening.table
+
+# %%
+evening.orders
 
 # %%
 vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it
@@ -73,6 +73,6 @@ vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) rem
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | every decision is `unjudged` | run notebook 4, then this one again |
-# | `orders are not made of old prices` | bring newer files and run notebook 1; to look back, name the last day in `AS_OF` |
+# | PRICES ARE … SESSIONS OLD, and no orders | bring newer files and run notebook 1; to look back, name the last day in `AS_OF` |
 # | all orders are `wait`, "market not accepted" | the order does not pay with enough certainty: a ranking, nothing to trade on |
 # | the forecasts are needed on another machine | copy the folder `models/<run>` there, and run `python -m vnq_colab predict --data PRICES --models FOLDER` |

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
-from vnq_colab.delivery.predict import tomorrow
+from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking
 from vnq_colab.errors import DeliveryError, SessionError
 from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.files import read_json, sha256_of, write_json
@@ -43,7 +43,7 @@ def test_decisions_are_those_of_the_verdict_that_was_given(judged):
     found = {symbol: part | {"decision": chosen[symbol]} for symbol, part in validation.verdict.symbols.items()}
     given = export_bundle(session, replace(validation.verdict, symbols=found))
     assert given.decisions == chosen and given.accepted == (names[0],)
-    table, _ = tomorrow(given, judged[1].prices)
+    table = accepted_rows(ranking(look_ahead(given, judged[1].prices)))
     assert set(table["symbol"]) == {names[0]}
     export_bundle(session)  # back to what the other tests read
 

@@ -5,9 +5,16 @@ import pytest
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.evening import evening
 from vnq_colab.delivery.orders import market_decision, orders
-from vnq_colab.delivery.predict import look_ahead, refuse_stale, tomorrow, write_predictions
+from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
 from vnq_colab.errors import DataError, DeliveryError
 from vnq_colab.layout import Workspace
+
+
+def tomorrow(bundle, prices, *, everyone=False, **given):
+    """The ranking of the accepted symbols, or of all, and what is to be said of the prices."""
+    outlook = look_ahead(bundle, prices, **given)
+    table = ranking(outlook)
+    return table if everyone else accepted_rows(table), outlook.stale + outlook.warnings
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ def test_validation_writes_all_that_it_promises(judged):
     ws, _, session, validation = judged
     folder = ws.report_folder(session.run_id)
     assert {"report.html", "verdict.json", "forecast.parquet", "scores.parquet", "orders.parquet",
-            "symbol_accuracy.png", "learning_curves.png", "evaluations.json"} <= {path.name for path in folder.iterdir()}
+            "symbol_accuracy.png",
+            "learning_curves.png", "evaluations.json"} <= {path.name for path in folder.iterdir()}
     page = validation.report.read_text(encoding="utf-8")
     assert "SYNTHETIC" in page and session.run_id in page
     assert "http://" not in page and "https://" not in page.replace("https://www.w3.org", "")

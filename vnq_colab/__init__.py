@@ -26,6 +26,7 @@ _HOMES = {
     "collect_prices": "data.collect",
     "describe_machine": "colab",
     "evaluate_basket": "evaluation.basket_result",
+    "evening": "delivery.evening",
     "export_bundle": "delivery.bundle",
     "features_table": "data.features",
     "forecast": "training.forecasting",
@@ -50,10 +51,8 @@ _HOMES = {
     "status": "training.runs",
     "synthetic_prices": "data.synthetic",
     "tidy": "delivery.tidy",
-    "tomorrow": "delivery.predict",
     "train": "training.trainer",
     "validate": "delivery.validate",
-    "write_predictions": "delivery.predict",
     "write_report": "evaluation.report",
     "yearly_folds": "data.splits",
 }

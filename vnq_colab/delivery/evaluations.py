@@ -75,7 +75,7 @@ def n_trials(ws: Workspace, session: Session, first: str, last: str) -> tuple[in
     unknown = [run_id for run_id in unknown if run_id.partition("-")[0].rpartition("_")[2] not in names]
     n = len(trials)
     text = (f"{n} configurations were evaluated on these test days; every p-value of the gates is charged for {n}."
-            if n > 1 else "Only this configuration was evaluated on these test days: no p-value is charged for another.")
+            if n > 1 else "Only this configuration was evaluated on these test days; no p-value is charged.")
     text += " Only the evaluations in this folder are known."
     if unknown:
         text += (f" Not counted, because their {EVALUATIONS} is missing or cannot be read: {name_a_few(unknown)}; "

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class Evening:
                 "orders": None if self.orders is None else _records(self.orders),
                 "account": None if self.orders is None else self.orders.attrs,
                 "stale": self.stale, "warnings": self.warnings, "files": [str(path) for path in self.files]}
+
+    def _repr_html_(self) -> str:
+        banner = f'<p style="background: #b3261e; color: #fff; padding: 8px">{escape(self.stale[0].upper())}</p>'
+        return (banner if self.stale else "") + f"<pre>{escape(repr(self))}</pre>"
 
     def __repr__(self) -> str:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else

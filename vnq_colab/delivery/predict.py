@@ -72,14 +72,6 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
     return outlook
 
 
-def tomorrow(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None, as_of: str | None = None,
-             everyone: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """The ranking of the accepted symbols (all with `everyone`), best first, and warnings; `as_of` as `look_ahead`."""
-    outlook = look_ahead(bundle, prices, index=index, as_of=as_of)
-    table = ranking(outlook)
-    return (table if everyone else accepted_rows(table)), outlook.stale + outlook.warnings
-
-
 def refuse_stale(prices: pd.DataFrame, as_of: str | None) -> None:
     """Raises DataError for prices older than 5 sessions, on the evening of `as_of` (None: today)."""
     day = to_day(as_of or dt.date.today().isoformat())
