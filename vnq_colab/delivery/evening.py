@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
+from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders, write_orders
 from vnq_colab.delivery.portfolio import new_portfolio, refuse_existing
@@ -72,20 +73,22 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
         orders = make_orders(outlook, held, capital)
     files = [write_predictions(ws, table, outlook.day)]
     files += [] if orders is None else [write_orders(ws, orders, outlook.day)]
-    if report := _on_the_first_screen(ws, bundle, orders, outlook.day):
+    if report := _on_the_first_screen(ws, bundle, orders, outlook.day, as_of):
         files.append(report)
     return Evening(bundle, outlook.day, table, table if everyone else accepted_rows(table), orders, outlook.warnings,
                    outlook.stale, files)
 
 
-def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp) -> Path | None:
+def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp,
+                         as_of: str | None) -> Path | None:
     """Puts the orders onto the report of the bundle's run; None where it has none."""
     report, verdict = ws.report_folder(bundle.manifest["run_id"]) / "report.html", bundle.manifest["verdict"]
     if verdict is None or not report.exists():
         return None
     made_up = bundle.manifest["synthetic"]
-    screen = first_screen(verdict | {"symbols": bundle.manifest["symbols"]}, orders=orders, prices_to=day,
-                          now=day if made_up else pd.Timestamp.now(), note=SYNTHETIC_NOTE if made_up else "",
+    now = day if made_up else to_day(as_of) if as_of else pd.Timestamp.now()
+    screen = first_screen(verdict | {"symbols": bundle.manifest["symbols"]}, orders=orders, prices_to=day, now=now,
+                          note=SYNTHETIC_NOTE if made_up else "",
                           warnings=[] if orders is None else orders.attrs["notes"])
     replace_first_screen(report, screen)
     return report
