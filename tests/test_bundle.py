@@ -13,7 +13,7 @@ from vnq_colab.errors import DeliveryError, SessionError
 from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.files import read_json, sha256_of, write_json
 from vnq_colab.layout import Workspace
-from vnq_colab.training.forecasting import calibrated, fold_scores
+from vnq_colab.training.forecasting import final_calibrations, fold_scores
 from vnq_colab.training.session import Session
 
 
@@ -121,7 +121,7 @@ def test_every_family_and_the_ensemble_forecast_and_the_judged_one_is_named(bund
 
 def test_calibration_of_the_bundle_is_that_of_all_validation_days(bundle, judged):
     _, prepared, session, _ = judged
-    _, found = calibrated(fold_scores(session, prepared.panel), prepared.panel, 5)
+    found = final_calibrations(fold_scores(session, prepared.panel), prepared.panel, 5)
     assert {family: Calibration.from_dict(stored) for family, stored in bundle.manifest["calibration"].items()} == {
         family: Calibration.from_dict(json.loads(json.dumps(one.to_dict()))) for family, one in found.items()}
 

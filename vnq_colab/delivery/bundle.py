@@ -20,7 +20,7 @@ from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.network_forecaster import BLOCK_DAYS, NetworkForecaster
-from vnq_colab.training.forecasting import calibrated, final_forecasters, fold_scores
+from vnq_colab.training.forecasting import final_calibrations, final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
 FORMAT = 2  # of manifest.json
@@ -124,7 +124,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None) -> Bundle:
     forecasters = {family: NetworkForecaster.joined(parts) if len(parts) > 1 else parts[0]
                    for family, parts in final_forecasters(session).items()}
     panel = load_panel(session.ws, session.data_id)
-    _, calibration = calibrated(fold_scores(session, panel), panel, session.config.task.horizon)
+    calibration = final_calibrations(fold_scores(session, panel), panel, session.config.task.horizon)
     folder = session.ws.model_folder(session.run_id)
     trained_to = f"{panel.days[-1]:%Y-%m-%d}"
     facts = {"data_id": session.data_id, "code_version": __version__, "trained_to": trained_to,

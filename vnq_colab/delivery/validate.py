@@ -117,13 +117,12 @@ def _forecasts(session: Session, panel: Panel, folds: list[Splits],
                span: DayRange) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The Forecast of all families and opponents on the judged days; and the judged family's of validation days."""
     scores, task = fold_scores(session, panel), session.config.task
-    scores = scores.assign(symbol=scores["symbol"].astype(object))
-    ours, _ = calibrated(scores, panel, task.horizon)
+    ours = calibrated(scores, panel, task.horizon)
     others = opponents(panel, make_labels(panel, task), folds, tuple(sorted(scores["symbol"].unique())))
-    theirs, _ = calibrated(others, panel, task.horizon)
+    theirs = calibrated(others, panel, task.horizon)
     everyone = check_forecast(pd.concat([ours, theirs], ignore_index=True))
     mine = scores[scores["family"] == session.config.judged_family]
-    valid, _ = calibrated(mine, panel, task.horizon, part="valid")
+    valid = calibrated(mine, panel, task.horizon, part="valid")
     return everyone[span.mask(pd.DatetimeIndex(everyone["date"]))].reset_index(drop=True), valid
 
 

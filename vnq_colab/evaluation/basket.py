@@ -47,8 +47,8 @@ def decide(basket: Basket, score: np.ndarray, edge: np.ndarray | None, held: np.
     purchase [fraction]; without `edge` by rank alone. Where more than k are held, those below rank `keep` are sold
     without a successor until k are left.
     """
-    leave, enter = exchanges(np.array(basket.k), np.array(basket.keep), np.array(basket.hold_days), score, edge, held,
-                             days_held, cost)
+    limits = np.array([[basket.k], [basket.keep], [basket.hold_days]])
+    leave, enter = exchanges(*limits, score, edge, held, days_held, cost)
     stay, bought = held.copy(), np.zeros_like(held)
     stay.reshape(-1)[leave], bought.reshape(-1)[enter] = False, True
     return stay, bought
@@ -56,29 +56,25 @@ def decide(basket: Basket, score: np.ndarray, edge: np.ndarray | None, held: np.
 
 def exchanges(k: np.ndarray, keep: np.ndarray, hold_days: np.ndarray, score: np.ndarray, edge: np.ndarray | None,
               held: np.ndarray, days_held: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
-    """`decide` as places (strategy × n_symbols + symbol) to sell and to buy, the best first; `k` and so on may be
-    `[strategies]`."""
+    """`decide` as places (strategy × n_symbols + symbol) to sell and to buy, the best first; `k` and so on are
+    `[strategies]`, or `[1]` for all."""
     n, width = score.shape
-    k, keep, hold_days = (np.broadcast_to(part, n) for part in (k, keep, hold_days))
-    known = np.isfinite(score)
-    bits = np.where(known, 0 - score, np.inf).astype("float32").view("int32")
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # orders as the numbers do; with the symbol's place behind, equal ones by name
-    best_first = np.sort((bits.astype("int64") << 16) | np.arange(width), axis=1) & 0xFFFF
-    best_first += np.arange(n)[:, None] * width  # places
-    place = np.arange(width)
-    is_held = held.reshape(-1)[best_first]
+    known, best = np.isfinite(score), best_first(score)
+    best += np.arange(n)[:, None] * width  # places
+    place, hold_days = np.arange(width), hold_days + np.zeros(n, dtype=int)
+    is_held = held.reshape(-1)[best]
     row, at = np.nonzero(is_held & (place >= keep[:, None]) & (place < known.sum(axis=1)[:, None]))
-    leaving = best_first[row, at]
+    leaving = best[row, at]
     old = days_held.reshape(-1)[leaving] >= hold_days[row]
     row, leaving = row[old], leaving[old]
     n_held, n_leave = held.sum(axis=1), np.bincount(row, minlength=n)
     empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)
     needed = empty + np.maximum(n_leave - surplus, 0)
     near = min(int((needed + n_held).max(initial=0)), width)  # so many of the best hold enough free ones
-    free = ~is_held[:, :near] & known.reshape(-1)[best_first[:, :near]]
+    free = ~is_held[:, :near] & known.reshape(-1)[best[:, :near]]
     number = free.cumsum(axis=1)
     row_in, at = np.nonzero(free & (number <= needed[:, None]))
-    entering, pair_in = best_first[row_in, at], number[row_in, at] - 1 - empty[row_in]  # below 0: an empty place
+    entering, pair_in = best[row_in, at], number[row_in, at] - 1 - empty[row_in]  # below 0: an empty place
     first = np.searchsorted(row, np.arange(n))
     worst_first = first[row] + n_leave[row] - 1 - (np.arange(len(row)) - first[row])
     leaving = leaving[worst_first]
@@ -89,6 +85,13 @@ def exchanges(k: np.ndarray, keep: np.ndarray, hold_days: np.ndarray, score: np.
     pays = True if edge is None else edge.reshape(-1)[entering[swaps_in]] - edge.reshape(-1)[leaving[swaps]] > cost
     leaves[swaps] = enters[swaps_in] = pays
     return leaving[leaves], entering[enters]
+
+
+def best_first(score: np.ndarray) -> np.ndarray:
+    """`[..., symbols]`: the symbols' places from the highest score to the lowest; equal ones by name, NaN last."""
+    bits = np.where(np.isfinite(score), 0 - score, np.inf).astype("float32").view("int32")
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # orders as the numbers do; with the symbol's place behind: sorts of whole
+    return np.sort((bits.astype("int64") << 16) | np.arange(score.shape[-1]), axis=-1) & 0xFFFF  # numbers are fast
 
 
 class BasketRule:
@@ -104,8 +107,7 @@ class BasketRule:
         k, keep, hold_days = self.limits[:, day : day + 1] if self.by_day else self.limits
         edge = None if self.edge is None else self.edge[day]
         leave, enter = exchanges(k, keep, hold_days, self.score[day], edge, desk.held, desk.days_held(day), self.cost)
-        share = 1 / np.broadcast_to(k, len(desk.held))
-        return leave, enter, share[enter // desk.held.shape[1]]
+        return leave, enter, 1 / (k + np.zeros(len(desk.held)))[enter // desk.held.shape[1]]
 
 
 class RandomRule:
@@ -126,7 +128,7 @@ class RandomRule:
         basket, held = self.baskets[day], desk.held
         self.chosen &= held
         self.due += self.n_sold[day]
-        n_empty = basket.k - held.sum(axis=1) + self.chosen.sum(axis=1)
+        n_empty = basket.k - desk.count(desk.places) + desk.count(np.flatnonzero(self.chosen))
         draw = self.random.random(held.shape, dtype="float32") if self.due.any() or (n_empty > 0).any() else None
         if draw is not None and self.due.any():
             can = held & ~self.chosen & (desk.days_held(day) >= basket.hold_days)
@@ -142,14 +144,15 @@ class RandomRule:
 
 def _draw(draw: np.ndarray, allowed: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of `n [strategies]` random ones of those allowed, and how many were found `[strategies]`."""
-    draw, left, found = np.where(allowed, draw, -1.0), n.copy(), np.zeros_like(n)
+    draw, found = draw * allowed, np.zeros_like(n)  # many times faster than np.where
     places, rows = [np.empty(0, dtype=int)], np.flatnonzero(n > 0)
     while rows.size:
-        best = (draw if len(rows) == len(draw) else draw[rows]).argmax(axis=1)
-        there = draw[rows, best] >= 0
+        best = (draw if 2 * len(rows) > len(draw) else draw[rows]).argmax(axis=1)
+        best = best[rows] if len(best) == len(draw) else best
+        there = draw[rows, best] > 0
         rows, best = rows[there], best[there]
         places.append(rows * draw.shape[1] + best)
-        draw[rows, best] = -1
+        draw[rows, best] = 0
         found[rows] += 1
-        rows = rows[left[rows] > found[rows]]
+        rows = rows[n[rows] > found[rows]]
     return np.concatenate(places), found

@@ -111,13 +111,12 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
         value = trade(market, rule, replace(rules, slippage=slippage), trades.capital, record=False).worth[:, 0, 0]
         return float(alpha_test(value[1:] / value[:-1] - 1, universe)[0])
 
-    capacity = []
-    for money in CAPITALS:
-        book = trade(market, rule, rules, money)
-        value, missing = book.worth[:, 0, 0], book.missing.sum()
-        test = alpha_test(value[1:] / value[:-1] - 1, universe)
-        capacity.append({"capital": money, "yearly": _yearly(value), "alpha": float(test[0]), "alpha_t": float(test[1]),
-                         "unfilled": float(missing / max(missing + book.held.sum(), 1.0))})
+    rich = BasketRule(*(np.repeat(part, len(CAPITALS), axis=1) for part in (score, edge)), by_day, rules, by_day=True)
+    book = trade(market, rich, rules, np.array(CAPITALS), n_strategies=len(CAPITALS))
+    value, missing = book.worth[:, :, 0], book.missing.sum(axis=0)
+    test = alpha_test(value[1:] / value[:-1] - 1, universe)
+    capacity = pd.DataFrame({"capital": CAPITALS, "yearly": _yearly(value), "alpha": test[0], "alpha_t": test[1],
+                             "unfilled": missing / np.maximum(missing + book.held.sum(axis=(0, 2)), 1.0)})
     gap, value = ours - universe, trades.equity["strategy"]
     spread = gap.std(ddof=1) if len(gap) > 1 else 0.0
     orders = trades.orders.groupby("date")
@@ -130,7 +129,7 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
         float(np.sqrt(TRADING_DAYS) * gap.mean() / spread) if spread > 0 else np.nan, random,
         float((random < alpha).mean()) if len(random) else np.nan, float(TRADING_DAYS * traded / 2),
         float(TRADING_DAYS * (paid.reindex(value.index, fill_value=0.0) / value)[1:].mean()),
-        _break_even(alpha_at, rules.slippage, alpha), pd.DataFrame(capacity), _by_year(equity, returns), trades, market)
+        _break_even(alpha_at, rules.slippage, alpha), capacity, _by_year(equity, returns), trades, market)
 
 
 def run_baskets(market: Market, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",
@@ -250,18 +249,18 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _yearly(value: np.ndarray) -> float:
-    """Compound return a year [fraction] of values by day."""
-    return float((value[-1] / value[0]) ** (TRADING_DAYS / (len(value) - 1)) - 1)
+def _yearly(value: np.ndarray) -> np.ndarray:
+    """`[days, ...] -> [...]`: compound return a year [fraction]."""
+    return (value[-1] / value[0]) ** (TRADING_DAYS / (len(value) - 1)) - 1
 
 
 def _totals(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:
     """A row per column of equity; `last_12_months` are the last 250 days."""
     value, recent = equity.to_numpy(), equity.to_numpy()[-TRADING_DAYS - 1:]
     return pd.DataFrame({
-        "yearly": [_yearly(column) for column in value.T],
-        "volatility": np.sqrt(TRADING_DAYS) * returns.std(ddof=1).to_numpy(), "sharpe": sharpe(returns.to_numpy()),
-        "max_drawdown": max_drawdown(value), "last_12_months": recent[-1] / recent[0] - 1}, index=equity.columns)
+        "yearly": _yearly(value), "volatility": np.sqrt(TRADING_DAYS) * returns.std(ddof=1).to_numpy(),
+        "sharpe": sharpe(returns.to_numpy()), "max_drawdown": max_drawdown(value),
+        "last_12_months": recent[-1] / recent[0] - 1}, index=equity.columns)
 
 
 def _by_year(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:

@@ -99,7 +99,7 @@ class Book:
     fills: dict[str, np.ndarray]  # [fills] place, day, at, change, quote, price, amount, fee, tax
     pending: np.ndarray  # [days, symbols] of the first strategy: shares not yet settled at the close
     blocked: np.ndarray  # [days, symbols] of the first strategy: place in BLOCKED, why an order stays unfilled
-    missing: np.ndarray  # [days] of the first strategy: what was to be bought and is not held at the close [VND]
+    missing: np.ndarray  # [days, strategies]: what was to be bought and is not held at the close [VND]
 
 
 # What a strategy decides at the close of a day: which places (strategy × n_symbols + symbol) to sell, which to buy, the
@@ -107,8 +107,8 @@ class Book:
 Orders = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def trade(market: Market, target: "np.ndarray | Callable[[int, Desk], Orders]", rules: MarketRules, capital: float, *,
-          n_strategies: int = 1, position: float = 1.0, record: bool = True) -> Book:
+def trade(market: Market, target: "np.ndarray | Callable[[int, Desk], Orders]", rules: MarketRules,
+          capital: "float | np.ndarray", *, n_strategies: int = 1, position: float = 1.0, record: bool = True) -> Book:
     """Asks for orders at each close, fills them on the next day, and keeps the book.
 
     `target` is an array of target weights `[days, strategies, symbols]`, and each symbol has an account of its own; or
@@ -116,13 +116,13 @@ def trade(market: Market, target: "np.ndarray | Callable[[int, Desk], Orders]", 
     next open that allows it, a sale also at the close of the very day on which the shares become sellable. Sales come
     before purchases, and their money can be used at once; a sale that cannot be made keeps its place, and the purchase
     that it was to pay for waits. A position is opened once, with a share of what the account was worth at the last
-    close (at most `position`), and sold whole.
+    close (at most `position`), and sold whole. `capital` [VND] is that of every account, or one for each.
     """
     n_days, common = len(market.days), callable(target)
     desk = Desk(market, n_strategies if common else target.shape[1], common, rules, capital, position, record)
     ask = target if common else _Weights(target)
     worth = np.empty((n_days, len(desk.shares), 1 if common else len(market.symbols)))
-    worth[0] = capital
+    worth[0] = desk.worth.reshape(worth.shape[1:])
     days: list[tuple[np.ndarray, ...]] = []
     for day in range(n_days):
         if day:
@@ -133,7 +133,7 @@ def trade(market: Market, target: "np.ndarray | Callable[[int, Desk], Orders]", 
             days.append((desk.cash.reshape(worth.shape[1:]).copy(), desk.shares.copy(), desk.value.copy(),
                          np.where(desk.free_from > 2 * day + 1, desk.shares, 0)[0],
                          desk.blocked(day, *orders[:2]) if day else np.zeros(len(market.symbols), "int8"),
-                         np.array(missing if day else 0.0)))
+                         missing if day else np.zeros(len(desk.shares))))
     cash, shares, held, pending, blocked, missing = (np.stack(part) for part in zip(*days, strict=True)) if days else [
         np.empty(0)] * 6
     return Book(worth, cash, shares, held, desk.fills(), pending, blocked, missing)
@@ -154,8 +154,8 @@ class _Weights:
 class Desk:
     """Accounts on one day, and all that they have done. A rule may read `shares`, `held`, `bought_on` and `worth`."""
 
-    def __init__(self, market: Market, n_strategies: int, common: bool, rules: MarketRules, capital: float,
-                 position: float, record: bool) -> None:
+    def __init__(self, market: Market, n_strategies: int, common: bool, rules: MarketRules,
+                 capital: "float | np.ndarray", position: float, record: bool) -> None:
         shape = n_strategies, len(market.symbols)
         self.market, self.rules, self.position, self.record = market, rules, position, record
         self.shares, self.value = np.zeros(shape), np.zeros(shape)  # value [VND] of shares at the last close, recorded
@@ -163,7 +163,7 @@ class Desk:
         self.free_from, self.bought_on = np.zeros(shape, "int32"), np.zeros(shape, "int32")  # moment, day
         self.column = np.tile(np.arange(shape[1]), n_strategies)  # [places]
         self.account = np.repeat(np.arange(n_strategies), shape[1]) if common else np.arange(self.shares.size)
-        self.cash = np.full(self.account[-1] + 1, float(capital))  # [accounts]
+        self.cash = np.full(self.account[-1] + 1, capital, dtype="float64")  # [accounts]
         self.worth = self.cash.copy()  # [accounts] at the last close
         self.places = np.empty(0, dtype=int)  # that hold shares since the last close
         self.orders: list[tuple[np.ndarray, ...]] = []
@@ -172,8 +172,12 @@ class Desk:
         """`[strategies, symbols]`: trading days since the purchase, that day included; only where held."""
         return day + 1 - self.bought_on
 
-    def trade(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray) -> float:
-        """Fills the orders of the evening before; what the first strategy could not buy [VND]."""
+    def count(self, places: np.ndarray) -> np.ndarray:
+        """`[accounts]`: how many of the places are of each."""
+        return np.bincount(self.account[places], minlength=len(self.cash))
+
+    def trade(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray) -> "np.ndarray | None":
+        """Fills the orders of the evening before; what each strategy could not buy [VND], recorded."""
         market = self.market
         if (market.ends == day).any():
             self._sell(np.flatnonzero(self.held & (market.ends == day)), market.close, day, "end")
@@ -182,7 +186,7 @@ class Desk:
         self._sell(leave[market.can_sell[day, column] & (free_from <= 2 * day)], market.open, day, "open")
         if market.room is not None:
             more = self.places[self.left.reshape(-1)[self.places] > 0]
-            if more.size and (more := np.setdiff1d(more, leave)).size:
+            if more.size and (more := more[np.bincount(leave, minlength=self.held.size)[more] == 0]).size:
                 self._buy_in_turn(more, np.zeros(len(more)), day)
         stuck = leave[self.held.reshape(-1)[leave]]
         if enter.size:
@@ -190,10 +194,10 @@ class Desk:
         late = market.can_sell_late[day, column] & (free_from == 2 * day + 1)
         self._sell(leave[late], market.close, day, "close")
         if not self.record:
-            return 0.0
-        unfilled = (~self.held.reshape(-1)[enter]) & (self.account[enter] == 0)
-        cut = np.where(self.left[0] > 0, self.left[0] * market.close[day], 0)
-        return float((share * self.worth[self.account[enter]])[unfilled].sum() + cut.sum())
+            return None
+        wished = share * self.worth[self.account[enter]] * ~self.held.reshape(-1)[enter]
+        cut = np.where(self.left > 0, self.left * market.close[day], 0)
+        return np.bincount(enter // len(market.symbols), wished, len(self.left)) + cut.sum(axis=1)
 
     def close(self, day: int) -> np.ndarray:
         """`[accounts]`: what each is worth at the close [VND]."""
@@ -222,9 +226,9 @@ class Desk:
 
     def _buy_in_turn(self, places: np.ndarray, share: np.ndarray, day: int, stuck: np.ndarray | None = None) -> None:
         """One purchase of each account after the other; new ones only as far as sales that are `stuck` leave places."""
-        n_left = np.bincount(self.account[places], minlength=len(self.cash))
+        n_left = self.count(places)
         if stuck is not None and stuck.size:
-            n_left -= np.bincount(self.account[stuck], minlength=len(self.cash))
+            n_left -= self.count(stuck)
         can = self.market.can_buy[day, self.column[places]]
         places, share = places[can], share[can]
         account = self.account[places]

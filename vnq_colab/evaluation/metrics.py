@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import HORIZON, check_forecast
-from vnq_colab.data.panel import FLAT, Panel
+from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.significance import TRADING_DAYS, wilson_interval
 
@@ -73,9 +73,16 @@ def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     if unknown:
         raise DataError(f"forecast: the panel has no symbol {name_a_few(unknown)}."
                         f"{did_you_mean(unknown[0], panel.symbols)} Score with the panel that was forecast.")
-    rows = forecast.merge(panel.outcomes(), on=["symbol", "date"], how="inner")
-    families = rows.groupby("symbol")["family"].transform("nunique")
-    rows = rows[rows.groupby(["symbol", "date"])["family"].transform("size") == families]
+    code, names = pd.factorize(forecast["symbol"])
+    symbol, day = pd.Index(panel.symbols).get_indexer(names)[code], panel.days.get_indexer(forecast["date"])
+    close, opened = (np.where(day >= 0, panel.ahead(column=column)[symbol, day], np.nan) for column in (CLOSE, OPEN))
+    known = np.isfinite(close)
+    rows = forecast.assign(actual=close, actual_open=opened)[known].reset_index(drop=True)
+    symbol, day, (family, _) = symbol[known], day[known], pd.factorize(rows["family"])
+    here = symbol * len(panel.days) + day
+    n_families = np.bincount(np.unique(family * len(panel.symbols) + symbol) % len(panel.symbols),
+                             minlength=len(panel.symbols))
+    rows = rows[np.bincount(here)[here] == n_families[symbol]] if len(rows) else rows
     if rows.empty:
         raise DataError(f"forecast: no day from {forecast['date'].min():%Y-%m-%d} to {forecast['date'].max():%Y-%m-%d} "
                         f"has an outcome and all families; the panel ends {panel.days[-1]:%Y-%m-%d} and an outcome "

@@ -9,6 +9,7 @@ import pandas as pd
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import FLAT, OPEN, Panel
+from vnq_colab.evaluation.basket import best_first
 from vnq_colab.evaluation.basket_result import BasketResult, run_baskets
 from vnq_colab.evaluation.gates import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
@@ -122,11 +123,11 @@ def correlations_with(ranks: np.ndarray, known: np.ndarray, score: np.ndarray) -
 
     Spearman's, over the known symbols, of scores without ties.
     """
-    order = np.argsort(np.where(known[:, None], score, np.float32(np.inf)), axis=-1)
-    sorted_ranks = np.take_along_axis(np.broadcast_to(ranks[:, None], score.shape), order, axis=-1)
-    n = known.sum(axis=1)
+    n, place = known.sum(axis=1), np.arange(score.shape[-1], dtype="float32")
     spread = np.sqrt((n**3 - n) / 12 * (ranks.astype("float64") ** 2).sum(axis=1))
-    return sorted_ranks @ np.arange(score.shape[-1], dtype="float32") / np.maximum(spread, 1e-9)[:, None]
+    found = [rank[best_first(np.where(there, -one, np.float32(np.nan)))] @ place
+             for rank, there, one in zip(ranks, known, score, strict=True)]
+    return np.stack(found) / np.maximum(spread, 1e-9)[:, None]
 
 
 def original_shares(order: Order, panel: Panel, rules: MarketRules = VN_RULES, *, seed: int = 0) -> dict[str, float]:

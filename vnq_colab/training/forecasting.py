@@ -47,22 +47,29 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     return scores
 
 
-def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int,
-               part: str = "test") -> tuple[pd.DataFrame, dict[str, Calibration]]:
+def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int, part: str = "test") -> pd.DataFrame:
     """The Forecast of the folds' test days, or with `part` "valid" of their validation days, with the column `fold`.
 
-    Each fold is calibrated on its own validation days. And for each family the calibration of all folds' validation
-    days together, which the final fit takes.
+    Each fold is calibrated on its own validation days.
     """
-    tables, final = [], {}
-    for family, rows in with_volatility(scores, panel, horizon).groupby("family", sort=False, observed=True):
-        known = rows[(rows["part"] == "valid").to_numpy() & rows["actual"].notna().to_numpy()]
-        asked = rows[(rows["part"] == part).to_numpy()].drop(columns=["part", "actual"])
-        for fold, wanted in asked.groupby("fold"):
-            tables.append(Calibration.fit(family, known[known["fold"] == fold]).apply(wanted))
-        final[family] = Calibration.fit(family, known)
-    table = pd.concat(tables, ignore_index=True).drop(columns=["volatility"] + ["fold"] * (part == "test"))
-    return table.assign(symbol=table["symbol"].astype(object)), final
+    tables, unasked = [], ["part", "actual", "volatility"] + ["fold"] * (part == "test")
+    scores = with_volatility(scores, panel, horizon).astype({"family": "category", "symbol": "category"})  # fast to cut
+    for (family, _), rows in scores.groupby(["family", "fold"], observed=True):
+        calibration = Calibration.fit(family, _known(rows))
+        tables.append(calibration.apply(rows[(rows["part"] == part).to_numpy()]).drop(columns=unasked))
+    return pd.concat(tables, ignore_index=True).astype({"family": str, "symbol": object})
+
+
+def final_calibrations(scores: pd.DataFrame, panel: Panel, horizon: int) -> dict[str, Calibration]:
+    """For each family the calibration of all folds' validation days together, which the final fit takes."""
+    known = _known(with_volatility(scores, panel, horizon))
+    return {family: Calibration.fit(family, rows)
+            for family, rows in known.groupby("family", sort=False, observed=True)}
+
+
+def _known(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of validation days whose outcome is known."""
+    return rows[(rows["part"] == "valid").to_numpy() & rows["actual"].notna().to_numpy()]
 
 
 def forecast(session: Session, *, panel: Panel | None = None,
@@ -75,7 +82,7 @@ def forecast(session: Session, *, panel: Panel | None = None,
     """
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
     scores = fold_scores(session, panel) if scores is None else scores
-    return check_forecast(calibrated(scores, panel, session.config.task.horizon)[0])
+    return check_forecast(calibrated(scores, panel, session.config.task.horizon))
 
 
 def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
