@@ -12,10 +12,21 @@ import pandas as pd
 from vnq_colab.data.forecast import HORIZON
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import BasketResult
-from vnq_colab.evaluation.chart import BLUE, ORANGE
 from vnq_colab.evaluation.metrics import summary
 from vnq_colab.evaluation.order import Order, order_text
-from vnq_colab.evaluation.page import Column, card, download, escape, more, number, picture, soft, table
+from vnq_colab.evaluation.page import (
+    BLUE,
+    ORANGE,
+    Column,
+    card,
+    download,
+    escape,
+    more,
+    number,
+    picture,
+    soft,
+    table,
+)
 from vnq_colab.evaluation.past_forecasts import coverage_by_period, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 

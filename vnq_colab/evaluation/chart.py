@@ -10,8 +10,8 @@ import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
-BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
+from vnq_colab.evaluation.page import INK
+
 WIDTH, DPI = 4.2, 180  # [inches], [dots per inch]
 LEGEND = {"loc": "outside lower center", "ncols": 2, "handlelength": 1.6, "frameon": False, "fontsize": 8}
 

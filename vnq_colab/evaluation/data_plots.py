@@ -13,7 +13,8 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, chart
+from vnq_colab.evaluation.chart import LEGEND, chart
+from vnq_colab.evaluation.page import BLUE, GREY, INK, ORANGE
 
 PRESENCE = LinearSegmentedColormap.from_list("presence", ["#FFFFFF", BLUE])
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", BLUE]).with_extremes(bad=GREY)

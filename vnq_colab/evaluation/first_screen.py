@@ -15,8 +15,7 @@ import pandas as pd
 from vnq_colab.data.market import VN_RULES, is_session
 from vnq_colab.data.prepared import MOST_SESSIONS
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.chart import BLUE, INK, ORANGE
-from vnq_colab.evaluation.page import Column, number, soft, table
+from vnq_colab.evaluation.page import BLUE, INK, ORANGE, Column, number, soft, table
 from vnq_colab.files import write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"

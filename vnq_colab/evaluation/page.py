@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+# Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
+BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 STYLE = """
 :root { color-scheme: light; --ink: #1d2329; --soft: #5b6670; --line: #dfe3e7; --blue: #00507d; }
 * { box-sizing: border-box; }

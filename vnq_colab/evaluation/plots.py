@@ -15,8 +15,9 @@ from matplotlib.ticker import LogLocator
 
 from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.chart import BLUE, GREY, INK, LEGEND, ORANGE, chart, over_time, png
+from vnq_colab.evaluation.chart import LEGEND, chart, over_time, png
 from vnq_colab.evaluation.data_plots import cleaning, coverage, feature_correlations, feature_distributions
+from vnq_colab.evaluation.page import BLUE, GREY, INK, ORANGE
 from vnq_colab.evaluation.past_forecasts import past_forecasts
 
 if TYPE_CHECKING:
