@@ -111,6 +111,16 @@ def test_latest_forecast_is_from_the_last_day(bundle, judged):
     assert set(latest["symbol"]) == set(bundle.decisions) and latest["decision"].notna().all()
 
 
+def test_latest_forecast_needs_recent_prices_alone_but_for_a_stock_with_long_halts(bundle, judged, monkeypatch):
+    prices, panel = judged[1].prices, judged[1].panel
+    monkeypatch.setattr("vnq_colab.delivery.bundle.PAST_DAYS", 700)
+    assert panel.days[300] < bundle._recent(prices, 1) <= panel.days[-700]
+    latest = bundle.predict_latest(prices).drop(columns="decision")
+    pd.testing.assert_frame_equal(latest, bundle.predict(panel, panel.days[-1:]), rtol=1e-6)
+    halted = prices[(prices["symbol"] != "SYN005") | ~prices["date"].isin(panel.days[400:1000])]
+    assert bundle._recent(halted, 1) == panel.days[0]
+
+
 def test_every_family_and_the_ensemble_forecast_and_the_judged_one_is_named(bundle, judged):
     _, prepared, _, _ = judged
     table = bundle.predict(prepared.panel, prepared.panel.days[-3:])

@@ -27,6 +27,7 @@ FORMAT = 2  # of manifest.json
 MANIFEST = ("run_id", "families", "judged_family", "ensemble_families", "synthetic", "trained_to", "market_symbols",
             "market_index", "config", "look_back", "symbols", "calibration",
             "files")  # what a manifest must have to be used
+PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
 UNJUDGED = {"decision": "unjudged", "reasons": ["no verdict was found for it"]}
 
 
@@ -74,12 +75,26 @@ class Bundle:
 
         Networks see the calendar in blocks, so that the numbers are those of the whole panel, to the bit.
         """
-        shapes = [one.config for one in self.forecasters.values() if isinstance(one, NetworkForecaster)]
-        step = math.lcm(*(min(BLOCK_DAYS, shape.look_back - shape.min_context + 1) for shape in shapes))
         first = int(np.argmax(origins)) - self.manifest["look_back"] if origins.any() else 0
-        kept = slice(max(first, 0) // step * step, None)
+        kept = slice(self._block_start(first), None)
         return replace(panel, values=panel.values[:, kept], prices=panel.prices[:, kept],
                        present=panel.present[:, kept], days=panel.days[kept])
+
+    def _block_start(self, day: int) -> int:
+        """The last day up to this one at which a block of each network begins."""
+        shapes = [one.config for one in self.forecasters.values() if isinstance(one, NetworkForecaster)]
+        step = math.lcm(*(min(BLOCK_DAYS, shape.look_back - shape.min_context + 1) for shape in shapes))
+        return max(day, 0) // step * step
+
+    def _recent(self, prices: pd.DataFrame, n_days: int) -> pd.Timestamp:
+        """The first day that features of the last `n_days` evenings are made from: windows of a year, and smoothed
+        ones, no longer know what lay before. The very first day where a stock's own days are too few, as after a halt.
+        """
+        days, symbol = np.sort(prices["date"].unique()), pd.factorize(prices["symbol"])[0]
+        first = days[self._block_start(len(days) - PAST_DAYS)]
+        last_seen = days[-min(self.manifest["look_back"] + n_days, len(days))]
+        n_all, n_kept, n_seen = (np.bincount(symbol, prices["date"] >= day) for day in (days[0], first, last_seen))
+        return first if (n_kept >= np.minimum(n_all, PAST_DAYS // 3))[n_seen > 0].all() else days[0]
 
     def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None, *,
                        n_days: int = 1) -> pd.DataFrame:
@@ -91,7 +106,8 @@ class Bundle:
         missing = [symbol for symbol in self.decisions if symbol not in here]
         if len(missing) == len(self.decisions):
             raise DeliveryError(f"none of the bundle's symbols ({name_a_few(missing)}) is in these prices.")
-        panel = build_panel(prices, index)
+        first = self._recent(prices, n_days)
+        panel = build_panel(prices[prices["date"] >= first], None if index is None else index[index["date"] >= first])
         origins = np.zeros(len(panel.days), dtype=bool)
         origins[-n_days:] = True
         forecast = self._predict(panel, origins)
