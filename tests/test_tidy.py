@@ -49,7 +49,7 @@ def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, co
                  f"checkpoints/{paused.run_id}/slot_a", f"data/prepared/{prepared.panel.data_id}/panel.parquet"):
         assert name in left
     for name in (f"models/{first}/manifest.json", f"checkpoints/{second}/done/trees_fold1",
-                 f"reports/{first}/basket.png", f"checkpoints/{third}/slot_a",
+                 f"reports/{first}/symbol_accuracy.png", f"checkpoints/{third}/slot_a",
                  f"data/prepared/{other.panel.data_id}/panel.parquet"):
         assert name in before and name not in left
     assert load_bundle(ws.models).manifest["run_id"] == second

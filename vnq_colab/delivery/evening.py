@@ -17,6 +17,7 @@ from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refus
 from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
 from vnq_colab.layout import Workspace
 
+N_SHOWN = 20  # best of the accepted stocks, on the screen
 NEW = "new"  # instead of a portfolio's file: make one
 
 
@@ -47,6 +48,8 @@ class Evening:
     def __repr__(self) -> str:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
                  "no symbol is accepted; --all shows every forecast")
+        if 0 < len(self.shown) < len(self.table):
+            shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         orders = orders_text(self.orders) if self.orders is not None else f"NO ORDERS: {self.stale[0].upper()}"
         return "\n".join([repr(self.bundle), *(f"warning: {text}" for text in self.warnings),
                           f"From the evening of {self.day:%Y-%m-%d}:", shown, orders,
@@ -75,8 +78,8 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
     files += [] if orders is None else [write_orders(ws, orders, outlook.day)]
     if report := _on_the_first_screen(ws, bundle, orders, outlook.day, as_of):
         files.append(report)
-    return Evening(bundle, outlook.day, table, table if everyone else accepted_rows(table), orders, outlook.warnings,
-                   outlook.stale, files)
+    shown = table if everyone else accepted_rows(table).head(N_SHOWN)
+    return Evening(bundle, outlook.day, table, shown, orders, outlook.warnings, outlook.stale, files)
 
 
 def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp,
