@@ -58,6 +58,26 @@ def config():
 
 
 @pytest.fixture(scope="session")
+def small(config):
+    """The quickest family, for what does not depend on it."""
+    from dataclasses import replace
+
+    return replace(config, families=("trees",))
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory, prices, small):
+    """(prepared, session) of a finished run of trees on the small market. Read it, do not change it."""
+    from vnq_colab.data.prepared import prepare
+    from vnq_colab.layout import Workspace
+    from vnq_colab.training.trainer import train
+
+    ws = Workspace(tmp_path_factory.mktemp("clean"))
+    prepared = prepare(ws, prices)
+    return prepared, train(ws, prepared.panel, small, quiet=True)
+
+
+@pytest.fixture(scope="session")
 def judged(tmp_path_factory):
     """(workspace, prepared, session, validation) of a finished smoke run over two years. Read it, do not change it."""
     from vnq_colab.config import RunConfig

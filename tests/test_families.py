@@ -178,19 +178,30 @@ def check_one_symbol_alone(exam):
     same(alone, together[together["symbol"] == symbol], check_exact=False, rtol=0, atol=1e-6)
 
 
-def check_shuffled_labels_give_no_skill(exam):
-    """Labels dealt anew among the stocks of each day: nobody can know those of the test days."""
-    labels, random = make_labels(exam.panel, exam.config.task), np.random.default_rng(1)
-    values = labels.values.copy()
+def shuffled(labels):
+    """The labels dealt anew among the stocks of each day: nobody can know those of the test days."""
+    values, random = labels.values.copy(), np.random.default_rng(1)
     for day in range(values.shape[1]):
         known = np.flatnonzero(labels.known[:, day])
         values[known, day] = values[random.permutation(known), day]
-    everyone = replace(exam.config, symbols=exam.panel.symbols)
-    trained = train_out(learner_of(exam.family, exam.panel, exam.folds, everyone, replace(labels, values=values))[0])
-    forecast = trained.forecaster.predict(exam.panel, exam.test)
-    dealt = values[forecast["symbol"].map(exam.panel.symbols.index), exam.panel.days.get_indexer(forecast["date"]), 0]
-    daily = daily_rank_correlations(forecast.assign(dealt=dealt), "dealt")[exam.family].dropna()
-    assert len(daily) > 200 and abs(daily.mean()) < 2.6 * daily.std() / np.sqrt(len(daily))
+    return replace(labels, values=values)
+
+
+def skill_of(family, panel, folds, config, labels):
+    """Mean rank correlation of the scores of all stocks' test days with the labels that were learnt, and its error."""
+    trained = train_out(learner_of(family, panel, folds, replace(config, symbols=panel.symbols), labels)[0])
+    forecast = trained.forecaster.predict(panel, folds[0].test.mask(panel.days))
+    place = forecast["symbol"].map(panel.symbols.index), panel.days.get_indexer(forecast["date"])
+    rows = forecast.assign(label=labels.values[*place, 0])[labels.known[place]]
+    daily = daily_rank_correlations(rows, "label")[family].dropna()
+    assert len(daily) > 200
+    return daily.mean(), daily.std() / np.sqrt(len(daily))
+
+
+def check_shuffled_labels_give_no_skill(exam):
+    labels = shuffled(make_labels(exam.panel, exam.config.task))
+    skill, error = skill_of(exam.family, exam.panel, exam.folds, exam.config, labels)
+    assert abs(skill) < 2.6 * error
 
 
 def check_final_fit(exam):

@@ -6,18 +6,11 @@ import pytest
 from vnq_colab.data.features import FEATURES, Feature
 from vnq_colab.data.panel import CLOSE, OPEN, build_panel
 from vnq_colab.data.prepared import PROOF, load_prepared, prepare
-from vnq_colab.delivery import leaks
 from vnq_colab.delivery.leaks import CHECKS, check_leaks
 from vnq_colab.errors import DataError, SessionError
 from vnq_colab.files import write_json
 from vnq_colab.layout import Workspace
 from vnq_colab.training.trainer import train
-
-
-@pytest.fixture(scope="module")
-def small(config):
-    """The quickest family: what is checked is what all of them learn from."""
-    return replace(config, families=("trees",))
 
 
 @pytest.fixture
@@ -43,14 +36,6 @@ def own_days_later(panel, values, days):
     for row, there in enumerate(panel.present):
         moved[row, there] = np.roll(values[row, there], -days, axis=0)
     return moved
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory, prices, small):
-    """(prepared, session) of a finished run. Read it, do not change it."""
-    ws = Workspace(tmp_path_factory.mktemp("clean"))
-    prepared = prepare(ws, prices)
-    return prepared, run(ws, prepared, small)
 
 
 # --- a clean run
@@ -221,30 +206,3 @@ def test_training_on_the_test_days_is_refused(clean):
 def test_rebuilt_panel_is_the_prepared_one(clean):
     """What the features are compared with is made by the one function that prepare uses."""
     assert build_panel(clean[0].prices, clean[0].index).agrees_with(clean[0].panel)
-
-
-# --- tripwires: rows
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda rows, panel: rows.iloc[5:], "5 test days of"),
-    (lambda rows, panel: rows.assign(date=panel.days[-1]).iloc[:1], "were not forecast"),
-])
-def test_missing_test_rows_are_found(clean, monkeypatch, change, words):
-    prepared, session = clean
-    whole = leaks.fold_scores(session, prepared.panel)
-    tested = whole[whole["part"] == "test"]
-    monkeypatch.setattr(leaks, "fold_scores", lambda *_: change(tested, prepared.panel))
-    check, sentence = leak(check_leaks(session, prepared))
-    assert check == "rows" and words in sentence and "were not forecast by trees" in sentence
-
-
-def test_padded_rows_are_found(clean, monkeypatch):
-    prepared, session = clean
-    rows = leaks.fold_scores(session, prepared.panel)
-    present = prepared.panel.present.copy()
-    last = rows[rows["part"] == "test"].iloc[-1]
-    present[prepared.panel.symbols.index(last["symbol"]), prepared.panel.days.get_loc(last["date"])] = False
-    panel = replace(prepared.panel, present=present)
-    sentences = [check.sentence for check in check_leaks(session, prepared, panel=panel) if check.check == "rows"]
-    assert f"1 test days of {last['symbol']} were forecast without a price by trees" in sentences[0]
