@@ -42,8 +42,9 @@ class Evening:
                 "stale": self.stale, "warnings": self.warnings, "files": [str(path) for path in self.files]}
 
     def _repr_html_(self) -> str:
-        banner = f'<p style="background: #b3261e; color: #fff; padding: 8px">{escape(self.stale[0].upper())}</p>'
-        return (banner if self.stale else "") + f"<pre>{escape(repr(self))}</pre>"
+        style = "background: #b3261e; color: #fff; padding: 8px"
+        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.stale)
+        return f"{banners}<pre>{escape(repr(self))}</pre>"
 
     def __repr__(self) -> str:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
