@@ -11,9 +11,9 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training import ownership
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.ownership import find_case, loss_and_rest
+from vnq_colab.training.ownership import find_case, loss_and_rest, machine_facts
 from vnq_colab.training.runs import new_run_id
-from vnq_colab.training.session import Session, machine_facts
+from vnq_colab.training.session import Session
 
 
 @pytest.fixture

@@ -172,26 +172,9 @@ def tidy(ws: Workspace, options: argparse.Namespace) -> int:
 
 def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     """Checks of machine, workspace, free space, versions."""
-    import importlib.metadata
-    import shutil
+    from vnq_colab.colab import check_up
 
-    from vnq_colab.colab import describe_machine
-    from vnq_colab.files import require_space
-
-    checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(options.profile)))]
-    for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
-        try:
-            checks.append((name, True, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            checks.append((name, False, f"missing. Install it with: pip install {name}"))
-    try:
-        require_space(ws.root, 5e9, "a run of 102 symbols")
-        checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
-    except VnqError as error:
-        checks.append(("workspace", False, str(error)))
-    found = (ws.prepared / "current.json").exists()
-    checks.append(("data", found, "prepared" if found
-                   else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH"))
+    checks = check_up(ws, options.profile)
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
     _tell(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})

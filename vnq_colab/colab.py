@@ -4,7 +4,9 @@ The only file that imports google.colab. Call these from a notebook cell, never 
 browser for consent, and only the cell's own thread can hear the answer.
 """
 
+import importlib.metadata
 import os
+import shutil
 import stat
 import sys
 from contextlib import suppress
@@ -15,10 +17,10 @@ import psutil
 
 from vnq_colab.clock import machine_age_hours
 from vnq_colab.config import PROFILES, Machine
-from vnq_colab.errors import ConfigError, StorageError, did_you_mean
-from vnq_colab.files import storage_error
+from vnq_colab.errors import ConfigError, StorageError, VnqError, did_you_mean
+from vnq_colab.files import require_space, storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
-from vnq_colab.training.session import processor_name
+from vnq_colab.training.ownership import processor_name
 
 HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -162,6 +164,24 @@ def describe_machine(profile: str | None = None, *, plan_hours: float | None = N
         cores=_cores(), hours_left=_hours_left(plan_hours) if on_colab else None,
         units_per_hour=next(units, None) if on_colab else None,
     )
+
+
+def check_up(ws: Workspace, profile: str | None = None) -> list[tuple[str, bool, str]]:
+    """Machine, packages, workspace and data, each with whether it is as it must be, and what was found."""
+    checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(profile)))]
+    for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
+        try:
+            checks.append((name, True, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            checks.append((name, False, f"missing. Install it with: pip install {name}"))
+    try:
+        require_space(ws.root, 5e9, "a run of 102 symbols")
+        checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
+    except VnqError as error:
+        checks.append(("workspace", False, str(error)))
+    found = (ws.prepared / "current.json").exists()
+    return [*checks, ("data", found, "prepared" if found
+                      else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH")]
 
 
 def _find_gpu() -> tuple[str | None, tuple[int, int], float]:

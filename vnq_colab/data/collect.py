@@ -33,7 +33,7 @@ RETRY_SECONDS = (2, 8, 30)  # waited before each further try
 TIMEOUT_SECONDS = 60
 PIECE = 1 << 18  # [bytes] read at once
 VNSTOCK_FROM = "2015-01-01"  # backtests start in 2016; a year before it warms the features up
-VNSTOCK_SECONDS = 3.1  # between two calls: 20 a minute without a key. Source: vnstocks.com, 2026
+VNSTOCK_SECONDS = 3.1  # before each call: 20 a minute without a key. Source: vnstocks.com, 2026
 DRIVE_LINK = re.compile(r"https?://(?:drive|docs|drive\.usercontent)\.google\.com/(?:.*/)?"
                         r"(?:(folders|file(?:/u/\d+)?/d)/([\w-]{10,})|[^/]*[?&]id=([\w-]{10,}))")
 
@@ -113,11 +113,10 @@ def _collect_cafef(downloads: Downloads, days: list[dt.date], url: str, kinds: t
 
 def _bring_zip(link: str, name: str, downloads: Downloads, kind: str, day: dt.date, quiet: bool) -> bool:
     """Puts one zip in its place; True when it was there already. Raises _Unusable when the site has no sound one."""
-    if downloads.is_verified(link):
-        return True
-    if downloads.is_foreign(link, name):
-        if flaw := flaw_of_zip(downloads.folder / name):
-            raise DataError(f"{downloads.folder / name}: {flaw}. Remove it, then collect again.")
+    is_foreign = downloads.is_foreign(link, name)
+    if is_foreign and (flaw := flaw_of_zip(downloads.folder / name)):
+        raise DataError(f"{downloads.folder / name}: {flaw}. Remove it, then collect again.")
+    if is_foreign or downloads.is_verified(link):
         return True
     part, reason = downloads.scratch / f"{kind}.part", ""
     for pause in (0, *RETRY_SECONDS):
@@ -209,7 +208,7 @@ def _collect_vnstock(downloads: Downloads, symbols: tuple[str, ...], last: str, 
     except ImportError:
         raise DataError('vnstock is needed for source="vnstock". Install it with: pip install vnstock') from None
     require_space(downloads.folder, 3e5 * len(symbols), "the history of every symbol")
-    files, skipped, failed, called = [], [], {}, False
+    files, skipped, failed = [], [], {}
     with progress("vnstock", len(symbols), unit="symbols", quiet=quiet) as advance, \
             tempfile.TemporaryDirectory() as scratch:
         for symbol in symbols:
@@ -220,8 +219,7 @@ def _collect_vnstock(downloads: Downloads, symbols: tuple[str, ...], last: str, 
             elif downloads.is_foreign(link, name):
                 failed[symbol] = f"{downloads.folder / name} was not fetched by us: move it away"
             else:
-                time.sleep(VNSTOCK_SECONDS if called else 0)
-                called = True
+                time.sleep(VNSTOCK_SECONDS)
                 try:
                     table = Quote(symbol=symbol, source="VCI").history(start=VNSTOCK_FROM, end=last, interval="1D")
                     if not len(table):
@@ -283,12 +281,11 @@ def _drive_file(gdown: Any, drive_id: str, name: str | None, downloads: Download
 
 def _ask_drive(link: str, folder: Path, ask: Callable[[], Any]) -> Any:
     try:
-        answer = ask()
+        if answer := ask():
+            return answer
     except Exception as error:  # gdown 5 and 6 raise different things for the same page
         raise _drive_error(link, folder, str(error) or type(error).__name__) from error
-    if not answer:  # gdown 5, of a folder that is not shared
-        raise _drive_error(link, folder, "no public link")
-    return answer
+    raise _drive_error(link, folder, "no public link")  # gdown 5, of a folder that is not shared
 
 
 def _drive_error(link: str, folder: Path, reason: str) -> DataError:

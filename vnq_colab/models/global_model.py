@@ -57,7 +57,7 @@ class GlobalStack(StackLearner):
         models = [(EVERYONE, member) for member in range(config.n_members)]
         weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
         super().__init__(job, data, config, settings, inputs, np.arange(len(data.panel.symbols)), models, weights,
-                         epochs_of=dict.fromkeys(models, settings.epochs), keeps_last=True)
+                         keeps_last=True)
 
     def _rate(self) -> float:
         """Linear warm-up, then a cosine to nearly 0, step by step: there are few epochs and many steps."""

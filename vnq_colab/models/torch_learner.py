@@ -40,7 +40,7 @@ class StackLearner(Learner):
 
     With validation days each model stops by itself when its skill there has not risen for `settings.patience` epochs,
     and keeps its best weights; `judges_start`: the weights it began with count as epoch 0; `keeps_last`: the last
-    weights are kept, whatever the skill. `epochs_of` says how long each model is trained.
+    weights are kept, whatever the skill. `epochs_of` says how long each model is trained (None: `settings.epochs`).
     """
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig, settings: TrainConfig, inputs: Inputs,
@@ -48,7 +48,8 @@ class StackLearner(Learner):
                  epochs_of: dict[Model, int] | None = None, judges_start: bool = False, keeps_last: bool = False):
         self.job, self.data, self.config, self.settings, self.inputs = job, data, config, settings, inputs
         self.device, self.rows = torch.device(config.machine.device), rows
-        self.models, self.epochs_of, self.keeps_last = models, epochs_of, keeps_last
+        self.models, self.keeps_last = models, keeps_last
+        self.epochs_of = epochs_of or dict.fromkeys(models, settings.epochs)
         panel = data.panel
         scaled = inputs.of(panel, rows)
         labels = data.labels.values[rows]
@@ -114,15 +115,13 @@ class StackLearner(Learner):
         norms = clip_per_model(gradient, self.settings.clip_norm)
         # Synchronisation: the host must know which models stepped off before the optimizer moves them.
         finite = torch.isfinite(norms + loss).tolist()
-        lost = [row for row in active if not finite[row]]
         rows = [row for row in active if finite[row]]
-        rate = self._rate() * self.job.learning_rate_share
-        self.optimizer.step(self.weights, gradient, rows, rate)
+        self.optimizer.step(self.weights, gradient, rows, self._rate() * self.job.learning_rate_share)
         self._loss_sum[rows] += loss[rows]
         self.step_in_epoch += 1
         measured = {}
-        if lost:
-            self._leave_diverged(lost)
+        if len(rows) < len(active):
+            self._leave_diverged([row for row in active if not finite[row]])
         if self.models and self.step_in_epoch >= max(self._steps):
             started = time.monotonic()
             measured = self._end_epoch() | {"evaluation_seconds": time.monotonic() - started}
@@ -132,7 +131,7 @@ class StackLearner(Learner):
         """How much is done, if every model that is left learns on to its last epoch."""
         if not self.models:
             return 1.0
-        last = max(self.epochs_of[model] for model in self.models) if self.epochs_of else self.settings.epochs
+        last = max(self.epochs_of[model] for model in self.models)
         return min(1.0, (self.epoch + self.step_in_epoch / max(max(self._steps), 1)) / max(last, 1))
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,7 +197,10 @@ class StackLearner(Learner):
             # Each part is a leaf of its own: put together by autograd, the gradient costs a tenth of the step on a CPU.
             parts = {name: part.requires_grad_() for name, part in unstack(self.weights[rows], shapes).items()}
             for batch, symbol in zip(ends.split(size, dim=1), symbols.split(size, dim=1), strict=True):
-                loss = self._loss(parts, symbol, batch, noise) / n_batches
+                output, target, weight = self._output(parts, symbol, batch, self._in_train, noise, self._labelled)
+                if clip := self.settings.label_clip:
+                    target = target.clamp(-clip, clip)
+                loss = self._loss_of(output, target, weight) / n_batches
                 found = torch.autograd.grad(loss.sum(), list(parts.values()))
                 for place, part in zip(unstack(gradient[rows], shapes).values(), found, strict=True):
                     place.add_(part)
@@ -213,14 +215,6 @@ class StackLearner(Learner):
     @property
     def _windows_per_batch(self) -> int:
         return self.settings.windows_per_batch
-
-    def _loss(self, parts: Parts, symbol: torch.Tensor, ends: torch.Tensor,
-              noise: torch.Generator | None) -> torch.Tensor:
-        """`[models]`: each model's loss over the labelled positions of its windows."""
-        output, target, weight = self._output(parts, symbol, ends, self._in_train, noise, self._labelled)
-        if self.settings.label_clip:
-            target = target.clamp(-self.settings.label_clip, self.settings.label_clip)
-        return self._loss_of(output, target, weight)
 
     def _output(self, weights: torch.Tensor | Parts, symbol: torch.Tensor, ends: torch.Tensor, carries: torch.Tensor,
                 noise: torch.Generator | None, labelled: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -254,9 +248,8 @@ class StackLearner(Learner):
         leaving = []
         for row, model in enumerate(self.models):
             self.history.append((*model, self.epoch, trained[row], skill[row]))
-            last = self.epochs_of[model] if self.epochs_of is not None else self.settings.epochs
             self._keep_if_good(row, skill[row])
-            if (self.epoch >= last or self.epoch - self.best_epoch[row] >= self.settings.patience
+            if (self.epoch >= self.epochs_of[model] or self.epoch - self.best_epoch[row] >= self.settings.patience
                     or not self._steps[row]):  # it has nothing to learn from
                 leaving.append(row)
         for row in leaving:
@@ -276,9 +269,8 @@ class StackLearner(Learner):
 
     def _leave_diverged(self, rows: list[int]) -> None:
         """Takes out every member of the symbols of these models, also those that had finished."""
-        for row in rows:
-            symbol = self.models[row][0]
-            self._diverged[symbol] = f"gradient not finite in epoch {self.epoch + 1}, step {self.step_in_epoch}"
+        why = f"gradient not finite in epoch {self.epoch + 1}, step {self.step_in_epoch}"
+        self._diverged |= {self.models[row][0]: why for row in rows}
         self._done = {model: kept for model, kept in self._done.items() if model[0] not in self._diverged}
         keep = [row for row, (symbol, _) in enumerate(self.models) if symbol not in self._diverged]
         self._loss_sum = self._loss_sum[torch.tensor(keep, dtype=torch.long, device=self.device)]

@@ -197,13 +197,11 @@ class Attempt:
         test = Splits.from_dict(self.session.folds[job.fold]).test.mask(self.panel.days)
         parts = [(trained.valid_forecaster or trained.forecaster, data.valid), (trained.forecaster, test)]
         table = pd.concat([forecaster.predict(self.panel, days) for forecaster, days in parts], ignore_index=True)
-        places = {symbol: place for place, symbol in enumerate(self.panel.symbols)}
+        symbol = pd.Index(self.panel.symbols).get_indexer(table["symbol"])
         day = self.panel.days.get_indexer(table["date"])
-        columns = {name: torch.from_numpy(table[name].to_numpy("float32", copy=True)) for name in COLUMNS
-                   if name in table}
-        return columns | {"symbol": torch.from_numpy(table["symbol"].map(places).to_numpy("int16")),
-                          "day": torch.from_numpy(day.astype("int32")),
-                          "part": torch.from_numpy(test[day].astype("uint8"))}
+        found = {name: table[name].to_numpy("float32", copy=True) for name in COLUMNS if name in table}
+        found |= {"symbol": symbol.astype("int16"), "day": day.astype("int32"), "part": test[day].astype("uint8")}
+        return {name: torch.from_numpy(values) for name, values in found.items()}
 
     # -------------------------------------------------------------------------------------------- nothing gets lost
     def _bring_along(self) -> None:

@@ -6,7 +6,10 @@ new sequence number in every heartbeat. Two clocks are never compared.
 
 import contextlib
 import os
+import platform
 import time
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -15,9 +18,10 @@ from vnq_colab.errors import SessionError, VnqError
 from vnq_colab.files import read_sealed
 from vnq_colab.layout import SESSION
 from vnq_colab.notebook import tell
-from vnq_colab.training.session import Session, machine_facts
+from vnq_colab.training.session import Session
 
 CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
+CPU_INFO = Path("/proc/cpuinfo")
 LOOK_SECONDS = 1.0  # between two looks at another machine's session.json
 
 
@@ -93,3 +97,23 @@ def stored_sequence(path: os.PathLike) -> int | None:
     with contextlib.suppress(OSError, VnqError):
         return read_sealed(path).get("sequence")
     return None
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the promise of equal bits depends on, as far as the standard library knows it."""
+    return {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
+            "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def processor_name() -> str:
+    """The processor's name as its maker writes it, from Linux or from Windows; else what Python knows."""
+    with contextlib.suppress(OSError):
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, platform.machine())
+    with contextlib.suppress(ImportError, OSError):
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return platform.processor() or platform.machine()

@@ -17,7 +17,8 @@ import torch
 from vnq_colab import __version__
 from vnq_colab.notebook import in_notebook, tell
 from vnq_colab.settings import MachineConfig
-from vnq_colab.training.session import Session, machine_facts
+from vnq_colab.training.ownership import machine_facts
+from vnq_colab.training.session import Session
 
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))

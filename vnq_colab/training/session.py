@@ -6,8 +6,6 @@ Only the standard library is imported here, so that `status` answers at once and
 import contextlib
 import csv
 import io
-import os
-import platform
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 FORMAT = 2  # of session.json
 HEARTBEAT_SECONDS = 20.0  # between two signs of life on a local disk
 DRIVE_HEARTBEAT_SECONDS = 300.0  # and on Drive, where every write counts
-CPU_INFO = Path("/proc/cpuinfo")
 LEDGER_STATES = ("pending", "training", "done", "failed")
 HISTORY_COLUMNS = ("job", "symbol", "member", "epoch", "train_loss", "skill")
 
@@ -287,23 +284,3 @@ def _session_in(path: Path) -> dict[str, Any]:
     if not isinstance(session, dict) or not isinstance(session.get("attempts"), list):
         raise CheckpointError(f"{path}: holds no session.")
     return session
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the promise of equal bits depends on, as far as the standard library knows it."""
-    return {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
-            "cores": os.cpu_count(), "python": platform.python_version()}
-
-
-def processor_name() -> str:
-    """The processor's name as its maker writes it, from Linux or from Windows; else what Python knows."""
-    with contextlib.suppress(OSError):
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, platform.machine())
-    with contextlib.suppress(ImportError, OSError):
-        import winreg
-
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
-    return platform.processor() or platform.machine()
