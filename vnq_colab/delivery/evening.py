@@ -44,7 +44,7 @@ class Evening:
     def _repr_html_(self) -> str:
         style = "background: #b3261e; color: #fff; padding: 8px"
         banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.stale)
-        return f"{banners}<pre>{escape(repr(self))}</pre>"
+        return f'{banners}<pre style="font-family: monospace">{escape(repr(self))}</pre>'
 
     def __repr__(self) -> str:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
@@ -59,7 +59,7 @@ class Evening:
 
 def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
             as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
-            everyone: bool = True, refuse_old: bool = False) -> Evening:
+            everyone: bool = False, refuse_old: bool = False) -> Evening:
     """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
 
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of

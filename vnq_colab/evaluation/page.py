@@ -60,7 +60,7 @@ summary { cursor: pointer; color: var(--blue); padding: 3px 0; } td summary { pa
   line-height: 1.3; max-width: none; }
 .first table { font-size: .82rem; } .first td, .first th { padding: 2px 3px; } .first .soft { margin: 3px 0 0; }
 .first .tag { padding: 0 6px; font-size: .76rem; } .first td:first-child { font-weight: 400; }
-.first .orders { font-size: .78rem; } .first .orders td { text-align: left; border: 0; padding: 2px; }
+.first .orders { font-size: .75rem; } .first .orders td { text-align: left; border: 0; padding: 2px 1px; }
 .first .orders td.n { text-align: right; }
 .orders .words span { white-space: nowrap; margin-right: 9px; }
 .links { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 8px 0 0; max-width: none; }
