@@ -54,13 +54,15 @@ def found_share(order: Order, result: BasketResult, panel: Panel, rules: MarketR
     for first in range(0, n_forecasters, AT_ONCE):
         n = min(AT_ONCE, n_forecasters - first)
         noise = filtered([random.standard_normal((len(day), n, len(symbol)), dtype="float32") for _ in parts], parts)
-        score = own * signal[:, None, None] + np.sqrt(1 - own**2) * noise[:, None]  # [days, planted, n, symbols]
-        score = np.where(asked[:, None, None], score, np.float32(np.nan))
-        edge = (score * (true * np.float32(size))).reshape(len(day), -1, len(symbol))
-        score = score.reshape(edge.shape)
+        score = np.sqrt(1 - own**2) * noise[:, None]  # [days, planted, n, symbols]
+        score += own * signal[:, None, None]
+        np.copyto(score, np.nan, where=~asked[:, None, None])
+        score = score.reshape(len(day), -1, len(symbol))
         daily = correlations_with(ranks, known, score)[judged]
         shows = np.flatnonzero(mean_test(daily).p * n_trials <= MOST_P_ORDER)  # the others fail, whatever they earn
-        value = run_baskets(market, score[:, shows], edge[:, shows], result.basket, rules, result.capital)
+        score = score[:, shows]
+        edge = score * (true * np.float32(size)).reshape(-1, 1)[shows // n]
+        value = run_baskets(market, score, edge, result.basket, rules, result.capital)
         returns = value[1:] / value[:-1] - 1
         alpha, _, p = alpha_test(returns, universe)
         probability = deflated_sharpe(returns - universe[:, None], n_trials)
@@ -90,14 +92,14 @@ def lasting_parts(autocorrelation: pd.DataFrame) -> list[tuple[float, float]]:
 
 def filtered(shocks: list[np.ndarray], parts: list[tuple[float, float]]) -> np.ndarray:
     """`[days, ...]` for each part -> `[days, ...]` float32: shocks of variance 1 become a series that lasts so long."""
-    from scipy.signal import lfilter
-
     total = np.zeros_like(shocks[0], "float32")
     for (part, persistence), shock in zip(parts, shocks, strict=True):
         size = np.sqrt(part * (1 - persistence**2))
-        start = (np.sqrt(part) - size) * shock[:1]  # as if it had begun long ago
-        total += lfilter(np.array([size], "float32"), np.array([1, -persistence], "float32"), shock, axis=0,
-                         zi=start.astype("float32"))[0]
+        left = ((np.sqrt(part) - size) * shock[0]).astype("float32")  # as if it had begun long ago
+        for day, new in enumerate(shock):
+            value = np.float32(size) * new + left
+            total[day] += value
+            left = np.float32(persistence) * value
     return total
 
 

@@ -54,7 +54,7 @@ def mean_test(values: ArrayLike) -> MeanTest:
     Fewer than 4 horizons of days, and values that never change, give NaN.
     Source: Lazarus, Lewis, Stock & Watson 2018, JBES 36(4).
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     values = np.asarray(values, "float64")
     n, mean = len(values), values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
@@ -64,8 +64,8 @@ def mean_test(values: ArrayLike) -> MeanTest:
     variance, n_terms = cosine_variance(values - mean)
     error = np.sqrt(variance) / n
     error = np.where(error > 1e-12 * np.maximum(np.abs(mean), 1e-300), error, np.nan)  # every day the same: unknown
-    half = t.ppf(0.975, n_terms) * error
-    return MeanTest(mean, error, mean - half, mean + half, mean / error, t.sf(mean / error, n_terms), n)
+    half = stdtrit(n_terms, 0.975) * error
+    return MeanTest(mean, error, mean - half, mean + half, mean / error, stdtr(n_terms, -mean / error), n)
 
 
 def effective_n(values: ArrayLike, dates: ArrayLike) -> float:
