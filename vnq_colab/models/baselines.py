@@ -6,7 +6,7 @@ A model that does not beat them is no use.
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON, make_scores
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.labels import Labels, rank_correlation
 from vnq_colab.data.panel import CLOSE, FLAT, Panel
 from vnq_colab.data.splits import Splits
@@ -36,22 +36,19 @@ def opponents(panel: Panel, labels: Labels, folds: list[Splits], symbols: tuple[
         known = np.isfinite(moves).sum(axis=1, keepdims=True)
         up = np.where(known > 0, (moves > 0).sum(axis=1, keepdims=True) / np.maximum(known, 1), 0.5)
         typical = np.nanmedian(np.abs(moves)) if known.any() else FLAT
-        found = {name: (signal, typical * np.sign(np.where(np.abs(signal) > FLAT, signal, 0)))
-                 for name, signal in rules.items()}
-        found["zero"] = np.zeros(there.shape), np.zeros(there.shape)
-        found["majority"] = tuple(np.broadcast_to(part, there.shape)
-                                  for part in (up, np.where(up >= 0.5, typical, -typical)))
+        found = {name: {"score": signal, "mean": typical * np.sign(np.where(np.abs(signal) > FLAT, signal, 0))}
+                 for name, signal in (rules | {"zero": np.zeros(there.shape)}).items()}
+        for values in found.values():
+            values["p_up"] = 0.5 + NEAR_HALF * np.sign(values["mean"])
+        majority = {"score": up, "mean": np.where(up >= 0.5, typical, -typical), "p_up": up}
+        found["majority"] = {name: np.broadcast_to(values, there.shape) for name, values in majority.items()}
+        found["ridge"] = {"score": ridge.fit(train, splits.valid.mask(panel.days))[rows]}
         for part in ("valid", "test"):
-            days = getattr(splits, part).mask(panel.days)
-            for name, (score, mean) in found.items():
-                p_up = np.broadcast_to(up, there.shape) if name == "majority" else 0.5 + NEAR_HALF * np.sign(mean)
-                tables.append(make_scores(name, symbols, panel.days, there & days, score=score, mean=mean, p_up=p_up)
-                              .assign(fold=fold, part=part))
-        scores = ridge.fit(train, splits.valid.mask(panel.days))[rows]
-        for part in ("valid", "test"):
-            days = getattr(splits, part).mask(panel.days)
-            tables.append(make_scores("ridge", symbols, panel.days, there & days, score=scores)
-                          .assign(fold=fold, part=part))
+            symbol, day = np.nonzero(there & getattr(splits, part).mask(panel.days))
+            keys = {"symbol": pd.Categorical.from_codes(symbol, list(symbols)), "date": panel.days[day]}
+            tables += [pd.DataFrame({"family": name, **keys, **{name: column[symbol, day] for name, column in
+                                                                values.items()}, "fold": fold, "part": part})
+                       for name, values in found.items()]
     return pd.concat(tables, ignore_index=True)
 
 
