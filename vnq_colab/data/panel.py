@@ -93,16 +93,6 @@ class Panel:
         found[~self.present] = np.nan
         return found
 
-    def outcomes(self, horizon: int = HORIZON) -> pd.DataFrame:
-        """Long table `symbol, date, actual, actual_open` [log return over the horizon], as of `ahead`.
-
-        The origins whose close `horizon` days later is known; `actual_open` may be NaN.
-        """
-        close, opened = self.ahead(horizon), self.ahead(horizon, OPEN)
-        symbol, day = np.nonzero(np.isfinite(close))
-        return pd.DataFrame({"symbol": np.asarray(self.symbols, dtype=object)[symbol], "date": self.days[day],
-                             "actual": close[symbol, day], "actual_open": opened[symbol, day]})
-
     def agrees_with(self, other: "Panel") -> bool:
         """Whether both hold the same values, to what two kinds of processor may differ by."""
         return (self.symbols == other.symbols and self.feature_names == other.feature_names
