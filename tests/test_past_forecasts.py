@@ -22,20 +22,20 @@ def forecast_of(days=DAYS, symbols=("AAA", "BBB"), seed=0):
     return table.assign(p_up=0.5, low=-0.08, high=0.08)
 
 
-def test_past_forecasts_are_price_changes_in_percent_with_open_days_not_known():
+def test_past_forecasts_are_price_changes_in_percent_without_open_days():
     table = forecast_of()
     found = past_forecasts(table.drop(columns="actual"), table.dropna(subset="actual"), "stockformer", "BBB")
     mine = table[(table["family"] == "stockformer") & (table["symbol"] == "BBB")]
-    assert list(found["date"]) == list(DAYS) and found["actual"].isna().sum() == 5
-    assert found["expected"].to_list() == pytest.approx(100 * (np.exp(mine["mean"].to_numpy()) - 1))
-    assert found["actual"][:55].to_list() == pytest.approx(100 * (np.exp(mine["actual"].to_numpy()[:55]) - 1))
+    assert list(found["date"]) == list(DAYS[:-5])
+    assert found["expected"].to_list() == pytest.approx(100 * (np.exp(mine["mean"].to_numpy()[:-5]) - 1))
+    assert found["actual"].to_list() == pytest.approx(100 * (np.exp(mine["actual"].to_numpy()[:55]) - 1))
     assert found["low"][0] == pytest.approx(100 * (np.exp(-0.08) - 1)) and found["p_up"][0] == 50
 
 
 def test_past_forecasts_of_every_symbol_are_its_last_days():
     table = forecast_of()
     found = past_forecasts(table.drop(columns="actual"), table, "stockformer", n_days=7)
-    assert all(list(part["date"]) == list(DAYS[-7:]) for _, part in found.groupby("symbol"))
+    assert all(list(part["date"]) == list(DAYS[-12:-5]) for _, part in found.groupby("symbol"))
     assert set(found["symbol"]) == {"AAA", "BBB"}
     one = past_forecasts(table, table, "stockformer", "AAA").tail(7).reset_index(drop=True)
     pd.testing.assert_frame_equal(found[found["symbol"] == "AAA"].reset_index(drop=True), one)
@@ -51,8 +51,7 @@ def test_predictions_are_shown_from_the_stored_report(tmp_path):
     forecast_of().to_parquet(tmp_path / "forecast.parquet")
     lines = show_predictions(tmp_path, "BBB", family="stockformer").splitlines()
     assert len(lines) == 2 + 20 and lines[0] == "BBB, stockformer: price change over 5 days"
-    assert f"{DAYS[-20]:%Y-%m-%d}" in lines[2] and lines[-1].split()[:1] == [f"{DAYS[-1]:%Y-%m-%d}"]
-    assert [line.split()[2] == "–" for line in lines[2:]] == [False] * 15 + [True] * 5
+    assert f"{DAYS[-25]:%Y-%m-%d}" in lines[2] and lines[-1].split()[:1] == [f"{DAYS[-6]:%Y-%m-%d}"]
 
 
 def test_predictions_of_what_is_not_there_are_refused(tmp_path):

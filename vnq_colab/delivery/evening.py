@@ -27,6 +27,7 @@ class Evening:
 
     bundle: Bundle
     day: pd.Timestamp
+    agreement: float | None  # rank correlation of the final fit with the last fold's models on this evening
     table: pd.DataFrame  # as of `ranking`
     shown: pd.DataFrame  # the rows of it that are printed
     orders: pd.DataFrame | None  # None: the prices are too old
@@ -52,8 +53,9 @@ class Evening:
         if 0 < len(self.shown) < len(self.table):
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         orders = orders_text(self.orders) if self.orders is not None else f"NO ORDERS: {self.stale[0].upper()}"
+        stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
         return "\n".join([repr(self.bundle), *(f"warning: {text}" for text in self.warnings),
-                          f"From the evening of {self.day:%Y-%m-%d}:", shown, orders,
+                          f"From the evening of {self.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
 
 
@@ -80,7 +82,8 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
     if report := _on_the_first_screen(ws, bundle, orders, outlook.day, as_of):
         files.append(report)
     shown = table if everyone else accepted_rows(table).head(N_SHOWN)
-    return Evening(bundle, outlook.day, table, shown, orders, outlook.warnings, outlook.stale, files)
+    return Evening(bundle, outlook.day, _agreement(ws, bundle, table, outlook.day), table, shown, orders,
+                   outlook.warnings, outlook.stale, files)
 
 
 def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp,
@@ -96,6 +99,17 @@ def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | N
                           warnings=[] if orders is None else orders.attrs["notes"])
     replace_first_screen(report, screen)
     return report
+
+
+def _agreement(ws: Workspace, bundle: Bundle, table: pd.DataFrame, day: pd.Timestamp) -> float | None:
+    """How stable the final fit is: its order of an evening beside that of the models that were judged, where known."""
+    path = ws.report_folder(bundle.manifest["run_id"]) / "forecast.parquet"
+    if not path.exists():
+        return None
+    asked = [("family", "==", bundle.judged_family), ("date", "==", day)]
+    judged = pd.read_parquet(path, columns=["symbol", "score"], filters=asked).set_index("symbol")["score"]
+    both = table.set_index("symbol")[["score"]].join(judged, rsuffix="_judged").dropna()
+    return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None
 
 
 def orders_text(orders: pd.DataFrame) -> str:

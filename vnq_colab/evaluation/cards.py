@@ -211,14 +211,12 @@ def one_stock(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, verdict: 
     data = {}
     for symbol, part in found.groupby("symbol"):
         known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
-        now = part.iloc[-1]
         data[symbol] = {
-            "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{now['date']:%d/%m/%Y}",
-            "said": part["expected"].round(1).tolist(), "came": _plain(part["actual"]),
+            "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
+            "said": part["expected"].round(1).tolist(), "came": part["actual"].round(1).tolist(),
             **{end: part[name].round(1).tolist() for end, name in ends.items()},
-            "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND; expected "
-                     f"{now['expected']:+.1f}% in 5 days, with 90% between {now[ends['low']]:+.1f}% and "
-                     f"{now[ends['high']]:+.1f}%. {' '.join(known['reasons'][:1])}"}
+            "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND. "
+                     f"{' '.join(known['reasons'][:1])}"}
     order = sorted(data, key=lambda name: (verdict.symbols.get(name, {}).get("decision") != "accept", name))
     options = "".join(f"<option>{escape(name)}</option>" for name in order)
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script
@@ -229,10 +227,6 @@ def one_stock(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, verdict: 
             f"Price change over 5 days [%] by the evening of the forecast, last {N_RECENT}: forecast blue, its 90% "
             "interval shaded, actual orange. Neighbouring evenings share four of their five days."),
         f'<script type="application/json" id="recent">{text}</script>')
-
-
-def _plain(values: pd.Series) -> list[float | None]:
-    return [None if pd.isna(value) else round(float(value), 1) for value in values]
 
 
 def intervals(rows: pd.DataFrame, family: str) -> str:

@@ -17,8 +17,9 @@ def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symb
                    n_days: int | None = None) -> pd.DataFrame:
     """By symbol and date, the evening: `expected`, `actual`, `p_up`, and `low`, `high` where there are intervals [%].
 
-    `rows` are those with `actual` [5-day log return]; here it is NaN where it is not known. `symbol` None takes all,
-    `n_days` the last evenings of each. Raises DataError for an unknown family or symbol.
+    `rows` are those with `actual` [5-day log return]; evenings whose outcome is not known yet are left out: their
+    forecast is the final fit's, not the folds'. `symbol` None takes all, `n_days` the last evenings of each.
+    Raises DataError for an unknown family or symbol.
     """
     mine = _of_family(forecast, family).drop(columns="actual", errors="ignore")
     if symbol is not None:
@@ -26,10 +27,9 @@ def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symb
             raise DataError(f"{family} has no forecast of {symbol!r}.{did_you_mean(symbol, known)} Choose a symbol of "
                             "the run.")
         mine = mine[mine["symbol"] == symbol]
-    mine = mine.sort_values(["symbol", "date"])
-    mine = mine if n_days is None else mine.groupby("symbol").tail(n_days)
-    outcome = rows.loc[rows["family"] == family, ["symbol", "date", "actual"]]
-    table = mine.merge(outcome, on=["symbol", "date"], how="left")
+    outcome = rows.loc[(rows["family"] == family) & rows["actual"].notna(), ["symbol", "date", "actual"]]
+    table = mine.merge(outcome, on=["symbol", "date"]).sort_values(["symbol", "date"], ignore_index=True)
+    table = table if n_days is None else table.groupby("symbol").tail(n_days)
     found = {name: 100 * np.expm1(table[name]) for name in ("low", "high", "actual") if name in table}
     return pd.DataFrame({"symbol": table["symbol"], "date": table["date"], "expected": 100 * np.expm1(table["mean"]),
                          "p_up": 100 * table["p_up"]} | found)
