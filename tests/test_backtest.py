@@ -740,10 +740,10 @@ def test_row_order_and_day_resolution_change_nothing():
 # --- doors
 
 
-def test_family_is_the_only_one_or_stockformer_or_the_one_asked_for():
+def test_family_is_the_only_one_or_the_ensemble_or_the_one_asked_for():
     prices = prices_of([10_000] * 5)
-    both = pd.concat([wishes(prices, [1], "momentum"), wishes(prices, [-1])])
-    assert backtest(both, prices).family == "stockformer"
+    both = pd.concat([wishes(prices, [1], "momentum"), wishes(prices, [-1], "ensemble")])
+    assert backtest(both, prices).family == "ensemble"
     assert backtest(both, prices, family="momentum").family == "momentum"
     assert backtest(wishes(prices, [1], "ridge"), prices).family == "ridge"
     with pytest.raises(ConfigError, match=r"no family 'momentun'. Did you mean 'momentum'"):

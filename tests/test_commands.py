@@ -87,7 +87,7 @@ def test_predict_prints_and_writes_tomorrows_table(root, capsys):
 def test_portfolio_is_made_once_then_used_and_never_overwritten(root, tmp_path, capsys):
     ws = shutil.copytree(root / "ws", tmp_path / "ws")
     words = ("predict", "--data", root / "prices.csv", "--json", "--root", ws)
-    assert json.loads(run(capsys, *words)[1])["account"]["nav"] == 100e6
+    assert json.loads(run(capsys, *words)[1])["account"]["nav"] == 1e9
     assert json.loads(run(capsys, *words, "--portfolio", "new", "--capital", "500_000_000")[1])["account"]["nav"] == 5e8
     assert (ws / "portfolio.csv").read_text() == "symbol,shares,sellable_from\nCASH,500000000,\n"
     code, _, err = run(capsys, *words, "--portfolio", "new", "--capital", "1e9")

@@ -12,7 +12,7 @@ from tests.conftest import SHARED_DATA
 from vnq_colab.data.market import next_sessions
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.orders import COLUMNS, board, check_orders, make_orders, write_orders
-from vnq_colab.delivery.portfolio import Portfolio, new_portfolio, paper_portfolio, read_portfolio
+from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.delivery.predict import Outlook
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.basket import Basket
@@ -340,15 +340,18 @@ def test_portfolio_is_read_as_a_person_writes_it(tmp_path):
 
 def test_new_portfolio_is_cash_alone_and_never_written_over_another(tmp_path):
     path = tmp_path / "portfolio.csv"
-    new_portfolio(path, 500e6)
+    write_portfolio(path, paper_portfolio(500e6))
     assert path.read_text() == "symbol,shares,sellable_from\nCASH,500000000,\n"
     found = read_portfolio(path, market_of(LETTERS))
-    assert (found.cash, found.shares) == (500e6, {}) and paper_portfolio().cash == 100e6
+    assert (found.cash, found.shares) == (500e6, {}) and paper_portfolio().cash == 1e9
     with pytest.raises(ConfigError, match="is not overwritten"):
-        new_portfolio(path, 1e6)
+        write_portfolio(path, paper_portfolio(1e6))
 
 
 @pytest.mark.parametrize("text, sentence", [
+    ("symbol,shares,sellable_from\nAAA,1.000,\nCASH,1\n", "is the point a thousands mark? Write 1000"),
+    ("symbol,shares,sellable_from\nCASH,500.000\n", "Write 500000"),
+    ("symbol,shares,sellable_from\nCASH,1e18\n", "is more than the whole market"),
     ("", "the file is empty"), ("symbol,shares\nCASH,1\n", "column sellable_from is missing; found symbol, shares"),
     ("{h}AAA,100,\n", "there is no row CASH"), ("{h}AAA,1,\nAAA,2,\nCASH,1,\n", "row 3: AAA stands there twice"),
     ("{h}CASH,1,\nCASH,2,\n", "row 3: CASH stands there twice"),

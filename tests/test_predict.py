@@ -6,7 +6,7 @@ from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.evening import evening
 from vnq_colab.delivery.orders import market_decision, orders
 from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
-from vnq_colab.errors import DataError, DeliveryError
+from vnq_colab.errors import ConfigError, DataError, DeliveryError
 from vnq_colab.layout import Workspace
 
 
@@ -127,3 +127,26 @@ def test_index_must_be_there_as_in_training(bundle, judged):
     index = pd.DataFrame({"date": prices["date"].unique(), "close": 1000.0})
     with pytest.raises(DeliveryError, match="trained without a market index"):
         tomorrow(bundle, prices, index=index)
+
+
+def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bundle, judged):
+    ws, prepared = judged[0], judged[1]
+    report = ws.report_folder(bundle.manifest["run_id"]) / "report.html"
+    evening(ws, bundle, prepared.prices)
+    latest = report.read_bytes()
+    found = evening(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
+    assert report.read_bytes() == latest and report not in found.files
+    assert any("this is no forecast of" in text for text in found.warnings)
+
+
+def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):
+    ws, prepared = judged[0], judged[1]
+    monkeypatch.setattr("vnq_colab.delivery.evening.read_json", lambda path: {"market": {"decision": "another"}})
+    found = evening(ws, bundle, prepared.prices)
+    assert any("export it again before you trade" in text for text in found.warnings)
+
+
+def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):
+    with pytest.raises(ConfigError, match="less than one lot"):
+        evening(Workspace(tmp_path), bundle, judged[1].prices, portfolio="new", capital=5000.7)
+    assert not (tmp_path / "portfolio.csv").exists()

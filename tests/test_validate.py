@@ -55,7 +55,18 @@ def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):
     assert (validation.report.parent / "verdict.json").read_bytes() == stored
 
 
+@pytest.mark.parametrize("asked", [{"slippage": 0.05}, {"capital": 1e7}, {"gates": "original"}])
+def test_a_question_apart_leaves_the_verdict_of_the_run(judged, asked):
+    _, prepared, session, validation = judged
+    stored = (validation.report.parent / "verdict.json").read_bytes()
+    other = validate(session, prepared=prepared, **asked)
+    (name, value), = asked.items()
+    assert other.report.parent == validation.report.parent / f"{name}_{value}"
+    assert (validation.report.parent / "verdict.json").read_bytes() == stored
+
+
 @pytest.mark.parametrize("days, message", [
+    (("2025-07-05", "2025-07-06"), "no trading day lies between"),
     (("1999-01-01", "1999-02-01"), "trained or stopped on"),
     (("2031-01-01", "2031-02-01"), "no test day lies between"),
 ])

@@ -45,7 +45,6 @@ def main(words: list[str] | None = None) -> int:
         return DONE
 
 
-# ------------------------------------------------------------------------------------------------------ the commands
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
     from vnq_colab.delivery.evening import evening
@@ -64,8 +63,10 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     session = train(ws, prepared.panel, config, hours=_hours(options), quiet=options.json)
     if session.status != "finished":
         return _ended(session, options)
-    validation = validate(session, gates=options.gates, prepared=prepared, **_days_and_capital(session, options))
+    validation = validate(session, prepared=prepared, on_stage=lambda text: _stage(options, text))
     _tell(options, _told(validation, options))
+    if asked := _asked(session, options, ("gates", "slippage")):  # a question apart, with a report of its own
+        _tell(options, repr(validate(session, prepared=prepared, **asked)))
     bundle = _export(session, validation.verdict, options)
     _stage(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
     found = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
@@ -122,7 +123,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if (asked := options.show_predictions) and asked not in session.ledger:
         raise ConfigError(f"run {session.run_id} has no symbol {asked!r}.{did_you_mean(asked, session.ledger)}")
-    validation = validate(session, gates=options.gates, **_days_and_capital(session, options))
+    validation = validate(session, on_stage=lambda text: _stage(options, text), **_asked(session, options))
     _tell(options, _told(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
@@ -181,7 +182,6 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     return DONE
 
 
-# ----------------------------------------------------------------------------------------------- what commands share
 def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
     from vnq_colab.data.prepared import prepare
 
@@ -243,22 +243,22 @@ def _code(session: "Session") -> int:
     return DONE
 
 
-def _days_and_capital(session: "Session", options: argparse.Namespace) -> dict[str, Any]:
-    chosen: dict[str, Any] = {"capital": options.capital, "slippage": options.slippage,
-                              "on_stage": lambda text: _stage(options, text)}
+def _asked(session: "Session", options: argparse.Namespace,
+           names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
+    """What was asked of these flags, and which days are judged."""
+    asked = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
     if options.first or options.last:
-        tests = [fold["test"] for fold in session.folds]
-        chosen["days"] = (options.first or tests[0]["first"], options.last or tests[-1]["last"])
-    return chosen
+        asked["days"] = (options.first or session.folds[0]["test"]["first"],
+                         options.last or session.folds[-1]["test"]["last"])
+    return asked
 
 
 def _told(validation: "Validation", options: argparse.Namespace) -> str:
     """The validation in words, with the forecasts of the symbol that was asked for."""
     from vnq_colab.evaluation.past_forecasts import show_predictions
 
-    symbol = options.show_predictions
-    return repr(validation) + (
-        f"\n{show_predictions(validation.report.parent, symbol, family=validation.family)}" if symbol else "")
+    asked, folder = options.show_predictions, validation.report.parent
+    return repr(validation) + (f"\n{show_predictions(folder, asked, family=validation.family)}" if asked else "")
 
 
 def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:

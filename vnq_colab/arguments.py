@@ -147,7 +147,7 @@ def predict_flags(sub: Parser) -> None:
                      "else a portfolio on paper)")
     sub.add_argument("--capital", type=_capital, metavar="VND",
                      help="the most that the basket may be worth, and the cash of a new portfolio or one on paper, "
-                          "such as 500e6 (default: 100e6)")
+                          "such as 500e6 (default: 1e9)")
     sub.add_argument("--all", action="store_true", help="show every symbol, not only the accepted ones")
 
 

@@ -12,9 +12,10 @@ from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders, write_orders
-from vnq_colab.delivery.portfolio import new_portfolio, refuse_existing
-from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
+from vnq_colab.delivery.portfolio import paper_portfolio, refuse_existing, write_portfolio
+from vnq_colab.delivery.predict import Outlook, accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
 from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
+from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
 
 N_SHOWN = 20  # best of the accepted stocks, on the screen
@@ -74,31 +75,41 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of)
     table, orders = ranking(outlook), None
     if not outlook.stale:
-        held = (new_portfolio(ws.portfolio, capital) if portfolio == NEW else
+        held = (paper_portfolio(capital) if portfolio == NEW else
                 portfolio or (ws.portfolio if ws.portfolio.exists() else None))
         orders = make_orders(outlook, held, capital)
+        if portfolio == NEW:
+            write_portfolio(ws.portfolio, held)
     files = [write_predictions(ws, table, outlook.day)]
     files += [] if orders is None else [write_orders(ws, orders, outlook.day)]
-    if report := _on_the_first_screen(ws, bundle, orders, outlook.day, as_of):
+    trained_to = bundle.manifest["trained_to"]
+    if f"{outlook.day:%Y-%m-%d}" < trained_to:
+        outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of "
+                                f"{outlook.day:%Y-%m-%d}, and the report keeps its orders")
+    elif report := _on_the_first_screen(ws, bundle, orders, outlook, as_of):
         files.append(report)
     shown = table if everyone else accepted_rows(table).head(N_SHOWN)
     return Evening(bundle, outlook.day, _agreement(ws, bundle, table, outlook.day), table, shown, orders,
                    outlook.warnings, outlook.stale, files)
 
 
-def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, day: pd.Timestamp,
+def _on_the_first_screen(ws: Workspace, bundle: Bundle, orders: pd.DataFrame | None, outlook: Outlook,
                          as_of: str | None) -> Path | None:
-    """Puts the orders onto the report of the bundle's run; None where it has none."""
-    report, verdict = ws.report_folder(bundle.manifest["run_id"]) / "report.html", bundle.manifest["verdict"]
-    if verdict is None or not report.exists():
+    """Puts the orders onto the report of the bundle's run; None where it has none, or was judged again since."""
+    folder, verdict = ws.report_folder(bundle.manifest["run_id"]), bundle.manifest["verdict"]
+    if verdict is None or not (folder / "report.html").exists():
         return None
-    made_up = bundle.manifest["synthetic"]
+    if read_json(folder / "verdict.json")["market"]["decision"] != verdict["market"]["decision"]:
+        outlook.warnings.append("the run was judged again after this bundle was exported, otherwise: export "
+                                "it again before you trade; the report is left as it is")
+        return None
+    made_up, day = bundle.manifest["synthetic"], outlook.day
     now = day if made_up else to_day(as_of) if as_of else pd.Timestamp.now()
     screen = first_screen(verdict | {"symbols": bundle.manifest["symbols"]}, orders=orders, prices_to=day, now=now,
                           note=SYNTHETIC_NOTE if made_up else "",
                           warnings=[] if orders is None else orders.attrs["notes"])
-    replace_first_screen(report, screen)
-    return report
+    replace_first_screen(folder / "report.html", screen)
+    return folder / "report.html"
 
 
 def _agreement(ws: Workspace, bundle: Bundle, table: pd.DataFrame, day: pd.Timestamp) -> float | None:
@@ -108,7 +119,7 @@ def _agreement(ws: Workspace, bundle: Bundle, table: pd.DataFrame, day: pd.Times
         return None
     asked = [("family", "==", bundle.judged_family), ("date", "==", day)]
     judged = pd.read_parquet(path, columns=["symbol", "score"], filters=asked).set_index("symbol")["score"]
-    both = table.set_index("symbol")[["score"]].join(judged, rsuffix="_judged").dropna()
+    both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
     return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None
 
 

@@ -30,7 +30,7 @@ def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: "str | Path | Portfo
     """What to do on the session after the last day of a price table: one row for each order, and for what is kept.
 
     `portfolio` is a file, or None for one on paper; `capital` is the most that the basket may be worth [VND], and what
-    a portfolio on paper has (100 million without it). Columns: date (of the evening); action; symbol; shares, to be
+    a portfolio on paper has (a billion without it). Columns: date (of the evening); action; symbol; shares, to be
     bought or sold, else held; reference_price, limit_low and limit_high [VND]; rank; edge [log return over the
     horizon]; reason. `attrs` holds day, nav and cash [VND], k, market and notes. Where the bundle's market is not
     accepted there are only `wait` rows, one for each stock. Raises DataError for prices older than 5 sessions.
@@ -67,7 +67,7 @@ def make_orders(outlook: Outlook, portfolio: "str | Path | Portfolio | None" = N
         stocks["why"] = [[f"market not accepted: {market}"]] * len(stocks)
     table = _table(stocks[stocks["action"] != ""], outlook.day)
     check_orders(table, stocks, portfolio, basket, rules)
-    notes = [f"portfolio: {portfolio.source}", *_notes(table, stocks, outlook.prices)]
+    notes = [f"portfolio: {portfolio.source}", *_notes(table, stocks, outlook.prices, market)]
     table.attrs = {"day": str(next_sessions(outlook.day, 1)[0].date()), "nav": nav, "cash": portfolio.cash,
                    "k": basket.k, "market": market, "notes": notes}
     return table
@@ -205,12 +205,13 @@ def _fill(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules
         price = row.reference_price * row.lot * (1 + rules.fee)
         top = row.limit_high * row.lot * (1 + rules.fee)
         share = max(cash, 0) / max(min(n_free, len(buys)) - number, 1)  # what is left goes to the later ones
-        lots = {f"a lot is more than 1/{basket.k} of the account": worth / basket.k / price,
+        lots = {f"a lot is {price / 1e6:,.1f} m, a place {worth / basket.k / 1e6:,.1f} m": worth / basket.k / price,
                 _no_room(basket): most[row.Index] / row.lot,
                 "not enough cash at the ceiling": share / top}
         if number >= n_free:
             lots = {"no place until something is sold": 0.0}
-        reason, least = min(lots.items(), key=lambda item: item[1])
+        least = min(lots.values())
+        reason = next((name for name, n_lots in lots.items() if n_lots < 1), "not enough cash at the ceiling")
         shares = int(least + 1e-9) * row.lot
         while shares and shares * row.limit_high + np.ceil(shares * row.limit_high * rules.fee) > cash:
             shares -= row.lot
@@ -241,11 +242,13 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     return table[list(COLUMNS)]
 
 
-def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame) -> list[str]:
+def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, market: str) -> list[str]:
     """What a person must know of these prices and bands."""
     told = [] if "raw_close" in prices.columns else ["reference prices are the adjusted closes: those of the last day "
                                                      "are raw, unless a dividend or a right is cut off tomorrow"]
     traded = table.loc[table["action"].isin(["buy", "sell"]), "symbol"]
+    if market != "accept" and (held := list(stocks.index[stocks["held"] > 0])):
+        told.append(f"you hold {', '.join(held)}: nothing is advised about them while the market is not accepted")
     if (stocks.loc[traded, "exchange"] == "UPCOM").any():
         told.append("bands of UPCOM stand on the day's average price, which is not known here: look at the board")
     if {"buy", "sell"} <= set(table["action"]):

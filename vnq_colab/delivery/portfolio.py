@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from vnq_colab.files import write_atomic
 
 CASH = "CASH"
 COLUMNS = ("symbol", "shares", "sellable_from")
-PAPER_CAPITAL = 100e6  # [VND] of a portfolio that is only on paper
+PAPER_CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
+MOST_CASH = 1e15  # [VND] and shares: beyond the whole market
 LATEST_SESSIONS = 3  # after the last price day: what was bought then has arrived on the second
 
 
@@ -31,8 +33,10 @@ class Portfolio:
 
 def paper_portfolio(capital: float | None = None) -> Portfolio:
     """Cash alone, on paper."""
-    capital = PAPER_CAPITAL if capital is None else capital
-    return Portfolio(float(capital), {}, {}, f"a paper portfolio of {capital:,.0f} VND")
+    capital = float(math.floor(PAPER_CAPITAL if capital is None else capital))
+    if not 1 <= capital <= MOST_CASH:
+        raise ConfigError(f"capital = {capital:,.0f}: must lie between 1 and {MOST_CASH:.0e} VND.")
+    return Portfolio(capital, {}, {}, f"a paper portfolio of {capital:,.0f} VND")
 
 
 def refuse_existing(path: Path) -> None:
@@ -42,13 +46,11 @@ def refuse_existing(path: Path) -> None:
                           "use it, or move it away first.")
 
 
-def new_portfolio(path: Path, capital: float | None = None) -> Portfolio:
+def write_portfolio(path: Path, portfolio: Portfolio) -> None:
     """Writes a portfolio of cash alone. Raises ConfigError where there is a file already."""
     refuse_existing(path)
-    capital = PAPER_CAPITAL if capital is None else capital
-    text = f"{','.join(COLUMNS)}\n{CASH},{capital:.0f},\n"
+    text = f"{','.join(COLUMNS)}\n{CASH},{portfolio.cash:.0f},\n"
     write_atomic(path, lambda file: file.write(text.encode()))
-    return Portfolio(float(capital), {}, {}, str(path))
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
@@ -92,6 +94,8 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
 
 def _amount(text: str, where: str, is_cash: bool) -> float:
     """Whole shares, or the cash in whole VND, rounded down."""
+    if re.fullmatch(r"\d{1,3}(\.\d{3})+", text):
+        raise DataError(f"{where} {text!r}: is the point a thousands mark? Write {text.replace('.', '')}.")
     try:
         amount = float(text)
     except ValueError:
@@ -101,6 +105,8 @@ def _amount(text: str, where: str, is_cash: bool) -> float:
     if amount < 0:
         raise DataError(f"{where} {text} is negative: nothing can be sold short, and no cash is borrowed. Write 0 or "
                         "more.")
+    if amount > MOST_CASH:
+        raise DataError(f"{where} {text} is more than the whole market. Correct it.")
     if not is_cash and amount % 1:
         raise DataError(f"{where} {text} is a fraction of a share. Write whole shares.")
     return float(math.floor(amount))

@@ -60,8 +60,9 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
     Nothing is trained or inferred: the jobs' files hold the forecasts. `prepared` spares reading the run's data again.
-    `days` is a pair of dates for a part of the test days; their report goes to `reports/<run_id>/<from>_<to>/`: the
-    run's verdict stays. `capital` [VND] is that of the basket, `slippage` [fraction of the price] what a fill costs.
+    `days` is a pair of dates for a part of the test days, `capital` [VND] that of the basket (a billion), `slippage`
+    [fraction of the price] what a fill costs (0.002). Where one of these or other gates are given, that is a question
+    apart: its report goes to a folder in `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays.
     `on_stage` is told what begins.
 
     The evaluation of these days is written down, and every p-value is charged for the configurations evaluated before;
@@ -73,11 +74,13 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
                            f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
     panel, prices, config = prepared.panel, prepared.prices, session.config
     family, folds = config.judged_family, [Splits.from_dict(fold) for fold in session.folds]
-    folder, span = _span(session, folds, days)
+    folder, span = _span(session, folds, days, gates=gates, capital=capital, slippage=slippage)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
     on_stage("scoring every family")
     everyone, valid = _forecasts(session, panel, folds, span)
     judged = everyone[everyone["family"] == family]
+    if judged.empty:
+        raise ConfigError(f"no trading day lies between {span.first} and {span.last}.")
     rows = with_outcomes(everyone, panel)
     scores = score_rows(rows)
     order = measure_order(rows, panel, prices, family, buyable(panel, prices))
@@ -144,15 +147,18 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRu
     }
 
 
-def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None) -> tuple[Path, DayRange]:
-    """Where the report goes, and the judged days: the run's own folder and all test days, or a part of them."""
-    folder, span = session.ws.report_folder(session.run_id), DayRange(folds[0].test.first, folds[-1].test.last)
-    if days is None:
-        return folder, span
-    first, last = (f"{to_day(day):%Y-%m-%d}" for day in days)
-    if to_day(first) < to_day(span.first):
-        raise ConfigError(f"judging from {first} would judge days that models were trained or stopped on. The test "
-                          f"days begin on {span.first}.")
-    if to_day(last) < to_day(first) or to_day(first) > to_day(span.last):
-        raise ConfigError(f"no test day lies between {first} and {last}; they are {span.first} to {span.last}.")
-    return folder / f"{first}_{last}", DayRange(first, last)
+def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
+          **asked: "str | float | None") -> tuple[Path, DayRange]:
+    """Where the report goes, and the judged days: the run's own folder and all test days, or a question apart."""
+    span = DayRange(folds[0].test.first, folds[-1].test.last)
+    names = [f"{name}_{value}" for name, value in asked.items() if value not in (None, "honest")]
+    if days is not None:
+        first, last = (f"{to_day(day):%Y-%m-%d}" for day in days)
+        if to_day(first) < to_day(span.first):
+            raise ConfigError(f"judging from {first} would judge days that models were trained or stopped on. The test "
+                              f"days begin on {span.first}.")
+        if to_day(last) < to_day(first) or to_day(first) > to_day(span.last):
+            raise ConfigError(f"no test day lies between {first} and {last}; they are {span.first} to {span.last}.")
+        names, span = [f"{first}_{last}", *names], DayRange(first, last)
+    folder = session.ws.report_folder(session.run_id)
+    return (folder / "_".join(names) if names else folder), span

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON, check_forecast
+from vnq_colab.data.forecast import ENSEMBLE, HORIZON, check_forecast
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket, BasketRule
@@ -19,7 +19,6 @@ from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.own_strategy import FunctionRule, Strategy
 
 MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
-DEFAULT_FAMILY = "stockformer"
 LONG_FLAT = "long_flat"
 BASKET = Basket()
 ORDER_COLUMNS = ("symbol", "date", "side", "shares", "price", "cost", "at", "quote", "amount", "fee", "tax", "cash")
@@ -76,7 +75,7 @@ def backtest(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketRules = 
              position: float = 1.0, traded_share: float | None = None, index: pd.DataFrame | None = None) -> Backtest:
     """Trades a forecast: what a strategy decides at each close is filled at the next open that the exchange allows.
 
-    `prices` is a price table [VND]; `family` None takes the only family of the forecast, or "stockformer".
+    `prices` is a price table [VND]; `family` None takes the only family of the forecast, or "ensemble".
     `strategy`: a `Basket`, ordered by `score`, exchanged where `edge` pays the costs; "long_flat", each symbol in an
     account of its own while its `mean` is above 0; or a function of an evening's rows of the forecast and of what
     is held (a Series by symbol, shares of the account) that returns target weights by symbol, with a sum of at most 1.
@@ -181,7 +180,7 @@ def _check(capital: float, position: float, traded_share: float | None) -> None:
 def _choose_family(forecast: pd.DataFrame, family: str | None) -> str:
     families = list(forecast["family"].unique())
     if family is None:
-        family = families[0] if len(families) == 1 else DEFAULT_FAMILY
+        family = families[0] if len(families) == 1 else ENSEMBLE
     if family not in families:
         raise ConfigError(f"the forecast has no family {family!r}.{did_you_mean(family, families)} "
                           "Choose one with family=.")

@@ -103,6 +103,7 @@ def _orders(orders: pd.DataFrame | None, is_accepted: bool, summary: dict[str, A
     nav, cash = known.get("nav") if nav is None else nav, known.get("cash") if cash is None else cash
     k = known.get("k") or (summary.get("basket") or {}).get("k", "")
     head = [f"BASKET {k}" if is_accepted else "RANKING ONLY, NO ORDERS"]
+    head += [f"for {pd.Timestamp(known['day']):%a %d/%m/%Y}"] if "day" in known else []
     head += [f"NAV {money(nav)}"] if nav is not None else []
     head += [f"cash {cash / nav:.0%}"] if nav and cash is not None else []
     waiting = orders[action == "wait"].sort_values("rank")
@@ -149,7 +150,8 @@ def _cost(orders: pd.DataFrame, nav: float | None, slippage: float) -> str:
         return ""
     if not nav:
         return f"cost {money(cost)}"
-    return f"turnover {(sold + bought) / 2 / nav:.0%}, cost {money(cost)} ({cost / nav:.2%} of NAV)"
+    return (f"buys {money(bought)}, sells {money(sold)}; turnover {(sold + bought) / 2 / nav:.0%}, cost {money(cost)} "
+            f"({cost / nav:.2%} of NAV)")
 
 
 def money(value: float) -> str:

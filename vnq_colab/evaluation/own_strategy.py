@@ -17,7 +17,8 @@ class FunctionRule:
 
     def __init__(self, strategy: Strategy, forecast: pd.DataFrame, market: Market) -> None:
         self.strategy, self.market = strategy, market
-        self.rows = {day: rows.reset_index(drop=True) for day, rows in forecast.groupby("date")}
+        known = forecast.drop(columns="actual", errors="ignore")  # a stored forecast has the outcomes beside it
+        self.rows = {day: rows.reset_index(drop=True) for day, rows in known.groupby("date")}
 
     def __call__(self, day: int, desk: Desk) -> Orders:
         today, held = self.market.days[day], desk.held[0]
@@ -50,6 +51,6 @@ class FunctionRule:
             weight[place.get_loc(symbol)] = number
         if len({symbol for symbol, _ in items}) < len(items):
             raise ConfigError(f"{where}: it returned a symbol twice. {should}")
-        if weight.sum() > 1 + 1e-9:
-            raise ConfigError(f"{where}: the weights sum to {weight.sum():.4g}. {should}")
+        if weight.sum() > 1 + 1e-6:
+            raise ConfigError(f"{where}: the weights sum to {weight.sum():.7g}. {should}")
         return weight
