@@ -119,8 +119,8 @@ def basket(result: BasketResult | None, images: Images) -> str:
     exposure = 1 - (cash / result.trades.equity["strategy"]).mean()
     by_year = card(
         "The basket, year by year", picture("Basket", images["basket"], (
-            f"Up to {rule.k} stocks with equal weights, sold below rank {rule.keep}, kept at least {rule.hold_days} "
-            f"days, {result.capital / 1e9:g} billion VND, all costs.")),
+            f"Up to {rule.k} stocks with equal weights, exchanged below rank {rule.keep} where that pays for its "
+            f"costs, kept at least {rule.hold_days} days, {result.capital / 1e9:g} billion VND, all costs.")),
         table("basket_by_year", Column("Year", years["year"]), Column("Basket [%]", 100 * years["basket"], "+.1f"),
               *columns, Column("Excess [%]", 100 * years["excess"], "+.1f"),
               Column("Draw\u00addown [%]", 100 * years["max_drawdown"], ".1f")),
