@@ -111,8 +111,8 @@ def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
         if hasattr(loop, name):
             setattr(loop, name, seconds)
     if node := job.get("node"):
-        sessions_module.platform = types.SimpleNamespace(**vars(sessions_module.platform))
-        sessions_module.platform.node = lambda: node
+        ownership.platform = types.SimpleNamespace(**vars(ownership.platform))
+        ownership.platform.node = lambda: node
     if "fast_clock" in job:
         clock.time = loop.time = _fast(job["fast_clock"])
     if "jumping_clock" in job:
