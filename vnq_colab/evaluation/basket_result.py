@@ -4,7 +4,7 @@ Axes: days, strategies, symbols.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ CAPITALS = (1e9, 1e10, 1e11)  # [VND] for which the capacity is told
 AT_ONCE = 1000  # strategies in memory; so many are worth one call for each day
 FEWEST_VALID_DAYS = 250  # a year; with fewer the default basket is taken
 # chosen: places and ranks as shares of the universe, so that 102 stocks give k 5 to 20 and keep 10 to 40
+HOLD_DAYS = (3, 5, 10, 20, 40)  # [trading days] at least, to see what trading less often would keep
 K_SHARES, KEEP_SHARES = (0.05, 0.075, 0.1, 0.15, 0.2), (0.1, 0.15, 0.2, 0.3, 0.4)
 
 
@@ -54,13 +55,14 @@ class BasketResult:
     by_year: pd.DataFrame  # year, basket, equal_weighted, index, excess, max_drawdown [fraction]
     trades: Backtest
     market: Market
+    seldom: pd.DataFrame = field(default_factory=pd.DataFrame)  # hold_days, yearly, alpha, alpha_t: held longer
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
         names = ("capital", "alpha", "alpha_t", "alpha_p", "excess", "excess_t", "information_ratio", "beaten",
                  "turnover", "cost", "break_even")
         tables = {"totals": self.totals.rename_axis("name").reset_index(), "by_year": self.by_year,
-                  "capacity": self.capacity, "chosen": self.chosen}
+                  "capacity": self.capacity, "chosen": self.chosen, "seldom": self.seldom}
         plain = {name: getattr(self.basket, name) for name in ("k", "keep", "hold_days", "traded_share")}
         plain |= {name: _plain(getattr(self, name)) for name in names}
         plain |= {name: [{key: _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
@@ -117,6 +119,10 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
     test = alpha_test(value[1:] / value[:-1] - 1, universe)
     capacity = pd.DataFrame({"capital": CAPITALS, "yearly": _yearly(value), "alpha": test[0], "alpha_t": test[1],
                              "unfilled": missing / np.maximum(missing + book.held.sum(axis=(0, 2)), 1.0)})
+    held = run_baskets(market, *(np.repeat(part, len(HOLD_DAYS), axis=1) for part in (score, edge)),
+                       [replace(baskets[-1], hold_days=days) for days in HOLD_DAYS], rules, trades.capital)
+    test = alpha_test(held[1:] / held[:-1] - 1, universe)
+    seldom = pd.DataFrame({"hold_days": HOLD_DAYS, "yearly": _yearly(held), "alpha": test[0], "alpha_t": test[1]})
     gap, value = ours - universe, trades.equity["strategy"]
     spread = gap.std(ddof=1) if len(gap) > 1 else 0.0
     orders = trades.orders.groupby("date")
@@ -129,7 +135,7 @@ def evaluate_basket(forecast: pd.DataFrame, prices: pd.DataFrame, rules: MarketR
         float(np.sqrt(TRADING_DAYS) * gap.mean() / spread) if spread > 0 else np.nan, random,
         float((random < alpha).mean()) if len(random) else np.nan, float(TRADING_DAYS * traded / 2),
         float(TRADING_DAYS * (paid.reindex(value.index, fill_value=0.0) / value)[1:].mean()),
-        _break_even(alpha_at, rules.slippage, alpha), capacity, _by_year(equity, returns), trades, market)
+        _break_even(alpha_at, rules.slippage, alpha), capacity, _by_year(equity, returns), trades, market, seldom)
 
 
 def run_baskets(market: Market, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",

@@ -111,7 +111,7 @@ def basket(result: BasketResult | None, images: Images) -> str:
         return card("The basket", '<a id="costs"></a>', soft("Too few stocks were judged: no basket was traded."),
                     anchor="years")
     rule, years, names = result.basket, result.by_year, {"equal_weighted": "Equal-weighted [%]", "index": "VNINDEX [%]"}
-    equity, capacity = result.equity, result.capacity
+    equity, capacity, seldom = result.equity, result.capacity, result.seldom
     picks = result.chosen.drop_duplicates(["k", "keep"])
     columns = [Column(label, 100 * years[name], "+.1f") for name, label in names.items() if years[name].notna().any()]
     rules, ledger = result.trades.rules, result.trades.daily
@@ -138,6 +138,10 @@ def basket(result: BasketResult | None, images: Images) -> str:
               Column("A year [%]", 100 * capacity["yearly"], "+.1f"),
               Column("Alpha [%]", 100 * capacity["alpha"], "+.1f"), Column("t", capacity["alpha_t"], ".1f"),
               Column("Not filled [%]", 100 * capacity["unfilled"], ".1f")),
+        more("Trading less often", table(
+            "less_often", Column("Held at least [days]", seldom["hold_days"]),
+            Column("A year [%]", 100 * seldom["yearly"], "+.1f"), Column("Alpha [%]", 100 * seldom["alpha"], "+.1f"),
+            Column("t", seldom["alpha_t"], ".1f"))) if len(seldom) else "",
         picture("Random baskets", images["random_baskets"],
                 f"Ours has a larger alpha than {100 * result.beaten:.1f}% of them."),
         soft(_chosen(picks)), anchor="costs")

@@ -68,7 +68,7 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
         cards.basket(basket, images), cards.stocks(order, scores, result, verdict, images),
         cards.one_stock(forecast, rows, family, verdict, prices), cards.intervals(rows, family),
         cards.original(verdict), cards.changes(verdict), cards.leak_checks(verdict),
-        card("While learning", more("Skill on the validation days of each fold",
+        card("While learning", soft(_seeds(history)), more("Skill on the validation days of each fold",
                                     picture("Learning curves", images["learning_curves"]))),
         card("Method, and what to read with care", _method(scores, verdict), anchor="method"),
         card("The run", _facts(facts)),
@@ -123,6 +123,18 @@ def _method(scores: pd.DataFrame, verdict: Verdict) -> str:
     ]
     return more("How it was measured", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>") + soft(
         "Survivorship: the stocks were chosen today.")
+
+
+def _seeds(history: Any) -> str:
+    """How much the seeds of one network differ on validation days; "" where there is one."""
+    table = pd.DataFrame(getattr(history, "history", history))
+    if "job" not in table:
+        return ""
+    rows = table[table["job"].str.startswith("global")].dropna(subset="skill")
+    last = rows.groupby(["job", "member"])["skill"].last()
+    spread = last.groupby("job").std().mean()
+    return "" if pd.isna(spread) else (f"Seeds of the global network differ by {spread:.3f} (standard deviation within "
+                                       f"a fold) around a rank correlation of {last.mean():.3f} on validation days.")
 
 
 def _facts(facts: dict[str, Any]) -> str:
