@@ -37,7 +37,7 @@ def prices_of(opens, closes=None, volume=None, start="2024-01-01", symbol="AAA",
     })
 
 
-def wishes(prices, signs, family="stockformer"):
+def targets(prices, signs, family="stockformer"):
     """A Forecast from the first days of `prices`, one sign of `mean` a day."""
     parts = []
     for symbol, rows in prices.groupby("symbol"):
@@ -61,7 +61,7 @@ def ledger(result):
 
 def test_story_of_one_round_trip_is_sold_at_the_close_of_t_plus_2():
     prices = prices_of([10_000, 10_000, 10_100, 10_200, 10_500], [10_000, 10_100, 10_200, 10_330, 10_600])
-    result = backtest(wishes(prices, [1, -1]), prices, capital=CAPITAL)
+    result = backtest(targets(prices, [1, -1]), prices, capital=CAPITAL)
     # Monday evening: up. Tuesday's open 10,000 + 0.2 % = 10,020; with the fee 10,035.03 a share: 9 lots.
     cash = 10_000_000 - 900 * 10_020 - 13_527
     # Tuesday evening: down. The shares are there on Thursday at 13:00: its close 10,330 - 0.2 % = 10,309.34 a share.
@@ -87,7 +87,7 @@ def test_story_of_one_round_trip_is_sold_at_the_close_of_t_plus_2():
 
 def test_story_of_a_late_wish_is_sold_at_the_next_open():
     prices = prices_of([10_000, 10_000, 10_000, 10_000, 10_300], [10_000, 10_000, 10_000, 10_200, 10_400])
-    result = backtest(wishes(prices, [1, 1, 1, -1]), prices, FREE, capital=CAPITAL)  # down at the close of T+2 itself
+    result = backtest(targets(prices, [1, 1, 1, -1]), prices, FREE, capital=CAPITAL)  # down at the close of T+2 itself
     assert fills(result) == [("01-02", "buy", 1000), ("01-05", "sell", 1000)]
     assert list(result.orders["at"]) == ["open", "open"]
     assert ledger(result)[-1] == ("01-05", 10_300_000, 0, 10_300_000)
@@ -97,46 +97,46 @@ def test_story_of_a_late_wish_is_sold_at_the_next_open():
     ("2014-01-06", "01-13", "open"), ("2018-01-08", "01-12", "open"), ("2024-01-08", "01-11", "close")])
 def test_story_of_settlement_sells_when_the_rules_of_the_time_allow(start, sold, at):
     prices = prices_of([10_000] * 7, start=start)
-    result = backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL)
+    result = backtest(targets(prices, [1, -1]), prices, FREE, capital=CAPITAL)
     assert fills(result)[1][:2] == (sold, "sell") and list(result.orders["at"]) == ["open", at]
 
 
 def test_story_of_the_ceiling_buys_a_day_later():
     opens = [10_000, 10_700, 10_800, 10_800]
     hose = prices_of(opens)
-    result = backtest(wishes(hose, [1]), hose, FREE, capital=CAPITAL)
+    result = backtest(targets(hose, [1]), hose, FREE, capital=CAPITAL)
     assert fills(result) == [("01-03", "buy", 900)] and list(result.daily["blocked"]) == ["", "ceiling", "", ""]
     assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 10_000_000, 0, 10_000_000),
                               ("01-03", 280_000, 900, 10_000_000), ("01-04", 280_000, 900, 10_000_000)]
     hnx = hose.assign(exchange="HNX")  # ±10 %: 10,700 is not its ceiling
-    assert fills(backtest(wishes(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
+    assert fills(backtest(targets(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
     below = prices_of([10_000, 10_650, 10_800])  # one tick of 50 VND below the ceiling
-    assert fills(backtest(wishes(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
+    assert fills(backtest(targets(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
 
 
 def test_story_of_the_ceiling_rounds_it_down_to_a_tick():
     prices = prices_of([10_030, 10_700, 10_700], [10_030, 10_700, 10_700])  # 10,030 + 7 % = 10,732.1: ceiling 10,700
-    assert fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
+    assert fills(backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
 
 
 def test_story_of_a_change_of_exchange_has_the_wide_band_for_a_day():
     opens = [10_000, 11_900, 12_700, 12_700]  # + 19 %, on HOSE at most 20 % on its first day; then 6.7 %
     moved = prices_of(opens).assign(exchange=["UPCOM", "HOSE", "HOSE", "HOSE"])
-    assert fills(backtest(wishes(moved, [1]), moved, FREE, capital=CAPITAL)) == [("01-02", "buy", 800)]
+    assert fills(backtest(targets(moved, [1]), moved, FREE, capital=CAPITAL)) == [("01-02", "buy", 800)]
     top = moved.assign(open=[10_000.0, 12_000, 12_650, 12_700])
-    assert fills(backtest(wishes(top, [1]), top, FREE, capital=CAPITAL)) == [("01-03", "buy", 700)]
+    assert fills(backtest(targets(top, [1]), top, FREE, capital=CAPITAL)) == [("01-03", "buy", 700)]
     later = moved.assign(open=[10_000.0, 12_000, 12_730, 12_700])  # the second day has 7 % of 11,900: 12,733
-    assert fills(backtest(wishes(later, [1]), later, FREE, capital=CAPITAL)) == [("01-04", "buy", 700)]
+    assert fills(backtest(targets(later, [1]), later, FREE, capital=CAPITAL)) == [("01-04", "buy", 700)]
 
 
 def test_story_of_a_long_halt_ends_with_the_wide_band():
     opens, volume = [10_000.0] * 30, np.array([1_000] * 2 + [0] * 25 + [1_000] * 3)
     opens[27] = 11_900  # + 19 % after 25 sessions without a trade
     prices = prices_of(opens, volume=volume)
-    forecast = wishes(prices, [-1] * 26 + [1])
+    forecast = targets(prices, [-1] * 26 + [1])
     assert fills(backtest(forecast, prices, FREE, capital=CAPITAL)) == [(f"{prices['date'][27]:%m-%d}", "buy", 800)]
     shorter = prices.assign(volume=np.array([1_000] * 3 + [0] * 24 + [1_000] * 3))
-    assert fills(backtest(wishes(shorter, [-1] * 26 + [1]), shorter, FREE, capital=CAPITAL)) == [
+    assert fills(backtest(targets(shorter, [-1] * 26 + [1]), shorter, FREE, capital=CAPITAL)) == [
         (f"{prices['date'][28]:%m-%d}", "buy", 1000)]
 
 
@@ -144,7 +144,7 @@ def test_story_of_the_floor_and_of_a_day_without_trades_holds_on():
     opens = [10_000, 10_000, 10_000, 10_000, 8_650, 8_500, 8_000]
     closes = [10_000, 10_000, 10_000, 9_300, 8_650, 8_500, 8_100]  # the close of T+2 is the floor, so is the next open
     prices = prices_of(opens, closes, volume=[1000, 1000, 1000, 1000, 1000, 0, 1000])
-    result = backtest(wishes(prices, [1, -1]), prices, FREE, capital=CAPITAL)  # 01-08 no volume
+    result = backtest(targets(prices, [1, -1]), prices, FREE, capital=CAPITAL)  # 01-08 no volume
     assert fills(result) == [("01-02", "buy", 1000), ("01-09", "sell", 1000)]
     assert list(result.daily["blocked"]) == ["", "", "not settled", "floor", "floor", "no volume", ""]
     assert ledger(result)[3:] == [("01-04", 0, 1000, 9_300_000), ("01-05", 0, 1000, 8_650_000),
@@ -154,7 +154,7 @@ def test_story_of_the_floor_and_of_a_day_without_trades_holds_on():
 def test_story_of_a_halt_waits_and_keeps_its_value():
     other = prices_of([20_000] * 6, symbol="BBB")
     prices = pd.concat([prices_of([10_000, 10_000, 10_000, 10_500, 10_500, 10_500]).drop(index=[1, 4]), other])
-    result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)  # AAA is not there on 01-02 and 01-05
+    result = backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL)  # AAA is not there on 01-02 and 01-05
     assert fills(result) == [("01-03", "buy", 1000), ("01-02", "buy", 500)]
     assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 10_000_000, 0, 10_000_000),
                               ("01-03", 0, 1000, 10_000_000), ("01-04", 0, 1000, 10_500_000),
@@ -165,7 +165,7 @@ def test_story_of_a_halt_waits_and_keeps_its_value():
 def test_story_of_a_delisting_is_settled_at_the_last_close():
     other = prices_of([20_000] * 6, symbol="BBB")
     prices = pd.concat([prices_of([10_000, 10_000, 9_400], [10_000, 9_900, 9_000]), other])
-    result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)  # AAA's last day is 01-03
+    result = backtest(targets(prices, [1]), prices, capital=CAPITAL)  # AAA's last day is 01-03
     cash = 10_000_000 - 900 * 10_020 - 13_527
     end = cash + 8_100_000 - 12_150 - 8_100  # the last close 9,000 without slippage; fee and tax
     assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", cash, 900, cash + 8_910_000),
@@ -175,39 +175,39 @@ def test_story_of_a_delisting_is_settled_at_the_last_close():
     rows = result.daily[result.daily["symbol"] == "AAA"]
     assert list(rows["blocked"]) == ["", "", "", "", "delisted", "delisted"]
     halted = pd.concat([prices, prices_of([9_000], start="2024-01-29")])  # it comes back later: a halt
-    assert list(backtest(wishes(prices, [1]), halted, capital=CAPITAL).orders["at"]) == ["open", "open"]
+    assert list(backtest(targets(prices, [1]), halted, capital=CAPITAL).orders["at"]) == ["open", "open"]
 
 
 def test_story_of_lots_rounds_down_to_what_the_cash_allows():
     prices = prices_of([9_900, 9_990, 10_000])
-    result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)
+    result = backtest(targets(prices, [1]), prices, capital=CAPITAL)
     assert ledger(result)[1] == ("01-02", 991_018 - 13_513, 900, 977_505 + 8_991_000)  # 13,513.473 of fee
     exact = MarketRules(fee=0.0015, sale_tax=0, slippage=0)
-    enough = backtest(wishes(prices, [1]), prices, exact, capital=999_000 + 1_499)  # 1,498.5 of fee: 1,499
+    enough = backtest(targets(prices, [1]), prices, exact, capital=999_000 + 1_499)  # 1,498.5 of fee: 1,499
     assert fills(enough) == [("01-02", "buy", 100)] and ledger(enough)[1] == ("01-02", 0, 100, 999_000)
-    assert fills(backtest(wishes(prices, [1]), prices, exact, capital=999_000 + 1_498)) == []
+    assert fills(backtest(targets(prices, [1]), prices, exact, capital=999_000 + 1_498)) == []
     odd = prices_of([90_000, 90_009.995, 95_000])  # 9,000,999.5 and 13,501.5: both round up, a dong above their sum
-    assert fills(backtest(wishes(odd, [1]), odd, exact, capital=9_014_501)) == []
-    assert fills(backtest(wishes(odd, [1]), odd, exact, capital=9_014_502)) == [("01-02", "buy", 100)]
+    assert fills(backtest(targets(odd, [1]), odd, exact, capital=9_014_501)) == []
+    assert fills(backtest(targets(odd, [1]), odd, exact, capital=9_014_502)) == [("01-02", "buy", 100)]
 
 
 def test_story_of_hose_before_2021_trades_tens_and_sells_the_odd_lot_later():
     prices = prices_of([30_000] * 6, start="2020-12-28")
-    result = backtest(wishes(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL)
+    result = backtest(targets(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL)
     # 330 shares of 30,000 cost 9.9 million; on Friday 2021-01-01, in this made-up market, all of them are sold.
     assert fills(result) == [("12-29", "buy", 330), ("01-01", "sell", 330)]
     assert ledger(result)[1] == ("12-29", 100_000, 330, 10_000_000)
     later = prices_of([30_000] * 3, start="2021-01-04")
-    assert fills(backtest(wishes(later, [1]), later, FREE, capital=CAPITAL)) == [("01-05", "buy", 300)]
+    assert fills(backtest(targets(later, [1]), later, FREE, capital=CAPITAL)) == [("01-05", "buy", 300)]
     hnx = prices_of([30_000] * 3, start="2020-12-28", exchange="HNX")
-    assert fills(backtest(wishes(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("12-29", "buy", 300)]
+    assert fills(backtest(targets(hnx, [1]), hnx, FREE, capital=CAPITAL)) == [("12-29", "buy", 300)]
     own = MarketRules(fee=0, sale_tax=0, slippage=0, lot=7)
-    assert fills(backtest(wishes(prices, [1]), prices, own, capital=CAPITAL)) == [("12-29", "buy", 329)]
+    assert fills(backtest(targets(prices, [1]), prices, own, capital=CAPITAL)) == [("12-29", "buy", 329)]
 
 
 def test_story_of_the_tax_is_paid_on_sales_only_also_with_a_loss():
     prices = prices_of([10_000, 10_000, 9_800, 9_500, 9_500])
-    result = backtest(wishes(prices, [1, -1]), prices, MarketRules(fee=0, slippage=0), capital=CAPITAL)
+    result = backtest(targets(prices, [1, -1]), prices, MarketRules(fee=0, slippage=0), capital=CAPITAL)
     assert [(row["fee"], row["tax"], row["cash"]) for row in result.orders.to_dict("records")] == [
         (0, 0, -10_000_000), (0, 9_500, 9_490_500)]
     assert ledger(result)[-1] == ("01-05", 9_490_500, 0, 9_490_500)
@@ -215,7 +215,7 @@ def test_story_of_the_tax_is_paid_on_sales_only_also_with_a_loss():
 
 def test_story_of_too_little_money_buys_nothing():
     prices = prices_of([200_000, 201_000, 202_000])
-    result = backtest(wishes(prices, [1]), prices, capital=CAPITAL)  # a lot costs 20 million
+    result = backtest(targets(prices, [1]), prices, capital=CAPITAL)  # a lot costs 20 million
     assert result.orders.empty and list(result.equity["strategy"]) == [CAPITAL] * 3
     assert list(result.daily["blocked"]) == ["", "no cash", "no cash"]
     row = result.symbols.iloc[0]
@@ -224,7 +224,7 @@ def test_story_of_too_little_money_buys_nothing():
 
 def test_story_of_raw_prices_decides_what_the_adjusted_ones_hide():
     def bought(prices):
-        return [day for day, *_ in fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL))]
+        return [day for day, *_ in fills(backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL))]
 
     # Raw 10,040 and then 10,700: the ceiling. Adjusted by 0.3 the band ends at 3,222.84, more than a tick above 3,210.
     hose = prices_of([3_012, 3_210, 3_210, 3_210])
@@ -241,7 +241,7 @@ def test_story_of_the_raw_floor_is_no_day_to_sell():
     opens = [10_000, 10_000, 10_000, 10_000, 9_300, 8_700]
     closes = [10_000, 10_000, 10_000, 10_000, 9_350, 8_700]
     prices = prices_of(opens, closes).assign(raw_close=np.array(closes, "float64"))
-    known = wishes(prices, [1, 1, 1, -1])  # 9,300 is the floor of 10,000; of 9,350 it is 8,695.5, up to a tick 8,700
+    known = targets(prices, [1, 1, 1, -1])  # 9,300 is the floor of 10,000; of 9,350 it is 8,695.5, up to a tick 8,700
     result = backtest(known, prices, FREE, capital=CAPITAL)
     assert fills(result) == [("01-02", "buy", 1000)] and list(result.daily["blocked"])[4:] == ["floor", "floor"]
     above = prices.assign(open=[10_000.0, 10_000, 10_000, 10_000, 9_310, 8_700])
@@ -251,14 +251,14 @@ def test_story_of_the_raw_floor_is_no_day_to_sell():
 def test_story_of_a_right_has_the_reference_of_the_new_basis():
     # One for one: raw 20,000 becomes 10,000, and 10,700 is the ceiling; adjusted prices never jump.
     prices = prices_of([10_000, 10_700, 10_700]).assign(raw_close=[20_000.0, 10_700, 10_700])
-    assert fills(backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
+    assert fills(backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL)) == [("01-03", "buy", 900)]
     below = prices_of([10_000, 10_650, 10_700]).assign(raw_close=[20_000.0, 10_650, 10_700])
-    assert fills(backtest(wishes(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
+    assert fills(backtest(targets(below, [1]), below, FREE, capital=CAPITAL)) == [("01-02", "buy", 900)]
 
 
 def test_story_of_a_position_limit_leaves_the_rest_in_cash():
     prices = prices_of([10_000, 10_000, 10_500])
-    result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL, position=0.35)
+    result = backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL, position=0.35)
     assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", 7_000_000, 300, 10_000_000),
                               ("01-03", 7_000_000, 300, 10_150_000)]
 
@@ -266,7 +266,7 @@ def test_story_of_a_position_limit_leaves_the_rest_in_cash():
 def test_story_of_a_traded_share_buys_and_sells_on_several_days():
     volume = [2_000, 2_000, 4_500, 9_000, 3_000, 2_000, 2_000, 900]
     prices = prices_of([10_000] * 8, volume=volume)
-    result = backtest(wishes(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
+    result = backtest(targets(prices, [1, 1, -1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
     # Of 1,000 shares 200 on Tuesday, 400 on Wednesday; the last ones are there on Friday's close.
     assert fills(result) == [("01-02", "buy", 200), ("01-03", "buy", 400), ("01-05", "sell", 300),
                              ("01-08", "sell", 200), ("01-09", "sell", 100)]
@@ -280,7 +280,7 @@ def test_story_of_a_traded_share_buys_and_sells_on_several_days():
 def test_story_of_a_sale_ends_what_the_traded_share_left_to_buy():
     volume = [2_000, 4_000, 0, 1_000, 1_000, 9_000, 9_000]
     prices = prices_of([10_000] * 7, volume=volume)
-    result = backtest(wishes(prices, [1, 1, -1, 1, 1, 1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
+    result = backtest(targets(prices, [1, 1, -1, 1, 1, 1]), prices, FREE, capital=CAPITAL, traded_share=0.1)
     assert fills(result) == [("01-02", "buy", 400), ("01-04", "sell", 100)]  # the other 300 stay, and no more come
     assert list(result.daily["shares"]) == [0, 400, 400, 300, 300, 300, 300]
 
@@ -288,7 +288,7 @@ def test_story_of_a_sale_ends_what_the_traded_share_left_to_buy():
 def own_scores(names, scores, n_days=7):
     """Prices of 10,000 for all, and a forecast with these scores by symbol and day."""
     prices = pd.concat([prices_of([10_000] * n_days, symbol=name) for name in names], ignore_index=True)
-    forecast = wishes(prices, [1] * len(scores[names[0]]))
+    forecast = targets(prices, [1] * len(scores[names[0]]))
     forecast["score"] = [float(scores[row.symbol][row.date.day - 1]) for row in forecast.itertuples()]
     return forecast.assign(edge=forecast["score"]), prices
 
@@ -368,7 +368,7 @@ def test_story_of_the_index_moves_the_capital_beside_the_accounts():
     prices = prices_of([10_000] * 4)
     index = pd.DataFrame({"date": pd.to_datetime(["2023-12-29", "2024-01-02", "2024-01-04"]),
                           "close": [1_000.0, 1_100, 900]})
-    result = backtest(wishes(prices, [1]), prices, FREE, capital=CAPITAL, index=index)
+    result = backtest(targets(prices, [1]), prices, FREE, capital=CAPITAL, index=index)
     assert list(result.equity.columns) == ["strategy", "buy_and_hold", "index"]
     assert list(result.equity["index"]) == pytest.approx([1e7, 1.1e7, 1.1e7, 0.9e7])
     assert list(result.totals().index) == ["strategy", "buy_and_hold", "index"] and "index" in repr(result)
@@ -376,13 +376,13 @@ def test_story_of_the_index_moves_the_capital_beside_the_accounts():
 
 def test_position_is_kept_after_the_last_origin_for_the_horizon():
     prices = prices_of([10_000] * 20)
-    result = backtest(wishes(prices, [1, 1, 1]), prices, FREE)
+    result = backtest(targets(prices, [1, 1, 1]), prices, FREE)
     assert len(result.equity) == 3 + HORIZON and fills(result) == [("01-02", "buy", 10_000)]
 
 
 def test_mean_of_zero_is_no_wish():
     prices = prices_of([10_000] * 5)
-    assert backtest(wishes(prices, [0, 0]), prices).orders.empty
+    assert backtest(targets(prices, [0, 0]), prices).orders.empty
 
 
 def random_market(seed, n_symbols=3, n_days=60):
@@ -742,10 +742,10 @@ def test_row_order_and_day_resolution_change_nothing():
 
 def test_family_is_the_only_one_or_the_ensemble_or_the_one_asked_for():
     prices = prices_of([10_000] * 5)
-    both = pd.concat([wishes(prices, [1], "momentum"), wishes(prices, [-1], "ensemble")])
+    both = pd.concat([targets(prices, [1], "momentum"), targets(prices, [-1], "ensemble")])
     assert backtest(both, prices).family == "ensemble"
     assert backtest(both, prices, family="momentum").family == "momentum"
-    assert backtest(wishes(prices, [1], "ridge"), prices).family == "ridge"
+    assert backtest(targets(prices, [1], "ridge"), prices).family == "ridge"
     with pytest.raises(ConfigError, match=r"no family 'momentun'. Did you mean 'momentum'"):
         backtest(both, prices, family="momentun")
 
@@ -753,15 +753,15 @@ def test_family_is_the_only_one_or_the_ensemble_or_the_one_asked_for():
 def test_bad_tables_are_named():
     prices = prices_of([10_000] * 5)
     with pytest.raises(DataError, match=r"prices: no rows of AAA. Did you mean 'AAB'\? Backtest with the"):
-        backtest(wishes(prices, [1]), prices.assign(symbol="AAB"))
+        backtest(targets(prices, [1]), prices.assign(symbol="AAB"))
     with pytest.raises(DataError, match="prices: no rows of 2024-01-02, which the forecast has"):
-        backtest(wishes(prices, [1, 1, 1]), prices.drop(index=1))
+        backtest(targets(prices, [1, 1, 1]), prices.drop(index=1))
     with pytest.raises(DataError, match="prices end 2024-01-03, the forecast goes to 2024-01-05"):
-        backtest(wishes(prices, [1] * 5), prices.iloc[:3])
+        backtest(targets(prices, [1] * 5), prices.iloc[:3])
     with pytest.raises(DataError, match="prices end 2024-01-01, the first day of the forecast: no day to trade on"):
-        backtest(wishes(prices, [1]), prices.iloc[:1])
+        backtest(targets(prices, [1]), prices.iloc[:1])
     with pytest.raises(DataError, match="forecast of AAA 2024-01-01: mean is not a number"):
-        backtest(wishes(prices, [1]).assign(mean=np.nan), prices)
+        backtest(targets(prices, [1]).assign(mean=np.nan), prices)
 
 
 @pytest.mark.parametrize("column, value, message", [
@@ -773,13 +773,13 @@ def test_prices_that_nobody_can_trade_on_are_named(column, value, message):
     prices = prices_of([10_000] * 5).astype({"volume": "float64"})
     prices.loc[2, column] = value
     with pytest.raises(DataError, match=message):
-        backtest(wishes(prices, [1]), prices)
+        backtest(targets(prices, [1]), prices)
 
 
 def test_two_rows_of_a_day_are_named():
     prices = prices_of([10_000] * 5)
     with pytest.raises(DataError, match="AAA 2024-01-03: two rows of prices for one day"):
-        backtest(wishes(prices, [1]), pd.concat([prices, prices.iloc[[2]]]))
+        backtest(targets(prices, [1]), pd.concat([prices, prices.iloc[[2]]]))
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -794,7 +794,7 @@ def test_two_rows_of_a_day_are_named():
 def test_bad_arguments_are_named(arguments, message):
     prices = prices_of([10_000] * 5)
     with pytest.raises(ConfigError, match=message):
-        backtest(wishes(prices, [1]), prices, **arguments)
+        backtest(targets(prices, [1]), prices, **arguments)
 
 
 def test_an_index_that_does_not_fit_is_named():
@@ -805,7 +805,7 @@ def test_an_index_that_does_not_fit_is_named():
                            (index.iloc[1:], "index: no close on or before 2024-01-01"),
                            (index.assign(close=np.nan), "index: no close on or before 2024-01-01")):
         with pytest.raises(DataError, match=message):
-            backtest(wishes(prices, [1]), prices, index=table)
+            backtest(targets(prices, [1]), prices, index=table)
 
 
 def test_repr_shows_the_strategy_beside_buy_and_hold():

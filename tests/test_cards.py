@@ -110,9 +110,9 @@ def test_one_stock_holds_the_last_price_changes_of_each_with_raw_prices():
     prices = pd.DataFrame({"symbol": SYMBOLS, "date": forecast["date"].max(), "close": 9_000.0, "raw_close": 12_350.0})
     html = cards.one_stock(forecast.drop(columns="actual"), rows, "stockformer", verdict_of(), prices)
     data = json.loads(re.search(r'id="recent">(.*?)</script>', html, re.DOTALL)[1])
-    assert set(data) == set(SYMBOLS) and len(data["AAA"]["said"]) == cards.N_RECENT
+    assert set(data) == set(SYMBOLS) and len(data["AAA"]["expected"]) == cards.N_RECENT
     one = data["BBB"]
-    assert one["said"][0] == 1 and one["came"] == [2] * cards.N_RECENT
+    assert one["expected"][0] == 1 and one["actual"] == [2] * cards.N_RECENT
     assert one["about"].startswith("reject. Close 12.35 thousand VND. ")
     assert re.findall("<option>(.*?)</option>", html) == list(SYMBOLS)
 

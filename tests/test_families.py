@@ -171,7 +171,7 @@ def check_absent_days_and_an_empty_symbol(exam):
 
 
 def check_one_symbol_alone(exam):
-    """It forecasts the same as in company, to what the size of a batch changes of the last bits."""
+    """It forecasts the same beside other symbols, to what the size of a batch changes of the last bits."""
     symbol = exam.config.symbols[1]
     together = exam.trained.forecaster.predict(exam.panel, exam.test)
     alone = exam.trained.forecaster.select((symbol,)).predict(exam.panel, exam.test)

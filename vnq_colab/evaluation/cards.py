@@ -207,7 +207,7 @@ def stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdic
 
 
 def one_stock(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, verdict: Verdict, prices: pd.DataFrame) -> str:
-    """The last forecasts of a chosen stock beside the price change that came."""
+    """The last forecasts of a chosen stock beside the actual price change."""
     found = past_forecasts(forecast, rows, family, n_days=N_RECENT)
     price = "raw_close" if "raw_close" in prices else "close"  # as on the board
     last = prices.dropna(subset=[price]).groupby("symbol")[price].last() / 1000
@@ -217,7 +217,7 @@ def one_stock(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, verdict: 
         known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
         data[symbol] = {
             "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
-            "said": part["expected"].round(1).tolist(), "came": part["actual"].round(1).tolist(),
+            "expected": part["expected"].round(1).tolist(), "actual": part["actual"].round(1).tolist(),
             **{end: part[name].round(1).tolist() for end, name in ends.items()},
             "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND. "
                      f"{' '.join(known['reasons'][:1])}"}

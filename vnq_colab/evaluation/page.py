@@ -82,7 +82,7 @@ const chooser = document.getElementById("chooser");
 if (chooser) {
   const all = JSON.parse(document.getElementById("recent").textContent);
   const draw = () => {
-    const one = all[chooser.value], n = one.said.length, known = one.came.filter(v => v !== null);
+    const one = all[chooser.value], n = one.expected.length, known = one.actual.filter(v => v !== null);
     const most = Math.max(2, ...one.high, ...known), least = Math.min(-2, ...one.low, ...known);
     const x = i => 34 + 320 * i / Math.max(n - 1, 1), y = v => 8 + 150 * (most - v) / (most - least);
     const path = list => list.map((v, i) => v === null ? "" : (i && list[i - 1] !== null ? "L" : "M") +
@@ -93,8 +93,8 @@ if (chooser) {
     const step = most - least > 40 ? 20 : most - least > 16 ? 10 : 5, rules = [];
     for (let v = step * Math.ceil(least / step); v <= most; v += step) rules.push(rule(v));
     document.getElementById("drawing").innerHTML = `<path d="${path(one.high)}${back}Z" fill="#0072B2" opacity=".16"/>
-      ${rules.join("")}<path d="${path(one.came)}" fill="none" stroke="#D55E00" stroke-width="1.6"/>
-      <path d="${path(one.said)}" fill="none" stroke="#0072B2" stroke-width="1.8"/>
+      ${rules.join("")}<path d="${path(one.actual)}" fill="none" stroke="#D55E00" stroke-width="1.6"/>
+      <path d="${path(one.expected)}" fill="none" stroke="#0072B2" stroke-width="1.8"/>
       <text x="34" y="172">${one.first}</text><text x="354" y="172" text-anchor="end">${one.last}</text>`;
     document.getElementById("about").textContent = one.about;
   };

@@ -193,12 +193,12 @@ def symbol(forecast: pd.DataFrame, rows: pd.DataFrame, name: str, family: str = 
     `rows` are those of the forecast whose outcome is known, with `actual`. The band should hold nine of ten outcomes.
     """
     table = past_forecasts(forecast, rows, family, name, n_days=n_days)
-    day, said, came = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
+    day, expected, actual = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
     figure, axes = chart(3.4, f"{name}: 5-day price change, {family}", note)
     if "low" in table:
         axes.fill_between(day, table["low"], table["high"], color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
-    axes.plot(day, came, color=ORANGE, linewidth=1.4, label="actual")
-    axes.plot(day, said, "--", color=BLUE, linewidth=1.6, label="forecast")
+    axes.plot(day, actual, color=ORANGE, linewidth=1.4, label="actual")
+    axes.plot(day, expected, "--", color=BLUE, linewidth=1.6, label="forecast")
     axes.axhline(0, color=INK, linewidth=0.9)
     over_time(axes, "Price change over 5 days [%]")
     axes.set_xlabel("Evening of the forecast")
