@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
+from tests.drive_map import FILES
 from vnq_colab.__main__ import main
 from vnq_colab.data.features import FEATURES
 from vnq_colab.delivery.review import PROOF
@@ -52,6 +54,17 @@ def test_run_leaves_report_verdict_and_bundle(root):
     assert sum(name.endswith("_stockformer_simple_best.pt") for name in names) == 6
     prepared = ws / "data" / "prepared" / read_json(ws / "data" / "prepared" / "current.json")["data_id"]
     assert read_json(prepared / PROOF)["passed"] and (prepared / "coverage.png").exists()
+
+
+def test_run_writes_only_files_that_the_map_of_the_folder_names(root):
+    ws = root / "ws"
+    patterns = [re.sub(r"<\w+?>", "[^/]+", re.escape(path)) for path in FILES]
+    paths = [path.relative_to(ws).as_posix() for path in ws.rglob("*") if path.is_file()]
+    assert [path for path in paths if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
+    seldom = ("index.parquet", "portfolio.csv", "slot_a", "slot_b", "manifest_a.json", "manifest_b.json", "basket.png")
+    assert {path for path, pattern in zip(FILES, patterns, strict=True)
+            if not any(re.fullmatch(pattern, path) for path in paths)} == {
+        path for path in FILES if path.endswith(seldom)}, "no index, no portfolio, no time for a checkpoint, 6 stocks"
 
 
 def test_run_stops_where_a_feature_knows_the_future(prices, tmp_path, capsys, monkeypatch):

@@ -54,9 +54,9 @@ def test_default_network_has_the_documented_size():
     ("train.loss", "pinball", "which ranks have not"),
     ("trees.subsample", "0", r"must lie in \(0, 1\]"),
     ("trees.leafs", "7", "Did you mean 'leaves'"),
-    ("global.inputs", "prices", "'features', 'ranks' or 'both'"),
+    ("global.inputs", "prices", "'features' or 'ranks' or 'both'"),
     ("stockformer.start", "other", "'global' or 'own'"),
-    ("families", "trees,forest", "is not a family"),
+    ("families", "trees,forest", "no family 'forest'"),
     ("recipe", "original", "choose it with --recipe"),
     ("symbols", "FPT,HPG,FPT", "FPT.*named twice"),
 ])

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.drive_map import FILES
 from vnq_colab.delivery.evaluations import EVALUATIONS, n_trials, record_evaluation
 from vnq_colab.delivery.tidy import tidy
 from vnq_colab.files import read_sealed, write_json
-from vnq_colab.layout import FILES, Workspace
+from vnq_colab.layout import Workspace
 from vnq_colab.training.session import Session
 
 YEAR = "2024-01-01", "2024-12-31"

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.drive_map import FILES, FOLDERS, ROWS
 from vnq_colab import layout
 from vnq_colab.errors import StorageError
-from vnq_colab.layout import FILES, FOLDERS, WORKSPACE_NAME, Workspace, find_root
-
-MAP = Path(__file__).parent.parent / "drive_layout.md"
+from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 
 
 @pytest.fixture(autouse=True)
@@ -17,27 +16,17 @@ def no_drive_here(monkeypatch):
     monkeypatch.setattr(layout, "_drive_for_desktop", list)
 
 
-def rows_of_the_map() -> list[list[str]]:
-    lines = MAP.read_text(encoding="utf-8").splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
-
-
 # --- the map
 
 
-def test_map_names_every_folder_and_file_of_the_layout_and_no_other():
-    named = [row[0].strip("`") for row in rows_of_the_map()]
-    assert sorted(named) == sorted([f"{folder}/" for folder in FOLDERS] + list(FILES))
-
-
 def test_map_says_of_each_what_it_is_who_writes_it_who_may_delete_it_and_how_large_it_gets():
-    for row in rows_of_the_map():
+    for row in ROWS:
         assert len(row) == 5 and all(row), row
-    commands = {word for row in rows_of_the_map() for word in re.findall(r"`(\w+)`", row[2])}
+    commands = {word for row in ROWS for word in re.findall(r"`(\w+)`", row[2])}
     assert commands == {"prepare", "train", "resume", "validate", "export", "predict"}
 
 
-def test_layout_puts_every_file_into_a_folder_that_it_names():
+def test_map_puts_every_file_into_a_folder_that_it_names():
     for file in FILES:
         folder = file.rpartition("/")[0]
         assert file == "portfolio.csv" or any(known == folder or known.startswith(f"{folder}/") for known in FOLDERS)

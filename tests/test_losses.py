@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from torch import nn
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import ConfigError
 from vnq_colab.models.losses import LOSSES, QUANTILES, learning_rate, loss_per_model, scale_of, without_skill
-from vnq_colab.settings import TRAIN_CHOICES, TrainConfig
+from vnq_colab.settings import TrainConfig
+
+
+def choices(name: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(TrainConfig)[name])
 
 
 def test_loss_is_the_mean_over_labelled_positions():
@@ -90,9 +95,9 @@ def test_cosine_warms_up_and_ends_at_nothing():
 
 @pytest.mark.parametrize("name", ["loss", "schedule", "supervise"])
 def test_wrong_choice_names_the_right_ones(name):
-    with pytest.raises(ConfigError, match=f"train.{name} = 'x'.*{TRAIN_CHOICES[name][1]}"):
+    with pytest.raises(ConfigError, match=f"train.{name} = 'x'.*{choices(name)[1]}"):
         replace(RunConfig().train, **{name: "x"})
 
 
 def test_every_loss_of_the_config_is_there():
-    assert set(LOSSES) == set(TRAIN_CHOICES["loss"])
+    assert set(LOSSES) == set(choices("loss"))

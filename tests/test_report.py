@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.drive_map import FILES
 from tests.made_up import SYMBOLS, basket_of, order_of, verdict_of
 from tests.test_cards import accounts_of, rows_of, scores_of
 from tests.test_page import saved
@@ -15,7 +16,6 @@ from vnq_colab.evaluation.first_screen import replace_first_screen
 from vnq_colab.evaluation.page import SCRIPT
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.evaluation.verdict import Verdict
-from vnq_colab.layout import FILES
 
 NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from tests.drive_map import FILES
 from vnq_colab.data.prepared import prepare, read_all
 from vnq_colab.delivery.review import PICTURES, review
-from vnq_colab.layout import FILES, Workspace
+from vnq_colab.layout import Workspace
 
 
 @pytest.fixture(scope="module")

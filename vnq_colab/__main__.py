@@ -276,22 +276,21 @@ def _parser() -> arguments.Parser:
                               description="Train, judge and export a forecaster for each stock of a market.")
     parser.add_argument("--version", action="version", version=f"vnq_colab {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=arguments.Parser)
-    parts = {
-        run: (arguments.data_flags, arguments.train_flags, arguments.judge_flags),
-        prepare: (arguments.data_flags,),
-        train: (arguments.train_flags, arguments.part_flag, arguments.owner_flag),
-        resume: (arguments.run_flag, arguments.hours_flag, arguments.owner_flag),
-        status: (arguments.run_flag,),
-        validate: (arguments.run_flag, arguments.judge_flags),
-        export: (arguments.run_flag,),
-        predict: (arguments.predict_flags,),
-        tidy: (arguments.tidy_flags,),
-        doctor: (arguments.profile_flag,),
+    flags = {
+        run: f"{arguments.PRICES} {arguments.TRAINING} {arguments.JUDGING}",
+        prepare: arguments.PRICES,
+        train: f"{arguments.TRAINING} --part --take-over",
+        resume: "--run --hours --take-over",
+        status: "--run",
+        validate: f"--run {arguments.JUDGING}",
+        export: "--run",
+        predict: f"{arguments.PRICES} --models --portfolio --capital --all",
+        tidy: "--keep --delete",
+        doctor: "--profile",
     }
-    for command, flags in parts.items():
+    for command, names in flags.items():
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        for add in (arguments.common_flags, *flags):
-            add(sub)
+        sub.add_flags(f"--root --json {names}")
         sub.set_defaults(command=command)
     return parser
 

@@ -6,20 +6,23 @@ Three words, never mixed: the *profile* is the machine, the *recipe* how to trai
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vnq_colab.errors import ConfigError, did_you_mean
-from vnq_colab.fields import build, check_types, flat, require
 from vnq_colab.settings import (
-    FAMILY_NAMES,
+    COUNT,
     GlobalConfig,
     LocalConfig,
     MachineConfig,
     NetworkConfig,
+    Settings,
     Task,
     TrainConfig,
     TreesConfig,
+    build,
+    require,
 )
 
 
@@ -90,18 +93,19 @@ RECIPES: dict[str, dict[str, Any]] = {
         "run": {"families": ("stockformer",), "symbols": ("FPT", "VCB", "HPG")},
     },
 }
+FAMILY_NAMES = ("stockformer", "global", "trees")  # the default ones, in the order in which reports name them
 MOST_FOLDS = 8  # years that are judged unless `folds` says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """All that decides a run, apart from the data."""
 
     families: tuple[str, ...] = FAMILY_NAMES
     recipe: str = "default"
     seed: int = 0
-    folds: int | None = None  # years that are judged, each by models trained before it; None: at most eight
-    n_members: int = 3  # networks in the ensemble of a symbol, and seeds of the global network
+    folds: COUNT | None = None  # years that are judged, each by models trained before it; None: at most eight
+    n_members: COUNT = 3  # networks in the ensemble of a symbol, and seeds of the global network
     symbols: tuple[str, ...] | None = None  # judged; None: VN102 as far as the data has them, else every stock
     task: Task = field(default_factory=Task)
     model: NetworkConfig = field(default_factory=NetworkConfig)
@@ -112,20 +116,16 @@ class RunConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         require(len(self.families) > 0, "families", self.families, "must name a family")
+        require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
+                "must name a symbol, or be null")
         for name, values in (("families", self.families), ("symbols", self.symbols or ())):
             twice = sorted({value for value in values if values.count(value) > 1})
             require(not twice, name, ",".join(twice), "is named twice")
         for name in self.families:
-            require(name in FAMILY_NAMES, "families", name,
-                    f"is not a family.{did_you_mean(name, FAMILY_NAMES)}".rstrip("."))
-        require(self.n_members >= 1, "n_members", self.n_members, "must be at least 1")
-        require(self.folds is None or self.folds >= 1, "folds", self.folds, "must be at least 1, or null")
-        require(self.symbols is None or len(self.symbols) > 0, "symbols", self.symbols,
-                 "must name a symbol, or be null")
-        require(self.recipe in RECIPES, "recipe", self.recipe,
-                 f"is not a recipe.{did_you_mean(self.recipe, RECIPES)}".rstrip("."))
+            require_known(name, FAMILY_NAMES, "family")
+        require_known(self.recipe, RECIPES, "recipe")
         if self.task.target != "rank":
             require("global" not in self.families and self.stockformer.start == "own", "task.target", self.task.target,
                     "the global network learns ranks: leave it out with families=(\"trees\",), or take "
@@ -141,10 +141,8 @@ class RunConfig:
         A profile shortens the default recipe on slow machines; another recipe is taken as it is written.
         """
         profile = machine if isinstance(machine, str) else machine.profile
-        if profile not in PROFILES:
-            raise ConfigError(f"there is no profile {profile!r}.{did_you_mean(profile, PROFILES)}")
-        if recipe not in RECIPES:
-            raise ConfigError(f"there is no recipe {recipe!r}.{did_you_mean(recipe, RECIPES)}")
+        require_known(profile, PROFILES, "profile")
+        require_known(recipe, RECIPES, "recipe")
         written, slower = RECIPES[recipe], PROFILES[profile]
         shortens = recipe == "default" or profile == "smoke"
         device = {} if isinstance(machine, str) else {"device": machine.device, "dtype": machine.dtype}
@@ -159,24 +157,23 @@ class RunConfig:
         if path in ("recipe", "machine.profile"):
             raise ConfigError(f"{path} changes many settings at once: choose it with --{path.rpartition('.')[2]}.")
         value = self.to_dict()
-        *parents, name = path.split(".")
-        place = value
-        for parent in parents:
-            if not isinstance(place.get(parent), dict):
-                raise ConfigError(f"there is no setting {path!r}.{did_you_mean(parent, (*_NAMES, 'machine'))}")
-            place = place[parent]
-        if isinstance(place.get(name), dict):
+        group, _, name = path.rpartition(".")
+        place = value.get(group) if group else value
+        if not isinstance(place, dict) or name not in place:
+            groups = [name for name, part in value.items() if isinstance(part, dict)]
+            hint = did_you_mean(name, place) if isinstance(place, dict) else did_you_mean(group, groups)
+            raise ConfigError(f"there is no setting {path!r}.{hint}")
+        if isinstance(place[name], dict):
             fields = ", ".join(f"{path}.{field}" for field in place[name])
             raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")
-        if name not in place:
-            raise ConfigError(f"there is no setting {path!r}.{did_you_mean(name, place)}")
         try:
             place[name] = json.loads(text)
         except json.JSONDecodeError:
             place[name] = text
         if path in ("symbols", "families") and place[name] is not None:
-            named = [item.strip() for item in text.split(",") if item.strip()]
-            place[name] = [item.upper() for item in named] if path == "symbols" else named
+            place[name] = [item.strip() for item in text.split(",") if item.strip()]
+        if path == "symbols" and place[name] is not None:
+            place[name] = [item.upper() for item in place[name]]
         return self.from_dict(value)
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,15 +184,19 @@ class RunConfig:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """The config that `to_dict` wrote. Unknown or wrongly typed fields raise ConfigError."""
-        return build(cls, {_FIELDS.get(name, name): part for name, part in value.items()}
-                     if isinstance(value, dict) else value, "")
+        if isinstance(value, dict):
+            value = {"global_" if name == "global" else name: part for name, part in value.items()}
+        return build(cls, value)
 
     @property
     def config_id(self) -> str:
         """Hash of all that decides the result: not the machine, not how often a checkpoint is written."""
+        return hashlib.sha256(json.dumps(self._deciding(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def _deciding(self) -> dict[str, Any]:
         value = self.to_dict()
         del value["machine"], value["train"]["checkpoint_minutes"], value["recipe"]
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+        return value
 
     @property
     def judged_family(self) -> str:
@@ -214,16 +215,22 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Sentences such as "train.epochs: 30, here 100" for the fields that decide the result."""
-        mine, theirs = flat(self.to_dict()), flat(other.to_dict())
-        ignored = ("machine.", "train.checkpoint_minutes", "recipe")
-        return [
-            f"{name}: {mine[name]!r}, here {theirs[name]!r}"
-            for name in mine
-            if mine[name] != theirs[name] and not name.startswith(ignored)
-        ]
+        mine, theirs = (_flat(config._deciding()) for config in (self, other))
+        return [f"{name}: {mine[name]!r}, here {theirs[name]!r}" for name in mine if mine[name] != theirs[name]]
+
+
+def require_known(name: str, known: Iterable[str], what: str) -> None:
+    """Raises ConfigError, with the nearest of the known names, unless the name is one of them."""
+    if name not in known:
+        raise ConfigError(f"there is no {what} {name!r}.{did_you_mean(name, known)}")
+
+
+def _flat(value: dict[str, Any]) -> dict[str, Any]:
+    """{"train": {"epochs": 3}} -> {"train.epochs": 3}."""
+    groups = {name: part for name, part in value.items() if isinstance(part, dict)}
+    return {name: part for name, part in value.items() if name not in groups} | {
+        f"{group}.{name}": part for group, fields in groups.items() for name, part in fields.items()}
 
 
 _GROUPS = {"task": Task, "model": NetworkConfig, "train": TrainConfig, "stockformer": LocalConfig,
            "global_": GlobalConfig, "trees": TreesConfig}
-_NAMES = tuple(name.rstrip("_") for name in _GROUPS)
-_FIELDS = {name.rstrip("_"): name for name in _GROUPS}

@@ -1,41 +1,67 @@
 """The groups of settings that a run's config is made of: frozen, checked where they are made.
 
-Each is named on the command line as in the config: `--set train.learning_rate=3e-4`, `--set trees.leaves=31`.
+Each is named on the command line as in the config: `--set train.learning_rate=3e-4`, `--set trees.leaves=31`. A type
+says what a value may be: `Literal` lists the choices, `Annotated[int, POSITIVE]` carries a rule.
 """
 
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from vnq_colab.fields import check_types, require
+from vnq_colab.errors import ConfigError, did_you_mean
 
-TRAIN_CHOICES = {
-    "supervise": ("all_days", "last_day"), "schedule": ("cosine", "one_cycle"),
-    "loss": ("huber", "mse", "mae", "gaussian_nll", "pinball"),
-}
-HORIZON = 5  # [bars] ahead that a forecast reaches, unless `task.horizon` says otherwise
-TARGETS = ("rank", "return", "direction")
-FAMILY_NAMES = ("stockformer", "global", "trees")  # the default ones, in the order in which reports name them
+HORIZON = 5  # [bars] ahead that a forecast reaches
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, in words."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+COUNT = Annotated[int, Rule("must be at least 1", lambda value: value >= 1)]
+POSITIVE = Annotated[float, Rule("must be positive", lambda value: value > 0)]
+NOT_NEGATIVE = Annotated[float, Rule("must not be negative", lambda value: value >= 0)]
+SHARE = Annotated[float, Rule("must lie in (0, 1]", lambda value: 0 < value <= 1)]
+BELOW_ONE = Annotated[float, Rule("must lie in [0, 1)", lambda value: 0 <= value < 1)]
+
+
+def only(value: Any, why: str) -> Rule:
+    """The rule of a setting that has one value so far."""
+    return Rule(why, lambda found: found == value)
+
+
+class Settings:
+    """Base of the frozen dataclasses below: every field is checked against its type when one is made."""
+
+    GROUP = ""  # before the name of a field, where one is spoken of
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):
+            hint, value = hints[field.name], getattr(self, field.name)
+            if dataclasses.is_dataclass(hint):
+                require(isinstance(value, hint), field.name, value, f"expected {hint.__name__}")
+            else:
+                convert(hint, value, self.GROUP + field.name)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Settings):
     """What is forecast."""
 
-    horizon: int = HORIZON  # [bars] ahead
-    bar: str = "1d"
-    target: str = "rank"  # within-day rank; or "return", each stock's own; or "direction", its sign
-    label: str = "open"  # of "rank": from the next open to that `horizon` later, "open"; "close"; or their mean
-    market: str = "VN"  # whose calendar, bands, lots, settlement and costs hold
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.horizon >= 1, "task.horizon", self.horizon, "must be at least 1")
-        require(self.horizon == HORIZON, "task.horizon", self.horizon, f"what is judged and traded is {HORIZON} days")
-        require(self.bar == "1d", "task.bar", self.bar, "only daily bars are known yet")
-        require(self.market == "VN", "task.market", self.market, "only the Vietnamese market is known yet")
-        require(self.target in TARGETS, "task.target", self.target, f"must be {' or '.join(map(repr, TARGETS))}")
-        require(self.label in ("mixed", "open", "close"), "task.label", self.label,
-                "must be 'mixed', 'open' or 'close'")
+    GROUP = "task."
+    horizon: Annotated[int, only(HORIZON, f"what is judged and traded is {HORIZON} days")] = HORIZON  # [bars] ahead
+    bar: Annotated[str, only("1d", "only daily bars are known yet")] = "1d"
+    target: Literal["rank", "return", "direction"] = "rank"  # within the day; each stock's own return, or its sign
+    label: Literal["mixed", "open", "close"] = "open"  # of "rank": from the next open, the close, or their mean
+    market: Annotated[str, only("VN", "only the Vietnamese market is known yet")] = "VN"  # whose rules hold
 
     @property
     def purge_days(self) -> int:
@@ -44,66 +70,47 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(Settings):
     """Sizes of one network, local or global. The number of features is not here: it comes from the panel."""
 
-    look_back: int = 60  # [days] seen by a model
-    min_context: int = 20  # [days] a position must have seen before it carries loss
-    width: int = 128
-    n_layers: int = 4
-    n_heads: int = 8
-    feed_forward: int = 512
-    embedding: str = "linear"  # of a day's features; or "silu": passed through that activation before the encoder
+    GROUP = "model."
+    look_back: Annotated[COUNT, Rule("must not exceed 512 days", lambda value: value <= 512)] = 60  # [days] seen
+    min_context: COUNT = 20  # [days] a position must have seen before it carries loss
+    width: COUNT = 128
+    n_layers: COUNT = 4
+    n_heads: COUNT = 8
+    feed_forward: COUNT = 512
+    embedding: Literal["linear", "silu"] = "linear"  # of a day's features, and the activation behind it
     final_norm: bool = True  # whether what is read out is normalised, so that no day's answer is larger than another's
-    dropout: float = 0.1  # [fraction] of each residual branch, in training only
+    dropout: BELOW_ONE = 0.1  # [fraction] of each residual branch, in training only
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("look_back", "min_context", "width", "n_layers", "n_heads", "feed_forward"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "must be at least 1")
-        require(self.embedding in ("linear", "silu"), "model.embedding", self.embedding, "must be linear or silu")
+        super().__post_init__()
         require(self.width % self.n_heads == 0, "model.width", self.width,
-                 f"must be a multiple of n_heads = {self.n_heads}")
-        require(self.look_back <= 512, "model.look_back", self.look_back, "must not exceed 512 days")
+                f"must be a multiple of n_heads = {self.n_heads}")
         require(self.min_context <= self.look_back, "model.min_context", self.min_context,
-                 f"must not exceed look_back = {self.look_back}")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "must lie in [0, 1)")
+                f"must not exceed look_back = {self.look_back}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How networks learn. An epoch labels every training day of a symbol once."""
 
-    loss: str = "huber"  # or "mse", "mae", "gaussian_nll" (mean and variance), "pinball" (quantiles 10, 50, 90 %)
-    label_clip: float | None = None  # [standard deviations] training labels are clipped to; None: not at all
-    supervise: str = "all_days"  # "all_days": each day of a window predicts; "last_day": only the last one
-    epochs: int = 100  # at most; the cosine of the learning rate ends here
-    batch_windows: int | None = None  # windows per step and model; None: 4 for all_days, 32 for last_day
-    accumulate: int = 1  # batches whose gradients are averaged into one step
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    schedule: str = "cosine"  # or "one_cycle"
-    warmup_epochs: int = 5  # linear, before the cosine
-    patience: int = 15  # epochs without a better validation loss before a model stops
-    keep_top_k: int = 1  # the weights of a model's so many best epochs are averaged in the end
-    clip_norm: float = 1.0  # of each model's own gradient
-    checkpoint_minutes: float = 20.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name, choices in TRAIN_CHOICES.items():
-            require(getattr(self, name) in choices, f"train.{name}", getattr(self, name),
-                     f"must be {' or '.join(map(repr, choices))}")
-        require(self.label_clip is None or self.label_clip > 0, "train.label_clip", self.label_clip,
-                 "must be positive, or null")
-        require(self.batch_windows is None or self.batch_windows >= 1, "train.batch_windows", self.batch_windows,
-                 "must be at least 1, or null")
-        for name in ("epochs", "accumulate", "patience", "keep_top_k"):
-            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "must be at least 1")
-        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
-            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be positive")
-        for name in ("weight_decay", "warmup_epochs"):
-            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must not be negative")
+    GROUP = "train."
+    loss: Literal["huber", "mse", "mae", "gaussian_nll", "pinball"] = "huber"
+    label_clip: POSITIVE | None = None  # [standard deviations] training labels are clipped to; None: not at all
+    supervise: Literal["all_days", "last_day"] = "all_days"  # each day of a window predicts, or only the last one
+    epochs: COUNT = 100  # at most; the cosine of the learning rate ends here
+    batch_windows: COUNT | None = None  # windows per step and model; None: 4 for all_days, 32 for last_day
+    accumulate: COUNT = 1  # batches whose gradients are averaged into one step
+    learning_rate: POSITIVE = 1e-3
+    weight_decay: NOT_NEGATIVE = 1e-5
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    warmup_epochs: Annotated[int, Rule("must not be negative", lambda value: value >= 0)] = 5  # linear
+    patience: COUNT = 15  # epochs without a better validation loss before a model stops
+    keep_top_k: COUNT = 1  # the weights of a model's so many best epochs are averaged in the end
+    clip_norm: POSITIVE = 1.0  # of each model's own gradient
+    checkpoint_minutes: POSITIVE = 20.0
 
     def shortened(self, **changes: Any) -> "TrainConfig":
         """The same with other values; `epochs` and `warmup_epochs` are upper bounds."""
@@ -117,91 +124,100 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalConfig:
+class LocalConfig(Settings):
     """The family `stockformer`: the networks of single symbols."""
 
-    start: str = "global"  # fine-tuned from the global network of their member; "own": from random weights
-    learning_rate_share: float = 0.03  # of train.learning_rate, after a global start; chosen: EXPERIMENTS, 2026-11-21
-    epochs: int = 2  # at most, after a global start
-    patience: int = 1  # [epochs], after a global start
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.start in ("global", "own"), "stockformer.start", self.start, "must be 'global' or 'own'")
-        require(self.learning_rate_share > 0, "stockformer.learning_rate_share", self.learning_rate_share,
-                "must be positive")
-        for name in ("epochs", "patience"):
-            require(getattr(self, name) >= 1, f"stockformer.{name}", getattr(self, name), "must be at least 1")
+    GROUP = "stockformer."
+    start: Literal["global", "own"] = "global"  # fine-tuned from the global network of their member, or from nothing
+    learning_rate_share: POSITIVE = 0.03  # of train.learning_rate, after a global start; chosen: EXPERIMENTS, 11-21
+    epochs: COUNT = 2  # at most, after a global start
+    patience: COUNT = 1  # [epochs], after a global start
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalConfig:
+class GlobalConfig(Settings):
     """The family `global`: one network of all symbols; its members are seeds. Chosen: EXPERIMENTS.md, 2026-11-28."""
 
-    inputs: str = "both"  # features standardised over all stocks, "features"; their within-day ranks, "ranks"; or both
-    windows_per_step: int = 200  # of any stock and day
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 1e-2
-    warmup_share: float = 0.1  # [fraction] of all steps, linear; then a cosine
-    epochs: int = 6  # exactly, unless train.epochs is less: the last weights are as good as any
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.inputs in ("features", "ranks", "both"), "global.inputs", self.inputs,
-                "must be 'features', 'ranks' or 'both'")
-        require(self.learning_rate > 0, "global.learning_rate", self.learning_rate, "must be positive")
-        require(self.weight_decay >= 0, "global.weight_decay", self.weight_decay, "must not be negative")
-        require(0 <= self.warmup_share < 1, "global.warmup_share", self.warmup_share, "must lie in [0, 1)")
-        for name in ("windows_per_step", "epochs"):
-            require(getattr(self, name) >= 1, f"global.{name}", getattr(self, name), "must be at least 1")
+    GROUP = "global."
+    inputs: Literal["features", "ranks", "both"] = "both"  # standardised over all stocks; within-day ranks; or both
+    windows_per_step: COUNT = 200  # of any stock and day
+    learning_rate: POSITIVE = 1.5e-3
+    weight_decay: NOT_NEGATIVE = 1e-2
+    warmup_share: BELOW_ONE = 0.1  # [fraction] of all steps, linear; then a cosine
+    epochs: COUNT = 6  # exactly, unless train.epochs is less: the last weights are as good as any
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreesConfig:
-    """The family `trees`: gradient boosting over the stocks and days of the training set. Source: FACTS of 2026-11."""
+class TreesConfig(Settings):
+    """The family `trees`: gradient boosting over the stocks and days of the training set."""
 
-    rounds: int = 600  # trees at most
-    block_rounds: int = 25  # trees between two looks at the validation days; the unit of resume
-    least_rounds: int = 400
-    patience: int = 4  # [blocks] without a better rank correlation on the validation days
-    leaves: int = 63
-    learning_rate: float = 0.03
-    min_child_weight: float = 300.0  # [rows] of a leaf
-    subsample: float = 0.5  # [fraction] of the rows, for each tree
-    colsample: float = 0.3  # [fraction] of the features, for each split
-    penalty: float = 10.0  # L2, on the values of leaves
-    bins: int = 64  # of a feature's histogram
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("rounds", "block_rounds", "least_rounds", "patience"):
-            require(getattr(self, name) >= 1, f"trees.{name}", getattr(self, name), "must be at least 1")
-        for name in ("leaves", "bins"):
-            require(getattr(self, name) >= 2, f"trees.{name}", getattr(self, name), "must be at least 2")
-        for name in ("subsample", "colsample"):
-            require(0 < getattr(self, name) <= 1, f"trees.{name}", getattr(self, name), "must lie in (0, 1]")
-        require(self.learning_rate > 0, "trees.learning_rate", self.learning_rate, "must be positive")
-        for name in ("min_child_weight", "penalty"):
-            require(getattr(self, name) >= 0, f"trees.{name}", getattr(self, name), "must not be negative")
+    GROUP = "trees."
+    rounds: COUNT = 600  # trees at most
+    block_rounds: COUNT = 25  # trees between two measurements on the validation days; the unit of resume
+    least_rounds: COUNT = 400
+    patience: COUNT = 4  # [blocks] without a better rank correlation on the validation days
+    leaves: Annotated[int, Rule("must be at least 2", lambda value: value >= 2)] = 63
+    learning_rate: POSITIVE = 0.03
+    min_child_weight: NOT_NEGATIVE = 300.0  # [rows] of a leaf
+    subsample: SHARE = 0.5  # of the rows, for each tree
+    colsample: SHARE = 0.3  # of the features, for each split
+    penalty: NOT_NEGATIVE = 10.0  # L2, on the values of leaves
+    bins: Annotated[int, Rule("must be at least 2", lambda value: value >= 2)] = 64  # of a feature's histogram
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineConfig:
+class MachineConfig(Settings):
     """Where a run computes. Changing it changes the speed, and at most the last bits, of a result."""
 
+    GROUP = "machine."
     profile: str = "cpu"
-    device: str = "cpu"  # "cpu" or "cuda"
-    dtype: str = "float32"  # of the products; weights, optimizer and losses stay float32
-    threads: int | None = None  # None: one per core
-    pack_models: int = 24  # networks trained together, at most
-    checkpoint_budget_gb: float = 2.0  # state of a pack in flight, at most
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the products; weights, optimizer, losses stay float32
+    threads: COUNT | None = None  # None: one per core
+    pack_models: COUNT = 24  # networks trained together, at most
+    checkpoint_budget_gb: POSITIVE = 2.0  # state of a pack in flight, at most
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.device in ("cpu", "cuda"), "machine.device", self.device, "must be 'cpu' or 'cuda'")
-        require(self.dtype in ("float32", "bfloat16"), "machine.dtype", self.dtype, "must be 'float32' or 'bfloat16'")
-        require(self.threads is None or self.threads >= 1, "machine.threads", self.threads,
-                 "must be at least 1, or null")
-        require(self.pack_models >= 1, "machine.pack_models", self.pack_models, "must be at least 1")
-        require(self.checkpoint_budget_gb > 0, "machine.checkpoint_budget_gb", self.checkpoint_budget_gb,
-                 "must be positive")
+
+# --- from plain values
+
+
+def require(holds: bool, name: str, value: Any, rule: str) -> None:
+    """Raises a ConfigError with the rule unless it holds."""
+    if not holds:
+        raise ConfigError(f"{name} = {value!r}: {rule}.")
+
+
+def build(cls: type, value: Any, prefix: str = "") -> Any:
+    """A dataclass from plain values, refusing what it does not know and what has the wrong type."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{prefix or 'config'}: expected fields, found {value!r}.")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name in value:
+        if name not in hints:
+            raise ConfigError(f"there is no setting {prefix + name!r}.{did_you_mean(name, hints)}")
+    return cls(**{name: convert(hints[name], part, prefix + name) for name, part in value.items()})
+
+
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """A plain value as the type that a field declares. Raises ConfigError where it is not one, or breaks its rule."""
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, f"{name}.")
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # `kind | None`
+        try:
+            return None if value is None else convert(typing.get_args(hint)[0], value, name)
+        except ConfigError as error:
+            raise ConfigError(f"{str(error).rstrip('.')}, or null.") from None
+    kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        require(value in choices, name, value, f"must be {' or '.join(map(repr, choices))}")
+        return value
+    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        return tuple(str(item) for item in value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    fits = is_number if kind is float else isinstance(value, int) and is_number if kind is int else (
+        isinstance(kind, type) and isinstance(value, kind))
+    require(fits, name, value, f"expected {getattr(kind, '__name__', kind)}")
+    for rule in rules:
+        require(rule.holds(value), name, value, rule.text)
+    return float(value) if kind is float else value
