@@ -24,7 +24,7 @@ SETUP.read(HOUSE / "setup.cfg", encoding="utf-8")
 FLOORS = {"errors": 0, "clock": 0, "files": 0, "layout": 0, "notebook": 0, "settings": 0, "config": 0,
           "data": 1, "models": 2, "evaluation": 2, "training": 3, "delivery": 4, "arguments": 5, "colab": 5,
           "__main__": 5}
-MOST_LINES = 300
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
 
 # Source: googlecolab/backend-info, 2026-08-19
 COLAB_PYTHON = "3.13.15"
@@ -143,6 +143,13 @@ def test_public_names_are_sorted_and_resolve():
     assert set(vnq_colab.__all__) <= set(dir(vnq_colab))
 
 
+def test_public_names_are_those_that_notebooks_and_readme_use():
+    texts = [path.read_text(encoding="utf-8") for path in (HOUSE / "README.md", *HOUSE.glob("notebooks/*.py"))]
+    used = set(re.findall(r"\bvnq\.(\w+)", "\n".join(texts)))
+    for_programs = {"VN102", "VnqError", "build_panel", "forecast", "load_bundle", "load_prices"}
+    assert set(vnq_colab.__all__) - used == for_programs
+
+
 def test_public_names_refuse_what_is_not_there():
     with pytest.raises(AttributeError, match="no attribute 'predict_the_future'"):
         vnq_colab.predict_the_future  # noqa: B018
@@ -159,6 +166,13 @@ def test_files_stay_short_and_have_a_name_of_their_own(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert n_lines <= MOST_LINES, f"{name_of(path)} has {n_lines} lines"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_fit_on_a_screen(path):
+    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION] == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
-from vnq_colab.errors import ConfigError, PausedError, VnqError, did_you_mean, name_a_few
+from vnq_colab.config import require_known
+from vnq_colab.errors import PausedError, VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
@@ -47,38 +48,43 @@ def main(words: list[str] | None = None) -> int:
 
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
+    from vnq_colab.data.prepared import prepare
+    from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.evening import evening
     from vnq_colab.delivery.review import is_proven
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
     config = arguments.run_config(options)  # a wrong setting is said before the work
-    prepared = _prepare(ws, options)
-    _tell(options, repr(prepared))
+    prepared = prepare(ws, options.data, **arguments.reading(options))
+    _output(options, repr(prepared))
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
         reviewed = _review(ws, prepared, options)
-        _tell(options, repr(reviewed))
+        _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
     session = train(ws, prepared.panel, config, hours=_hours(options), quiet=options.json)
     if session.status != "finished":
-        return _ended(session, options)
-    validation = validate(session, prepared=prepared, on_stage=lambda text: _stage(options, text))
-    _tell(options, _told(validation, options))
-    if asked := _asked(session, options, ("gates", "slippage")):  # a question apart, with a report of its own
-        _tell(options, repr(validate(session, prepared=prepared, **asked)))
-    bundle = _export(session, validation.verdict, options)
-    _stage(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
-    found = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
-    _tell(options, repr(found), _exported(bundle) | found.to_dict())
-    return _code(session)
+        return _finish(session, options)
+    validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
+    _output(options, _described(validation, options))
+    if what_if := _what_if(session, options, ("gates", "slippage")):  # a question apart, with a report of its own
+        _output(options, repr(validate(session, prepared=prepared, **what_if)))
+    _announce(options, f"exporting {session.run_id}")
+    bundle = export_bundle(session, validation.verdict)
+    _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
+    tomorrow = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
+    _output(options, repr(tomorrow), _bundle_facts(bundle) | tomorrow.to_dict())
+    return _exit_code(session)
 
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
-    prepared = _prepare(ws, options)
+    from vnq_colab.data.prepared import prepare
+
+    prepared = prepare(ws, options.data, **arguments.reading(options))
     reviewed = _review(ws, prepared, options)
-    _tell(options, f"{prepared!r}\n{reviewed!r}", {
+    _output(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
         "folds": [fold.to_dict() for fold in prepared.folds], "cleaning": prepared.cleaning.to_dict(),
         "lookahead": reviewed.proof.to_dict()})
@@ -91,7 +97,7 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = arguments.run_config(options), load_prepared(ws)
-    return _ended(train(ws, prepared.panel, config, hours=_hours(options), part=options.part,
+    return _finish(train(ws, prepared.panel, config, hours=_hours(options), part=options.part,
                         take_over=options.take_over, quiet=options.json), options)
 
 
@@ -99,7 +105,7 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _ended(resume(ws, options.run, hours=_hours(options), take_over=options.take_over, quiet=options.json),
+    return _finish(resume(ws, options.run, hours=_hours(options), take_over=options.take_over, quiet=options.json),
                   options)
 
 
@@ -108,10 +114,10 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.runs import sessions, status
 
     if options.run is None and not sessions(ws):
-        _tell(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
+        _output(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
         return DONE
     session = status(ws, options.run)
-    _tell(options, repr(session), session.to_dict() | {"counts": session.counts()})
+    _output(options, repr(session), session.to_dict() | {"counts": session.counts()})
     return DONE
 
 
@@ -121,21 +127,23 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
-    if (asked := options.show_predictions) and asked not in session.ledger:
-        raise ConfigError(f"run {session.run_id} has no symbol {asked!r}.{did_you_mean(asked, session.ledger)}")
-    validation = validate(session, on_stage=lambda text: _stage(options, text), **_asked(session, options))
-    _tell(options, _told(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
+    if options.show_predictions:
+        require_known(options.show_predictions, session.ledger, "symbol")
+    validation = validate(session, on_stage=lambda text: _announce(options, text), **_what_if(session, options))
+    _output(options, _described(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
+    from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.training.runs import latest_session
 
     session = latest_session(ws, options.run)
-    bundle = _export(session, None, options)
-    _tell(options, repr(bundle), _exported(bundle))
-    return _code(session)
+    _announce(options, f"exporting {session.run_id}")
+    bundle = export_bundle(session)
+    _output(options, repr(bundle), _bundle_facts(bundle))
+    return _exit_code(session)
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
@@ -145,7 +153,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.evening import evening
 
     bundle = load_bundle(options.models or ws.models)
-    _stage(options, "reading prices")
+    _announce(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
         prices, index = prepared_prices(ws)  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
@@ -153,10 +161,10 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, _ = gather(ws, options.data, **arguments.reading(options))
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    _stage(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
-    found = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+    _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
+    tomorrow = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                     capital=options.capital, everyone=options.all, refuse_old=True)
-    _tell(options, repr(found), found.to_dict())
+    _output(options, repr(tomorrow), tomorrow.to_dict())
     return DONE
 
 
@@ -164,10 +172,10 @@ def tidy(ws: Workspace, options: argparse.Namespace) -> int:
     """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
     from vnq_colab.delivery.tidy import tidy
 
-    found = tidy(ws, keep=options.keep, delete=options.delete)
-    _tell(options, repr(found), {"deleted": found.deleted, "bytes": found.bytes,
-                                 "files": [{"path": str(path), "bytes": size, "why": why}
-                                           for path, size, why in found.files]})
+    unneeded = tidy(ws, keep=options.keep, delete=options.delete)
+    _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,
+                                      "files": [{"path": str(path), "bytes": size, "why": why}
+                                                for path, size, why in unneeded.files]})
     return DONE
 
 
@@ -177,15 +185,9 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
 
     checks = check_up(ws, options.profile)
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
-    _tell(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
+    _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
     return DONE
-
-
-def _prepare(ws: Workspace, options: argparse.Namespace) -> "Prepared":
-    from vnq_colab.data.prepared import prepare
-
-    return prepare(ws, options.data, **arguments.reading(options))
 
 
 def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Review":
@@ -205,35 +207,28 @@ def _hours(options: argparse.Namespace) -> float | None:
     return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
 
 
-def _export(session: "Session", verdict: Any, options: argparse.Namespace) -> "Bundle":
-    from vnq_colab.delivery.bundle import export_bundle
-
-    _stage(options, f"exporting {session.run_id}")
-    return export_bundle(session, verdict)
-
-
-def _exported(bundle: "Bundle") -> dict[str, Any]:
+def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     return {"run_id": bundle.manifest["run_id"], "folder": str(bundle.folder), "decisions": bundle.decisions}
 
 
-def _stage(options: argparse.Namespace, text: str) -> None:
+def _announce(options: argparse.Namespace, text: str) -> None:
     """What begins now, so that nobody waits in silence."""
     if not options.json:
         print(text, file=sys.stderr, flush=True)
 
 
-def _ended(session: "Session", options: argparse.Namespace) -> int:
-    _tell(options, repr(session), session.to_dict())
+def _finish(session: "Session", options: argparse.Namespace) -> int:
+    _output(options, repr(session), session.to_dict())
     if session.status != "finished" and "was taken over" not in session.why:
         which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
         print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"",
               file=sys.stderr)
     elif session.status == "finished":
-        _stage(options, "Next: python -m vnq_colab validate, then export")
-    return _code(session)
+        _announce(options, "Next: python -m vnq_colab validate, then export")
+    return _exit_code(session)
 
 
-def _code(session: "Session") -> int:
+def _exit_code(session: "Session") -> int:
     if session.status != "finished":
         return PAUSED
     if failed := session.failed() or session.failed_jobs():
@@ -243,25 +238,27 @@ def _code(session: "Session") -> int:
     return DONE
 
 
-def _asked(session: "Session", options: argparse.Namespace,
+def _what_if(session: "Session", options: argparse.Namespace,
            names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
-    """What was asked of these flags, and which days are judged."""
-    asked = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
+    """The flags that make a question apart: other gates, costs, capital or days."""
+    what_if = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
     if options.first or options.last:
-        asked["days"] = (options.first or session.folds[0]["test"]["first"],
-                         options.last or session.folds[-1]["test"]["last"])
-    return asked
+        what_if["days"] = (options.first or session.folds[0]["test"]["first"],
+                           options.last or session.folds[-1]["test"]["last"])
+    return what_if
 
 
-def _told(validation: "Validation", options: argparse.Namespace) -> str:
+def _described(validation: "Validation", options: argparse.Namespace) -> str:
     """The validation in words, with the forecasts of the symbol that was asked for."""
     from vnq_colab.evaluation.past_forecasts import show_predictions
 
-    asked, folder = options.show_predictions, validation.report.parent
-    return repr(validation) + (f"\n{show_predictions(folder, asked, family=validation.family)}" if asked else "")
+    if options.show_predictions is None:
+        return repr(validation)
+    past = show_predictions(validation.report.parent, options.show_predictions, family=validation.family)
+    return f"{validation!r}\n{past}"
 
 
-def _tell(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:
+def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:
     """The text on stdout; with --json the value there, and a text without a value on stderr."""
     if not options.json:
         print(text, flush=True)

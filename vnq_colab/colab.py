@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from vnq_colab.clock import machine_age_hours
-from vnq_colab.config import PROFILES, Machine
-from vnq_colab.errors import ConfigError, StorageError, VnqError, did_you_mean
+from vnq_colab.config import PROFILES, Machine, require_known
+from vnq_colab.errors import ConfigError, StorageError, VnqError
 from vnq_colab.files import require_space, storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 from vnq_colab.training.ownership import processor_name
@@ -30,7 +30,7 @@ MARGIN_HOURS = 0.25  # chosen: the last checkpoint, and the push of about 2 GB t
 # a mark in what google.colab said: what a person can do about it
 DRIVE_CURES = {
     "NotImplementedError": "Connect to a hosted Colab machine, or name another folder: open_workspace('/content/x').",
-    "nobody mounted it": "Only a notebook cell can ask: call open_workspace() in one first, or give another --root.",
+    "it is not mounted": "Only a notebook cell can ask: call open_workspace() in one first, or give another --root.",
     "MessageError": "Access was not granted: run this cell again and allow it in the window that opens.",
     "already contain files": "Something wrote there too early: !mv {mount_at} {mount_at}_old, and run this cell again.",
     "domain policy": "The organisation of this Google account does not allow it: use another account.",
@@ -80,7 +80,7 @@ def _mounted(mount_at: Path) -> Path:
     try:
         if not _is_folder(drive):
             if not _in_notebook():
-                raise RuntimeError("nobody mounted it yet")
+                raise RuntimeError("it is not mounted yet")
             from google.colab import drive as google_drive
 
             google_drive.mount(str(mount_at))
@@ -133,16 +133,16 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
 
 
 def describe_machine(profile: str | None = None, *, plan_hours: float | None = None) -> Machine:
-    """What this machine is, not what was wished for; `profile`, or else $VNQ_PROFILE, replaces the profile that fits.
+    """What this machine is, not what was asked for; `profile`, or else $VNQ_PROFILE, replaces the profile that fits.
 
     `plan_hours` is how long Colab lets a machine live; None: 12, or 24 for one that is older than that already. Raises
     ConfigError for a profile that is not known, or that needs a GPU where none was given.
     """
-    wished = profile or os.environ.get("VNQ_PROFILE")
-    if wished and wished not in PROFILES:
-        raise ConfigError(f"there is no profile {wished!r}.{did_you_mean(wished, PROFILES)}")
+    named = profile or os.environ.get("VNQ_PROFILE")
+    if named:
+        require_known(named, PROFILES, "profile")
     gpu, capability, gpu_memory = _find_gpu()
-    chosen = wished or _fitting_profile(gpu, capability, gpu_memory)
+    chosen = named or _fitting_profile(gpu, capability, gpu_memory)
     asks = PROFILES[chosen]["machine"]
     device, dtype = asks.get("device", "cpu"), "float32"
     if device == "cuda" and not gpu:

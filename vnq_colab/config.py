@@ -28,7 +28,7 @@ from vnq_colab.settings import (
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What `describe_machine` found: given, not wished for."""
+    """What `describe_machine` found: what is there, not what was asked for."""
 
     where: str  # "Colab" or "local"
     profile: str
