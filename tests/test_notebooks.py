@@ -177,6 +177,7 @@ def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
     assert len(list((home / "predictions").glob("*.csv"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
 def test_notebooks_run_twice_on_colab_with_prices_in_drive(tmp_path):
     write_startup(tmp_path / "ipython", tmp_path)
@@ -204,6 +205,7 @@ door.describe_machine = lambda *words, **choices: dataclasses.replace(whole(*wor
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
 def test_notebooks_of_a_run_that_pauses_at_once_end_without_an_error(tmp_path):
     startup = tmp_path / "ipython" / "profile_default" / "startup"
