@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.history import Market
+from vnq_colab.data.history import MarketSeries
 from vnq_colab.data.prices import load_index, load_prices
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -23,7 +23,7 @@ def main() -> None:
     given = [Path(word) for word in sys.argv[1:]]
     prices = given[0] if given else SHARED / "vn_daily.parquet"
     index = given[1] if len(given) > 1 else SHARED / "vn_index.parquet"
-    market = Market(load_prices(prices)[0], load_index(index) if index.exists() else None)
+    market = MarketSeries(load_prices(prices)[0], load_index(index) if index.exists() else None)
     clipped = np.empty((len(market.day), len(FEATURES)), dtype="float32")
     print("| feature |", " | ".join(f"{p} %" for p in PERCENTILES), "| low | high | clipped [%] |")
     print("|---" * (len(PERCENTILES) + 4) + "|")

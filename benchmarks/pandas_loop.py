@@ -6,9 +6,8 @@ What `data_path.py` measures the library against, and a second implementation of
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import VN_RULES
-from vnq_colab.data.market_features import TET
-from vnq_colab.data.registry import FEATURES
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.market import LUNAR_NEW_YEARS, VN_RULES
 
 TOLERANCE = {"HOSE": 0.005, "HNX": 0.01, "UPCOM": 0.01}
 
@@ -26,7 +25,7 @@ def loop_features(prices: pd.DataFrame) -> pd.DataFrame:
     mean_50 = by_symbol["close"].rolling(50).mean().reset_index(level=0, drop=True)
     above = np.sign((prices["close"] / mean_50 - 1).round(9))
     market["breadth_50"] = above.groupby(prices["date"]).mean()
-    days_to_tet = np.array([min((tet - day).days for tet in TET if tet > day) for day in market.index])
+    days_to_tet = np.array([min((tet - day).days for tet in LUNAR_NEW_YEARS if tet > day) for day in market.index])
     market["tet_nearness"] = np.maximum(1 - days_to_tet / 30, 0)
 
     table = pd.concat([features_of(stock, market.loc[stock["date"]].set_index(stock.index)) for _, stock in by_symbol])

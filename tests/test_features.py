@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
-from vnq_colab.data.features import FEATURES, compute_features, features_table
-from vnq_colab.data.history import LIMIT_TOLERANCE, Market, rolling
-from vnq_colab.data.market_features import TET
+from vnq_colab.data.features import FEATURES, features_table
+from vnq_colab.data.history import MarketSeries, rolling
+from vnq_colab.data.market import LIMIT_TOLERANCE, LUNAR_NEW_YEARS
 from vnq_colab.data.panel import build_panel
 
 PRICES = ["open", "high", "low", "close"]
@@ -30,7 +30,7 @@ def one_stock(closes, **columns):
 
 
 def value(table, name, day=-1, symbol=0):
-    block = compute_features(table)
+    block = build_panel(table)
     return float(block.values[symbol, day, list(FEATURES).index(name)])
 
 
@@ -74,13 +74,13 @@ def test_no_two_features_say_the_same_on_synthetic_prices(panel):
 
 
 def test_real_prices_give_finite_features_rarely_clipped_and_no_two_that_say_the_same(real_prices):
-    block = compute_features(real_prices)
+    block = build_panel(real_prices)
     values = block.values[block.present]
     assert np.isfinite(values).all()
     correlation = np.corrcoef(values.T)
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 0.98
-    market = Market(real_prices)
+    market = MarketSeries(real_prices)
     for place, item in enumerate(FEATURES.values()):
         at_bound = np.isin(values[:, place], np.float32([item.low, item.high]))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -131,8 +131,8 @@ def test_no_bit_of_a_feature_knows_the_future(prices, future, with_index):
     if with_index:
         index = pd.DataFrame({"date": days, "close": 1000 * 1.001 ** np.arange(len(days)) * (1 + days.astype(int) % 7)})
         other_index = index.assign(close=index["close"].where(index["date"] <= days[LAST], 1234.5))
-    whole = compute_features(prices, index)
-    other = compute_features(FUTURES[future](prices, days[LAST]), other_index)
+    whole = build_panel(prices, index)
+    other = build_panel(FUTURES[future](prices, days[LAST]), other_index)
     rows = [other.symbols.index(symbol) for symbol in whole.symbols]
     for part in ("values", "prices", "present"):
         before = getattr(whole, part)[:, : LAST + 1]
@@ -147,7 +147,7 @@ def test_future_of_real_prices_changes_no_bit(real_prices):
     late = real_prices[real_prices["date"] > day].groupby("symbol").head(40).assign(
         symbol=lambda table: "A" + table["symbol"].astype(str))
     few = real_prices[real_prices["date"] < "2016-09-01"]
-    whole, other = compute_features(few), compute_features(pd.concat([few[few["date"] <= day], late]))
+    whole, other = build_panel(few), build_panel(pd.concat([few[few["date"] <= day], late]))
     n_days = int(whole.days.searchsorted(day, side="right"))
     here = [place for place, symbol in enumerate(whole.symbols) if symbol in other.symbols]
     rows = [other.symbols.index(whole.symbols[place]) for place in here]
@@ -176,19 +176,19 @@ def test_sum_over_a_window_is_the_same_wherever_it_stands():
 
 def test_feature_of_a_stock_does_not_depend_on_its_price_level(panel, prices):
     scaled = prices.assign(**{name: prices[name] * 4 for name in PRICES})
-    np.testing.assert_array_equal(compute_features(scaled).values, panel.values)
+    np.testing.assert_array_equal(build_panel(scaled).values, panel.values)
     thousands = prices.assign(**{name: prices[name] / 1000 for name in PRICES})
-    np.testing.assert_allclose(compute_features(thousands).values, panel.values, atol=2e-5)
+    np.testing.assert_allclose(build_panel(thousands).values, panel.values, atol=2e-5)
 
 
 def test_feature_of_a_stock_does_not_depend_on_its_number_of_shares(panel, prices):
     of_one = prices.assign(volume=prices["volume"].where(prices["symbol"] != "SYN002", prices["volume"] * 1000))
-    np.testing.assert_allclose(compute_features(of_one).values, panel.values, atol=2e-5)
+    np.testing.assert_allclose(build_panel(of_one).values, panel.values, atol=2e-5)
 
 
 def test_stock_that_never_moves_or_trades_is_neutral():
     """Of what is not of the market's or the calendar's making, only the two distances from a range are not 0: at 0."""
-    block = compute_features(pd.concat([one_stock(np.full(300, 12_345.678), volume=0),
+    block = build_panel(pd.concat([one_stock(np.full(300, 12_345.678), volume=0),
                                         random_stock(300).assign(symbol="BBB")]))
     last = dict(zip(FEATURES, block.values[0, -1], strict=True))
     others = {"market_return_1", "market_return_20", "market_volatility_20", "breadth", "breadth_50", "weekday",
@@ -248,7 +248,7 @@ def test_beta_equals_the_regression_slope(prices):
 
 
 def test_rank_runs_from_lowest_to_highest(prices):
-    block = compute_features(prices)
+    block = build_panel(prices)
     place = list(FEATURES).index("return_rank_5")
     five = block.values[:, -1, list(FEATURES).index("return_5")]
     ranks = block.values[np.argsort(five), -1, place]
@@ -258,7 +258,7 @@ def test_rank_runs_from_lowest_to_highest(prices):
 def test_index_replaces_the_mean_of_the_stocks(prices):
     days = np.sort(prices["date"].unique())
     index = pd.DataFrame({"date": days, "close": 1000 * 1.001 ** np.arange(len(days))})
-    block = compute_features(prices, index)
+    block = build_panel(prices, index)
     assert block.values[0, -1, list(FEATURES).index("market_return_1")] == pytest.approx(np.log(1.001), rel=1e-4)
 
 
@@ -272,12 +272,12 @@ def test_absent_day_leaves_a_hole_and_shifts_nothing(prices):
 
 
 def test_table_in_any_order_gives_the_same(prices, panel):
-    np.testing.assert_array_equal(compute_features(prices.sample(frac=1, random_state=0)).values, panel.values)
+    np.testing.assert_array_equal(build_panel(prices.sample(frac=1, random_state=0)).values, panel.values)
 
 
 def test_shortest_tables_give_neutral_values():
     for n_days in (1, 2, 13, 14, 27, 60):
-        block = compute_features(random_stock(n_days))
+        block = build_panel(random_stock(n_days))
         assert np.isfinite(block.values).all() and block.values.shape == (1, n_days, 50)
         for place, item in enumerate(FEATURES.values()):
             assert not block.values[0, : item.warm_up_days, place].any(), item.name
@@ -361,8 +361,8 @@ def test_tet_is_the_day_of_a_new_moon_in_vietnam():
     moons = pd.DatetimeIndex(moons.astype("datetime64[D]"))
     spring = [moon for moon in moons if 2000 <= moon.year <= 2035 and "01-21" <= f"{moon:%m-%d}" <= "02-20"]
     first = {moon.year: moon for moon in reversed(spring)}  # 2004 has a second one, of its second month
-    assert TET.is_monotonic_increasing and TET.year.tolist() == list(range(2000, 2036))
-    assert [f"{first[tet.year]:%Y-%m-%d}" for tet in TET] == [f"{tet:%Y-%m-%d}" for tet in TET]
+    assert LUNAR_NEW_YEARS.is_monotonic_increasing and LUNAR_NEW_YEARS.year.tolist() == list(range(2000, 2036))
+    assert [f"{first[tet.year]:%Y-%m-%d}" for tet in LUNAR_NEW_YEARS] == [f"{tet:%Y-%m-%d}" for tet in LUNAR_NEW_YEARS]
 
 
 def test_tet_lies_in_the_longest_gap_of_each_year():
@@ -370,7 +370,7 @@ def test_tet_lies_in_the_longest_gap_of_each_year():
         pytest.skip("the shared data is not here: no trading days to hold the dates against")
     index = pd.read_parquet(SHARED_DATA / "vn_index.parquet")
     days = pd.DatetimeIndex(np.unique(index.loc[index["symbol"] == "VNINDEX", "date"].to_numpy("datetime64[ns]")))
-    within = [tet for tet in TET if days[0] < tet < days[-1]]
+    within = [tet for tet in LUNAR_NEW_YEARS if days[0] < tet < days[-1]]
     assert len(within) >= 20
     for tet in within:
         place = days.searchsorted(tet)
@@ -379,7 +379,7 @@ def test_tet_lies_in_the_longest_gap_of_each_year():
 
 def test_nearness_of_tet_grows_to_the_break_and_is_none_after_it():
     table = one_stock(np.full(60, 100.0)).assign(date=pd.date_range("2024-01-01", periods=60))
-    near = compute_features(table).values[0, :, list(FEATURES).index("tet_nearness")]
+    near = build_panel(table).values[0, :, list(FEATURES).index("tet_nearness")]
     assert near[10] == 0 and near[10 + 15] == pytest.approx(0.5) and near[39] == pytest.approx(29 / 30)
     assert not near[40:].any(), "2024-02-10 and later"
     later = one_stock([100.0, 101.0]).assign(date=pd.to_datetime(["2036-01-20", "2036-01-21"]))

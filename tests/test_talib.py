@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.history import Market
+from vnq_colab.data.history import MarketSeries
 
 talib = pytest.importorskip("talib", reason="TA-Lib is not installed: pip install TA-Lib")
 
@@ -111,7 +111,7 @@ def test_indicator_equals_talib(name, stock):
         # digit TA-Lib lets that digit decide, and we do not
         prices = ["open", "high", "low", "close"]
         table[prices] = (table[prices] / 50).round() * 50
-    history = next(Market(table).histories())
+    history = next(MarketSeries(table).histories())
     with np.errstate(invalid="ignore", divide="ignore"):
         ours = FEATURES[name].compute(history)[0]
         columns = table[["open", "high", "low", "close", "volume"]].astype("float64").reset_index(drop=True)

@@ -2,19 +2,17 @@
 
 family | symbol | date | score | edge | mean | scale | p_up
 -------|--------|------|-------|------|------|-------|-----
-`date` is the forecast origin: the evening of that day. `score` orders the symbols of a day, higher is better. `edge` is
-what that is worth [log return over the horizon, relative to the mean of the universe], `mean` the expected log return
-over the horizon, `scale` its standard deviation, `p_up` the probability that it is positive. A learner gives scores
-alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
+`date` is the forecast origin: everything up to that day's close is known. `score` orders the symbols of a day, higher is
+better. `edge` is what that is worth [log return over the horizon, relative to the mean of the universe], `mean` the
+expected log return over the horizon, `scale` its standard deviation, `p_up` the probability that it is positive. A
+learner gives scores alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
 """
 
 import numpy as np
 import pandas as pd
 
 from vnq_colab.errors import DataError
-from vnq_colab.settings import HORIZON
-
-__all__ = ["COLUMNS", "HORIZON", "SCORES", "check_forecast", "ensemble_scores", "make_scores"]
+from vnq_colab.settings import HORIZON  # noqa: F401  where readers of a Forecast look for it
 
 SCORES = ("family", "symbol", "date", "score")
 COLUMNS = (*SCORES, "edge", "mean", "scale", "p_up")
@@ -42,8 +40,8 @@ def check_forecast(forecast: pd.DataFrame, columns: tuple[str, ...] = COLUMNS) -
                         "pd.to_datetime(forecast[\"date\"]).")
     place = np.zeros(len(forecast), "int64")  # whole numbers are sorted much faster than texts
     for name in ("family", "symbol", "date"):
-        code, found = pd.factorize(forecast[name], sort=True, use_na_sentinel=False)
-        place = place * len(found) + code
+        codes, values = pd.factorize(forecast[name], sort=True, use_na_sentinel=False)
+        place = place * len(values) + codes
     if (np.diff(place) < 0).any():
         forecast = forecast.iloc[np.argsort(place, kind="stable")]
     forecast = forecast.reset_index(drop=True)
@@ -64,8 +62,8 @@ def ensemble_scores(scores: pd.DataFrame, families: "tuple[str, ...] | list[str]
     n_others = by_day.transform("size") - 1
     ranks = np.where(n_others > 0, 2 * (by_day.rank() - 1) / n_others.clip(lower=1) - 1, 0.0)
     rows = chosen[["symbol", "date", *keys]].assign(score=ranks)
-    found = rows.groupby(["symbol", "date", *keys], as_index=False, observed=True)["score"].mean()
-    return found.assign(family=ENSEMBLE)[["family", "symbol", "date", *keys, "score"]]
+    mean = rows.groupby(["symbol", "date", *keys], as_index=False, observed=True)["score"].mean()
+    return mean.assign(family=ENSEMBLE)[["family", "symbol", "date", *keys, "score"]]
 
 
 def _refuse(forecast: pd.DataFrame, bad: "pd.Series | np.ndarray", what: str, column: str) -> None:

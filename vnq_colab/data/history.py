@@ -1,4 +1,4 @@
-"""Prices as blocks: each symbol's own trading days, the market's calendar, and the steps that features are made of.
+"""Prices as blocks, the steps that features are made of, and the registry of features.
 
 `[table rows]` is the price table in order of symbol and date; `[symbols, rows]` is some of its symbols, row i being the
 i-th day on which that symbol traded, so that "20 days" are twenty days of its own.
@@ -9,15 +9,48 @@ stock after the other, so neither a later row nor a stock that comes later chang
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, VN_RULES
+from vnq_colab.data.market import EXCHANGES, LIMIT_TOLERANCE, VN_RULES
 from vnq_colab.errors import DataError
 
 BLOCK = 16  # [symbols] chosen: a block's arrays fit the cache; 0.7 s, of 185 at once 1.2 s
-LIMIT_TOLERANCE = {"HOSE": 0.005, "HNX": 0.01, "UPCOM": 0.01}  # [fraction of the price] a tick at 10,000 VND
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column of the Panel: what it is, how it is computed, and where its values are clipped."""
+
+    name: str
+    formula: str
+    unit: str
+    warm_up_days: int  # of the symbol's own days before the first value; until then the value is 0
+    source: str
+    low: float  # values are clipped to [low, high]; chosen: benchmarks/feature_bounds.py, see EXPERIMENTS.md
+    high: float
+    compute: "Callable[[History], np.ndarray]"  # -> [symbols, rows] float64, unclipped, NaN where unknown
+
+    def clipped(self, history: "History") -> np.ndarray:
+        """`[table rows]` float64: its values inside the bounds, 0 where they are unknown."""
+        return np.nan_to_num(np.clip(history.to_rows(self.compute(history)), self.low, self.high))
+
+
+FEATURES: dict[str, Feature] = {}  # in the order of the Panel
+
+
+def feature(formula: str, unit: str, *, warm_up_days: int = 0, bounds: float | tuple[float, float] = 1.0,
+            source: str = "this project") -> Callable:
+    """Registers the decorated function under its own name; one number as `bounds` means -bounds to bounds."""
+    low, high = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
+
+    def register(compute: "Callable[[History], np.ndarray]") -> "Callable[[History], np.ndarray]":
+        FEATURES[compute.__name__] = Feature(compute.__name__, formula, unit, warm_up_days, source, low, high, compute)
+        return compute
+
+    return register
 
 
 def in_order(prices: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, pd.Index]:
@@ -31,7 +64,7 @@ def in_order(prices: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, pd.Index]:
     return prices, codes, names
 
 
-class Market:
+class MarketSeries:
     """A price table, its calendar and the series of the whole market."""
 
     def __init__(self, prices: pd.DataFrame, index: pd.DataFrame | None = None):
@@ -42,7 +75,8 @@ class Market:
         self.day = self.days.searchsorted(dates)  # [table rows]: place in the calendar, as `symbol` is in `symbols`
         self.starts = np.searchsorted(self.symbol, np.arange(len(names) + 1))  # [symbols + 1] first row of each symbol
         self.table = {name: prices[name].to_numpy("float64") for name in ("open", "high", "low", "close", "volume")}
-        self.exchange = pd.factorize(prices["exchange"]) if "exchange" in prices.columns else None
+        exchange = prices["exchange"].astype(object) if "exchange" in prices.columns else np.full(len(prices), None)
+        self.exchange = np.maximum(pd.Index(EXCHANGES).get_indexer(exchange), 0)  # [table rows]: place in EXCHANGES
         self.stock_returns = np.full(len(prices), np.nan)  # [table rows] log return
         self.stock_returns[1:] = np.log(self.table["close"][1:] / self.table["close"][:-1])
         self.stock_returns[self.starts[:-1]] = np.nan
@@ -69,22 +103,20 @@ class Market:
     def ranks(self, compute: Callable[["History"], np.ndarray]) -> np.ndarray:
         """`[table rows]`: rank among the stocks of the day, -1 lowest to 1 highest; ties share the mean rank."""
         if compute not in self._ranks:
-            by_day = np.full((len(self.days), len(self.symbols)), np.nan)
-            by_day[self.day, self.symbol] = self.across(compute)
-            for first in range(0, len(by_day), 256):
-                _rank_rows(by_day[first : first + 256])
-            self._ranks[compute] = by_day[self.day, self.symbol]
+            values = np.full((len(self.symbols), len(self.days)), np.nan)
+            values[self.symbol, self.day] = self.across(compute)
+            self._ranks[compute] = within_day_ranks(values)[self.symbol, self.day]
         return self._ranks[compute]
 
     @functools.cached_property
     def band(self) -> np.ndarray:
         """`[table rows]` price band of the row's exchange and day, as a fraction; an unknown exchange is HOSE's."""
-        return self._by_exchange(lambda name: VN_RULES.band(name, self.days)[self.day])
+        return VN_RULES.band(np.array(EXCHANGES)[:, None], self.days)[self.exchange, self.day]
 
     @functools.cached_property
     def limit_tolerance(self) -> np.ndarray:
         """`[table rows]` how far from the band a limit price may lie because of ticks, as a fraction."""
-        return self._by_exchange(lambda name: np.full(len(self.day), LIMIT_TOLERANCE[name]))
+        return np.array([LIMIT_TOLERANCE[name] for name in EXCHANGES])[self.exchange]
 
     @functools.cached_property
     def rising(self) -> np.ndarray:
@@ -95,15 +127,6 @@ class Market:
     def above_mean_50(self) -> np.ndarray:
         """`[days]` share of the stocks above their mean close of 50 days less the share below."""
         return self.mean(self.across(lambda h: np.sign(np.round(h.close / mean(h.close, 50) - 1, 9))))
-
-    def _by_exchange(self, values: Callable[[str], np.ndarray]) -> np.ndarray:
-        found = values("HOSE")
-        if self.exchange is not None:
-            codes, names = self.exchange
-            for code, name in enumerate(names):
-                if name in EXCHANGES:
-                    found = np.where(codes == code, values(name), found)
-        return found
 
     def _index_returns(self, index: pd.DataFrame) -> np.ndarray:
         closes = index.set_index("date")["close"].sort_index()
@@ -118,7 +141,7 @@ class Market:
 class History:
     """Some symbols of a market, `[symbols, rows]`: own trading days from the left, NaN after the last one."""
 
-    def __init__(self, market: Market, first: int, last: int):
+    def __init__(self, market: MarketSeries, first: int, last: int):
         self.market = market
         self._rows = slice(market.starts[first], market.starts[last])
         lengths = np.diff(market.starts[first : last + 1])
@@ -219,22 +242,25 @@ def surprise(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
 
 
 def within_day_ranks(values: np.ndarray) -> np.ndarray:
-    """`[symbols, days] -> [symbols, days]`: rank among the known values of a day, -1 to 1; ties share the mean."""
-    by_day = np.array(values.T, dtype="float64", order="C")
-    _rank_rows(by_day)
-    return by_day.T
+    """`[symbols, days] -> [symbols, days]`: rank among the known values of a day, -1 to 1; ties share the mean.
+
+    NaN stays, and the only stock of a day gets 0.
+    """
+    ranks = np.array(values.T, dtype="float64", order="C")  # [days, symbols]
+    for first in range(0, len(ranks), 256):  # so many days fit the cache
+        _rank_rows(ranks[first : first + 256])
+    return ranks.T
 
 
 def _rank_rows(values: np.ndarray) -> None:
-    """`[days, symbols]`, in place: rank in its row, -1 to 1, ties share the mean; NaN stays, a single one gets 0."""
+    """`[days, symbols]`, in place: rank in its row, -1 to 1."""
     order = np.argsort(values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     place = np.broadcast_to(np.arange(values.shape[1], dtype="float64"), values.shape)
     is_new = np.ones(values.shape, dtype=bool)
     is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     first = np.maximum.accumulate(np.where(is_new, place, 0), axis=1)
-    is_last = np.roll(is_new, -1, axis=1)
-    last = np.minimum.accumulate(np.where(is_last, place, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    last = np.minimum.accumulate(np.where(np.roll(is_new, -1, axis=1), place, np.inf)[:, ::-1], axis=1)[:, ::-1]
     n_others = np.isfinite(values).sum(axis=1, keepdims=True) - 1
     ranks = np.where(n_others > 0, (first + last) / np.maximum(n_others, 1) - 1, 0)
     np.put_along_axis(values, order, np.where(np.isnan(ordered), np.nan, ranks), axis=1)

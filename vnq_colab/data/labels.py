@@ -4,7 +4,7 @@ Of task `rank` the label is where a stock will stand among all stocks of the day
 within the day and mapped to a standard normal, so that no day and no outlier weighs more than another.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from vnq_colab.errors import DataError
 from vnq_colab.notebook import tell
 from vnq_colab.settings import Task
 
-FEWEST_STOCKS, COARSE_STOCKS = 5, 20  # of a market whose order is learnt; below the second ranks are coarse
-COLUMNS = {"open": (OPEN,), "close": (CLOSE,), "mixed": (CLOSE, OPEN)}  # by `task.label`
+FEWEST_STOCKS, COARSE_STOCKS = 5, 20  # of a market whose ranks are learnt; below the second they are coarse
+RETURNS_OF = {"open": (OPEN,), "close": (CLOSE,), "mixed": (CLOSE, OPEN)}  # by `task.label`
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,6 @@ class Labels:
 
     values: np.ndarray  # [symbols, days, outputs] float32
     known: np.ndarray  # [symbols, days] bool
-
-    def select(self, rows: "list[int] | np.ndarray") -> "Labels":
-        """Those of some symbols."""
-        return Labels(self.values[rows], self.known[rows])
 
 
 def make_labels(panel: Panel, task: Task) -> Labels:
@@ -42,7 +38,7 @@ def make_labels(panel: Panel, task: Task) -> Labels:
     if task.target == "direction":
         moves = panel.ahead(task.horizon)
         return Labels(np.nan_to_num(np.sign(moves))[:, :, None].astype("float32"), np.isfinite(moves))
-    scores = np.mean([normal_scores(panel.ahead(task.horizon, column)) for column in COLUMNS[task.label]], axis=0)
+    scores = np.mean([normal_scores(panel.ahead(task.horizon, column)) for column in RETURNS_OF[task.label]], axis=0)
     return Labels(np.nan_to_num(scores)[:, :, None].astype("float32"), np.isfinite(scores))
 
 
@@ -83,8 +79,6 @@ def check_market(panel: Panel, task: Task) -> Task:
         tell(f"ranks among {n_stocks} stocks are coarse; from {COARSE_STOCKS} on they say something")
     opens, closes = panel.prices[panel.present][:, [OPEN, CLOSE]].T
     if task.label != "close" and not (np.isfinite(opens) & (opens != closes)).any():
-        from dataclasses import replace
-
         tell("the data has no open prices of its own: what is learnt is the order of returns from close to close")
         return replace(task, label="close")
     return task

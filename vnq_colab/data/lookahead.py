@@ -1,8 +1,7 @@
 """Proof of no look-ahead: the future is changed or removed, and nothing up to a day may change by a single bit."""
 
-import hashlib
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,11 @@ import pandas as pd
 
 from vnq_colab.data.cleaning import clean_prices, merge_files
 from vnq_colab.data.columns import PRICES
-from vnq_colab.data.features import FEATURES, compute_features
-from vnq_colab.data.panel import Panel, fit_scaler
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.market import EXCHANGES
+from vnq_colab.data.panel import build_panel, fit_scaler
 from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError
-
-SYMBOLS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,8 +60,7 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
     later row at all. Compared: the cleaned rows, each feature with its ranks and market series, returns, presence, the
     scaler of the days so far, and the scaled values that windows are cut from. `prices` may be clean or raw, then
     cleaned as in `clean_prices`; rows of several files are merged first, which is a decision about files, not about
-    days. None puts the day at four fifths of the days. Takes little more memory than building the Panel. Raises
-    DataError when there is no day on both sides of it.
+    days. None puts the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
     """
     days = np.sort(prices["date"].unique())
     if at is None:
@@ -76,16 +73,9 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
     how = {"on_bad_rows": on_bad_rows, "treatments": treatments}
     if "file" in prices:
         prices = merge_files(prices, **how)
-    true = _digests(_seen(prices, index, day, how))
-    rows = []
-    for world, other, other_index in _worlds(prices, index, day, np.random.default_rng(seed)):
-        found = _digests(_seen(other, other_index, day, how))
-        if found == true:
-            rows += [{"world": world, "what": what, "compared": size, "differ": 0, "where": ""}
-                     for what, (size, _) in true.items()]
-        else:  # only now are the values themselves laid side by side
-            here, there = (_whole(_seen(*table, day, how)) for table in ((prices, index), (other, other_index)))
-            rows += [{"world": world, **fact} for name in here for fact in _compare(name, here[name], there[name])]
+    known = _known(prices, index, day, how)
+    rows = [{"world": world, **fact} for world, *other in _worlds(prices, index, day, np.random.default_rng(seed))
+            for fact in _compare(known, _known(*other, day, how))]
     return LookaheadProof(f"{day:%Y-%m-%d}", pd.DataFrame(rows))
 
 
@@ -100,7 +90,7 @@ def _worlds(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     if "raw_close" in future.columns:
         future["raw_close"] = future["raw_close"] * random.uniform(0.5, 2.0, n)
     if "exchange" in future.columns:
-        future["exchange"] = random.choice(["HOSE", "HNX", "UPCOM"], n)
+        future["exchange"] = random.choice(EXCHANGES, n)
     after = None
     if index is not None:
         later = index["date"] > day
@@ -117,83 +107,59 @@ def _worlds(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A block of values `[rows, columns]`, and of which symbol and day (or which symbol) each row is."""
+class _Block:
+    """Values `[rows, columns]`, and of which symbol and day (or which symbol) each row is."""
 
     keys: tuple[np.ndarray, ...]
     values: np.ndarray
     columns: tuple[str, ...] = ()  # named where each is reported by itself
 
 
-def _seen(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
-          how: Mapping[str, Any]) -> Iterator[tuple[str, _Seen]]:
-    """All that is known on the evening of a day, under its name; of the large things some symbols at a time."""
+def _known(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
+           how: Mapping[str, Any]) -> dict[str, _Block]:
+    """All that is known at the close of a day, by name."""
     clean, _ = clean_prices(prices, **how)
-    kept = clean[clean["date"] <= day]
-    numbers = kept.select_dtypes("number").to_numpy("float64")
-    yield "cleaned rows", _Seen((kept["symbol"].to_numpy(object), kept["date"].to_numpy()), numbers)
-    market = compute_features(clean, index)
-    del clean, kept, numbers
-    panel = Panel(market.values, market.prices, market.present, market.symbols, market.days, tuple(FEATURES), "proof")
+    panel, kept = build_panel(clean, index), clean[clean["date"] <= day]
     last = int(panel.days.searchsorted(day, side="right"))
-    there = np.flatnonzero(panel.present[:, :last].any(axis=1))  # a stock that is listed later is not known yet
-    scaler, symbols = fit_scaler(panel, panel.days[0], day), np.asarray(panel.symbols, dtype=object)
-    known = scaler.select(there)
-    yield "scaler", _Seen((symbols[there],), np.column_stack([known.mean, known.spread, known.target]))
-    for top in range(0, len(there), SYMBOLS_AT_ONCE):
-        some = there[top:top + SYMBOLS_AT_ONCE]
-        values, present = panel.values[some, :last], panel.present[some, :last]
-        symbol, place = np.nonzero(present)
-        keys = symbols[some[symbol]], panel.days.to_numpy()[place]
-        yield "returns", _Seen(keys, panel.returns[some, :last][present][:, None])
-        yield "feature", _Seen(keys, values[present], tuple(FEATURES))
-        yield "windows", _Seen(keys, scaler.select(some).scale(values, present)[present])
+    listed = np.flatnonzero(panel.present[:, :last].any(axis=1))  # a stock that is listed later is not known yet
+    scaler, symbols = fit_scaler(panel, panel.days[0], day).select(listed), np.array(panel.symbols, object)[listed]
+    values, present = panel.values[listed, :last], panel.present[listed, :last]
+    symbol, place = np.nonzero(present)
+    rows = symbols[symbol], panel.days.to_numpy()[place]
+    return {
+        "cleaned rows": _Block((kept["symbol"].to_numpy(object), kept["date"].to_numpy()),
+                               kept.select_dtypes("number").to_numpy("float64")),
+        "scaler": _Block((symbols,), np.column_stack([scaler.mean, scaler.spread, scaler.target])),
+        "returns": _Block(rows, panel.returns[listed, :last][present][:, None]),
+        "feature": _Block(rows, values[present], tuple(FEATURES)),
+        "windows": _Block(rows, scaler.scale(values, present)[present]),
+    }
 
 
-def _digests(seen: Iterator[tuple[str, _Seen]]) -> dict[str, tuple[int, str]]:
-    """What was seen -> how many values, and the hash of their bits with their keys."""
-    found: dict[str, list] = {}
-    for name, block in seen:
-        keys = b"".join(pd.util.hash_array(key).tobytes() for key in block.keys)
-        columns = [(f"{name} {column}", [place]) for place, column in enumerate(block.columns)]
-        for what, places in columns or [(name, slice(None))]:
-            values = np.ascontiguousarray(block.values[:, places])
-            count, digest = found.setdefault(what, [0, hashlib.sha256()])
-            digest.update(keys)
-            digest.update(values)
-            found[what][0] = count + values.size
-    return {what: (count, digest.hexdigest()) for what, (count, digest) in found.items()}
+def _compare(known: dict[str, _Block], other: dict[str, _Block]) -> Iterator[dict[str, object]]:
+    """How many values differ in their bits, and the first of them in words; rows that only one world has count."""
+    for name, block in known.items():
+        mine, theirs = block.values, other[name].values
+        if not all(map(np.array_equal, block.keys, other[name].keys)):
+            odd = pd.MultiIndex.from_arrays(block.keys).symmetric_difference(pd.MultiIndex.from_arrays(other[name].keys))
+            yield {"what": name, "compared": mine.size, "differ": len(odd) * mine.shape[1],
+                   "where": f"{_in_words(odd[0])}: the row is there in one world only"}
+            continue
+        differ = _bits(mine) != _bits(theirs)
+        parts = [(f"{name} {column}", [place]) for place, column in enumerate(block.columns)]
+        for what, columns in parts or [(name, [*range(mine.shape[1])])]:
+            where = ""
+            if differ[:, columns].any():
+                row, column = (int(axis[0]) for axis in np.nonzero(differ[:, columns]))
+                where = (f"{_in_words([key[row] for key in block.keys])}: {mine[row, columns[column]]} became "
+                         f"{theirs[row, columns[column]]}")
+            yield {"what": what, "compared": len(mine) * len(columns), "differ": int(differ[:, columns].sum()),
+                   "where": where}
 
 
-def _whole(seen: Iterator[tuple[str, _Seen]]) -> dict[str, _Seen]:
-    """The blocks of each name put together."""
-    blocks: dict[str, list[_Seen]] = {}
-    for name, block in seen:
-        blocks.setdefault(name, []).append(block)
-    return {name: _Seen(tuple(map(np.concatenate, zip(*(block.keys for block in parts), strict=True))),
-                        np.concatenate([block.values for block in parts]), parts[0].columns)
-            for name, parts in blocks.items()}
+def _bits(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def _compare(name: str, true: _Seen, found: _Seen) -> Iterator[dict[str, object]]:
-    """How many values differ in their bits, and the first of them in words; rows that only one side has count."""
-    here, there = (pd.MultiIndex.from_arrays(list(side.keys)) for side in (true, found))
-    if not here.equals(there):
-        odd = here.symmetric_difference(there)
-        yield {"what": name, "compared": true.values.size, "differ": len(odd) * true.values.shape[1],
-               "where": f"{_in_words(odd[0])}: the row is there in one world only"}
-        return
-    bits = f"u{true.values.dtype.itemsize}"
-    differ = np.ascontiguousarray(true.values).view(bits) != np.ascontiguousarray(found.values).view(bits)
-    blocks = [(f"{name} {column}", [place]) for place, column in enumerate(true.columns)]
-    for what, columns in blocks or [(name, list(range(differ.shape[1])))]:
-        block, where = differ[:, columns], ""
-        if block.any():
-            row, column = (int(axis[0]) for axis in np.nonzero(block))
-            where = (f"{_in_words([key[row] for key in true.keys])}: {true.values[row, columns[column]]} became "
-                     f"{found.values[row, columns[column]]}")
-        yield {"what": what, "compared": block.size, "differ": int(block.sum()), "where": where}
-
-
-def _in_words(key: Sequence[object]) -> str:
+def _in_words(key: Any) -> str:
     return " ".join(str(part)[:10] for part in key)

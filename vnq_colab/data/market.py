@@ -25,9 +25,28 @@ VN102: tuple[str, ...] = tuple(
 
 EXCHANGES = ("HOSE", "HNX", "UPCOM")
 TODAYS_LOT = 100  # [shares] on all three exchanges; `lot` knows the earlier ones
+LIMIT_TOLERANCE = {"HOSE": 0.005, "HNX": 0.01, "UPCOM": 0.01}  # [fraction of the price] a tick at 10,000 VND
 HOLIDAYS = ("01-01", "04-30", "05-01", "09-02")  # known years ahead; the exchange announces others and days in lieu
-TET = pd.to_datetime(["2017-01-26", "2018-02-14", "2019-02-04", "2020-01-24", "2021-02-11", "2022-01-31", "2023-01-20",
-                      "2024-02-08", "2025-01-27", "2026-02-16", "2027-02-04", "2028-01-24", "2029-02-11"])  # first of 7
+# Weekdays of 2016 to 2025 on which no stock traded. Source: the days without a row in the shared vn_daily.parquet.
+DAYS_OFF = pd.DatetimeIndex(
+    """
+    2016-04-18 2016-05-02 2016-05-03 2017-01-02 2017-04-06 2017-05-02 2017-09-04 2018-04-25 2018-09-03 2018-12-31
+    2019-04-15 2019-04-29 2020-04-02 2021-04-21 2021-05-03 2021-09-03 2022-01-03 2022-04-11 2022-05-02 2022-05-03
+    2022-09-01 2023-01-02 2023-05-02 2023-05-03 2023-09-01 2023-09-04 2024-04-18 2024-04-29 2024-09-03 2025-04-07
+    2025-05-02
+    """.split()
+)
+# The first day of the lunar year in Vietnam (UTC+7; 2007 and 2030 a day before China's), known years ahead.
+# Source: the new moons of Meeus 1998, chapter 49 (tests/test_features.py computes them), and the gaps of VNINDEX.
+LUNAR_NEW_YEARS = pd.DatetimeIndex(
+    """
+    2000-02-05 2001-01-24 2002-02-12 2003-02-01 2004-01-22 2005-02-09 2006-01-29 2007-02-17 2008-02-07 2009-01-26
+    2010-02-14 2011-02-03 2012-01-23 2013-02-10 2014-01-31 2015-02-19 2016-02-08 2017-01-28 2018-02-16 2019-02-05
+    2020-01-25 2021-02-12 2022-02-01 2023-01-22 2024-02-10 2025-01-29 2026-02-17 2027-02-06 2028-01-26 2029-02-13
+    2030-02-02 2031-01-23 2032-02-11 2033-01-31 2034-02-19 2035-02-08
+    """.split()
+)
+TET_DAYS = range(-2, 5)  # around the lunar new year: no session on these in 2014 to 2025
 LONG_HALT_SESSIONS = 25  # memory: after so many sessions without a trade the first day's band applies again
 
 
@@ -97,9 +116,9 @@ class MarketRules:
 
     def band(self, exchange: str | np.ndarray, days: pd.DatetimeIndex, *,
              first_day: bool | np.ndarray = False) -> np.ndarray:
-        """`[days]`: daily price band as a fraction of the reference price; an unknown exchange counts as HOSE.
+        """Daily price band as a fraction of the reference price; `exchange` and `days` broadcast together.
 
-        `exchange` is one for all days or one for each. `first_day` marks days under the wider band: the first one of a
+        An unknown exchange counts as HOSE. `first_day` marks days under the wider band: the first one of a
         stock on its exchange, and the first after `LONG_HALT_SESSIONS` without a trade. The reference is the close
         before; on UPCOM the average price of the day before (memory).
         """
@@ -123,18 +142,17 @@ VN_RULES = MarketRules()
 
 
 def in_force(rule: str, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
-    """`[days]`: the value of a dated rule, such as "band", on each of these days.
+    """`exchange` and `days` broadcast together: the value of a dated rule, such as "band", there and then.
 
-    `exchange` is one for all days or one for each; an unknown one counts as HOSE. Days before the first date of a rule
-    take its first value.
+    An unknown exchange counts as HOSE. Days before the first date of a rule take its first value.
     """
-    place = pd.Index(EXCHANGES).get_indexer([exchange] if isinstance(exchange, str) else exchange)
-    place = np.maximum(place, 0)  # HOSE stands first
-    value = np.full(len(days), np.nan)
+    place = pd.Index(EXCHANGES).get_indexer(np.ravel(exchange)).reshape(np.shape(exchange))
+    place, days = np.maximum(place, 0), np.asarray(days, "datetime64[ns]")  # HOSE stands first
+    value = np.full(np.broadcast_shapes(place.shape, days.shape), np.nan)
     for row in RULES:
         if row.rule == rule:
             here = place == EXCHANGES.index(row.exchange)
-            value = np.where(here & (np.isnan(value) | (days >= pd.Timestamp(row.since))), row.value, value)
+            value = np.where(here & (np.isnan(value) | (days >= np.datetime64(row.since))), row.value, value)
     return value
 
 
@@ -143,15 +161,13 @@ def lot(exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
     return in_force("lot", exchange, days).astype(int)
 
 
-def tick(price: np.ndarray, exchange: str) -> np.ndarray:
+def tick(price: np.ndarray, exchange: str | np.ndarray) -> np.ndarray:
     """`[...] -> [...]`: the price step [VND] at a raw price. HOSE 10, 50, 100 by level; HNX and UPCOM 100."""
-    if exchange == "HOSE":
-        levels, steps = np.array(HOSE_TICKS).T
-        return steps[np.searchsorted(levels, price, side="right") - 1]
-    return np.full(np.shape(price), 100.0)
+    levels, steps = np.array(HOSE_TICKS).T
+    return np.where(np.isin(exchange, ("HNX", "UPCOM")), 100.0, steps[np.searchsorted(levels, price, side="right") - 1])
 
 
-def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str) -> tuple[np.ndarray, np.ndarray]:
+def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`[...] -> [...], [...]`: ceiling and floor [VND] of a raw reference price; NaN where that is not known.
 
     The band's ends, rounded to a tick into the band, and at least one tick from the reference (memory).
@@ -164,17 +180,24 @@ def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str) -> tupl
 
 
 def is_session(days: pd.DatetimeIndex) -> np.ndarray:
-    """`[days]` bool: a weekday that is no fixed holiday of Vietnam and not in the week of Tet."""
-    in_tet = np.zeros(len(days), dtype=bool)
-    for first in TET:
-        in_tet |= np.asarray((days >= first) & (days < first + pd.Timedelta(days=7)))
-    return np.asarray(days.day_of_week < 5) & ~np.isin(days.strftime("%m-%d"), HOLIDAYS) & ~in_tet
+    """`[days]` bool: a weekday that is no fixed holiday of Vietnam, not near the lunar new year, and no known day off.
+
+    Of the past the data's own days say more (`trading_days`): this is for the days that are not there yet.
+    """
+    tet = [LUNAR_NEW_YEARS + pd.Timedelta(days=day) for day in TET_DAYS]
+    closed = np.isin(days.strftime("%m-%d"), HOLIDAYS) | days.isin(DAYS_OFF) | days.isin(tet[0].append(tet[1:]))
+    return np.asarray(days.day_of_week < 5) & ~closed
 
 
 def next_sessions(day: pd.Timestamp, n: int) -> pd.DatetimeIndex:
     """The `n` sessions after a day, as far as they are known ahead."""
     days = pd.date_range(day + pd.Timedelta(days=1), periods=2 * n + 16)
     return days[is_session(days)][:n]
+
+
+def count_sessions(after: pd.Timestamp, until: pd.Timestamp) -> int:
+    """How many sessions lie after a day, up to another one."""
+    return int(is_session(pd.date_range(after.normalize() + pd.Timedelta(days=1), until.normalize())).sum())
 
 
 def trading_days(prices: pd.DataFrame) -> pd.DatetimeIndex:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab import __version__
-from vnq_colab.data.features import FEATURES, compute_features
-from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.history import in_order, within_day_ranks
+from vnq_colab.data.features import FEATURES
+from vnq_colab.data.history import MarketSeries, in_order, within_day_ranks
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.files import write_atomic
+from vnq_colab.settings import HORIZON
 
 FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
 PRICES = ("open", "high", "low", "close", "traded_value")
@@ -92,13 +92,6 @@ class Panel:
             found[:, :n_days] = log[:, horizon + delay:] - log[:, delay:n_days + delay]
         found[~self.present] = np.nan
         return found
-
-    def agrees_with(self, other: "Panel") -> bool:
-        """Whether both hold the same values, to what two kinds of processor may differ by."""
-        return (self.symbols == other.symbols and self.feature_names == other.feature_names
-                and self.days.equals(other.days) and np.array_equal(self.present, other.present)
-                and np.allclose(self.prices, other.prices, rtol=1e-9, equal_nan=True)
-                and np.allclose(self.values, other.values, rtol=1e-4, atol=1e-5))
 
     def save(self, path: Path) -> None:
         """Writes a parquet file: one row per symbol and present day, features as float32."""
@@ -183,9 +176,19 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
 
     `index` is a table `date, close` of the market index; None takes the equal-weighted mean of all stocks present.
     """
-    market = compute_features(prices, index)
-    return Panel(market.values, market.prices, market.present, market.symbols, market.days, tuple(FEATURES),
-                 data_id(prices, index))
+    if prices.empty:
+        raise DataError("the price table has no rows, so there is nothing to compute features from.")
+    market = MarketSeries(prices, index)
+    place, shape = (market.symbol, market.day), (len(market.symbols), len(market.days))
+    values = np.zeros((*shape, len(FEATURES)), dtype="float32")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for history in market.histories():
+            columns = np.array([item.clipped(history) for item in FEATURES.values()], dtype="float32")
+            values[history.symbol, history.day] = columns.T  # [table rows, features]
+    present, blocks, table = np.zeros(shape, dtype=bool), np.full((*shape, len(PRICES)), np.nan), market.table
+    present[place] = True
+    blocks[place] = np.column_stack([*(table[name] for name in PRICES[:4]), table["close"] * table["volume"]])
+    return Panel(values, blocks, present, market.symbols, market.days, tuple(FEATURES), data_id(prices, index))
 
 
 def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
@@ -196,29 +199,19 @@ def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
     digest = hashlib.sha256(__version__.encode())
     digest.update(repr([(item.name, item.formula, item.low, item.high) for item in FEATURES.values()]).encode())
     rows, symbols, names = in_order(prices)
-    digest.update(_lines(symbols, names))
-    digest.update(_day_numbers(rows["date"]))
-    for name in ("open", "high", "low", "close"):
-        digest.update(rows[name].to_numpy("<f8").tobytes())
-    digest.update(rows["volume"].to_numpy("<i8").tobytes())
-    if "raw_close" in rows.columns:
-        digest.update(rows["raw_close"].to_numpy("<f8").tobytes())
-    if "exchange" in rows.columns:
-        digest.update(_lines(*pd.factorize(rows["exchange"], use_na_sentinel=False)))
+
+    def add(table: pd.DataFrame, *columns: str) -> None:
+        digest.update(table["date"].to_numpy("datetime64[D]").astype("<i8"))
+        for name in columns:
+            digest.update(table[name].to_numpy("<i8" if name == "volume" else "<f8").tobytes())
+
+    def add_lines(codes: np.ndarray, words: pd.Index) -> None:
+        digest.update("\n".join(np.array([str(word) for word in words], dtype=object)[codes]).encode())
+
+    add_lines(symbols, names)
+    add(rows, *PRICES[:4], "volume", *(name for name in ("raw_close",) if name in rows))
+    if "exchange" in rows:
+        add_lines(*pd.factorize(rows["exchange"], use_na_sentinel=False))
     if index is not None:
-        rows = index.sort_values("date")
-        digest.update(_day_numbers(rows["date"]))
-        digest.update(rows["close"].to_numpy("<f8").tobytes())
+        add(index.sort_values("date"), "close")
     return digest.hexdigest()[:12]
-
-
-def _lines(codes: np.ndarray, names: pd.Index) -> bytes:
-    """The names of the codes, one a line; runs of one name are written at once."""
-    starts = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))
-    words = [f"{name}\n" for name in names]
-    return "".join(words[codes[start]] * int(n) for start, n in zip(starts[:-1], np.diff(starts), strict=True)
-                   )[:-1].encode()
-
-
-def _day_numbers(dates: pd.Series) -> bytes:
-    return dates.to_numpy("datetime64[D]").astype("<i8").tobytes()

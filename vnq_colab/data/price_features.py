@@ -7,8 +7,18 @@ volume) it is 0, and every feature is written so that 0 is its neutral value. Ad
 
 import numpy as np
 
-from vnq_colab.data.history import History, covariance, deviation, divide, mean, rolling, shift, smoothed, surprise
-from vnq_colab.data.registry import feature
+from vnq_colab.data.history import (
+    History,
+    covariance,
+    deviation,
+    divide,
+    feature,
+    mean,
+    rolling,
+    shift,
+    smoothed,
+    surprise,
+)
 
 
 # ------------------------------------------------------------------------------------------------- returns and trend

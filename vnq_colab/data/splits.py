@@ -100,15 +100,14 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
     starts = [int(place) for place in np.flatnonzero(np.diff(days.year, prepend=0))]
     if len(starts) > 1 and len(days) - starts[-1] < LEAST_TEST_DAYS:
         starts.pop()
-    found: list[Splits] = []
+    splits: list[Splits] = []
     for first, end in zip(starts[::-1], [len(days), *starts[:0:-1]], strict=True):
         n_valid = min(MOST_VALID_DAYS, int(VALID_SHARE * first))
-        if first - n_valid - purge_days < LEAST_TRAIN_DAYS or len(found) == (folds or MOST_FOLDS):
+        if first - n_valid - purge_days < LEAST_TRAIN_DAYS or len(splits) == (folds or MOST_FOLDS):
             break
-        found.insert(0, split_days(days, f"{days[first - n_valid]:%Y-%m-%d}", f"{days[first]:%Y-%m-%d}",
-                                   f"{days[end - 1]:%Y-%m-%d}", purge_days=purge_days))
-    if not found:
+        splits.insert(0, split_days(days, days[first - n_valid], days[first], days[end - 1], purge_days=purge_days))
+    if not splits:
         needed = round((LEAST_TRAIN_DAYS + purge_days) / (1 - VALID_SHARE)) + LEAST_TEST_DAYS
         raise DataError(f"{len(days):,} trading days do not make a fold: {LEAST_TRAIN_DAYS} training days, a fifth for "
                         f"validation and a year to judge need about {needed}. Bring a longer history.")
-    return found
+    return splits

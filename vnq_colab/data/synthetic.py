@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON
-from vnq_colab.data.market import EXCHANGES, VN_RULES, is_session, tick
+from vnq_colab.data.market import DAYS_OFF, EXCHANGES, VN_RULES, is_session, tick
 from vnq_colab.errors import ConfigError
+from vnq_colab.settings import HORIZON
 
 PERSISTENCE = 0.9  # of the planted signal from day to day
 VOLUME_SHOWS = 0.8  # how strongly it moves log volume; the noise beside it is 0.15
@@ -35,7 +35,8 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0,
     if n_symbols < 1 or n_days < 2:
         raise ConfigError(f"n_symbols = {n_symbols}, n_days = {n_days}: a market needs a symbol and two days.")
     random = np.random.default_rng(seed)
-    days = _trading_days(n_days, pd.Timestamp(last_day))
+    days = pd.bdate_range(end=last_day, periods=int(n_days * 1.1) + 20)
+    days = days[is_session(days) | days.isin(DAYS_OFF)][-n_days:]  # a made-up market has no days in lieu
     exchanges = random.choice(EXCHANGES, n_symbols, p=[0.8, 0.12, 0.08])
     hidden = _autoregression(random, n_days, n_symbols, PERSISTENCE)  # [days, symbols] the planted signal, variance 1
     volatility = 0.021 * np.exp(0.35 * _autoregression(random, n_days, n_symbols, 0.97)
@@ -56,11 +57,6 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0,
 def is_synthetic(symbols: Iterable[str]) -> bool:
     """True when every symbol is one of those that this module makes up."""
     return all(re.fullmatch(r"SYN\d{3,}", symbol) for symbol in symbols)
-
-
-def _trading_days(n_days: int, last: pd.Timestamp) -> pd.DatetimeIndex:
-    days = pd.bdate_range(end=last, periods=int(n_days * 1.1) + 20)
-    return days[is_session(days)][-n_days:]
 
 
 def _autoregression(random: np.random.Generator, n_days: int, width: int, persistence: float) -> np.ndarray:
@@ -91,7 +87,7 @@ def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarra
           days: pd.DatetimeIndex) -> np.ndarray:
     """`[days, symbols, 4]`: open, high, low, close [VND], inside the day's band and on the tick."""
     n_days, n_symbols = returns.shape
-    bands = np.stack([VN_RULES.band(name, days) for name in exchanges], axis=1)  # [days, symbols]
+    bands = VN_RULES.band(exchanges[:, None], days).T  # [days, symbols]
     share = random.beta(2, 4, returns.shape)  # of the day's move that happens before the opening
     wick = np.abs(random.normal(0, 0.3, (2, *returns.shape))) * np.abs(returns).mean(axis=0)
     prices = np.empty((n_days, n_symbols, 4))
@@ -109,7 +105,7 @@ def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarra
 
 def _to_tick(price: np.ndarray, floor: np.ndarray, ceiling: np.ndarray, exchanges: np.ndarray) -> np.ndarray:
     """The nearest price on the tick inside the band; never below one tick."""
-    step = np.where(exchanges == "HOSE", tick(price, "HOSE"), tick(price, "HNX"))
+    step = tick(price, exchanges)
     lowest = np.maximum(np.ceil(floor / step), 1)
     return np.clip(np.round(price / step), lowest, np.maximum(np.floor(ceiling / step), lowest)) * step
 

@@ -1,11 +1,8 @@
 """The review of a prepared set: four pictures, and the proof that nothing in it knows the future."""
 
 import html
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
@@ -37,13 +34,11 @@ def is_proven(prepared: Prepared) -> bool:
     return path.exists() and bool(read_json(path)["passed"])
 
 
-def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows: str = "treat",
-           treatments: Mapping[str, str] | None = None) -> Review:
+def review(prepared: Prepared) -> Review:
     """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
 
-    `rows` are the rows as they were read, so that the proof covers what cleaning decided; None takes the clean ones.
-    The proof stands on the last training day, cleans as `clean_prices` does with `on_bad_rows` and `treatments`, and
-    runs cleaning and features four times.
+    The proof stands on the last training day and cleans what `prepare` read in the way that it did; in a set that was
+    loaded it begins from the clean prices. It runs cleaning and features four times.
     """
     note = SYNTHETIC_NOTE if prepared.synthetic else ""
     figures = (plots.coverage(prepared.panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
@@ -54,7 +49,7 @@ def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows:
         image = plots.png(figure)
         write_atomic(path, lambda file, image=image: file.write(image))
     day = prepared.folds[-1].train.last if prepared.folds else None
-    proof = prove_no_lookahead(prepared.prices if rows is None else rows, day,
-                               index=prepared.index, on_bad_rows=on_bad_rows, treatments=treatments)
+    rows = prepared.prices if prepared.rows is None else prepared.rows
+    proof = prove_no_lookahead(rows, day, index=prepared.index, **prepared.cleaning_options)
     write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import ENSEMBLE, HORIZON
-from vnq_colab.data.history import LIMIT_TOLERANCE
-from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.market import LIMIT_TOLERANCE, VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.significance import Z_95
