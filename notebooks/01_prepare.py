@@ -67,7 +67,7 @@ display(vnq.plots.feature_distributions(prepared.panel))
 vnq.plots.feature_correlations(prepared.panel)
 
 # %%
-vnq.review(prepared, vnq.read_all(ws, PRICES or None).prices)
+vnq.review(prepared)
 
 # %% [markdown]
 # ## If something goes wrong

@@ -134,10 +134,3 @@ def test_market_of_few_stocks_is_refused_and_a_coarse_one_is_told(capsys):
     assert check_market(market(20), Task()) == Task() and not capsys.readouterr().err
     assert check_market(market(20, opens=None), Task()) == Task(label="close")
     assert "no open prices of its own" in capsys.readouterr().err
-
-
-def test_labels_of_some_symbols_are_those_of_all(tiny):
-    whole = make_labels(tiny, Task())
-    some = whole.select([2, 0])
-    np.testing.assert_array_equal(some.values, whole.values[[2, 0]])
-    np.testing.assert_array_equal(some.known, whole.known[[2, 0]])

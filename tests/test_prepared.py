@@ -8,7 +8,7 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import next_sessions
 from vnq_colab.data.prepared import PROOF, default_universe, keep_panel, load_panel, load_prepared, prepare
 from vnq_colab.errors import DataError, StorageError, VnqError
-from vnq_colab.files import write_json
+from vnq_colab.files import read_json, write_json
 from vnq_colab.layout import Workspace
 
 
@@ -186,12 +186,23 @@ def test_without_a_path_the_files_of_the_workspace_are_taken(tmp_path, prices):
 def test_what_is_stored_is_what_comes_back_and_other_code_is_noticed(tmp_path, prices, monkeypatch):
     ws = Workspace(tmp_path)
     first = prepare(ws, prices)
-    again = prepare(ws, prices)
-    assert again.panel.values.tobytes() == load_prepared(ws).panel.values.tobytes() == first.panel.values.tobytes()
-    other = replace(FEATURES["gap"], compute=lambda history: 0 * history.close)
-    monkeypatch.setitem(FEATURES, "gap", other)
-    assert not prepare(ws, prices).panel.agrees_with(first.panel)
-    assert not load_prepared(ws).panel.agrees_with(first.panel)
+    assert load_prepared(ws).panel.values.tobytes() == first.panel.values.tobytes()
+    monkeypatch.setattr("vnq_colab.data.prepared.build_panel", lambda *_: pytest.fail("the panel is there already"))
+    monkeypatch.setattr("vnq_colab.data.prepared._feature_means", lambda: read_json(first.folder / "prepared.json")
+                        ["feature_means"])
+    assert prepare(ws, prices).panel.values.tobytes() == first.panel.values.tobytes()
+    monkeypatch.undo()
+    monkeypatch.setitem(FEATURES, "gap", replace(FEATURES["gap"], compute=lambda history: 0 * history.close))
+    for panel in (prepare(ws, prices).panel, load_prepared(ws).panel):
+        assert not panel.values[:, :, panel.feature_names.index("gap")].any()
+
+
+def test_what_is_prepared_is_read_once_and_known_as_it_was_read(tmp_path, prices):
+    day, ws = prices["date"].unique()[300], Workspace(tmp_path)
+    rows = prices.assign(close=prices["close"].where(prices.index != 100, 0.0))
+    prepared = prepare(ws, rows, as_of=str(day)[:10], on_bad_rows="drop")
+    assert len(prepared.rows) == len(prepared.prices) + 1 and prepared.rows["date"].max() == day
+    assert prepared.cleaning_options["on_bad_rows"] == "drop" and load_prepared(ws).rows is None
 
 
 def test_set_whose_proof_failed_is_refused(tmp_path, prices):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.drive_map import FILES
-from vnq_colab.data.prepared import prepare, read_all
+from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery.review import PICTURES, review
 from vnq_colab.layout import Workspace
 
@@ -12,7 +12,7 @@ from vnq_colab.layout import Workspace
 def reviewed(tmp_path_factory, prices):
     ws = Workspace(tmp_path_factory.mktemp("review"))
     prepared = prepare(ws, prices)
-    return prepared, review(prepared, read_all(ws, prices).prices)
+    return prepared, review(prepared)
 
 
 def test_review_draws_four_pictures_into_the_set(reviewed):

@@ -29,7 +29,6 @@ _HOMES = {
     "plots": "evaluation.plots",
     "prepare": "data.prepared",
     "price_files": "data.prices",
-    "read_all": "data.prepared",
     "release_gpu": "colab",
     "resume": "training.trainer",
     "review": "delivery.review",

@@ -19,7 +19,6 @@ from vnq_colab.layout import Workspace, find_root
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
-    from vnq_colab.delivery.review import Review
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
 
@@ -51,7 +50,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.evening import evening
-    from vnq_colab.delivery.review import is_proven
+    from vnq_colab.delivery.review import is_proven, review
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
@@ -59,7 +58,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     prepared = prepare(ws, options.data, **arguments.reading(options))
     _output(options, repr(prepared))
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
-        reviewed = _review(ws, prepared, options)
+        reviewed = review(prepared)
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
@@ -81,9 +80,10 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
     from vnq_colab.data.prepared import prepare
+    from vnq_colab.delivery.review import review
 
     prepared = prepare(ws, options.data, **arguments.reading(options))
-    reviewed = _review(ws, prepared, options)
+    reviewed = review(prepared)
     _output(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
         "folds": [fold.to_dict() for fold in prepared.folds], "cleaning": prepared.cleaning.to_dict(),
@@ -188,16 +188,6 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
     return DONE
-
-
-def _review(ws: Workspace, prepared: "Prepared", options: argparse.Namespace) -> "Review":
-    """Pictures, and the proof over the rows as they were read."""
-    from vnq_colab.data.prepared import read_all
-    from vnq_colab.delivery.review import review
-
-    how = arguments.reading(options)
-    rows = read_all(ws, options.data, unit=how["unit"], on_bad_rows=how["on_bad_rows"]).prices
-    return review(prepared, rows, on_bad_rows=how["on_bad_rows"] or "treat", treatments=how["treatments"])
 
 
 def _hours(options: argparse.Namespace) -> float | None:

@@ -2,8 +2,8 @@
 
 family | symbol | date | score | edge | mean | scale | p_up
 -------|--------|------|-------|------|------|-------|-----
-`date` is the forecast origin: everything up to that day's close is known. `score` orders the symbols of a day, higher is
-better. `edge` is what that is worth [log return over the horizon, relative to the mean of the universe], `mean` the
+`date` is the forecast origin: what is known up to that day's close is used. `score` orders the symbols of a day, higher
+is better. `edge` is what that is worth [log return over the horizon, relative to the mean of the universe], `mean` the
 expected log return over the horizon, `scale` its standard deviation, `p_up` the probability that it is positive. A
 learner gives scores alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
 """

@@ -141,7 +141,8 @@ def _compare(known: dict[str, _Block], other: dict[str, _Block]) -> Iterator[dic
     for name, block in known.items():
         mine, theirs = block.values, other[name].values
         if not all(map(np.array_equal, block.keys, other[name].keys)):
-            odd = pd.MultiIndex.from_arrays(block.keys).symmetric_difference(pd.MultiIndex.from_arrays(other[name].keys))
+            here, there = (pd.MultiIndex.from_arrays(one.keys) for one in (block, other[name]))
+            odd = here.symmetric_difference(there)
             yield {"what": name, "compared": mine.size, "differ": len(odd) * mine.shape[1],
                    "where": f"{_in_words(odd[0])}: the row is there in one world only"}
             continue
