@@ -17,7 +17,6 @@ from vnq_colab.errors import PausedError, VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
-    from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session

@@ -106,7 +106,7 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     VNINDEX among the files is taken when it covers nearly all days. `as_of`: later rows are left out.
     """
     day = to_day(as_of or dt.date.today().isoformat())
-    reading = read_all(ws, data, unit=unit, on_bad_rows=on_bad_rows)
+    reading = _read_all(ws, data, unit=unit, on_bad_rows=on_bad_rows)
     rows = reading.prices if as_of is None else up_to(reading.prices, day)
     source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
     options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
@@ -121,7 +121,7 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     return Gathered(prices, index, replace(cleaning, warnings=warnings), rows, options)
 
 
-def read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "str | dict[str, str] | None" = None,
+def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "str | dict[str, str] | None" = None,
              on_bad_rows: str | None = None) -> Reading:
     """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired; `data` as in `gather`.
 
