@@ -190,7 +190,7 @@ def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
     prices.iloc[[0, *range(len(prices))]].to_csv(tmp_path / "doubled.csv", index=False)
     code, out, _ = run(capsys, "prepare", "--data", tmp_path / "doubled.csv", "--on-bad-rows", "drop",
                        "--root", tmp_path)
-    assert code == 0 and "duplicate row for a day, identical: 1 rows, dropped" in out
+    assert code == 0 and "duplicate row for a day: 1 rows, dropped" in out
 
 
 def test_session_of_a_newer_version_is_refused_and_left_alone(root, tmp_path, capsys):

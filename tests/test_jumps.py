@@ -17,7 +17,7 @@ def series(closes, symbol="HPG", volume=1_000.0, first="2021-03-01", **columns):
 
 def cleaned(table, **options):
     clean, report = clean_prices(table, **options)
-    return clean, {item.disease: item for item in report.findings}
+    return clean, {item.issue: item for item in report.findings}
 
 
 def test_split_rescales_the_rows_after_it_and_their_volume():
@@ -26,7 +26,7 @@ def test_split_rescales_the_rows_after_it_and_their_volume():
     assert clean["volume"].tolist() == [1_000, 1_000, 500, 500]
     split = found["unadjusted corporate action"]
     assert (split.rows, split.treatment) == (1, "repaired")
-    assert split.example == ("HPG 2021-03-03: close 20,400 to 10,300 [VND], as after a split to 1/2; "
+    assert split.example == ("HPG 2021-03-03: close 20,400 to 10,300 [VND], as after a split or a dividend; "
                              "from there on prices ×2")
 
 
@@ -100,7 +100,7 @@ def test_band_of_hose_counts_once_a_year_has_kept_to_it():
     quiet = [20_000 + 100 * (day % 3) for day in range(200)]
     clean, found = cleaned(series([*quiet, 18_200, 18_300]))
     assert clean["close"].iloc[-2:].tolist() == pytest.approx([20_020, 20_130])
-    assert "to 10/11" in found["unadjusted corporate action"].example
+    assert "×1.1" in found["unadjusted corporate action"].example
     wild = [*quiet[:100], 21_900, *quiet[100:]]  # +9 %: not a stock of HOSE
     assert cleaned(series([*wild, 18_200, 18_300]))[1] == {}
 
@@ -120,7 +120,7 @@ def test_unit_that_changes_is_brought_back_by_exactly_1000():
     clean, found = cleaned(series([20.5, 20.4, 20_600, 20_700, 20.8]))
     assert clean["close"].tolist() == [20.5, 20.4, 20.6, 20.7, 20.8]
     assert (found["unit jump"].rows, found["unit jump"].treatment) == (2, "repaired")
-    assert found["unit jump"].example == "HPG 2021-03-03: close 20 to 20,600 [VND]"
+    assert found["unit jump"].example == "HPG 2021-03-03: close 20.4 to 20,600 [VND]"
     clean, _ = cleaned(series([20_500, 20.4, 20_600]))
     assert clean["close"].tolist() == [20_500, 20_400, 20_600]
 
@@ -130,11 +130,10 @@ def test_unit_levels_count_within_a_symbol():
     assert unit_levels(close, start).tolist() == [0, 1, 2, 0, 2, 1]
 
 
-@pytest.mark.parametrize("treatment, kept", [("keep", [20_000, 20_000, 10_000, 10_000]), ("drop symbol", [20_000] * 2)])
-def test_split_can_be_kept_or_end_the_symbol(treatment, kept):
-    clean, found = cleaned(series([20_000, 20_000, 10_000, 10_000]), treatments={"unadjusted_action": treatment})
-    assert clean["close"].tolist() == kept
-    assert found["unadjusted corporate action"].treatment == {"keep": "kept", "drop symbol": "dropped"}[treatment]
+def test_split_can_be_kept():
+    clean, found = cleaned(series([20_000, 20_000, 10_000, 10_000]), treatments={"unadjusted_action": "keep"})
+    assert clean["close"].tolist() == [20_000, 20_000, 10_000, 10_000]
+    assert found["unadjusted corporate action"].treatment == "kept"
 
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
@@ -172,4 +171,4 @@ def test_hole_in_the_data_is_a_gap_and_no_dividend():
     table.loc[table["date"] >= days[45], ["open", "high", "low", "close"]] *= 0.6
     _, found = cleaned(table[(table["date"] < days[25]) | (table["date"] >= days[45])])
     assert "unadjusted corporate action" not in found
-    assert found["gap over 5 trading days"].rows == 2
+    assert found["over 5 trading days without a row or trade"].rows == 2

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from tests.made_up import basket_of, order_of
 from vnq_colab.config import SYNTHETIC_NOTE
-from vnq_colab.data.diseases import DISEASES
+from vnq_colab.data.issues import ISSUES
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport, Finding
 from vnq_colab.data.panel import Panel
@@ -252,7 +252,7 @@ def test_cleaning_shows_any_count(rows):
 
 
 def test_cleaning_names_every_disease_of_the_library_without_cutting_it():
-    names = {disease.name: ("kept", 10 ** (place % 6)) for place, disease in enumerate(DISEASES.values())}
+    names = {issue.name: ("kept", 10 ** (place % 6)) for place, issue in enumerate(ISSUES.values())}
     figure = plots.cleaning(report_of(**names))
     figure.draw_without_rendering()
     labels = figure.axes[0].get_yticklabels()

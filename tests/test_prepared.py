@@ -135,7 +135,7 @@ def test_later_value_wins_and_the_disagreement_is_told(tmp_path, prices):
     prepared = prepare(Workspace(tmp_path), tmp_path / "data" / "raw")
     row = prepared.prices[(prepared.prices["symbol"] == "SYN002") & (prepared.prices["date"] == days[-8])]
     assert row["close"].item() == pytest.approx(update.loc[wrong, "close"].item())
-    told = [item for item in prepared.cleaning.findings if "disagree" in item.disease]
+    told = [item for item in prepared.cleaning.findings if "disagree" in item.issue]
     assert told and "SYN002" in told[0].example
 
 
@@ -149,7 +149,7 @@ def test_dividend_that_rescales_history_makes_no_false_jump(tmp_path, prices):
     np.testing.assert_allclose(prepared.panel.returns, whole.panel.returns, atol=1e-9)
     past = prepared.prices["date"] <= days[-11]
     pd.testing.assert_frame_equal(prepared.prices[past], whole.prices[past], check_dtype=False)
-    told = [item for item in prepared.cleaning.findings if "basis" in item.disease]
+    told = [item for item in prepared.cleaning.findings if "basis" in item.issue]
     assert told and "SYN003" in told[0].example
 
 

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.issues import CleaningLog, plan_treatments
 from vnq_colab.data.sources import combine
-from vnq_colab.errors import DataError
 
 DAYS = pd.bdate_range("2025-05-12", periods=20).astype("datetime64[ns]")
 
@@ -17,14 +17,16 @@ def rows(closes, file, first=0, symbol="HPG", **columns):
 
 
 def files(*tables):
-    """All tables, their files in the order in which they stand here."""
+    """All tables by symbol, day and file; the files in the order in which they stand here."""
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(file=pd.Categorical(table["file"], table["file"].unique(), ordered=True))
+    table = table.assign(symbol=table["symbol"].astype("category"),
+                         file=pd.Categorical(table["file"], table["file"].unique(), ordered=True))
+    return table.sort_values(["symbol", "date", "file"], ignore_index=True)
 
 
 def combined(*tables):
-    table, findings = combine(files(*tables))
-    return table, {item.disease: item for item in findings}
+    log = CleaningLog(plan_treatments("treat"), "these files", 0)
+    return combine(files(*tables), log), {item.issue: item for item in log.findings}
 
 
 def test_one_file_per_symbol_is_left_alone():
@@ -39,7 +41,7 @@ def test_update_wins_on_its_days_and_the_base_keeps_the_days_it_lacks():
     assert table["close"].tolist() == [20_000, 20_100, 20_200, 20_310, 20_400]
     assert table["volume"].tolist() == [1_000, 7, 1_000, 7, 7]
     assert {name: item.rows for name, item in found.items()} == {"day in several files": 2}
-    assert found["day in several files"].example == "HPG 2025-05-13: in base.csv and week.csv"
+    assert found["day in several files"].example == "HPG 2025-05-13: row of base.csv"
 
 
 def test_update_on_another_basis_is_rescaled_to_the_past():
@@ -48,9 +50,8 @@ def test_update_on_another_basis_is_rescaled_to_the_past():
     assert table["close"].tolist()[:1] == [20_000]
     assert table["close"].to_numpy() == pytest.approx([20_000, 20_100, 20_200, 20_300, 20_400])
     changed = found["adjusted basis changed"]
-    assert (changed.rows, changed.treatment) == (4, "the later file's rows rescaled to the earlier basis")
-    assert changed.example == ("HPG ×0.950 since 2025-05-14 (a dividend or split rescaled its history), "
-                               "the 4 rows of week.csv were rescaled")
+    assert (changed.rows, changed.treatment) == (4, "repaired")
+    assert changed.example == "HPG 2025-05-13: prices of week.csv ×1.053"
     assert "two sources disagree" not in found
 
 
@@ -63,7 +64,8 @@ def test_update_follows_update_on_the_first_basis():
 def test_file_that_holds_all_earlier_days_replaces_them():
     table, found = combined(rows([20_000, 20_100], "old.csv"), rows([10_000, 10_050, 10_100], "new.csv"))
     assert table["close"].tolist() == [10_000, 10_050, 10_100]
-    assert "replaces them" in found["adjusted basis changed"].treatment
+    assert found["two sources disagree"].example == "HPG 2025-05-12: close 20,000 in old.csv and 10,000 in new.csv [VND]"
+    assert "adjusted basis changed" not in found
 
 
 def test_disagreement_beyond_rounding_is_counted_and_the_later_value_stays():
@@ -79,18 +81,18 @@ def test_disagreement_beyond_rounding_is_counted_and_the_later_value_stays():
 def test_files_without_a_common_day_are_joined_and_said():
     table, found = combined(rows([20_000, 20_100], "a.csv"), rows([20_200, 20_300], "b.csv", first=2))
     assert table["close"].tolist() == [20_000, 20_100, 20_200, 20_300]
-    assert found["joined without a common day"].rows == 2
+    assert found["two sources disagree"].rows == 2
     _, report = clean_prices(files(rows([20_000, 20_100], "a.csv"), rows([30_000], "b.csv", first=2)))
-    assert {"joined without a common day", "move beyond any band"} <= {item.disease for item in report.findings}
+    assert {"two sources disagree", "move beyond any band"} <= {item.issue for item in report.findings}
 
 
 def test_what_the_update_does_not_know_comes_from_the_base():
     base = rows([20_000, 20_100], "a.csv", raw_close=25_000.0, exchange="HNX")
-    week = rows([20_000, 20_100, 20_200], "b.csv", volume=np.nan, raw_close=np.nan, exchange="")
+    week = rows([20_000, 20_100, 20_200], "b.csv", volume=np.nan, raw_close=np.nan, exchange=None)
     table, _ = combined(base, week)
     assert table["volume"].tolist()[:2] == [1_000, 1_000] and np.isnan(table["volume"].iat[2])
     assert table["raw_close"].tolist()[:2] == [25_000, 25_000]
-    assert table["exchange"].tolist() == ["HNX", "HNX", ""]
+    assert table["exchange"].tolist()[:2] == ["HNX", "HNX"] and table["exchange"].isna().iat[2]
 
 
 def test_unadjusted_rows_give_the_raw_close_and_follow_the_last_adjusted_day():
@@ -100,8 +102,8 @@ def test_unadjusted_rows_give_the_raw_close_and_follow_the_last_adjusted_day():
     assert table["date"].tolist() == list(DAYS[1:5])
     assert table["close"].tolist() == pytest.approx([10_000, 10_100, 10_200, 10_300])
     assert table["raw_close"].tolist() == [20_000, 20_200, 20_400, 20_600]
-    assert found["unadjusted row set apart"].rows == 3
-    assert len(table) == 7 + 1 - 1 - found["unadjusted row set apart"].rows
+    assert found["day in several files"].rows == 3
+    assert len(table) == 7 + 1 - 1 - found["day in several files"].rows
 
 
 def test_unadjusted_rows_alone_are_prices_and_their_own_raw_close():
@@ -123,13 +125,6 @@ def test_report_of_cleaning_counts_every_row_of_several_files():
     assert report.rows_read - dropped == report.rows_kept == len(clean) == 3
 
 
-@pytest.mark.parametrize("slug", ["several_files", "basis_changed"])
-def test_merging_can_be_refused(slug):
-    table = files(rows([20_000, 20_100], "a.csv"), rows([10_050, 10_100], "b.csv", first=1))
-    with pytest.raises(DataError, match=f"for '{slug}' in treatments="):
-        clean_prices(table, treatments={slug: "raise"})
-
-
 def test_many_updates_of_many_symbols_leave_one_history_on_one_basis():
     """300 symbols, a history and 30 weekly updates on changing bases: about 350,000 rows."""
     days = pd.bdate_range("2022-01-03", periods=900).astype("datetime64[ns]")
@@ -141,5 +136,5 @@ def test_many_updates_of_many_symbols_leave_one_history_on_one_basis():
                               "date": np.tile(days[place], 300), "volume": 1.0, "file": f"{nth:02d}"})
         price = closes[:, place].ravel() * 0.98 ** (nth % 3)
         tables.append(table.assign(**dict.fromkeys(("open", "high", "low", "close"), price)))
-    table, _ = combine(files(*tables))
+    table, _ = combined(*tables)
     assert table["close"].to_numpy() == pytest.approx(closes[:, :895].ravel(), rel=1e-9)

@@ -24,7 +24,7 @@ def test_same_seed_gives_the_same_market():
 def test_market_needs_no_cleaning_and_bears_no_real_name(market):
     clean, report = clean_prices(market)
     assert len(clean) == len(market)
-    assert [item.disease for item in report.findings] == ["day without trades"]
+    assert [item.issue for item in report.findings] == ["day without trades"]
     assert not set(market["symbol"]) & set(VN102)
 
 

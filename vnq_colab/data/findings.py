@@ -1,4 +1,4 @@
-"""What reading and cleaning found: each file as it was understood, each disease and its treatment, one report."""
+"""What reading and cleaning found: each file as it was understood, each data-quality issue and its treatment, one report."""
 
 import html
 from dataclasses import asdict, dataclass, field
@@ -24,9 +24,9 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Finding:
-    """One disease: how many rows had it, and what was done."""
+    """One data-quality issue: how many rows had it, and what was done."""
 
-    disease: str
+    issue: str
     treatment: str
     rows: int
     example: str  # the first row, in words
@@ -52,13 +52,15 @@ class CleaningReport:
 
     @classmethod
     def from_dict(cls, value: dict) -> "CleaningReport":
-        return cls(**(value | {"findings": [Finding(**item) for item in value["findings"]],
+        findings = [{("issue" if name == "disease" else name): item for name, item in finding.items()}  # as of 0.2
+                    for finding in value["findings"]]
+        return cls(**(value | {"findings": [Finding(**item) for item in findings],
                                "files": [FileFacts(**item) for item in value["files"]]}))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per disease."""
+        """One row per issue and treatment."""
         return pd.DataFrame([asdict(item) for item in self.findings],
-                            columns=["disease", "treatment", "rows", "example"])
+                            columns=["issue", "treatment", "rows", "example"])
 
     def files_table(self) -> pd.DataFrame:
         """One row per file: how it was understood."""
@@ -78,15 +80,15 @@ class CleaningReport:
         apart = pd.DataFrame([item.set_apart for item in self.files]).sum().astype(int)
         lines += [f"  set apart: {rows:,} rows of an {kind}" if kind[0] in "aeiou" else
                   f"  set apart: {rows:,} rows of a {kind}" for kind, rows in apart.items()]
-        lines += [f"  {item.disease}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
+        lines += [f"  {item.issue}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
                   for item in self.findings]
-        lines += ["  no disease found"] if not self.findings else []
+        lines += ["  no data-quality issue found"] if not self.findings else []
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
             look = {"index": False, "border": 0, "justify": "left", "formatters": {"rows": "{:,}".format}}
-            table = self.to_frame().to_html(**look) if self.findings else "<p>No disease found.</p>"
+            table = self.to_frame().to_html(**look) if self.findings else "<p>No data-quality issue found.</p>"
             files = self.files_table().to_html(**look, max_rows=20) if self.files else ""
         return (f"<p><b>{html.escape(repr(self).splitlines()[0])}</b></p>{files}{table}"
                 + "".join(f"<p>⚠ {html.escape(text)}</p>" for text in self.warnings))

@@ -6,7 +6,7 @@ All arrays are [rows] of a table sorted by symbol and day, one row each.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,22 +18,35 @@ SLACK, STEP = 0.01, 10.0  # [fraction], [VND] an adjusted price may lie that far
 OWN_DAYS, OWN_LEAST = 250, 120  # [rows] a year without a move beyond HOSE's band shows that the symbol has that band
 WIDER = ("HNX", "UPCOM")  # unless its row is labelled so: a calm year there makes a limit-down day no dividend
 WAY_BACK_DAYS = 20  # [rows] a jump that nothing explained comes back within that; one that was undone at any time
-MOST_EVENTS = 50
 LONGEST_BREAK = 8  # [weekdays] the market closes for at Tet; without any row for longer, the data has a hole
 LONG_GAP_DAYS = 35  # [calendar days] as long as `LONG_HALT_SESSIONS`, for a calendar of one symbol that has no gaps
 LEAST_RATIO = 1 / 12  # a smaller one is no split but an error that nothing here explains
-MOST_PRICE = 1e8  # [VND] nor is a split what would bring a share there
 MOST_ROUNDS = 20  # two for real prices: the second finds nothing
 WIDEST_DAY = 1.36  # high / low of a day inside UPCOM's band: 1.15 / 0.85, and rounding
 # Ratios of splits and bonus issues, and how far the open may lie from them [log]. Measured on 39 events of six stocks:
 # snapping to the coarse ones leaves an error of 0.3 %, the open alone 3.5 % (shares tend to rise on that day); for the
 # finer ones, mixed with cash dividends, snapping from afar is no better than the open.
-COARSE, COARSE_REACH = np.array([2 / 3, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10]), 0.052
-FINE, FINE_REACH = np.array([10 / 11, 5 / 6, 4 / 5, 3 / 4, 3 / 5, 2 / 5]), 0.02
+SPLITS = np.array([2 / 3, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 10 / 11, 5 / 6, 4 / 5, 3 / 4, 3 / 5, 2 / 5])
+REACH = np.repeat([0.052, 0.02], 6)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Places:
+    """Where each row stands in its symbol's series and in the market's calendar."""
+
+    start: np.ndarray  # [rows] the first row of its symbol
+    day: np.ndarray  # [rows] place in `days`
+    days: pd.DatetimeIndex
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "Places":
+        symbol = table["symbol"].cat.codes.to_numpy()
+        is_first = np.r_[True, symbol[1:] != symbol[:-1]]
+        day, days = pd.factorize(table["date"].to_numpy(), sort=True)
+        return cls(np.maximum.accumulate(np.where(is_first, np.arange(len(symbol)), 0)), day, pd.DatetimeIndex(days))
+
+
+class Limits(NamedTuple):
     """What any exchange allows on each row. A symbol's first row has no limits."""
 
     floor: np.ndarray  # [rows] [VND]
@@ -43,8 +56,7 @@ class Limits:
     missed: np.ndarray  # [rows] trading days since the row before, at least 1
 
 
-@dataclass(frozen=True)
-class Actions:
+class Actions(NamedTuple):
     """Corporate actions that were found, and the factors that undo them."""
 
     price: np.ndarray  # [rows] factor of the prices
@@ -52,18 +64,12 @@ class Actions:
     events: dict[int, str]  # row: what explains it
 
 
-def starts(symbol: np.ndarray) -> np.ndarray:
-    """`[rows]`: the first row of the symbol of each row."""
-    first = np.r_[True, symbol[1:] != symbol[:-1]]
-    return np.maximum.accumulate(np.where(first, np.arange(len(symbol)), 0))
-
-
 def unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
     """`[rows]` int: how often the close has jumped ×1000 since the symbol's first row; ÷1000 counts -1."""
     ratio = close[1:] / close[:-1]
     thousands = np.round(np.log(ratio) / np.log(1_000))
-    left = ratio / 1_000.0**thousands
-    jump = np.r_[0, np.where((left >= UNIT_MOVE[0]) & (left <= UNIT_MOVE[1]), thousands, 0).astype(int)]
+    rest = ratio / 1_000.0**thousands
+    jump = np.r_[0, np.where((rest >= UNIT_MOVE[0]) & (rest <= UNIT_MOVE[1]), thousands, 0).astype(int)]
     jump[start == np.arange(len(close))] = 0
     level = np.cumsum(jump)
     return level - level[start]
@@ -75,13 +81,13 @@ def sessions(days: pd.DatetimeIndex) -> np.ndarray:
     return np.r_[0, np.cumsum(np.where(weekdays - 1 > LONGEST_BREAK, weekdays, 1))]
 
 
-def price_limits(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex, place: np.ndarray) -> Limits:
+def band_limits(table: pd.DataFrame, places: Places) -> Limits:
     """The limits of the widest band of the day: labels of exchanges are today's, not those of the day.
 
     The reference lies inside the last traded day's range (on UPCOM it is that day's average), and the band compounds
-    over trading days without a row. `place` is each row's day in `days`.
+    over trading days without a row.
     """
-    day, place = place, sessions(days)[place]
+    start, session = places.start, sessions(places.days)[places.day]
     row = np.arange(len(table))
     before = np.maximum(row - 1, 0)
     close, volume, date = (table[name].to_numpy() for name in ("close", "volume", "date"))
@@ -89,16 +95,16 @@ def price_limits(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex,
     traded = np.r_[-1, last[:-1]]  # the last row with a trade before this one
     known = traded >= start
     traded = np.where(known, traded, before)
-    first_day = ~known | (place - place[traded] > LONG_HALT_SESSIONS)
+    first_day = ~known | (session - session[traded] > LONG_HALT_SESSIONS)
     first_day |= date - date[before] > np.timedelta64(LONG_GAP_DAYS, "D")
     if "exchange" in table:
         exchange = table["exchange"].cat.codes.to_numpy()
         first_day |= exchange != exchange[before]
-    widest = [np.max([VN_RULES.band(name, days, first_day=is_first) for name in EXCHANGES], axis=0)
-              for is_first in (False, True)]
-    width = np.where(first_day, widest[True][day], widest[False][day])
+    daily, wider = (np.max([VN_RULES.band(name, places.days, first_day=is_first) for name in EXCHANGES], axis=0)
+                    for is_first in (False, True))
+    width = np.where(first_day, wider[places.day], daily[places.day])
     begins = row == start
-    missed = np.where(begins, 1, place - place[before])
+    missed = np.where(begins, 1, session - session[before])
     low = np.minimum(table["low"].to_numpy()[traded], close[before])
     high = np.maximum(table["high"].to_numpy()[traded], close[before])
     floor = low * (1 - width) ** missed * (1 - SLACK) - STEP
@@ -106,7 +112,7 @@ def price_limits(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex,
     return Limits(np.where(begins, -np.inf, floor), np.where(begins, np.inf, ceiling), width, first_day, missed)
 
 
-def find_actions(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex, place: np.ndarray) -> Actions:
+def find_actions(table: pd.DataFrame, places: Places) -> Actions:
     """Corporate actions that the prices were not adjusted for, and the factors that undo them from their day on.
 
     A candidate is a day that lies as a whole outside the limits, or below HOSE's floor where the symbol has kept to
@@ -115,113 +121,82 @@ def find_actions(table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex,
     downwards, as a split or a dividend: a simple ratio near the open / the close before, else that ratio itself. What
     is not explained stays as it is.
     """
-    price, volume, events = np.ones(len(table)), np.ones(len(table)), {}
+    row, events = np.arange(len(table)), {}
+    price, volume = np.ones((2, len(table)))
     for _ in range(MOST_ROUNDS):  # where bad prints crowd, undoing some shows others; each round is causal
-        steps = list(_Search(_scaled(table, price) if events else table, start, days, place).run())
-        if not steps:
+        scaled = table.assign(**{name: table[name] * price for name in ("open", "high", "low", "close")})
+        found = pd.DataFrame(_explained(_candidates(scaled, places)), columns=["row", "price", "volume", "words"])
+        if found.empty:
             break
-        rows, factors, words = zip(*steps, strict=True)
-        since = np.zeros(len(table), int)
-        since[list(rows)] = np.arange(len(rows)) + 1
-        since = np.maximum.accumulate(since)
-        since[start > np.r_[0, rows][since]] = 0  # the last event was another symbol's
-        of_price, of_volume = np.array([(1.0, 1.0), *factors])[since].T
-        price, volume = price * of_price, volume * of_volume
-        events = dict(zip(rows, words, strict=True)) | events
+        factor = found.set_index("row")[["price", "volume"]].reindex(row)  # [rows], from the event on
+        factor[(row == places.start)[:, None] & factor.isna()] = 1.0
+        price, volume = (factor.ffill() * np.column_stack([price, volume])).to_numpy().T
+        events = dict(zip(found["row"], found["words"], strict=True)) | events
     return Actions(price, volume, events)
 
 
-def _scaled(table: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
-    return table.assign(**{name: table[name] * factor for name in ("open", "high", "low", "close")})
+def _candidates(table: pd.DataFrame, places: Places) -> pd.DataFrame:
+    """The rows that lie as a whole outside their limits, and what may explain each."""
+    limits, start = band_limits(table, places), places.start
+    row = np.arange(len(table))
+    before = np.maximum(row - 1, 0)
+    close, high, low = (table[name].to_numpy() for name in ("close", "high", "low"))
+    raw = table["raw_close"].to_numpy() if "raw_close" in table else np.full(len(table), np.nan)
+    hose = VN_RULES.band("HOSE", places.days)[places.day]
+    move = close / close[before]
+    n_over = np.cumsum((np.abs(move - 1) > hose + SLACK) & (limits.missed == 1) & (row > start))
+    kept_to_hose = n_over[before] == n_over[np.maximum(before - OWN_DAYS, start)]
+    kept_to_hose &= (row - start >= OWN_LEAST) & ~limits.first_day
+    kept_to_hose &= table["volume"].to_numpy() > 0  # a price that nobody paid keeps to no band
+    if "exchange" in table:
+        kept_to_hose &= ~table["exchange"].isin(WIDER).to_numpy()
+    own_floor = close[before] * (1 - hose - SLACK) ** limits.missed - STEP
+    floor = np.where(kept_to_hose, np.maximum(limits.floor, own_floor), limits.floor)
+    out = np.flatnonzero((high < floor) | (low > limits.ceiling))
+    columns = {"start": start, "open": table["open"].to_numpy(), "high": high, "low": low, "before": close[before],
+               "move": move, "raw_move": raw / raw[before], "floor": floor, "ceiling": limits.ceiling,
+               "width": np.where(kept_to_hose, hose, limits.width), "missed": limits.missed}
+    return pd.DataFrame({name: values[out] for name, values in columns.items()}, index=out)
 
 
-class _Search:
-    """Goes through the candidates in order; its state is that of the symbol of the current row."""
-
-    def __init__(self, table: pd.DataFrame, start: np.ndarray, days: pd.DatetimeIndex, place: np.ndarray) -> None:
-        self.open, self.high, self.low, self.close = (table[name].to_numpy() for name in
-                                                      ("open", "high", "low", "close"))
-        self.date, self.start = table["date"].to_numpy(), start
-        self.limits = limits = price_limits(table, start, days, place)
-        row = np.arange(len(table))
-        before = np.maximum(row - 1, 0)
-        raw = table["raw_close"].to_numpy() if "raw_close" in table else np.full(len(table), np.nan)
-        raw = np.where(raw > 0, raw, np.nan)
-        self.raw_move = raw / raw[before]
-        self.move = self.close / self.close[before]
-        self.hose = VN_RULES.band("HOSE", days)[place]
-        self.over = (np.abs(self.move - 1) > self.hose + SLACK) & (limits.missed == 1) & (row > start)
-        self.n_over = np.cumsum(self.over)
-        self.own_floor = self.close[before] * (1 - self.hose - SLACK) ** limits.missed - STEP
-        traded = table["volume"].to_numpy() > 0  # a price that nobody paid keeps to no band
-        self.may_be_hose = (row - start >= OWN_LEAST) & ~limits.first_day & traded
-        if "exchange" in table:
-            self.may_be_hose &= ~table["exchange"].isin(WIDER).to_numpy()
-        outside = (self.high < limits.floor) | (self.low > limits.ceiling)
-        self.candidates = np.flatnonzero(outside | (self.may_be_hose & (self.high < self.own_floor)))
-        self.now = (1.0, 1.0)  # factor of the prices, divisor of the volume
-        self.recent: list[tuple] = []  # (row, move, the factors before it; None if it was not explained)
-        self.undone: list[int] = []  # rows whose move is inside HOSE's band once it is undone
-
-    def run(self) -> Iterator[tuple[int, tuple[float, float], str]]:
-        """(row, factors from there on, what explains it) of every event."""
-        symbol = -1
-        for row in self.candidates.tolist():
-            if self.start[row] != symbol:
-                symbol = self.start[row]
-                self.now, self.recent, self.undone = (1.0, 1.0), [], []
-            own = self._keeps_to_hose(row)
-            lowest = max(self.limits.floor[row], self.own_floor[row]) if own else self.limits.floor[row]
-            if not (self.high[row] < lowest or self.low[row] > self.limits.ceiling[row]):
-                continue
-            self.recent = [event for event in self.recent if event[2] or row - event[0] <= WAY_BACK_DAYS][-MOST_EVENTS:]
-            factors, words = self._by_raw_close(row, own) or self._as_way_back(row, lowest) or self._as_split(row)
-            self.recent.append((row, self.move[row], self.now if factors else None))
+def _explained(candidates: pd.DataFrame) -> Iterator[tuple[int, float, float, str]]:
+    """(row, factor of prices and divisor of volumes from there on, what explains it), where something does."""
+    for _, of_symbol in candidates.groupby("start"):
+        now, jumps = (1.0, 1.0), []  # jumps: (row, move, the factors before it; None if it was not explained)
+        for day in of_symbol.itertuples():
+            factors, words = _by_raw_close(day, now) or _as_way_back(day, now, jumps) or _as_split(day, now)
+            jumps.append((day.Index, day.move, now if factors else None))
             if factors:
-                left = self.move[row] * factors[0] / self.now[0]
-                if self.over[row] and abs(left - 1) <= self.hose[row] + SLACK:
-                    self.undone.append(row)
-                self.now = factors
-                yield row, factors, words
+                now = factors
+                yield day.Index, *factors, words
 
-    def _keeps_to_hose(self, row: int) -> bool:
-        first = max(row - 1 - OWN_DAYS, self.start[row])
-        self.undone = [at for at in self.undone if at > first]
-        n_over = self.n_over[row - 1] - self.n_over[first] - len(self.undone)
-        return bool(self.may_be_hose[row]) and n_over == 0
 
-    def _by_raw_close(self, row: int, own: bool) -> tuple | None:
-        width = self.hose[row] if own else self.limits.width[row]
-        missed, raw = self.limits.missed[row], self.raw_move[row]
-        if not (1 - width) ** missed * (1 - SLACK) <= raw <= (1 + width) ** min(missed, 99) * (1 + SLACK):
-            return None
-        artefact = self.move[row] / raw
-        if abs(np.log(artefact)) < 2 * SLACK:
-            return None
-        return (self.now[0] / artefact, self.now[1]), "its raw close did not jump"
-
-    def _as_way_back(self, row: int, lowest: float) -> tuple | None:
-        for at, move, earlier in reversed(self.recent):
-            if earlier is None:
-                if abs(np.log(self.move[row] * move)) < 0.5 * abs(np.log(move)):
-                    return None, ""
-            else:
-                back = earlier[0] / self.now[0]
-                if lowest <= self.high[row] * back and self.low[row] * back <= self.limits.ceiling[row]:
-                    return earlier, f"it undoes the jump of {pd.Timestamp(self.date[at]):%Y-%m-%d}"
+def _by_raw_close(day: tuple, now: tuple[float, float]) -> tuple | None:
+    least = (1 - day.width) ** day.missed * (1 - SLACK)
+    most = (1 + day.width) ** min(day.missed, 99) * (1 + SLACK)
+    artefact = day.move / day.raw_move
+    if not least <= day.raw_move <= most or abs(np.log(artefact)) < 2 * SLACK:
         return None
+    return (now[0] / artefact, now[1]), "its raw close did not jump"
 
-    def _as_split(self, row: int) -> tuple:
-        ratio = self.open[row] / self.close[row - 1]
-        if not LEAST_RATIO <= ratio < 1 or self.high[row] > self.low[row] * WIDEST_DAY:
-            return None, ""
-        if self.high[row] * self.now[0] / ratio > MOST_PRICE:
-            return None, ""
-        words = "as after a dividend or a split"
-        for simple, reach in ((COARSE, COARSE_REACH), (FINE, FINE_REACH)):
-            away = np.abs(np.log(ratio / simple))
-            if away.min() <= reach:
-                ratio = simple[away.argmin()]
-                words = f"as after a split to {Fraction(ratio).limit_denominator(20)}"
-                break
-        return (self.now[0] / ratio, self.now[1] / ratio), words
+
+def _as_way_back(day: tuple, now: tuple[float, float], jumps: list[tuple]) -> tuple | None:
+    for row, move, before in reversed(jumps):
+        if before is None:
+            if day.Index - row <= WAY_BACK_DAYS and abs(np.log(day.move * move)) < 0.5 * abs(np.log(move)):
+                return None, ""
+        else:
+            back = before[0] / now[0]
+            if day.floor <= day.high * back and day.low * back <= day.ceiling:
+                return before, "it undoes an earlier jump"
+    return None
+
+
+def _as_split(day: tuple, now: tuple[float, float]) -> tuple:
+    ratio = day.open / day.before
+    if not LEAST_RATIO <= ratio < 1 or day.high > day.low * WIDEST_DAY:
+        return None, ""
+    away = np.abs(np.log(ratio / SPLITS)) - REACH
+    if away.min() <= 0:
+        ratio = SPLITS[away.argmin()]
+    return (now[0] / ratio, now[1] / ratio), "as after a split or a dividend"

@@ -71,7 +71,7 @@ def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
     axes.barh(place, counts, height=0.62, color=[TREATMENTS[name] for name in done], zorder=2)
     for row, count in zip(place, counts, strict=True):
         axes.annotate(f"{count:,}", (max(count, 0.5), row), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set(yticks=place, yticklabels=[textwrap.fill(name, 28) for name in rows["disease"]], xlabel="Rows [count]")
+    axes.set(yticks=place, yticklabels=[textwrap.fill(name, 28) for name in rows["issue"]], xlabel="Rows [count]")
     if counts.max() > 50 * max(counts.min(), 1):
         axes.set(xscale="log", xlim=(0.5, counts.max() ** 1.35), xlabel="Rows [count, logarithmic]")
     else:
