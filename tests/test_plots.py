@@ -221,12 +221,12 @@ def test_coverage_draws_every_day_in_its_place_when_the_last_column_is_short():
 
 
 def report_of(**rows):
-    """Each keyword is a disease with its treatment and its rows."""
-    findings = [Finding(disease.replace("_", " "), *found, "FPT 2024-01-02: x") for disease, found in rows.items()]
+    """Each keyword is a issue with its treatment and its rows."""
+    findings = [Finding(issue.replace("_", " "), *found, "FPT 2024-01-02: x") for issue, found in rows.items()]
     return CleaningReport("prices.csv", 51_000, 50_000, 6, "2024-01-02", "2025-12-31", findings)
 
 
-def test_cleaning_shows_rows_by_disease_coloured_by_treatment():
+def test_cleaning_shows_rows_by_issue_coloured_by_treatment():
     figure = plots.cleaning(report_of(filler=("kept, the later file's", 15_000), split=("rescaled", 3),
                                       twice=("dropped, the later row stays", 1_000)))
     axes = figure.axes[0]
@@ -245,13 +245,13 @@ def test_cleaning_of_like_counts_is_linear_and_begins_at_zero():
 
 @pytest.mark.parametrize("rows", [[0], [0, 3], [0, 900], [1], [2_000_000]])
 def test_cleaning_shows_any_count(rows):
-    figure = plots.cleaning(report_of(**{f"disease_{place}": ("kept", n) for place, n in enumerate(rows)}))
+    figure = plots.cleaning(report_of(**{f"issue_{place}": ("kept", n) for place, n in enumerate(rows)}))
     figure.draw_without_rendering()
     assert [text.get_text() for text in figure.axes[0].texts] == [f"{n:,}" for n in sorted(rows)]
     assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.axes[0].texts)
 
 
-def test_cleaning_names_every_disease_of_the_library_without_cutting_it():
+def test_cleaning_names_every_issue_of_the_library_without_cutting_it():
     names = {issue.name: ("kept", 10 ** (place % 6)) for place, issue in enumerate(ISSUES.values())}
     figure = plots.cleaning(report_of(**names))
     figure.draw_without_rendering()
@@ -261,7 +261,7 @@ def test_cleaning_names_every_disease_of_the_library_without_cutting_it():
     assert figure.axes[0].get_position().width > 0.3, "the bars keep their room"
 
 
-def test_cleaning_without_a_disease_says_so():
+def test_cleaning_without_a_issue_says_so():
     axes = plots.cleaning(report_of()).axes[0]
     assert [text.get_text() for text in axes.texts] == ["no data-quality issue found"] and not axes.patches
 
