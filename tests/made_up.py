@@ -51,6 +51,23 @@ def verdict_of(symbols=SYMBOLS, decision="accept", **summary):
                    {"decision": decision, "reasons": ["The reason."], "gates": [gate]}, found)
 
 
+def scores_of(family="stockformer", symbols=SYMBOLS):
+    """Accuracies from 50 to 54 %, all else 0.05."""
+    names = ("accuracy", "accuracy_low", "accuracy_high", "base_rate", "flat_share", "up_share", "rmse_5", "rmse_day",
+             "correlation", "rank_correlation")
+    table = pd.DataFrame({"family": family, "symbol": symbols, "n_days": 200, "n_directed": 190, "n_independent": 38})
+    return table.assign(**dict.fromkeys(names, 0.05)).assign(accuracy=np.linspace(0.5, 0.54, len(symbols)))
+
+
+def rows_of(n_days=80, n_known=75):
+    """Forecasts of 1 % within ±5 %, of which 2 % came; those of the last days are still open."""
+    days = pd.bdate_range("2024-01-01", periods=n_days)
+    table = pd.MultiIndex.from_product([("stockformer",), SYMBOLS, days],
+                                       names=["family", "symbol", "date"]).to_frame(index=False)
+    table = table.assign(mean=np.log(1.01), p_up=0.6, low=np.log(0.95), high=np.log(1.05), actual=np.log(1.02))
+    return table, table[table["date"] <= days[n_known - 1]]
+
+
 def basket_of(value=None, universe=None):
     """A basket with an alpha of 20 % a year among 100 random ones; by default it gains 1 % a month for two years."""
     days = pd.bdate_range("2023-01-02", periods=500 if value is None else len(value))

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.made_up import order_of, verdict_of
-from tests.test_cards import rows_of
+from tests.made_up import order_of, rows_of, verdict_of
 from vnq_colab.delivery import browse as module
 from vnq_colab.delivery.browse import browse
 from vnq_colab.errors import ConfigError

@@ -1,15 +1,15 @@
 """The first screen says what to do, from plain values, and can be put in place again."""
 
-import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.test_cards import text_of
+from tests.test_report import text_of
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.first_screen import BEGIN, END, board, first_screen, money, replace_first_screen
+from vnq_colab.evaluation.first_screen import BEGIN, END, first_screen, replace_first_screen
+from vnq_colab.evaluation.page import board, money
 
 MONDAY, FRIDAY = pd.Timestamp("2026-07-06 08:30"), pd.Timestamp("2026-07-03")
 EVIL = '<script>alert("1")</script>'
@@ -31,9 +31,11 @@ def verdict_of(decision="accept", accepted=("HAH", "VFS"), **summary):
             "symbols": symbols}
 
 
-def orders_of(*rows):
+def orders_of(*rows, **account):
     names = ("action", "symbol", "shares", "reference_price", "limit_low", "limit_high", "rank", "reason")
-    return pd.DataFrame(rows, columns=list(names)).assign(date=FRIDAY, edge=0.01)
+    orders = pd.DataFrame(rows, columns=list(names)).assign(date=FRIDAY, edge=0.01)
+    orders.attrs = account or {"nav": 1e9, "cash": 3e7}
+    return orders
 
 
 SELL = ("sell", "STB", 2_000, 25_000.0, 23_250.0, 26_750.0, 41, "rank 41 of 98, was 8")
@@ -47,14 +49,14 @@ def screen(verdict=None, now=MONDAY, **parts):
 
 
 def test_first_screen_says_what_to_do_on_monday():
-    html = screen(orders=orders_of(SELL, BUY, WAIT, *KEEP), nav=1e9, cash=3e7)
+    html = screen(orders=orders_of(SELL, BUY, WAIT, *KEEP), warnings=["a warning"])
     text = text_of(html)
     for claim in ("Mon 06/07 08:30", "prices to Fri 03/07 (fresh)", "TRADE: the order pays after costs",
                   "2 of 3 stocks accepted: HAH VFS", "found 97 of 100 orders", "BASKET 10 NAV 1.00 bn cash 3%",
                   "SELL STB 2,000 limit 23.25–26.75 rank 41 (was 8)", "BUY HAH 1,000 limit 46.5–53.5 rank 1",
                   "WAIT GMD 1,900 T+2, Tue afternoon KEEP", "KEEP DDV DPG",
-                  "! HAH closed at the ceiling: may not fill", "AFTER COSTS, 2023 to 2025", "39.9 % 15.9 % 6.0 %",
-                  "Alpha +19.8 % a year (t 3.7), above 99.9 % of random baskets", "ensemble 0.091 (t 12.3)"):
+                  "! HAH closed at the ceiling: may not fill", "! a warning", "AFTER COSTS, 2023 to 2025", "39.9% 15.9% 6.0%",
+                  "Alpha +19.8% a year (t 3.7), above 99.9% of random baskets", "ensemble 0.091 (t 12.3)"):
         assert claim in text, claim
     assert "DO NOT TRADE" not in text and "First." not in text and "SESSIONS OLD" not in text
     assert re.findall('href="#(.*?)"', html) == ["why", "years", "stocks", "costs", "method"]
@@ -70,25 +72,24 @@ def test_many_accepted_stocks_stand_behind_a_click_beside_the_few_others():
 
 def test_cost_is_fee_tax_and_slippage_of_what_is_sold_and_bought():
     """Sold and bought 50 m each: 0.35 % of both, and 0.1 % tax of the sale."""
-    text = text_of(screen(orders=orders_of(SELL, BUY), nav=1e9, cash=0.0))
-    assert "turnover 5%, cost 400,000 (0.04% of NAV)" in text
+    assert "turnover 5%, cost 400,000 (0.04% of NAV)" in text_of(screen(orders=orders_of(SELL, BUY)))
     dear = verdict_of(settings={"slippage": 0.012})
-    assert "cost 1.4 m (0.14% of NAV)" in text_of(screen(dear, orders=orders_of(SELL, BUY), nav=1e9))
+    assert "cost 1.4 m (0.14% of NAV)" in text_of(screen(dear, orders=orders_of(SELL, BUY)))
+    assert "cost 400,000 AFTER" in text_of(screen(orders=orders_of(SELL, BUY, k=7)))
 
 
 def test_market_that_is_not_accepted_says_why_and_shows_a_ranking_only():
     waits = [("wait", f"S{rank:02}", 0, 20_000.0, np.nan, np.nan, rank, "the market is not accepted")
              for rank in range(15, 0, -1)]
-    text = text_of(screen(verdict_of("reject", ()), orders=orders_of(*waits), nav=1e9, cash=1e9))
+    text = text_of(screen(verdict_of("reject", ()), orders=orders_of(*waits)))
     assert "DO NOT TRADE First. Second." in text and "Third." not in text and "0 of 3 stocks accepted." in text
     assert "RANKING ONLY, NO ORDERS" in text and "1 S01 2 S02" in text and "10 S10" in text and "S11" not in text
     assert "SELL" not in text and "turnover" not in text
 
 
-def test_account_is_taken_from_the_orders_where_nobody_says_otherwise():
-    orders = orders_of(SELL, BUY)
-    orders.attrs = {"nav": 5e8, "cash": 1e8, "k": 7}
-    assert "BASKET 7 NAV 500.0 m cash 20%" in text_of(screen(orders=orders))
+def test_account_is_that_of_the_orders():
+    orders = orders_of(SELL, BUY, nav=5e8, cash=1e8, k=7, day="2026-07-06")
+    assert "BASKET 7 for Mon 06/07/2026 NAV 500.0 m cash 20%" in text_of(screen(orders=orders))
 
 
 def test_first_screen_without_orders_says_how_to_make_them():
@@ -132,19 +133,14 @@ def test_first_screen_escapes_every_text():
     evil["symbols"] = {EVIL: {"decision": "accept", "reasons": [], "gates": []}}
     rows = [(action, EVIL, 100, 1e4, 9e3, 1.1e4, 1, f"{EVIL}; {EVIL}: may not fill")
             for action in ("sell", "buy", "keep", "wait")]
-    html = screen(evil, orders=orders_of(*rows), nav=1e9, note=EVIL, warnings=[EVIL])
+    html = screen(evil, orders=orders_of(*rows), note=EVIL, warnings=[EVIL])
     assert "<script" not in html and html.count("&lt;script&gt;") >= 8
-
-
-def test_first_screen_takes_what_json_gives_back():
-    verdict = verdict_of()
-    assert screen(json.loads(json.dumps(verdict))) == screen(verdict)
 
 
 def test_another_first_screen_takes_the_place_of_the_old_one(tmp_path):
     path, old = tmp_path / "report.html", screen()
     path.write_text(f"<p>before</p>\n{old}\n<p>after, “kept”</p>", encoding="utf-8")
-    new = screen(orders=orders_of(SELL), nav=1e9)
+    new = screen(orders=orders_of(SELL))
     replace_first_screen(path, new)
     assert path.read_text(encoding="utf-8") == f"<p>before</p>\n{new}\n<p>after, “kept”</p>"
     assert new.startswith(BEGIN) and new.endswith(END) and [one.name for one in tmp_path.iterdir()] == ["report.html"]

@@ -1,91 +1,199 @@
-"""The report is one page that stands alone, says everything it must, and cannot be broken by a name."""
+"""The report is one page that stands alone, says what the results hold, and cannot be broken by a name."""
 
+import base64
+import configparser
+import io
 import json
 import re
+import types
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.drive_map import FILES
-from tests.made_up import SYMBOLS, basket_of, order_of, verdict_of
-from tests.test_cards import accounts_of, rows_of, scores_of
-from tests.test_page import saved
+from tests.made_up import SYMBOLS, basket_of, order_of, rows_of, scores_of, verdict_of
+from vnq_colab.evaluation import page as page_parts
 from vnq_colab.evaluation.first_screen import replace_first_screen
-from vnq_colab.evaluation.page import SCRIPT
-from vnq_colab.evaluation.report import write_report
+from vnq_colab.evaluation.page import ENVIRONMENT, number
+from vnq_colab.evaluation.report import N_RECENT, write_report
 from vnq_colab.evaluation.verdict import Verdict
 
 NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'
-HISTORY = pd.DataFrame({"job": "stockformer_fold1_pack00", "symbol": "AAA", "member": 0, "epoch": [1, 2],
-                        "train_loss": 1.0, "skill": [-0.05, 0.05]})
+HISTORY = pd.DataFrame({"job": "global_fold1", "symbol": "*", "member": [0, 0, 1, 1], "epoch": [1, 2, 1, 2],
+                        "train_loss": 1.0, "skill": [0.01, 0.05, 0.02, 0.07]})
+PREVIOUS = {"run_id": "", "text": "Compared on the same days.", "kept": ["BBB"], "symbols": {
+    name: {"old_accuracy": 0.6, "new_accuracy": 0.5, "old_decision": "accept"} for name in ("AAA", "BBB")}}
+CHECKS = [{"check": "shuffled_labels", "passed": True, "sentence": "A coin's accuracy: 50.2%."},
+          {"check": "future_feature", "passed": False, "sentence": "return_1 knows <tomorrow>."}]
+
+
+def saved(html):
+    """The tables behind the links, by name of the file."""
+    links = re.findall(r'<a download="([^"]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)">', html)
+    return {name: pd.read_csv(io.BytesIO(base64.b64decode(data))) for name, data in links}
+
+
+def text_of(html):
+    html = re.sub("<(style|script).*?</\\1>", "", re.sub("base64,[^\"]*", "", html), flags=re.DOTALL)
+    return re.sub(r"\s+([.,;:])", r"\1", re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)))
 
 
 def parts_of(**changed):
     """What a run of five symbols hands to the report."""
     forecast, rows = rows_of()
-    accounts = accounts_of()
-    accounts.orders = pd.DataFrame({"symbol": ["BBB"]})
-    prices = pd.DataFrame({"symbol": SYMBOLS, "date": forecast["date"].max(), "close": 9_000.0})
-    return {"verdict": verdict_of(), "order": order_of(), "basket": basket_of(),
+    accounts = types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["BBB"]}), symbols=pd.DataFrame(
+        {"symbol": SYMBOLS, "return": 0.5, "buy_and_hold_return": 0.6}))
+    prices = pd.DataFrame({"symbol": SYMBOLS, "date": forecast["date"].max(), "close": 9_000.0, "raw_close": 12_350.0})
+    return {"verdict": verdict_of(previous=PREVIOUS, leak_checks=CHECKS), "order": order_of(), "basket": basket_of(),
             "forecast": forecast.drop(columns="actual"), "rows": rows, "scores": scores_of(), "result": accounts,
             "history": HISTORY, "prices": prices, "facts": {"Run": "run1", "Machine": EVIL},
             "title": "Report"} | changed
 
 
+def written(folder, note=NOTE, **changed):
+    return write_report(folder, note=note, **parts_of(**changed)).read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reports") / "run1"
-    write_report(folder, note=NOTE, **parts_of())
-    return folder
+    return tmp_path_factory.mktemp("reports") / "run1"
 
 
 @pytest.fixture(scope="module")
 def page(folder):
-    return (folder / "report.html").read_text(encoding="utf-8")
+    return written(folder)
 
 
-def test_page_begins_with_the_first_screen_and_says_what_is_asked_of_a_report(page):
+@pytest.fixture
+def few(tmp_path):
+    """The page of too few stocks for a basket, whose intervals, zero forecast, seeds and power are not known."""
+    rows = parts_of()["rows"].drop(columns=["low", "high"])
+    return written(tmp_path, basket=None, rows=rows, history=HISTORY[:0], verdict=verdict_of(power=None))
+
+
+# --- the page
+
+
+def test_page_begins_with_the_first_screen_and_has_what_is_asked_of_a_report(page):
     titles = re.findall("<h2>(.*?)</h2>", page[page.index("<h1>"):])
     assert titles == [
         "Why", "Does the order hold?", "What each family adds", "The basket, year by year", "Costs and capacity",
         "All 5 stocks", "One stock: forecast and outcome", "Do the intervals hold?", "The original gates",
-        "While learning", "Method, and what to read with care", "The run"]
+        "Since the last accepted run", "Leak checks", "While training", "Method, and what to read with care", "The run"]
     assert page.index(NOTE) < page.index("TRADE") < page.index("1 of 5 stocks accepted") < page.index("<h1>")
-    for claim in ("Survivorship", "0.03 is met by the zero forecast per day (over √5)", "of 2 folds", "run1"):
-        assert claim in page, claim
+    assert set(saved(page)) == {f"{name}.csv" for name in (
+        "market_gates", "groups", "quantiles", "families", "by_year", "basket_by_year", "equity_by_day", "capacity",
+        "symbols", "intervals", "changes", "leak_checks")}
 
 
-def test_links_of_the_first_screen_lead_somewhere(page, tmp_path):
-    few = write_report(tmp_path, **parts_of(basket=None)).read_text(encoding="utf-8")
-    for text in (page, few):
-        links = re.findall('href="#(.*?)"', text)
-        assert len(links) == 5 and all(text.count(f'id="{anchor}"') == 1 for anchor in links)
+def test_page_says_what_the_results_hold(page):
+    text = text_of(page)
+    for claim in (
+        "a rank correlation above 0 passed 0.05 0 0.030 to 0.070", "Charged for 2.",
+        "accept 1.0% where the true rank correlation is 0.00, 97.0% where it is 0.04.",
+        "five days later: 0.050 (t 4.0), above 0 on 60% of 200 days", "without all four 200 0.030 3.0",
+        "horizon 1 200 0.040 8.0", "with p 0.004", "40% of the best fifth", "20 days before by 0.20", "0.90 ± 0.10",
+        "exchanged below rank 30 where that pays for its costs, kept at least 3 days, 1 billion VND", "Turnover 30.0",
+        "Alpha before costs about +35.0%, after them +20.0% (t 4.0)", "gone at a slippage of 0.60%",
+        "10, sold below rank 20, since 2023; 10, sold below rank 30, since 2024", "a larger alpha than 100.0% of them",
+        "90% of the account is in shares on the average day", "1 of 5 stocks pass", "of coins 0.4% would, of "
+        "buy-and-hold –", "Compared on the same days.", "shuffled labels passed A coin&#39;s accuracy: 50.2%.",
+        "future feature FAILED return_1 knows &lt;tomorrow&gt;.", "differ by 0.014 (standard deviation within a fold) "
+        "around a rank correlation of 0.060", "Survivorship", "0.03 is met by the zero forecast per day (over √5)",
+            "of 2 folds", "Run run1"):
+        assert claim in text, claim
+    assert "nan" not in text.lower()
 
 
-def test_report_of_few_stocks_has_no_basket_and_is_still_a_report(tmp_path):
-    text = write_report(tmp_path, **parts_of(basket=None)).read_text(encoding="utf-8")
-    assert "too few stocks were judged" in text and "no basket was traded" in text
+def test_tables_hold_all_digits_with_their_units(page):
+    files = saved(page)
+    assert files["quantiles.csv"]["5-day excess [%]"].to_list() == pytest.approx([-0.4, -0.1, 0, 0.1, 0.5])
+    families = files["families.csv"].set_index("Family")
+    assert families["Among the best"].fillna("").to_dict() == {"stockformer": "yes", "momentum": "", "zero": ""}
+    assert families["Accuracy [%]"]["stockformer"] == pytest.approx(52) and np.isnan(families["Accuracy [%]"]["zero"])
+    assert len(files["by_year.csv"]) == 6 and len(files["equity_by_day.csv"]) == 500
+    assert list(files["basket_by_year.csv"]["Basket [%]"]) == pytest.approx([20, 40])
+    assert "VNINDEX [%]" not in files["basket_by_year.csv"] and list(files["capacity.csv"]["Not filled [%]"]) == [0, 40]
+    assert list(files["changes.csv"]["Symbol"]) == ["BBB", "AAA"], "those that keep the old model are first"
+    assert list(files["changes.csv"]["old decision"]) == ["accept"] * 2
+
+
+def test_stocks_have_a_histogram_first_and_a_row_with_reasons_for_each(page):
+    assert 0 < page.index('alt="Accuracies"') < page.index('<table id="symbols">')
+    assert '<input type="search" data-table="symbols"' in page
+    for name in SYMBOLS:
+        row = re.search(rf"<tr><td>{name}</td>.*?</tr>", page, re.DOTALL)[0]
+        assert f"Because of {name}." in row
+        assert ("has skill" in row) == (name != "AAA") == ('"tag reject"' in row)
+    table = saved(page)["symbols.csv"].set_index("Symbol")
+    assert list(table.index) == list(SYMBOLS) and table["Accuracy [%]"]["EEE"] == pytest.approx(54)
+    assert table["Why"]["BBB"] == "Because of BBB." and table["Share in rank correlation"]["AAA"] == pytest.approx(0.1)
+    assert table["Gates that fail"].fillna("").to_list() == ["", *["has skill"] * 4]
+
+
+def test_one_stock_holds_the_last_price_changes_of_each_with_raw_prices(page):
+    data = json.loads(re.search(r'id="recent">(.*?)</script>', page, re.DOTALL)[1])
+    assert list(data) == list(SYMBOLS) == re.findall("<option>(.*?)</option>", page)
+    assert data["BBB"]["expected"] == [1] * N_RECENT and data["BBB"]["actual"] == [2] * N_RECENT
+    assert data["BBB"]["about"] == "reject. Close 12.35 thousand VND. Because of BBB."
+
+
+def test_months_are_the_changes_between_their_last_days(tmp_path):
+    days = pd.to_datetime(["2023-01-02", "2023-01-31", "2023-02-28", "2023-04-28", "2024-01-31"])
+    basket = basket_of(value=[100.0, 110.0, 99.0, 99.0, 118.8], universe=1.0)
+    basket = replace(basket, equity=basket.equity.set_index(days))
+    heat = re.search('<table class="heat">.*?</table>', written(tmp_path, basket=basket), re.DOTALL)[0]
+    first, second = ([cell.strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+                     for row in heat.split("<tr>")[2:])
+    assert first == ["2023", "10", "-10", "", "0", *[""] * 8] and second[:3] == ["2024", "20", ""]
+    assert re.findall("background:#(......)", heat)[:2] == ["0072B2", "D55E00"], "colours of Okabe and Ito"
+
+
+def test_intervals_say_too_narrow_and_too_wide(tmp_path):
+    parts = []
+    for quarter, share in enumerate((0.5, 0.9, 1.0)):
+        days = pd.bdate_range(pd.Timestamp(2024, 3 * quarter + 1, 1), periods=60)
+        inside = np.tile(np.arange(60) % 20 < 20 * share, 5)
+        parts.append(pd.DataFrame({"family": "stockformer", "symbol": np.repeat(SYMBOLS, 60), "date": np.tile(days, 5),
+                                   "actual": np.where(inside, 0.01, 0.2), "low": -0.1, "high": 0.1}))
+    text = text_of(written(tmp_path, rows=pd.concat(parts, ignore_index=True)))
+    assert "promise 90% and held 80.0%. Too narrow in 2024 Q1, too wide in 2024 Q3." in text
+
+
+def test_page_of_few_stocks_leaves_out_what_it_does_not_know(few, tmp_path):
+    assert "too few stocks were judged" in few and "no basket was traded" in few
+    for title in ("Do the intervals hold?", "Since the last accepted run", "Leak checks", "What a pass is worth"):
+        assert title not in few
     assert pd.read_parquet(tmp_path / "orders.parquet")["symbol"].to_list() == ["BBB"]
     assert not (tmp_path / "basket.png").exists()
 
 
-def test_report_writes_the_files_of_the_layout_and_no_other(folder):
-    promised = {path.rpartition("/")[2] for path in FILES if path.startswith("reports/<run_id>/")}
-    assert {path.name for path in folder.iterdir()} == promised - {"evaluations.json"}  # which validation writes
+def test_few_test_days_are_not_told_by_year_and_unknown_numbers_are_a_dash(tmp_path):
+    order, basket, days = order_of(), basket_of(), pd.bdate_range("2024-01-01", periods=12)
+    unknown = {name: table.assign(**{column: np.nan for column in table if column.endswith("_t") or column in (
+        "t", "low", "high", "place_error")}) for name, table in vars(order).items() if isinstance(table, pd.DataFrame)}
+    order = replace(order, **unknown | {"daily": order.daily[:12].set_index(days)}, monotone_p=np.nan,
+                    slope_error=np.nan)
+    verdict = verdict_of(families=[{"family": "stockformer", "n_days": 12, "open": 0.05, "open_t": None}],
+                         basket=basket.to_dict())
+    verdict.market["gates"].append(verdict.market["gates"][0] | {"gate": "basket", "asked": "an alpha"})
+    text = text_of(written(tmp_path, order=order, verdict=verdict))
+    assert "Too short for a yearly return or an alpha: 12 test days, 60 are needed" in text
+    assert "Too short: 12 test days tell nothing about a year" in text and "an alpha passed too short" in text
+    assert " a year " not in text.replace("about a year", "") and "Alpha" not in text
+    assert "0.050 (t –)" in text and "A dash (–): not known, of too few days" in text
+    assert not re.search(r"\b(nan|inf)\b", text)
 
 
-def test_report_tables_are_read_back_as_they_were(folder):
-    parts = parts_of()
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / "scores.parquet"), parts["scores"], check_dtype=False)
-    back = pd.read_parquet(folder / "forecast.parquet")
-    pd.testing.assert_frame_equal(back.drop(columns="actual"), parts["forecast"], check_dtype=False)
-    assert back["actual"].isna().sum() == 5 * len(SYMBOLS), "open days have no outcome yet"
-    assert Verdict.load(folder / "verdict.json") == parts["verdict"]
-    assert pd.read_parquet(folder / "orders.parquet")["symbol"].to_list() == ["AAA"], "those of the basket"
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("basket.png", "symbol_accuracy.png"))
+def test_links_of_the_first_screen_lead_somewhere(page, few):
+    for text in (page, few):
+        links = re.findall('href="#(.*?)"', text)
+        assert len(links) == 5 and all(text.count(f'id="{anchor}"') == 1 for anchor in links)
 
 
 def test_page_needs_no_network_and_no_other_file(page):
@@ -120,40 +228,98 @@ def test_page_is_well_formed_and_ready_for_a_phone(page):
     assert len(names) == len(set(names)), "what the script looks for is there once"
 
 
-def test_page_escapes_every_text(tmp_path):
-    changed = Verdict.from_dict(json.loads(json.dumps(verdict_of().to_dict())))
-    changed.symbols["AAA"]["reasons"] = changed.market["reasons"] = [EVIL]
+def test_page_escapes_every_text_and_no_name_can_end_its_script(tmp_path):
+    changed = Verdict.from_dict(json.loads(json.dumps(verdict_of(symbols=(EVIL, *SYMBOLS[1:])).to_dict())))
+    changed.symbols["BBB"]["reasons"] = changed.market["reasons"] = [EVIL]
     changed.market["gates"][0]["asked"] = changed.symbols["BBB"]["gates"][0]["gate"] = EVIL
     changed.summary["text"] = changed.summary["evaluations"]["text"] = EVIL
-    path = write_report(tmp_path, note=EVIL, **parts_of(verdict=changed, title=EVIL, facts={EVIL: EVIL}))
-    page = path.read_text(encoding="utf-8")
-    ours = page.replace(f"<script>{SCRIPT}</script>", "")
-    assert ours.count("<script") == ours.count('<script type="application/json"') == 1
-    assert page.count("&lt;script&gt;") >= 7
+    forecast, rows = (table.replace("AAA", EVIL) for table in rows_of())
+    text = written(tmp_path, note=EVIL, verdict=changed, title=EVIL, facts={EVIL: EVIL}, forecast=forecast.drop(
+        columns="actual"), rows=rows, scores=scores_of().assign(accuracy=np.nan, family=EVIL))
+    ours = ENVIRONMENT.get_template("script.js").render()
+    assert text.replace(ours, "").count("<script") == text.count("</script") == 2, "the page's own, and its data"
+    assert text.count("&lt;script&gt;") >= 10
 
 
-def test_every_table_can_be_taken_along_with_its_units(page):
-    assert set(saved(page)) == {
-        "market_gates.csv", "groups.csv", "quantiles.csv", "families.csv", "by_year.csv", "basket_by_year.csv",
-        "equity_by_day.csv", "capacity.csv", "symbols.csv", "intervals.csv"}
+# --- its files
+
+
+def test_report_writes_the_files_of_the_layout_and_no_other(page, folder):
+    promised = {path.rpartition("/")[2] for path in FILES if path.startswith("reports/<run_id>/")}
+    assert {path.name for path in folder.iterdir()} == promised - {"evaluations.json"}  # which validation writes
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("basket.png", "symbol_accuracy.png"))
+
+
+def test_report_tables_are_read_back_as_they_were(page, folder):
+    parts = parts_of()
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "scores.parquet"), parts["scores"], check_dtype=False)
+    back = pd.read_parquet(folder / "forecast.parquet")
+    pd.testing.assert_frame_equal(back.drop(columns="actual"), parts["forecast"], check_dtype=False)
+    assert back["actual"].isna().sum() == 5 * len(SYMBOLS), "open days have no outcome yet"
+    assert Verdict.load(folder / "verdict.json") == parts["verdict"]
+    assert pd.read_parquet(folder / "orders.parquet")["symbol"].to_list() == ["AAA"], "those of the basket"
 
 
 def test_page_without_a_note_takes_the_clock_and_warns_of_old_prices(tmp_path):
-    page = write_report(tmp_path, now=pd.Timestamp("2026-07-06 08:30"), **parts_of()).read_text(encoding="utf-8")
-    assert 'class="note"' not in page and "SESSIONS OLD" in page and "Mon 06/07 08:30" in page
+    text = written(tmp_path, note="", now=pd.Timestamp("2026-07-06 08:30"))
+    assert 'class="note"' not in text and "SESSIONS OLD" in text and "Mon 06/07 08:30" in text
 
 
 def test_report_without_an_accuracy_says_so_and_shows_the_rest(tmp_path):
-    path = write_report(tmp_path, **parts_of(scores=scores_of().assign(accuracy=np.nan)))
-    page = path.read_text(encoding="utf-8")
-    assert "nothing of &#x27;stockformer&#x27; has an accuracy" in page and 'alt="Basket"' in page
+    text = written(tmp_path, scores=scores_of().assign(accuracy=np.nan))
+    assert "nothing of &#39;stockformer&#39; has an accuracy" in text and 'alt="Basket"' in text
     assert not (tmp_path / "symbol_accuracy.png").exists()
 
 
-def test_report_written_again_is_the_same_and_its_first_screen_can_be_replaced(folder, page):
-    write_report(folder, note=NOTE, **parts_of())
-    path = folder / "report.html"
-    assert path.read_text(encoding="utf-8") == page
+def test_report_written_again_is_the_same_and_its_first_screen_can_be_replaced(page, tmp_path):
+    assert written(tmp_path) == page
+    path = tmp_path / "report.html"
     replace_first_screen(path, "<!-- first screen -->new<!-- end of the first screen -->")
-    assert path.read_text(encoding="utf-8").endswith(page[page.index("<h1>"):]) and "new" in path.read_text("utf-8")
-    write_report(folder, note=NOTE, **parts_of())
+    assert path.read_text("utf-8").endswith(page[page.index("<h1>"):]) and "new" in path.read_text("utf-8")
+
+
+# --- tables and numbers
+
+
+@pytest.mark.parametrize("value, form, text", [
+    (0.5, ".1f", "0.5"), (-3, "+.1f", "-3.0"), (1234.5, ",.0f", "1,234"), (0.399, ".1%", "39.9%"),
+    ("too short", ".1f", "too short"), (None, ".1f", "–"), (np.nan, ".1f", "–"), (np.inf, ".1f", "–"),
+    (pd.NA, ".1f", "–")])
+def test_number_is_a_text_or_a_dash(value, form, text):
+    assert number(value, form) == text
+
+
+def table_of(*columns, **options):
+    return ENVIRONMENT.get_template("parts.html").module.table("x", columns, **options)
+
+
+def test_table_shows_few_digits_and_its_csv_has_all_of_them():
+    html = table_of(["Family", ["ours", "zero"]], ["Accu\u00adracy [%]", [52.3456, np.nan], ".1f"],
+                    ["95% interval [%]", np.array([[50.25, 54.5], [np.nan, np.nan]]), "+.1f"],
+                    ["Why", ["because", "of"], "words"])
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells == ["ours", "52.3", "+50.2 to +54.5", "because", "zero", "–", "–", "of"]
+    assert '<th class="words">Why</th>' in html and '<td class="words">because</td>' in html and "<input" not in html
+    kept = saved(html)["x.csv"]
+    assert list(kept.columns) == ["Family", "Accuracy [%]", "95% interval [%], low", "95% interval [%], high", "Why"]
+    assert kept.iloc[0].to_list() == ["ours", 52.3456, 50.25, 54.5, "because"] and kept.iloc[1, 1:4].isna().all()
+
+
+def test_table_without_rows_is_still_a_table():
+    html = table_of(["Symbol", []], ["Interval", np.empty((0, 2)), ".1f"])
+    assert "<tbody>" in html and len(saved(html)["x.csv"]) == 0
+
+
+def test_csv_is_utf8_with_plain_dates():
+    frame = pd.DataFrame({"date": [pd.Timestamp("2024-03-01")], "Giá [VND]": [123_456_789.0]})
+    kept = pd.read_csv(io.BytesIO(base64.b64decode(page_parts.csv(frame))))
+    assert kept.iloc[0].to_list() == ["2024-03-01", 123_456_789.0] and list(kept.columns) == ["date", "Giá [VND]"]
+
+
+def test_wheel_holds_every_template():
+    house, setup = Path(__file__).parent.parent, configparser.ConfigParser()
+    setup.read(house / "setup.cfg", encoding="utf-8")
+    packed = {path for pattern in setup["options.package_data"]["vnq_colab"].split()
+              for path in (house / "vnq_colab").glob(pattern)}
+    assert set((house / "vnq_colab/evaluation/templates").iterdir()) == packed
+    assert set(ENVIRONMENT.list_templates()) == {path.name for path in packed}

@@ -1,9 +1,16 @@
-"""Pictures of the data: who is there when, what cleaning found, how features are distributed and correlated."""
+"""What every figure shares, and figures of the data: who is there when, what was cleaned, what the features hold.
 
+Figures are narrow (4.2 inches), so that their text can still be read on a phone.
+"""
+
+import io
 import textwrap
+from typing import Any
 
+import matplotlib.dates
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,37 +20,69 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.evaluation.chart import LEGEND, chart
-from vnq_colab.evaluation.page import BLUE, GREY, INK, ORANGE
 
+# Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
+BLUE, ORANGE, GREY, INK, PALE = "#0072B2", "#D55E00", "#8A8A8A", "#222222", "#E3E3E3"
+WIDTH, DPI = 4.2, 180  # [inches], [dots per inch]
+LEGEND = {"loc": "outside lower center", "ncols": 2, "handlelength": 1.6, "frameon": False, "fontsize": 8}
 PRESENCE = LinearSegmentedColormap.from_list("presence", ["#FFFFFF", BLUE])
 SIGNED = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", BLUE]).with_extremes(bad=GREY)
 TREATMENTS = {"repaired": BLUE, "dropped": ORANGE, "kept": GREY}
-MOST_COLUMNS, MOST_ROWS = 500, 200_000  # of a coverage map, of a sample of the panel
+MOST_ROWS = 200_000  # of a sample of the panel
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows as the last line of a cell, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file without a time or a version in it: drawn again, it is the same bytes."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def figure_of(height: float, title: str, note: str, *, parts: tuple[float, ...] = (1,),
+              share_x: bool = True) -> tuple[Any, ...]:
+    """The figure and its axes; `parts` are the heights of those that stand below each other."""
+    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
+    found = figure.subplots(len(parts), sharex=share_x, squeeze=False, height_ratios=parts)[:, 0]
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
+        axes.set_axisbelow(True)
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=10, x=0.01, ha="left", color=INK)
+    return figure, *found
+
+
+def over_time(axes: Axes, label: str) -> None:
+    """Dates on the x axis of a figure."""
+    axes.set(ylabel=label)
+    axes.grid(color=PALE, linewidth=0.7)
+    axes.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.xaxis.get_offset_text().set_size(8.5)
 
 
 def coverage(panel: Panel, folds: "list[Splits] | None" = None, *, note: str = "") -> Figure:
-    """Which symbols are present on which days, the first listed on top, with the first test day of each fold.
-
-    A column is a day, or so many neighbouring days together as it takes to stay within the picture's pixels.
-    """
-    (n_symbols, n_days), share = panel.present.shape, panel.present.mean()
+    """Which symbols are present on which days, the first listed on top, with the first test day of each fold."""
+    n_symbols, n_days = panel.present.shape
     height = min(0.165 * n_symbols, 5.5)  # [inches]
-    figure, axes = chart(1.7 + height, f"Coverage: {share:.0%} of {n_symbols} symbols × {n_days:,} days", note)
-    per_column = -(-n_days // MOST_COLUMNS)
-    starts = np.arange(0, n_days, per_column)
-    share = np.add.reduceat(panel.present, starts, axis=1, dtype="float64") / np.diff(starts, append=n_days)
-    first = np.where(panel.present.any(axis=1), panel.present.argmax(axis=1), n_days)
-    order = np.argsort(first, kind="stable")
-    axes.imshow(share[order], cmap=PRESENCE, vmin=0, vmax=1, aspect="auto", interpolation="nearest",
-                extent=(0, len(starts) * per_column, n_symbols - 0.5, -0.5))  # the last column may be short of days
+    figure, axes = figure_of(
+        1.7 + height, f"Coverage: {panel.present.mean():.0%} of {n_symbols} symbols × {n_days:,} days", note)
+    order = np.argsort(np.where(panel.present.any(axis=1), panel.present.argmax(axis=1), n_days), kind="stable")
+    axes.imshow(panel.present[order], cmap=PRESENCE, vmin=0, vmax=1, aspect="auto",
+                extent=(0, n_days, n_symbols - 0.5, -0.5))
     named = np.arange(0, n_symbols, int(np.ceil(0.15 * n_symbols / height)))
     years = pd.Series(panel.days.year).drop_duplicates()  # of each its first day
     years = years[:: -(-len(years) // 8)]
     axes.set(yticks=named, yticklabels=[panel.symbols[row] for row in order[named]], xticks=years.index,
-             xticklabels=years, xlabel=f"Trading days [year; {per_column} to a column]",
+             xticklabels=years, xlabel="Trading days [year]",
              ylabel="Symbols by their first day" + (f", one in {named[1]} named" if len(named) < n_symbols else ""))
-    axes.set_xlim(0, n_days)
     axes.tick_params(axis="y", labelsize=7.5, length=2)
     for number, splits in enumerate(folds or (), 1):
         border = panel.days.searchsorted(pd.Timestamp(splits.test.first))
@@ -58,26 +97,18 @@ def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
     """Rows of each data-quality issue that cleaning found, the most frequent on top, coloured by what was done."""
     rows = report.to_frame().sort_values("rows", kind="stable")
     title = f"Cleaning: {report.rows_kept:,} of {report.rows_read:,} rows kept"
-    figure, axes = chart(1.5 + 0.34 * max(len(rows), 2), title, note)
-    axes.set(xlabel="Rows", ylim=(-0.6, max(len(rows), 1) - 0.4))
+    figure, axes = figure_of(1.5 + 0.34 * max(len(rows), 2), title, note)
     if rows.empty:
         axes.set(xticks=[], yticks=[], xlabel="Rows [none]")
-        axes.text(0.5, 0.5, "no data-quality issue found", transform=axes.transAxes, ha="center",
-                  fontsize=10, color=INK)
+        axes.text(0.5, 0.5, "no data-quality issue found", transform=axes.transAxes, ha="center", fontsize=10)
         return figure
-    place, counts = np.arange(len(rows)), rows["rows"].to_numpy()
-    says = rows["treatment"].str.contains
+    counts, says = rows["rows"].to_numpy(), rows["treatment"].str.contains
     done = np.select([says("drop"), says("repair|rescale|replace")], ["dropped", "repaired"], "kept")
-    axes.barh(place, counts, height=0.62, color=[TREATMENTS[name] for name in done], zorder=2)
-    for row, count in zip(place, counts, strict=True):
-        axes.annotate(f"{count:,}", (max(count, 0.5), row), (3, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set(yticks=place, yticklabels=[textwrap.fill(name, 28) for name in rows["issue"]], xlabel="Rows [count]")
-    if counts.max() > 50 * max(counts.min(), 1):
-        axes.set(xscale="log", xlim=(0.5, counts.max() ** 1.35), xlabel="Rows [count, logarithmic]")
-    else:
-        axes.set_xlim(0, 1.3 * max(counts.max(), 1))
-        axes.locator_params(axis="x", nbins=3, integer=True)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+    bars = axes.barh(np.arange(len(rows)), counts, height=0.62, color=[TREATMENTS[name] for name in done])
+    axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
+    axes.set(yticks=np.arange(len(rows)), yticklabels=[textwrap.fill(name, 28) for name in rows["issue"]],
+             ylim=(-0.6, len(rows) - 0.4), xscale="log", xlim=(0.5, max(counts.max(), 8) ** 1.35),
+             xlabel="Rows [count, logarithmic]")
     axes.tick_params(axis="y", length=0, labelsize=8)
     used = [name for name in TREATMENTS if name in done]
     figure.legend([Patch(color=TREATMENTS[name]) for name in used], used, **LEGEND | {"ncols": 3})
@@ -89,14 +120,14 @@ def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
 
     The number on the right is the share of days at a bound other than 0, the neutral value, from 0.1 % on.
     """
-    figure, axes = chart(1.5 + 0.135 * len(panel.feature_names), "Features, in parts of their bounds", note)
+    figure, axes = figure_of(1.5 + 0.135 * len(panel.feature_names), "Features, in parts of their bounds", note)
     low, high = (np.array([getattr(FEATURES[name], side) for name in panel.feature_names]) for side in ("low", "high"))
     reach, values = np.maximum(-low, high), _sample(panel)
     is_at_bound = (values <= low.astype("float32")) | (values >= high.astype("float32"))
     at_bound = (is_at_bound & (values != 0)).mean(axis=0)
     lowest, lower, middle, upper, highest = np.percentile(values, (1, 25, 50, 75, 99), axis=0) / reach
     place = np.arange(len(reach))
-    axes.hlines(place, low / reach, high / reach, color="#E3E3E3", linewidth=5.5, zorder=1)
+    axes.hlines(place, low / reach, high / reach, color=PALE, linewidth=5.5, zorder=1)
     axes.hlines(place, lowest, highest, color=BLUE, linewidth=1.1, zorder=2)
     axes.hlines(place, lower, upper, color=BLUE, linewidth=4.5, zorder=3)
     axes.plot(middle, place, "|", color=ORANGE, markersize=6, markeredgewidth=1.6, zorder=4)
@@ -106,7 +137,7 @@ def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
              xlabel="Value / bound [ratio]; right: days at a bound")
     axes.tick_params(axis="y", length=0, labelsize=7.5)
     handles = [Line2D([], [], color=BLUE, linewidth=1.1), Line2D([], [], color=BLUE, linewidth=4.5),
-               Line2D([], [], color=ORANGE, marker="|", linestyle="", markersize=7), Patch(color="#E3E3E3")]
+               Line2D([], [], color=ORANGE, marker="|", linestyle="", markersize=7), Patch(color=PALE)]
     figure.legend(handles, ["1st to 99th percentile", "middle half", "median", "between the bounds"], **LEGEND)
     return figure
 
@@ -122,7 +153,7 @@ def feature_correlations(panel: Panel, *, note: str = "") -> Figure:
     rest = np.tril(np.nan_to_num(found), -1)
     row, column = np.unravel_index(np.abs(rest).argmax(), rest.shape)
     title = f"Strongest correlation of two features: {rest[row, column]:.2f}\n{names[column]} and {names[row]}"
-    figure, axes = chart(1.6 + 0.135 * len(names), title, note)
+    figure, axes = figure_of(1.6 + 0.135 * len(names), title, note)
     image = axes.imshow(found, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.5))
     axes.set(yticks=range(len(names)), yticklabels=names, xticks=[], xlabel="The same features, in the same order")

@@ -1,13 +1,11 @@
-"""Pictures of the data and the results: each takes what is finished and gives back one Figure; nothing is stored.
-
-Figures are narrow (4.2 inches), so that their text can still be read on a phone.
-"""
+"""Figures of the results, and those of the data by name: each takes what is finished and gives back one Figure."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -15,9 +13,21 @@ from matplotlib.ticker import LogLocator
 
 from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.chart import LEGEND, chart, over_time, png
-from vnq_colab.evaluation.data_plots import cleaning, coverage, feature_correlations, feature_distributions
-from vnq_colab.evaluation.page import BLUE, GREY, INK, ORANGE
+from vnq_colab.evaluation.data_plots import (
+    BLUE,
+    GREY,
+    INK,
+    LEGEND,
+    ORANGE,
+    PALE,
+    cleaning,
+    coverage,
+    feature_correlations,
+    feature_distributions,
+    figure_of,
+    over_time,
+    png,
+)
 from vnq_colab.evaluation.past_forecasts import past_forecasts
 
 if TYPE_CHECKING:
@@ -30,90 +40,86 @@ __all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "feature_co
 DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 
 
-def symbol_accuracy(scores: pd.DataFrame, family: str = ENSEMBLE, *, decisions: Mapping[str, str] | None = None,
+def symbol_accuracy(scores: pd.DataFrame, family: str = ENSEMBLE, decisions: Mapping[str, str] | None = None, *,
                     note: str = "") -> Figure:
     """Accuracy of each symbol beside its base rate, best on top, with 95 % intervals.
 
     A bar begins at 50 %, what a coin reaches, and has the colour of the symbol's decision; of 102 coins some look good.
     """
-    rows = _with_accuracy(scores, family).sort_values("accuracy")
-    figure, axes = chart(1.6 + 0.165 * len(rows), f"5-day direction: accuracy of {family}", note)
-    percent = {name: 100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "base_rate")}
-    place, found = np.arange(len(rows)), [(decisions or {}).get(name, "unjudged") for name in rows["symbol"]]
-    axes.barh(place, percent["accuracy"] - 50, left=50, height=0.62, color=[DECISION_COLOURS[name] for name in found],
-              zorder=2)
-    axes.hlines(place, percent["accuracy_low"], percent["accuracy_high"], color="#555555", linewidth=0.9, zorder=3)
-    axes.vlines(percent["base_rate"], place - 0.45, place + 0.45, color=INK, linewidth=1.6, zorder=4)
+    rows = _with_accuracy(scores, family, decisions).sort_values("accuracy")
+    figure, axes = figure_of(1.6 + 0.165 * len(rows), f"5-day direction: accuracy of {family}", note)
+    accuracy, low, high, base_rate = (
+        100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "base_rate"))
+    place = np.arange(len(rows))
+    axes.barh(place, accuracy - 50, left=50, height=0.62, color=rows["decision"].map(DECISION_COLOURS), zorder=2)
+    axes.hlines(place, low, high, color="#555555", linewidth=0.9, zorder=3)
+    axes.vlines(base_rate, place - 0.45, place + 0.45, color=INK, linewidth=1.6, zorder=4)
     axes.axvline(50, color=INK, linewidth=0.8, zorder=1)
     axes.set(yticks=place, yticklabels=rows["symbol"], ylim=(-0.8, len(rows) - 0.2),
              xlabel="Accuracy [% of days whose price moved]")
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.tick_params(axis="x", top=True, labeltop=True)
-    axes.grid(axis="x", color="#E3E3E3", linewidth=0.7, zorder=0)
-    tick, whisker = Line2D([], [], color=INK, marker="|", linestyle="", markersize=9), Line2D([], [], color="#555555")
-    _legend(figure, found, (tick, "base rate"), (whisker, "95% interval"))
+    axes.grid(axis="x", color=PALE, linewidth=0.7)
+    _legend(figure, rows, {"base rate": {"color": INK, "marker": "|", "linestyle": "", "markersize": 9},
+                           "95% interval": {"color": "#555555"}})
     return figure
 
 
-def accuracies(scores: pd.DataFrame, family: str = ENSEMBLE, *, decisions: Mapping[str, str] | None = None,
+def accuracies(scores: pd.DataFrame, family: str = ENSEMBLE, decisions: Mapping[str, str] | None = None, *,
                note: str = "") -> Figure:
     """How many symbols have which accuracy, coloured by decision, beside what coins would spread over."""
-    rows = _with_accuracy(scores, family)
-    found = np.array([(decisions or {}).get(name, "unjudged") for name in rows["symbol"]])
-    accuracy, n_windows = 100 * rows["accuracy"].to_numpy(), float(rows["n_independent"].median())
+    rows = _with_accuracy(scores, family, decisions)
+    accuracy, n_windows = 100 * rows["accuracy"], float(rows["n_independent"].median())
     edges = np.arange(np.floor(min(accuracy.min(), 48)), np.ceil(max(accuracy.max(), 52)) + 1)
-    figure, axes = chart(2.7, f"Accuracies of {len(rows)} stocks, {family}", note)
-    names = [name for name in DECISION_COLOURS if name in found]
-    axes.hist([accuracy[found == name] for name in names], bins=edges, stacked=True,
-              color=[DECISION_COLOURS[name] for name in names], edgecolor="white", linewidth=0.6, zorder=2)
-    middle, width = 100 * rows["base_rate"].mean(), 50 / np.sqrt(max(n_windows, 1))  # [points] of a coin
-    at = np.linspace(edges[0], edges[-1], 200)
-    coins = len(rows) * np.exp(-0.5 * ((at - 50) / width) ** 2) / (width * np.sqrt(2 * np.pi))
-    axes.plot(at, coins, "--", color=INK, linewidth=1.2, zorder=3)
-    axes.axvline(middle, color=ORANGE, linewidth=1.5, zorder=3)
+    figure, axes = figure_of(2.7, f"Accuracies of {len(rows)} stocks, {family}", note)
+    names = [name for name in DECISION_COLOURS if (rows["decision"] == name).any()]
+    axes.hist([accuracy[rows["decision"] == name] for name in names], bins=edges, stacked=True,
+              color=[DECISION_COLOURS[name] for name in names], edgecolor="white", linewidth=0.6)
+    at, width = np.linspace(edges[0], edges[-1], 200), 50 / np.sqrt(max(n_windows, 1))  # [points] of a coin
+    axes.plot(at, len(rows) * scipy.stats.norm.pdf(at, 50, width), "--", color=INK, linewidth=1.2)
+    axes.axvline(100 * rows["base_rate"].mean(), color=ORANGE, linewidth=1.5)
     axes.set(xlabel="Accuracy [% of days whose price moved]", ylabel="Stocks [count]", xlim=(edges[0], edges[-1]))
-    _legend(figure, found, (Line2D([], [], color=INK, linestyle="--"), "as many coins"),
-            (Line2D([], [], color=ORANGE), "mean base rate"))
+    _legend(figure, rows, {"as many coins": {"color": INK, "linestyle": "--"}, "mean base rate": {"color": ORANGE}})
     return figure
 
 
-def _with_accuracy(scores: pd.DataFrame, family: str) -> pd.DataFrame:
+def _with_accuracy(scores: pd.DataFrame, family: str, decisions: Mapping[str, str] | None) -> pd.DataFrame:
     rows = scores[(scores["family"] == family) & scores["accuracy"].notna()]
     if rows.empty:
         raise DataError(f"scores: nothing of {family!r} has an accuracy. Found: {list(scores['family'].unique())}.")
-    return rows
+    return rows.assign(decision=rows["symbol"].map(decisions or {}).fillna("unjudged"))
 
 
-def _legend(figure: Figure, decisions: Any, *more: tuple[Any, str]) -> None:
+def _legend(figure: Figure, rows: pd.DataFrame, lines: dict[str, dict[str, Any]]) -> None:
     """The decisions that are there by colour, and what else is drawn."""
-    handles = [(Patch(color=colour), name) for name, colour in DECISION_COLOURS.items() if name in decisions]
-    marks, names = zip(*handles, *more, strict=True)
-    figure.legend(marks, names, **LEGEND | {"ncols": 3})
+    handles = {name: Patch(color=colour) for name, colour in DECISION_COLOURS.items()
+               if (rows["decision"] == name).any()}
+    handles |= {name: Line2D([], [], **style) for name, style in lines.items()}
+    figure.legend(handles.values(), handles.keys(), **LEGEND | {"ncols": 3})
 
 
 def learning_curves(history: Any, *, note: str = "") -> Figure:
-    """What has been learnt by epoch, or by tree: skill on the validation days, one panel for each family; 0 is none.
+    """What was reached on the validation days by epoch, or by tree, one panel for each family; 0 is no skill.
 
-    Of models of all stocks it is the mean daily rank correlation, of a symbol's own networks the share of the unskilled
-    forecast's loss that is saved. A line is a member of one fold; of the symbols' own networks the median, and the
-    middle 80 %. `history` is a table `job, symbol, member, epoch, train_loss, skill`, or an object that has it as
-    `.history`. Where no epoch is over the picture says so.
+    Of models of all stocks it is the mean daily rank correlation, a line for each member of a fold; of a symbol's own
+    networks the share of the zero forecast's loss that is saved, as median and middle 80 %. `history` is a table
+    `job, symbol, member, epoch, train_loss, skill`, or an object that has it as `.history`.
     """
     history = getattr(history, "history", history)
     history = history.assign(family=history["job"].astype(str).str.split("_").str[0])
     history = history[np.isfinite(history["skill"].astype("float64"))]
+    title = "Validation days while training"
     if history.empty:
-        figure, axes = chart(1.4, "Skill on validation days while learning", note)
+        figure, axes = figure_of(1.4, title, note)
         axes.set_axis_off()
         axes.text(0, 0.5, "No learning curves yet: no job of this run is done.\nGo on with resume (notebook 3).",
                   va="center", fontsize=9, color=INK)
         return figure
     families = list(history["family"].unique())
-    figure, first, *others = chart(2.7 * len(families) + 0.8, "Skill on validation days while learning", note,
-                                    parts=(1,) * len(families), share_x=False)
-    for axes, family in zip((first, *others), families, strict=True):
+    figure, *panels = figure_of(2.7 * len(families) + 0.8, title, note, parts=(1,) * len(families), share_x=False)
+    for axes, family in zip(panels, families, strict=True):
         rows = history[history["family"] == family]
-        if (rows["symbol"] == "*").all():
+        if of_all := (rows["symbol"] == "*").all():
             for _, line in rows.groupby(["job", "member"]):
                 axes.plot(line["epoch"], line["skill"], color=BLUE, linewidth=1, alpha=0.6)
         else:
@@ -123,15 +129,15 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
             axes.plot(list(by_epoch.groups), by_epoch.median(), color=BLUE, linewidth=2)
         axes.axhline(0, color=INK, linewidth=1, linestyle="--")
         axes.set(xlabel="Trees" if family == "trees" else "Epoch",
-                 ylabel=f"{family} [{'rank correlation' if (rows['symbol'] == '*').all() else 'share of loss saved'}]")
+                 ylabel=f"{family} [{'rank correlation' if of_all else 'share of loss saved'}]")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color="#E3E3E3", linewidth=0.7)
+        axes.grid(color=PALE, linewidth=0.7)
     return figure
 
 
 def order(order: "Order", *, note: str = "") -> Figure:
     """What each quantile of the judged family's score returned, and its rank correlation by horizon."""
-    figure, axes, below = chart(5.0, f"The order of a day: {order.family}", note, parts=(1.2, 1), share_x=False)
+    figure, axes, below = figure_of(5.0, f"The order of a day: {order.family}", note, parts=(1.2, 1), share_x=False)
     quantiles, decay = order.quantiles, order.groups[order.groups["group"] == "horizon"]
     low, value, high = (100 * quantiles[name].to_numpy() for name in ("low", "excess", "high"))
     axes.bar(quantiles["quantile"], value, color=np.where(value < 0, ORANGE, BLUE), zorder=2)
@@ -145,8 +151,7 @@ def order(order: "Order", *, note: str = "") -> Figure:
     below.set(xticks=range(len(decay)), xticklabels=decay["name"], xlabel="Horizon [days]",
               ylabel="Rank correlation [-1 to 1]")
     for part in (axes, below):
-        part.grid(axis="y", color="#E3E3E3", linewidth=0.7)
-        part.set_axisbelow(True)
+        part.grid(axis="y", color=PALE, linewidth=0.7)
     return figure
 
 
@@ -155,7 +160,7 @@ def basket(result: "BasketResult", *, note: str = "") -> Figure:
 
     Values are shares of the starting capital on a logarithmic axis, so that equal heights are equal returns.
     """
-    figure, axes, below = chart(4.6, f"Basket of {result.basket.k} after costs", note, parts=(3, 1.3))
+    figure, axes, below = figure_of(4.6, f"Basket of {result.basket.k} after costs", note, parts=(3, 1.3))
     day = result.equity.index.to_numpy()
     lines = (("basket", "basket", BLUE, "-"), ("equal_weighted", "equal-weighted universe", ORANGE, "--"),
              ("index", "VNINDEX", INK, ":"))
@@ -177,7 +182,7 @@ def basket(result: "BasketResult", *, note: str = "") -> Figure:
 
 def random_baskets(result: "BasketResult", *, note: str = "") -> Figure:
     """Alphas of random baskets of the same turnover, and where ours is among them."""
-    figure, axes = chart(2.5, f"{len(result.random):,} random baskets of the same turnover", note)
+    figure, axes = figure_of(2.5, f"{len(result.random):,} random baskets of the same turnover", note)
     axes.hist(100 * result.random, bins=40, color=GREY, zorder=2, label="random baskets")
     axes.axvline(100 * result.alpha, color=BLUE, linewidth=2, zorder=3, label="ours")
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -194,13 +199,13 @@ def symbol(forecast: pd.DataFrame, rows: pd.DataFrame, name: str, family: str = 
     """
     table = past_forecasts(forecast, rows, family, name, n_days=n_days)
     day, expected, actual = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
-    figure, axes = chart(3.4, f"{name}: 5-day price change, {family}", note)
+    figure, axes = figure_of(3.4, f"{name}: 5-day price change, {family}", note)
     if "low" in table:
         axes.fill_between(day, table["low"], table["high"], color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
     axes.plot(day, actual, color=ORANGE, linewidth=1.4, label="actual")
     axes.plot(day, expected, "--", color=BLUE, linewidth=1.6, label="forecast")
     axes.axhline(0, color=INK, linewidth=0.9)
     over_time(axes, "Price change over 5 days [%]")
-    axes.set_xlabel("Evening of the forecast")
+    axes.set_xlabel("Day of the forecast")
     figure.legend(**LEGEND)
     return figure

@@ -1,23 +1,29 @@
-"""The report of a run: one self-contained page for a phone or a desktop, with its tables and plots beside it."""
+"""The report of a run: one self-contained page for a phone or a desktop, with its tables and pictures beside it.
 
-from collections.abc import Callable
-from html import escape
+What stands in the page, in words, is in `templates/`; here it gets its numbers.
+"""
+
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation import cards, plots
+from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import BasketResult
-from vnq_colab.evaluation.first_screen import first_screen
+from vnq_colab.evaluation.first_screen import FEWEST_DAYS_A_YEAR, first_screen, is_short
+from vnq_colab.evaluation.metrics import summary
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.page import SCRIPT, STYLE, card, more, picture, soft
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.page import render
+from vnq_colab.evaluation.past_forecasts import coverage_by_period, past_forecasts
+from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 from vnq_colab.files import write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
+COVERAGE = 0.9  # that calibrated intervals promise
+N_RECENT = 60  # days of each stock that can be looked at
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
@@ -29,115 +35,120 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
     market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`;
     `scores` as of `metrics.score_rows`; `result` are the symbols' own accounts; `prices` [VND]; `orders` as of
-    `delivery.orders`; `now` None is the clock, in a made-up market (where there is a note) its last day. Of
-    forecast.parquet the column `actual` [log return over the horizon] is NaN where it is not known yet. The page needs
-    no network.
+    `delivery.orders`; `now` None is the clock, in a synthetic market (where there is a note) its last day. Of
+    forecast.parquet the column `actual` [log return over the horizon] is NaN where it is not known yet.
     """
-    folder, family = Path(folder), order.family
-    prices_to = prices["date"].max()
-    now = now or (prices_to if note else pd.Timestamp.now())
-    decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
-    draw: dict[str, Callable[[], plots.Figure]] = {
-        "order": lambda: plots.order(order, note=note),
-        "accuracies": lambda: plots.accuracies(scores, family, decisions=decisions, note=note),
-        "symbol_accuracy": lambda: plots.symbol_accuracy(scores, family, decisions=decisions, note=note),
-        "learning_curves": lambda: plots.learning_curves(history, note=note),
-    }
-    if basket is not None:
-        draw["basket"] = lambda: plots.basket(basket, note=note)
-        draw["random_baskets"] = lambda: plots.random_baskets(basket, note=note)
-    images: dict[str, bytes | str] = {}
-    for name, figure in draw.items():
-        try:
-            images[name] = plots.png(figure())
-        except DataError as error:  # nothing to draw: the page says why, and the rest of it is still worth having
-            images[name] = str(error)
-            continue
-        if name in OWN_FILES:
-            write_atomic(folder / f"{name}.png", lambda file, image=images[name]: file.write(image))
-    keys = ["family", "symbol", "date"]
-    trades = result if basket is None else basket.trades
+    folder, keys = Path(folder), ["family", "symbol", "date"]
     tables = {"scores": scores, "forecast": forecast.merge(rows[[*keys, "actual"]], on=keys, how="left"),
-              "orders": trades.orders}
+              "orders": (result if basket is None else basket.trades).orders}
     for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     verdict.save(folder / "verdict.json")
-    top = first_screen(verdict.to_dict(), orders=orders, prices_to=prices_to, now=now, note=note)
-    sections = [
-        cards.why(verdict), cards.holds(order, images), cards.families(order, verdict, scores),
-        cards.basket(basket, images), cards.stocks(order, scores, result, verdict, images),
-        cards.one_stock(forecast, rows, family, verdict, prices), cards.intervals(rows, family),
-        cards.original(verdict), cards.changes(verdict), cards.leak_checks(verdict),
-        card("While learning", soft(_seeds(history)), more("Skill on the validation days of each fold",
-                                    picture("Learning curves", images["learning_curves"]))),
-        card("Method, and what to read with care", _method(scores, verdict), anchor="method"),
-        card("The run", _facts(facts)),
-    ]
-    page = _page(title, top, sections, order, verdict).encode("utf-8")
-    write_atomic(folder / "report.html", lambda file: file.write(page))
+    pictures = _pictures(order, basket, scores, verdict, history, note)
+    for name in OWN_FILES:
+        if isinstance(image := pictures.get(name), bytes):
+            write_atomic(folder / f"{name}.png", lambda file, image=image: file.write(image))
+    now = now or (prices["date"].max() if note else pd.Timestamp.now())
+    page = render(
+        "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
+        first_screen=first_screen(verdict.to_dict(), orders=orders, prices_to=prices["date"].max(), now=now, note=note),
+        pooled=summary(scores).set_index("family").reindex(order.families["family"]),
+        zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
+        coverage=coverage_by_period(rows, order.family), seeds=_seeds(history), n_recent=N_RECENT,
+        recent=_recent(past_forecasts(forecast, rows, order.family, n_days=N_RECENT), verdict, prices),
+        **_of_verdict(verdict, order.daily.index), **({} if basket is None else _of_basket(basket)))
+    write_atomic(folder / "report.html", lambda file: file.write(page.encode()))
     return folder / "report.html"
 
 
-def _page(title: str, top: str, sections: list[str], order: Order, verdict: Verdict) -> str:
-    days = order.daily.index
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{top}
-<h1>{escape(title)}</h1>
-<p class="soft">Test days {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}, {escape(order.family)} judged by the
-{escape(verdict.gate_set)} gates.</p>
-<div class="columns">
-{"".join(sections)}
-</div>
-</main>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+def _of_verdict(verdict: Verdict, days: pd.DatetimeIndex) -> dict[str, Any]:
+    """What the templates read of a verdict on these test days."""
+    about, gates = verdict.summary, pd.DataFrame(verdict.market["gates"])
+    if is_short(len(days)):
+        gates["measured"] = gates["measured"].astype(object).mask(gates["gate"] == "basket", "too short")  # alpha a year
+    return {"about": about, "gates": gates, "results": {True: "passed", False: "FAILED"},
+            "leak_checks": pd.DataFrame(about.get("leak_checks") or []), "changes": _changes(about.get("previous")),
+            "promised": COVERAGE, "first": days[0], "last": days[-1], "n_days": len(days),
+            "is_short": is_short(len(days)), "fewest_days": FEWEST_DAYS_A_YEAR}
 
 
-def _method(scores: pd.DataFrame, verdict: Verdict) -> str:
-    zero = scores[scores["family"] == "zero"]
-    met = "" if zero.empty else (f" Here the zero forecast is below 0.03 on {(zero['rmse_day'] < 0.03).mean():.0%} of "
-                                 f"the symbols per day, and on {(zero['rmse_5'] < 0.03).mean():.0%} for five.")
-    folds = (verdict.summary.get("settings") or {}).get("folds")
-    lines = [
-        f"Forecasts are of {folds or 'the'} folds; each fold's models were trained on the days before it only. What is "
-        "exported learnt from all days and cannot be judged on these.",
-        "Signal at the close, filled at the next open: price bands, ticks, lots, settlement (T+2), halts, delistings, "
-        "fees, tax and slippage as on the exchange. Where the prices bring no raw closes, bands and ticks are applied "
-        "to adjusted ones, which is an approximation.",
-        "The default symbols were chosen today, knowing who survived: every past return is better than anyone could "
-        "have had, that of the equal-weighted universe too. Compare with that one.",
-        f"An RMSE of 0.03 is met by the zero forecast per day (over √5), out of reach for five days: no skill.{met}",
-        "Only the evaluations in this folder are known and charged; ideas tried elsewhere are not.",
-        "Stocks move together: a good month of many is closer to one lucky month than to many proofs.",
-    ]
-    return more("How it was measured", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>") + soft(
-        "Survivorship: the stocks were chosen today.")
+def _of_basket(basket: BasketResult) -> dict[str, Any]:
+    """`months [years, 12]`: returns [%], NaN where there was none; `invested`: mean share that is not cash."""
+    equity, ledger = basket.equity["basket"], basket.trades.daily
+    ends = equity.groupby([equity.index.year, equity.index.month]).last()
+    change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1)
+    cash = ledger[ledger["symbol"] == ""].set_index("date")["cash"]
+    return {"months": change.unstack().reindex(columns=range(1, 13)).round() + 0.0,  # no "-0"
+            "invested": 1 - (cash / basket.trades.equity["strategy"]).mean()}
 
 
-def _seeds(history: Any) -> str:
-    """How much the seeds of one network differ on validation days; "" where there is one."""
+def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: Any,
+              note: str) -> dict[str, "bytes | str"]:
+    """PNG by name; where there is nothing to draw the sentence that says why: the rest is still worth having."""
+    decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
+    figures = {"order": (plots.order, order), "learning_curves": (plots.learning_curves, history),
+               "accuracies": (plots.accuracies, scores, order.family, decisions),
+               "symbol_accuracy": (plots.symbol_accuracy, scores, order.family, decisions)}
+    if basket is not None:
+        figures |= {"basket": (plots.basket, basket), "random_baskets": (plots.random_baskets, basket)}
+    images: dict[str, bytes | str] = {}
+    for name, (draw, *values) in figures.items():
+        try:
+            images[name] = plots.png(draw(*values, note=note))
+        except DataError as error:
+            images[name] = str(error)
+    return images
+
+
+def _stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdict) -> pd.DataFrame:
+    """A row per symbol, the accepted first: decision, reasons, gates that fail, and what was measured."""
+    names = sorted(verdict.symbols, key=lambda name: (DECISIONS.index(verdict.symbols[name]["decision"]), name))
+    found = [verdict.symbols[name] for name in names]
+    measured = [part.set_index("symbol") for part in (
+        order.symbols, scores[scores["family"] == order.family].drop(columns="n_days"), result.symbols)]
+    fails = [", ".join(gate["gate"].replace("_", " ") for gate in row["gates"] if gate["passed"] is False)
+             for row in found]
+    texts = {"decision": [row["decision"] for row in found], "fails": fails,
+             "why": [" ".join(row["reasons"]) for row in found]}
+    table = pd.DataFrame(texts, index=names)
+    for part in measured:
+        table = table.join(part[part.columns.difference(table.columns)])
+    return table
+
+
+def _recent(table: pd.DataFrame, verdict: Verdict, prices: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By symbol, the accepted first: its last forecasts beside the actual price changes [%], and what is decided."""
+    price = "raw_close" if "raw_close" in prices else "close"  # as on the board
+    last = prices.dropna(subset=[price]).groupby("symbol")[price].last() / 1000
+    ends = ("low", "high") if "low" in table else ("expected", "expected")
+    data = {}
+    for symbol, part in table.groupby("symbol"):
+        known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
+        columns = {"expected": "expected", "actual": "actual", "low": ends[0], "high": ends[1]}
+        data[symbol] = {
+            "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
+            **{name: part[column].round(1).tolist() for name, column in columns.items()},
+            "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND. "
+                     f"{' '.join(known['reasons'][:1])}"}
+    return dict(sorted(data.items(), key=lambda item: (not item[1]["about"].startswith("accept"), item[0])))
+
+
+def _seeds(history: Any) -> tuple[float, float] | None:
+    """Of the global network on validation days: mean rank correlation, and its deviation among the seeds of a fold."""
     table = pd.DataFrame(getattr(history, "history", history))
     if "job" not in table:
-        return ""
+        return None
     rows = table[table["job"].str.startswith("global")].dropna(subset="skill")
     last = rows.groupby(["job", "member"])["skill"].last()
     spread = last.groupby("job").std().mean()
-    return "" if pd.isna(spread) else (f"Seeds of the global network differ by {spread:.3f} (standard deviation within "
-                                       f"a fold) around a rank correlation of {last.mean():.3f} on validation days.")
+    return None if pd.isna(spread) else (last.mean(), spread)
 
 
-def _facts(facts: dict[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{escape(str(label))}</td><td>{escape(str(text))}</td></tr>\n"
-                   for label, text in facts.items())
-    return f'<table class="facts"><tbody>\n{rows}</tbody></table>'
+def _changes(previous: dict[str, Any] | None) -> list[list[Any]]:
+    """Columns: what differs from the last accepted run, first of the symbols that keep the old model; else none."""
+    symbols, kept = (previous or {}).get("symbols"), set((previous or {}).get("kept") or [])
+    if not symbols:
+        return []
+    table = pd.DataFrame.from_dict(symbols, orient="index", dtype=object)
+    table = table.loc[sorted(table.index, key=lambda name: (name not in kept, name))]
+    return [["Symbol", table.index], *([label.replace("_", " "), table[label], ".3f"] for label in table)]
