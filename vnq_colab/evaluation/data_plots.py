@@ -104,9 +104,10 @@ def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
         return figure
     counts, says = rows["rows"].to_numpy(), rows["treatment"].str.contains
     done = np.select([says("drop"), says("repair|rescale|replace")], ["dropped", "repaired"], "kept")
-    bars = axes.barh(np.arange(len(rows)), counts, height=0.62, color=[TREATMENTS[name] for name in done])
+    place, colours = np.arange(len(rows)), [TREATMENTS[name] for name in done]
+    bars = axes.barh(place, np.maximum(counts, 0.5), height=0.62, color=colours)
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
-    axes.set(yticks=np.arange(len(rows)), yticklabels=[textwrap.fill(name, 28) for name in rows["issue"]],
+    axes.set(yticks=place, yticklabels=[textwrap.fill(name, 28) for name in rows["issue"]],
              ylim=(-0.6, len(rows) - 0.4), xscale="log", xlim=(0.5, max(counts.max(), 8) ** 1.35),
              xlabel="Rows [count, logarithmic]")
     axes.tick_params(axis="y", length=0, labelsize=8)

@@ -87,7 +87,7 @@ def _with_accuracy(scores: pd.DataFrame, family: str, decisions: Mapping[str, st
     rows = scores[(scores["family"] == family) & scores["accuracy"].notna()]
     if rows.empty:
         raise DataError(f"scores: nothing of {family!r} has an accuracy. Found: {list(scores['family'].unique())}.")
-    return rows.assign(decision=rows["symbol"].map(decisions or {}).fillna("unjudged"))
+    return rows.assign(decision=[(decisions or {}).get(name, "unjudged") for name in rows["symbol"]])
 
 
 def _legend(figure: Figure, rows: pd.DataFrame, lines: dict[str, dict[str, Any]]) -> None:

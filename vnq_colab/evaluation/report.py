@@ -54,7 +54,7 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
         first_screen=first_screen(verdict.to_dict(), orders=orders, prices_to=prices["date"].max(), now=now, note=note),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
         zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
-        coverage=coverage_by_period(rows, order.family), seeds=_seeds(history), n_recent=N_RECENT,
+        coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
         recent=_recent(past_forecasts(forecast, rows, order.family, n_days=N_RECENT), verdict, prices),
         **_of_verdict(verdict, order.daily.index), **({} if basket is None else _of_basket(basket)))
     write_atomic(folder / "report.html", lambda file: file.write(page.encode()))
@@ -64,12 +64,14 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
 def _of_verdict(verdict: Verdict, days: pd.DatetimeIndex) -> dict[str, Any]:
     """What the templates read of a verdict on these test days."""
     about, gates = verdict.summary, pd.DataFrame(verdict.market["gates"])
+    checks = pd.DataFrame(about.get("leak_checks") or [], columns=["check", "passed", "sentence"])
+    for table in (gates, checks):
+        table["result"] = [{True: "passed", False: "FAILED"}.get(passed, "not measured") for passed in table["passed"]]
     if is_short(len(days)):
-        gates["measured"] = gates["measured"].astype(object).mask(gates["gate"] == "basket", "too short")  # alpha a year
-    return {"about": about, "gates": gates, "results": {True: "passed", False: "FAILED"},
-            "leak_checks": pd.DataFrame(about.get("leak_checks") or []), "changes": _changes(about.get("previous")),
-            "promised": COVERAGE, "first": days[0], "last": days[-1], "n_days": len(days),
-            "is_short": is_short(len(days)), "fewest_days": FEWEST_DAYS_A_YEAR}
+        gates["measured"] = gates["measured"].astype(object).mask(gates["gate"] == "basket", "too short")  # an alpha
+    return {"about": about, "gates": gates, "leak_checks": checks, "changes": _changes(about.get("previous")),
+            "first": days[0], "last": days[-1], "n_days": len(days), "is_short": is_short(len(days)),
+            "fewest_days": FEWEST_DAYS_A_YEAR}
 
 
 def _of_basket(basket: BasketResult) -> dict[str, Any]:
