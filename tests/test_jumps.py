@@ -4,7 +4,6 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.data.cleaning import clean_prices
-from vnq_colab.data.jumps import unit_levels
 
 
 def series(closes, symbol="HPG", volume=1_000.0, first="2021-03-01", **columns):
@@ -30,11 +29,27 @@ def test_split_rescales_the_rows_after_it_and_their_volume():
                              "from there on prices ×2")
 
 
-def test_splits_multiply_and_begin_anew_with_each_symbol():
-    table = pd.concat([series([24_000, 12_000, 8_000, 8_080]), series([5_000, 5_050], symbol="VNM")])
-    clean, found = cleaned(table)
-    assert clean["close"].tolist() == pytest.approx([24_000, 24_000, 24_000, 24_240, 5_000, 5_050])
-    assert found["unadjusted corporate action"].rows == 2
+BLOCK = [20_000.0] * 30
+ACTION, UNIT, BEYOND = "unadjusted corporate action", "unit jump", "move beyond any band"
+
+
+@pytest.mark.parametrize("closes, expected, issue, n_rows", [
+    ([24_000, 12_000, 8_000, 8_080], [24_000, 24_000, 24_000, 24_240], ACTION, 2),  # splits multiply
+    ([20_000, 10_000, 20_200, 20_300], [20_000, 20_000, 20_200, 20_300], ACTION, 2),  # a bad print comes back
+    ([*BLOCK, *np.divide(BLOCK, 2), *BLOCK, *np.divide(BLOCK, 2)], BLOCK * 4, ACTION, 3),  # two bases in turn
+    ([10_000, 20_000, 20_200, 10_100, 10_000], [10_000, 20_000, 20_200, 10_100, 10_000], BEYOND, 2),  # up: no split
+    ([20.5, 20.4, 20_600, 20_700, 20.8], [20.5, 20.4, 20.6, 20.7, 20.8], UNIT, 2),
+    ([20_500, 20.4, 20_600], [20_500, 20_400, 20_600], UNIT, 1),
+    ([1, 1_000, 999_000], [1, 1, 0.999], UNIT, 2),
+])
+def test_jump_is_undone_from_its_day_on_within_its_symbol(closes, expected, issue, n_rows):
+    other = [5_000.0] * len(closes)
+    clean, found = cleaned(pd.concat([series(closes), series(other, symbol="VNM")]))
+    assert clean["close"].tolist() == pytest.approx([*expected, *other], rel=1e-12)
+    volume = np.ceil(1_000 * np.divide(closes, expected)) if issue == ACTION else 1_000
+    assert (clean["volume"][: len(closes)] == volume).all() and (clean["volume"][len(closes):] == 1_000).all()
+    assert list(found) == [issue] and found[issue].rows == n_rows
+    assert found[issue].treatment == ("kept" if issue == BEYOND else "repaired")
 
 
 def test_dividend_of_no_simple_ratio_is_closed_at_the_open():
@@ -43,26 +58,6 @@ def test_dividend_of_no_simple_ratio_is_closed_at_the_open():
     clean, _ = cleaned(table)
     assert clean["open"].tolist() == pytest.approx([20_000, 20_000, 14_600 / 0.71])
     assert clean["close"].iloc[1] == pytest.approx(14_500 / 0.71)
-
-
-def test_bad_print_is_undone_when_it_comes_back():
-    clean, found = cleaned(series([20_000, 10_000, 20_200, 20_300]))
-    assert clean["close"].tolist() == [20_000, 20_000, 20_200, 20_300]
-    assert clean["volume"].tolist() == [1_000, 500, 1_000, 1_000]
-    assert found["unadjusted corporate action"].rows == 2
-
-
-def test_source_that_changes_between_two_bases_stays_on_the_first():
-    block = np.full(30, 20_000.0)
-    clean, found = cleaned(series(np.r_[block, block / 2, block, block / 2, block]))
-    assert clean["close"].unique().tolist() == [20_000]
-    assert found["unadjusted corporate action"].rows == 4
-
-
-def test_jump_upwards_is_kept_and_its_way_back_is_no_split():
-    clean, found = cleaned(series([10_000, 20_000, 20_200, 10_100, 10_000]))
-    assert clean["close"].tolist() == [10_000, 20_000, 20_200, 10_100, 10_000]
-    assert list(found) == ["move beyond any band"] and found["move beyond any band"].rows == 2
 
 
 def test_adjusted_close_that_jumps_alone_is_explained_by_the_raw_one():
@@ -116,18 +111,8 @@ def test_limit_down_day_of_a_calm_stock_with_a_wider_band_is_no_dividend(exchang
     assert cleaned(series(halved, exchange=exchange))[0]["close"].iloc[-1] > 16_000, "its splits are still found"
 
 
-def test_unit_that_changes_is_brought_back_by_exactly_1000():
-    clean, found = cleaned(series([20.5, 20.4, 20_600, 20_700, 20.8]))
-    assert clean["close"].tolist() == [20.5, 20.4, 20.6, 20.7, 20.8]
-    assert (found["unit jump"].rows, found["unit jump"].treatment) == (2, "repaired")
-    assert found["unit jump"].example == "HPG 2021-03-03: close 20.4 to 20,600 [VND]"
-    clean, _ = cleaned(series([20_500, 20.4, 20_600]))
-    assert clean["close"].tolist() == [20_500, 20_400, 20_600]
-
-
-def test_unit_levels_count_within_a_symbol():
-    close, start = np.array([1.0, 1_000, 999_000, 5, 5_000_000, 7_000]), np.array([0, 0, 0, 3, 3, 3])
-    assert unit_levels(close, start).tolist() == [0, 1, 2, 0, 2, 1]
+def test_jump_of_the_unit_is_logged_with_both_closes():
+    assert cleaned(series([20.5, 20.4, 20_600]))[1][UNIT].example == "HPG 2021-03-03: close 20.4 to 20,600 [VND]"
 
 
 def test_split_can_be_kept():

@@ -96,5 +96,5 @@ def test_person_s_own_treatments_are_what_is_proven(prices):
     rows = prices.copy()
     rows.loc[100, "close"] = 0.0
     assert prove_no_lookahead(rows, on_bad_rows="drop").passed
-    with pytest.raises(DataError, match="zero or negative"):
+    with pytest.raises(DataError, match="zero, negative"):
         prove_no_lookahead(rows, on_bad_rows="raise")

@@ -55,12 +55,6 @@ def test_update_on_another_basis_is_rescaled_to_the_past():
     assert "two sources disagree" not in found
 
 
-def test_update_follows_update_on_the_first_basis():
-    table, _ = combined(rows([20_000, 20_000], "0.csv"), rows([10_000, 10_100], "1.csv", first=1),
-                        rows([5_050, 5_100], "2.csv", first=2))
-    assert table["close"].tolist() == pytest.approx([20_000, 20_000, 20_200, 20_400])
-
-
 def test_file_that_holds_all_earlier_days_replaces_them():
     table, found = combined(rows([20_000, 20_100], "old.csv"), rows([10_000, 10_050, 10_100], "new.csv"))
     assert table["close"].tolist() == [10_000, 10_050, 10_100]
@@ -116,13 +110,6 @@ def test_split_in_an_unadjusted_tail_is_repaired_by_cleaning():
     clean, _ = clean_prices(files(adjusted.assign(unadjusted=False), raw))
     assert clean["close"].tolist() == [10_000, 10_000, 10_000]
     assert clean["raw_close"].tolist() == [20_000, 20_000, 10_000]
-
-
-def test_report_of_cleaning_counts_every_row_of_several_files():
-    table = files(rows([20_000, 20_100], "a.csv"), rows([20_100, 0, 20_200], "b.csv", first=1))
-    clean, report = clean_prices(table, on_bad_rows="treat")
-    dropped = sum(item.rows for item in report.findings if item.treatment.startswith("dropped"))
-    assert report.rows_read - dropped == report.rows_kept == len(clean) == 3
 
 
 def test_many_updates_of_many_symbols_leave_one_history_on_one_basis():

@@ -209,14 +209,12 @@ def _flagged(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFra
     log.note("beyond_band", rows, (low < LEAST_PRICE) | (high > MOST_PRICE), dropped, treatment="drop")
     strange = (close < limits.floor) | (close > limits.ceiling) | (high > low * WIDEST_RANGE)
     log.note("beyond_band", rows, strange, dropped)
-
-    missing = limits.missed - 1  # [rows] trading days without a row before it
-    last = np.r_[places.start[1:] != places.start[:-1], True]
-    traded = np.maximum.accumulate(np.where(volume > 0, np.arange(len(rows)), -1))
-    traded = np.where(traded < places.start, np.arange(len(rows)), traded)
-    untraded = len(places.days) - 1 - places.day[traded]  # [rows] since the last trade, to the end of the data
-    log.note("gap", rows, (missing > LONG_GAP) | (last & (untraded > LONG_GAP)), dropped, describe=lambda row: (
-        f"{where(rows.iloc[row])}: {missing[row]} trading days without a row before it" if missing[row] > LONG_GAP
-        else f"{where(rows.iloc[row])}: {untraded[row]} trading days without a trade at the end"))
+    row = np.arange(len(rows))
+    traded = np.maximum.accumulate(np.where(volume > 0, row, -1))  # the last row with a trade
+    since = len(places.days) - 1 - places.day[np.where(traded < places.start, row, traded)]
+    is_last = np.r_[places.start[1:] != places.start[:-1], True]
+    silent = np.maximum(limits.missed - 1, np.where(is_last, since, 0))  # [trading days]
+    log.note("gap", rows, silent > LONG_GAP, dropped,
+             describe=lambda row: f"{where(rows.iloc[row])}: {silent[row]} trading days")
     log.note("no_trades", rows, volume == 0, dropped)
     return log.kept(rows.assign(volume=np.rint(volume).astype("int64")), dropped)

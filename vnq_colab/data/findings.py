@@ -62,33 +62,24 @@ class CleaningReport:
         return pd.DataFrame([asdict(item) for item in self.findings],
                             columns=["issue", "treatment", "rows", "example"])
 
-    def files_table(self) -> pd.DataFrame:
-        """One row per file: how it was understood."""
-        def in_words(counts: dict[str, int]) -> str:
-            return ", ".join(f"{name} {rows:,}" for name, rows in counts.items())
-
-        return pd.DataFrame([{
-            "file": item.file, "format": item.format, "unit": item.unit, "rows": item.rows, "first": item.first_day,
-            "last": item.last_day, "columns": ", ".join(f"{ours} = {theirs}" for ours, theirs in item.columns.items()),
-            "set apart": in_words(item.set_apart), "unreadable": in_words(item.dropped)} for item in self.files])
-
     def __repr__(self) -> str:
-        lines = [f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
-                 f"{self.first_day} to {self.last_day}"]
-        formats = pd.Series([f"{item.format} in {item.unit}" for item in self.files], dtype=object).value_counts()
-        lines += [f"  read {n:,} × {name}" for name, n in formats.items()]
-        apart = pd.DataFrame([item.set_apart for item in self.files]).sum().astype(int)
-        lines += [f"  set apart: {rows:,} rows of an {kind}" if kind[0] in "aeiou" else
-                  f"  set apart: {rows:,} rows of a {kind}" for kind, rows in apart.items()]
-        lines += [f"  {item.issue}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
-                  for item in self.findings]
-        lines += ["  no data-quality issue found"] if not self.findings else []
-        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+        files = pd.Series([f"{item.format} in {item.unit}" for item in self.files], dtype=object).value_counts()
+        set_apart = pd.DataFrame([item.set_apart for item in self.files]).sum().astype(int)
+        return "\n".join([
+            f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
+            f"{self.first_day} to {self.last_day}",
+            *(f"  read {n:,} × {name}" for name, n in files.items()),
+            *(f"  set apart: {kind}, {n:,} rows" for kind, n in set_apart.items()),
+            *(f"  {item.issue}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
+              for item in self.findings),
+            *([] if self.findings else ["  no data-quality issue found"]),
+            *(f"  warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
+        files = pd.DataFrame([asdict(item) for item in self.files]).map(
+            lambda value: ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value)
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
-            look = {"index": False, "border": 0, "justify": "left", "formatters": {"rows": "{:,}".format}}
-            table = self.to_frame().to_html(**look) if self.findings else "<p>No data-quality issue found.</p>"
-            files = self.files_table().to_html(**look, max_rows=20) if self.files else ""
-        return (f"<p><b>{html.escape(repr(self).splitlines()[0])}</b></p>{files}{table}"
-                + "".join(f"<p>⚠ {html.escape(text)}</p>" for text in self.warnings))
+            tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
+                      for table in (files, self.to_frame()) if len(table)]
+        texts = [repr(self).splitlines()[0], *(f"⚠ {warning}" for warning in self.warnings)]
+        return "".join([*(f"<p>{html.escape(text)}</p>" for text in texts), *tables])

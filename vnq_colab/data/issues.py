@@ -51,7 +51,7 @@ ISSUES = {
     "unadjusted_action": Issue("unadjusted corporate action", ("repair", "keep")),
     # Nothing explains it; dropped where earlier repairs lead below 0.001 or beyond 1e9 VND.
     "beyond_band": Issue("move beyond any band", ("keep",)),
-    # Counted is the row after it, or the symbol's last row.
+    # The row after them, or the symbol's last row; without a trade counts at the end of the data only.
     "gap": Issue("over 5 trading days without a row or trade", ("keep",)),
     # A row of volume 0, as vendors fill in.
     "no_trades": Issue("day without trades", ("keep", "drop")),

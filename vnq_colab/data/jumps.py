@@ -19,7 +19,6 @@ OWN_DAYS, OWN_LEAST = 250, 120  # [rows] a year without a move beyond HOSE's ban
 WIDER = ("HNX", "UPCOM")  # unless its row is labelled so: a calm year there makes a limit-down day no dividend
 WAY_BACK_DAYS = 20  # [rows] a jump that nothing explained comes back within that; one that was undone at any time
 LONGEST_BREAK = 8  # [weekdays] the market closes for at Tet; without any row for longer, the data has a hole
-LONG_GAP_DAYS = 35  # [calendar days] as long as `LONG_HALT_SESSIONS`, for a calendar of one symbol that has no gaps
 LEAST_RATIO = 1 / 12  # a smaller one is no split but an error that nothing here explains
 MOST_ROUNDS = 20  # two for real prices: the second finds nothing
 WIDEST_DAY = 1.36  # high / low of a day inside UPCOM's band: 1.15 / 0.85, and rounding
@@ -90,13 +89,12 @@ def band_limits(table: pd.DataFrame, places: Places) -> Limits:
     start, session = places.start, sessions(places.days)[places.day]
     row = np.arange(len(table))
     before = np.maximum(row - 1, 0)
-    close, volume, date = (table[name].to_numpy() for name in ("close", "volume", "date"))
+    close, volume = table["close"].to_numpy(), table["volume"].to_numpy()
     last = np.maximum.accumulate(np.where(volume > 0, row, -1))
     traded = np.r_[-1, last[:-1]]  # the last row with a trade before this one
     known = traded >= start
     traded = np.where(known, traded, before)
     first_day = ~known | (session - session[traded] > LONG_HALT_SESSIONS)
-    first_day |= date - date[before] > np.timedelta64(LONG_GAP_DAYS, "D")
     if "exchange" in table:
         exchange = table["exchange"].cat.codes.to_numpy()
         first_day |= exchange != exchange[before]
