@@ -1,32 +1,76 @@
-"""Leak checks: what a result that is too good to be true must pass before anybody believes it.
+"""Does anything know the future: the review of a prepared set before training, and the leak checks of a run after it."""
 
-Each asks the data themselves, not what they say about themselves, and names what it found.
-"""
-
-from collections.abc import Iterator
+import html
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.lookahead import prove_no_lookahead
-from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.config import SYNTHETIC_NOTE
+from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
+from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel
 from vnq_colab.data.prepared import PROOF, Prepared
 from vnq_colab.data.splits import Splits, to_day
-from vnq_colab.delivery.review import is_proven
 from vnq_colab.errors import SessionError, name_a_few
+from vnq_colab.evaluation import plots
+from vnq_colab.files import read_json, write_atomic, write_json
 from vnq_colab.training.forecasting import fold_scores
 from vnq_colab.training.session import Session
 
+PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
 CHECKS = ("features", "labels", "test days", "rows")
-MOST_SHIFT = 5  # [days] that a series is tried to be shifted by
-SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted series must agree
+SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted series agrees
+
+
+@dataclass(frozen=True, repr=False)
+class Review:
+    """What a person should look at before training."""
+
+    proof: LookaheadProof
+    pictures: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(path.name for path in self.pictures)
+        return f"{self.proof!r}\nPictures in {self.pictures[0].parent}: {names}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.proof._repr_html_()}<p>{html.escape(repr(self).splitlines()[-1])}</p>"
+
+
+def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows: str = "treat",
+           treatments: Mapping[str, str] | None = None) -> Review:
+    """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
+
+    `rows` are the rows as they were read, so that the proof covers what cleaning decided; None takes the clean ones.
+    The proof stands on the last training day and cleans as `clean_prices` does with `on_bad_rows` and `treatments`.
+    """
+    note = SYNTHETIC_NOTE if prepared.synthetic else ""
+    figures = (plots.coverage(prepared.panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
+               plots.feature_distributions(prepared.panel, note=note),
+               plots.feature_correlations(prepared.panel, note=note))
+    pictures = tuple(prepared.folder / name for name in PICTURES)
+    for path, figure in zip(pictures, figures, strict=True):
+        image = plots.png(figure)
+        write_atomic(path, lambda file, image=image: file.write(image))
+    day = prepared.folds[-1].train.last if prepared.folds else None
+    proof = prove_no_lookahead(prepared.prices if rows is None else rows, day,
+                               index=prepared.index, on_bad_rows=on_bad_rows, treatments=treatments)
+    write_json(prepared.folder / PROOF, proof.to_dict())
+    return Review(proof, pictures)
+
+
+def is_proven(prepared: Prepared) -> bool:
+    """Whether a review of this set has proven that nothing in it looks ahead."""
+    path = prepared.folder / PROOF
+    return path.exists() and bool(read_json(path)["passed"])
 
 
 @dataclass(frozen=True, repr=False)
 class LeakCheck:
-    """One question about a run, and what was found."""
+    """One question about a run, and its answer in one sentence."""
 
     check: str  # one of CHECKS
     passed: bool
@@ -40,93 +84,78 @@ class LeakCheck:
 
 
 def check_leaks(session: Session, prepared: Prepared, *, panel: Panel | None = None) -> list[LeakCheck]:
-    """Looks for the future in what a run was trained on.
+    """Looks for the future in what a run was trained on, and judged by.
 
-    "features": the panel is computed anew from the prepared prices and compared value by value, and computing it is
-    proven to ignore later prices. "labels": the panel's prices, which all labels are made of, are those of the table.
-    "test days": no label of a fold's training or validation days reaches into its test days. "rows": every judged stock
-    that is present on a test day was forecast, and none that is absent.
-
-    `panel` is what was trained on where that is not the prepared one. Raises SessionError when the run was trained on
-    other data than `prepared`.
+    "features": those of the panel are computed anew from the prepared prices, which is proven to ignore later ones.
+    "labels": the panel's prices, which labels are made of, are those of the price table. "test days": no label of a
+    fold's training or validation days reaches into its test days. "rows": every judged stock that is present on a test
+    day was forecast, and none that is absent. `panel` is what was trained on where that is not the prepared one. Raises
+    SessionError when the run was trained on other data than `prepared`.
     """
     if session.data_id != prepared.panel.data_id:
         raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
                            f"{prepared.panel.data_id}. Load the run's own prepared set.")
-    panel = prepared.panel if panel is None else panel
-    answers = ([*_wrong_features(panel, prepared)], [*_wrong_labels(panel, prepared)], [*_overlaps(session, panel)],
-               [*_wrong_rows(session, panel)])
-    fine = (f"all {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up to "
-            "their day", "all labels are those of the prices",
-            "no training or validation label reaches into the test days",
-            "every stock that is present on a test day was forecast, and no other")
-    found = []
-    for check, texts, good in zip(CHECKS, answers, fine, strict=True):
-        text = "; ".join([*texts[:5], *([f"and {len(texts) - 5} more"] if len(texts) > 5 else [])] or [good])
-        found.append(LeakCheck(check, not texts, f"{text[0].upper()}{text[1:]}."))
-    return found
+    panel, true = prepared.panel if panel is None else panel, build_panel(prepared.prices, prepared.index)
+    if set(panel.symbols) <= set(true.symbols) and panel.days.equals(true.days):
+        true = true.select(panel.symbols)
+    answers = (("features", _wrong_features(panel, true, prepared),
+                f"All {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up "
+                "to their day"),
+               ("labels", _wrong_labels(panel, true), "All labels are those of the prices"),
+               ("test days", _overlaps(session, panel), "No training or validation label reaches into the test days"),
+               ("rows", _wrong_rows(session, panel),
+                "Every stock that is present on a test day was forecast, and no other"))
+    checks = []
+    for check, found, good in answers:
+        wrong = list(found)
+        checks.append(LeakCheck(check, not wrong, f"{wrong[0] if wrong else good}."))
+    return checks
 
 
-def _wrong_features(panel: Panel, prepared: Prepared) -> Iterator[str]:
-    """What differs from the features computed anew, and which of those know more than their day."""
-    true = build_panel(prepared.prices, prepared.index)
-    known = set(panel.symbols) <= set(true.symbols)
-    if not known or panel.feature_names != true.feature_names or not panel.days.equals(true.days):
-        yield (f"the panel ({len(panel.symbols)} symbols, {len(panel.days)} days, {len(panel.feature_names)} features) "
-               f"is not one of its prices ({len(true.symbols)}, {len(true.days)}, {len(true.feature_names)})")
+def _wrong_features(panel: Panel, true: Panel, prepared: Prepared) -> Iterator[str]:
+    """What differs from the features computed anew, and which of those change with later prices."""
+    if panel.values.shape != true.values.shape or not panel.days.equals(true.days):
+        yield f"The panel {panel.values.shape} is not one of its prices {true.values.shape}"
         return
-    true = true.select(panel.symbols)
-    absent = (panel.present != true.present).any(axis=1)
-    if absent.any():
-        yield f"other days are present than have prices, in {_names(panel, absent)}"
-    there = panel.present & true.present
-    for place, name in enumerate(panel.feature_names):
-        mine, theirs = panel.values[:, :, place], true.values[:, :, place]
-        differ = there & ~_alike(mine, theirs)
-        for days, rows in _by_shift(mine, theirs, there, differ):
-            one = int(rows.sum()) == 1
-            whose = _names(panel, rows) if one else f"{int(rows.sum())} symbols"
-            first = panel.days[np.flatnonzero(differ[rows].any(axis=0))[0]]
-            yield (f"feature {name} of {whose} is that of {_moved(days)}" if days else
-                   f"feature {name} of {whose} is not that of the prices, first on {first:%Y-%m-%d}")
-    proof = prove_no_lookahead(prepared.prices, index=prepared.index)
-    bad = proof.table[(proof.table["differ"] > 0) & proof.table["what"].str.match("feature |cleaned rows")]
-    for what, rows in bad.groupby("what", sort=False):
-        yield (f"{what} knows the future: {int(rows['differ'].sum()):,} values up to {proof.at} change when later "
-               f"prices do, first {rows['where'].iloc[0]}")
+    if (absent := (panel.present != true.present).any(axis=1)).any():
+        yield f"Other days are present than have prices, in {_names(panel, absent)}"
+    there = (panel.present & true.present)[:, :, None]
+    differ = there & ~np.isclose(panel.values, true.values, rtol=1e-4, atol=1e-5, equal_nan=True)
+    for place in np.flatnonzero(differ.any(axis=(0, 1)))[:1]:
+        odd, mine = differ[:, :, place], panel.values[:, :, place]
+        later = np.isclose(mine[:, :-1], true.values[:, 1:, place], rtol=1e-4, atol=1e-9)[odd[:, :-1]]
+        which = "that of the next day" if later.mean() > SHIFTED_SHARE else "not that of the prices"
+        yield (f"Feature {panel.feature_names[place]} of {_names(panel, odd.any(axis=1))} is {which}, first on "
+               f"{panel.days[int(odd.any(axis=0).argmax())]:%Y-%m-%d}; so are "
+               f"{int(differ.any(axis=(0, 1)).sum()) - 1} more features")
+    proof = prove_no_lookahead(prepared.prices, index=prepared.index).table
+    if len(future := proof.loc[proof["differ"] > 0, "what"].unique()):
+        yield f"What is known of a day changes with later prices: {name_a_few(future)}"
     if (prepared.folder / PROOF).exists() and not is_proven(prepared):
-        yield f"the proof of no look-ahead in {prepared.folder / PROOF} failed"
+        yield f"The proof of no look-ahead in {prepared.folder / PROOF} failed"
 
 
-def _wrong_labels(panel: Panel, prepared: Prepared) -> Iterator[str]:
-    """Where the prices, which all labels are made of, are not those of the table."""
-    true = build_panel(prepared.prices, prepared.index)
-    if not set(panel.symbols) <= set(true.symbols) or not panel.days.equals(true.days):
-        return  # said by the check of the features
-    true = true.select(panel.symbols)
-    for name, column in (("opens", 0), ("closes", 3)):
-        mine, theirs = panel.prices[:, :, column], true.prices[:, :, column]
-        differ = panel.present & ~_alike(mine, theirs, 1e-9)
-        if differ.any():
-            whose = differ.any(axis=1)
-            how = [f" ({_names(panel, rows)} shifted by {abs(days)} day{'s' * (abs(days) > 1)}: that of {_moved(days)})"
-                   for days, rows in _by_shift(mine, theirs, panel.present, differ) if days]
-            share = differ[whose].sum() / panel.present[whose].sum()
-            yield (f"the {name} of {_names(panel, whose)} are not those of the price table on {share:.1%} of their days"
-                   + "".join(how))
+def _wrong_labels(panel: Panel, true: Panel) -> Iterator[str]:
+    """Where the opens and closes, which all labels are made of, are not those of the price table."""
+    if panel.prices.shape == true.prices.shape:  # else the check of the features says so
+        differ = panel.present[:, :, None] & ~np.isclose(panel.prices, true.prices, rtol=1e-4, equal_nan=True)
+        for column, name in ((OPEN, "opens"), (CLOSE, "closes")):
+            if (odd := differ[:, :, column]).any():
+                rows = odd.any(axis=1)
+                yield (f"The {name} of {_names(panel, rows)} are not those of the price table on "
+                       f"{odd[rows].sum() / panel.present[rows].sum():.1%} of their days")
 
 
 def _overlaps(session: Session, panel: Panel) -> Iterator[str]:
     """How far the labels of training and of validation days reach into a fold's test days, in trading days."""
-    for number, fold in enumerate(session.folds, 1):
-        splits = Splits.from_dict(fold)
-        first = int(panel.days.searchsorted(to_day(splits.test.first)))
-        for name, days in (("training", splits.train), ("validation", splits.valid)):
+    for number, fold in enumerate(map(Splits.from_dict, session.folds), 1):
+        first = int(panel.days.searchsorted(to_day(fold.test.first)))
+        for name, days in (("training", fold.train), ("validation", fold.valid)):
             last = int(panel.days.searchsorted(to_day(days.last), side="right")) - 1
             overlap = last + session.config.task.horizon + 1 - first + 1
             if overlap > 0:
-                yield (f"the labels of the {name} days of fold {number} (to {days.last}) overlap the test days (from "
-                       f"{splits.test.first}) by {overlap} day{'s' * (overlap > 1)}")
+                yield (f"The labels of the {name} days of fold {number} (to {days.last}) overlap the test days (from "
+                       f"{fold.test.first}) by {overlap} day{'s' * (overlap > 1)}")
 
 
 def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
@@ -137,50 +166,14 @@ def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
     there = panel.present[[panel.symbols.index(symbol) for symbol in symbols]] & tested
     for family, rows in scores.groupby("family", observed=True):
-        found = np.zeros(there.shape, dtype=bool)
-        found[pd.Index(symbols).get_indexer(rows["symbol"].astype(object)), panel.days.get_indexer(rows["date"])] = True
-        for wrong, what in ((there & ~found, "were not forecast"), (found & ~there, "were forecast without a price")):
+        forecast = np.zeros(there.shape, dtype=bool)
+        forecast[pd.Index(symbols).get_indexer(rows["symbol"].astype(object)),
+                 panel.days.get_indexer(rows["date"])] = True
+        for wrong, what in ((there & ~forecast, "were not forecast"), (forecast & ~there, "were forecast without a price")):
             if wrong.any():
                 yield (f"{int(wrong.sum())} test days of {name_a_few(np.array(symbols)[wrong.any(axis=1)])} {what} by "
                        f"{family}")
 
 
-def _alike(mine: np.ndarray, theirs: np.ndarray, atol: float = 1e-5) -> np.ndarray:
-    """Equal to what two kinds of processor may differ by."""
-    return np.isclose(mine, theirs, rtol=1e-4, atol=atol, equal_nan=True)
-
-
-def _by_shift(mine: np.ndarray, theirs: np.ndarray, there: np.ndarray, differ: np.ndarray,
-              ) -> Iterator[tuple[int, np.ndarray]]:
-    """The symbols `[symbols]` that differ, by how many days later `mine [symbols, days]` is; 0 is no shift."""
-    rows = np.flatnonzero(differ.any(axis=1))
-    shifts = np.array([_shift_of(mine[row], theirs[row], there[row], differ[row]) for row in rows], dtype=int)
-    for days in np.unique(shifts):
-        chosen = np.zeros(len(mine), dtype=bool)
-        chosen[rows[shifts == days]] = True
-        yield int(days), chosen
-
-
-def _shift_of(mine: np.ndarray, theirs: np.ndarray, there: np.ndarray, differ: np.ndarray) -> int:
-    """By how many days a series of one symbol is later than it should be, of the market's days or of its own; else 0.
-
-    Only the days that differ are asked, so that a series that hardly moves is not taken for a shifted one.
-    """
-    best, least = 0, SHIFTED_SHARE
-    for view in (slice(None), there):
-        here, right, odd = mine[view], theirs[view], differ[view]
-        for days in (sign * step for step in range(1, MOST_SHIFT + 1) for sign in (1, -1)):
-            now, then = slice(max(-days, 0), min(-days, 0) or None), slice(max(days, 0), min(days, 0) or None)
-            asked = odd[now]
-            share = _alike(here[now], right[then], 1e-9)[asked].mean() if asked.any() else 0.0
-            if share > least:
-                best, least = days, share
-    return best
-
-
 def _names(panel: Panel, rows: np.ndarray) -> str:
-    return name_a_few(symbol for symbol, chosen in zip(panel.symbols, rows, strict=True) if chosen)
-
-
-def _moved(days: int) -> str:
-    return f"{abs(days)} day{'s' * (abs(days) > 1)} {'later' if days > 0 else 'earlier'}"
+    return name_a_few(np.array(panel.symbols)[rows])

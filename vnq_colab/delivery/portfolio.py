@@ -1,23 +1,19 @@
 """The portfolio: what a person holds, from when it can be sold, and the cash; a CSV file that the person keeps."""
 
-import csv
-import io
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from vnq_colab.data.market import next_sessions
-from vnq_colab.data.splits import to_day
 from vnq_colab.errors import ConfigError, DataError, did_you_mean
 from vnq_colab.files import write_atomic
 
 CASH = "CASH"
 COLUMNS = ("symbol", "shares", "sellable_from")
-PAPER_CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
-MOST_CASH = 1e15  # [VND] and shares: beyond the whole market
+CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
+MOST = 1e15  # [VND] or shares: beyond the whole market
 LATEST_SESSIONS = 3  # after the last price day: what was bought then has arrived on the second
 
 
@@ -32,11 +28,11 @@ class Portfolio:
 
 
 def paper_portfolio(capital: float | None = None) -> Portfolio:
-    """Cash alone, on paper."""
-    capital = float(math.floor(PAPER_CAPITAL if capital is None else capital))
-    if not 1 <= capital <= MOST_CASH:
-        raise ConfigError(f"capital = {capital:,.0f}: must lie between 1 and {MOST_CASH:.0e} VND.")
-    return Portfolio(capital, {}, {}, f"a paper portfolio of {capital:,.0f} VND")
+    """Cash alone, on paper: `capital`, or a billion [VND]."""
+    capital = CAPITAL if capital is None else capital
+    if not 1 <= capital <= MOST:
+        raise ConfigError(f"capital = {capital:,.0f}: must lie between 1 and {MOST:.0e} VND.")
+    return Portfolio(float(int(capital)), {}, {}, f"a paper portfolio of {int(capital):,} VND")
 
 
 def refuse_existing(path: Path) -> None:
@@ -54,72 +50,40 @@ def write_portfolio(path: Path, portfolio: Portfolio) -> None:
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
-    """The portfolio in a file, checked against a price table. Raises DataError: file, row, what is wrong there."""
+    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, what is wrong there."""
+    needs = f"It must be a CSV file with the columns {', '.join(COLUMNS)}, as --portfolio new --capital 500e6 makes one."
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        table = pd.read_csv(path, sep="[,;\t]", engine="python", dtype=str, index_col=False, encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file. Make one with --portfolio new --capital 500e6.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). It must be a CSV file with {', '.join(COLUMNS)}.") from None
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty. Make one with --portfolio new --capital 500e6, in another place.")
-    first = text.strip().splitlines()[0]
-    rows = csv.DictReader(io.StringIO(text.strip()), delimiter=max(",;\t", key=first.count))
-    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
-    missing = [name for name in COLUMNS if name not in rows.fieldnames]
-    if missing:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; found {', '.join(rows.fieldnames)}. It needs "
-                        f"{', '.join(COLUMNS)}.")
-    known, last = set(prices["symbol"].unique()), prices["date"].max()
+        raise DataError(f"{path}: there is no such file. {needs}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). {needs}") from None
+    table = table.fillna("").rename(columns=lambda name: name.strip().lower())
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise DataError(f"{path}: column {', '.join(missing)} is missing; found {', '.join(table)}. {needs}")
+    symbol, text, day = (table[name].str.strip() for name in COLUMNS)
+    symbol, amount = symbol.str.upper(), pd.to_numeric(text, errors="coerce").astype("float64")
+    is_cash, known, last = symbol == CASH, sorted(prices["symbol"].unique()), prices["date"].max()
+    arrives = pd.to_datetime(day.where(~is_cash, ""), format="%Y-%m-%d", errors="coerce")
     latest = next_sessions(last, LATEST_SESSIONS)[-1]
-    found = Portfolio(math.nan, {}, {}, str(path))
-    cash = None
-    for number, row in enumerate(rows, 2):
-        symbol, shares, day = ((row[name] or "").strip() for name in COLUMNS)
-        where, symbol = f"{path}, row {number}", symbol.upper()
-        amount = _amount(shares, f"{where}: {symbol or 'shares'}", is_cash=symbol == CASH)
-        if symbol in found.shares or (symbol == CASH and cash is not None):
-            raise DataError(f"{where}: {symbol} stands there twice. Write one row for it.")
-        if symbol == CASH:
-            cash = amount
-            continue
-        if symbol not in known:
-            raise DataError(f"{where}: there are no prices of {symbol!r}.{did_you_mean(symbol, known)}")
-        found.shares[symbol], found.sellable_from[symbol] = int(amount), _day(day, where, symbol, last, latest)
-    if cash is None:
+    for bad, sentence in (
+            (symbol.duplicated(), "stands there twice. Write one row for it."),
+            (~is_cash & ~symbol.isin(known), "is not a symbol of these prices."),
+            (text.str.fullmatch(r"\d{1,3}(\.\d{3})+"), "has a point: is it one between thousands? Write 2100, not 2.100."),
+            (~np.isfinite(amount), "is not a number of shares or VND. Write it as 2100."),
+            (amount < 0, "is negative: nothing can be sold short, and no cash is borrowed. Write 0 or more."),
+            (amount > MOST, "is more than the whole market. Correct it."),
+            (~is_cash & (amount % 1 > 0), "is a fraction of a share. Write whole shares."),
+            (~is_cash & (day != "") & arrives.isna(), "has a sellable_from that is no date. Write it as 2026-01-31."),
+            (arrives > latest, f"is sellable_from later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the "
+                               f"last prices ({last:%Y-%m-%d}). Bring newer prices, or correct the day.")):
+        if bad.any():
+            row = int(bad.argmax())
+            hint = did_you_mean(symbol[row], known) if "symbol" in sentence else ""
+            raise DataError(f"{path}, row {row + 2}: {symbol[row]} {text[row]} {day[row]} {sentence}{hint}")
+    if not is_cash.any():
         raise DataError(f"{path}: there is no row {CASH}. Add one with your money in VND, such as {CASH},500000000, "
                         "at its end.")
-    return Portfolio(cash, found.shares, found.sellable_from, str(path))
-
-
-def _amount(text: str, where: str, is_cash: bool) -> float:
-    """Whole shares, or the cash in whole VND, rounded down."""
-    if re.fullmatch(r"\d{1,3}(\.\d{3})+", text):
-        raise DataError(f"{where} {text!r}: is the point a thousands mark? Write {text.replace('.', '')}.")
-    try:
-        amount = float(text)
-    except ValueError:
-        amount = math.nan
-    if not math.isfinite(amount):
-        raise DataError(f"{where} {text!r} is not a number. Write it as 2100, without a comma or a point in it.")
-    if amount < 0:
-        raise DataError(f"{where} {text} is negative: nothing can be sold short, and no cash is borrowed. Write 0 or "
-                        "more.")
-    if amount > MOST_CASH:
-        raise DataError(f"{where} {text} is more than the whole market. Correct it.")
-    if not is_cash and amount % 1:
-        raise DataError(f"{where} {text} is a fraction of a share. Write whole shares.")
-    return float(math.floor(amount))
-
-
-def _day(text: str, where: str, symbol: str, last: pd.Timestamp, latest: pd.Timestamp) -> pd.Timestamp | None:
-    if not text:
-        return None
-    try:
-        day = to_day(text)
-    except DataError as error:
-        raise DataError(f"{where}: {symbol} sellable_from: {error}") from None
-    if day > latest:
-        raise DataError(f"{where}: {symbol} sellable_from {text} is later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} "
-                        f"sessions after the last prices ({last:%Y-%m-%d}). Bring newer prices, or correct the day.")
-    return day
+    rows = list(zip(symbol[~is_cash], amount[~is_cash].astype(int), arrives[~is_cash], strict=True))
+    return Portfolio(float(amount[is_cash].iloc[0] // 1), {name: shares for name, shares, _ in rows},
+                     {name: None if pd.isna(day) else day for name, _, day in rows}, str(path))

@@ -1,27 +1,36 @@
-"""Tomorrow's ranking: what the models expect from the evening of the last day."""
+"""The ranking and the orders of a day: forecast from the last prices, written to the workspace, and shown."""
 
 import datetime as dt
+import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.prepared import staleness, up_to
 from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
+from vnq_colab.delivery.orders import make_orders
+from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, refuse_existing, write_portfolio
 from vnq_colab.errors import DataError, DeliveryError, name_a_few
-from vnq_colab.files import write_atomic
+from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
+from vnq_colab.files import read_json, write_atomic
 from vnq_colab.layout import Workspace
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
-FEWEST_OF_MARKET = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
+LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
+N_SHOWN = 20  # best of the accepted stocks, on the screen
+NEW = "new"  # instead of a portfolio's file: make one
 
 
 @dataclass(frozen=True, repr=False)
 class Outlook:
-    """The judged family's Forecast from the last two evenings of a price table, and what is to be said of them."""
+    """The judged family's Forecast from the last two days of a price table, and what is to be said of them."""
 
     bundle: Bundle
     forecast: pd.DataFrame  # with `decision`
@@ -31,87 +40,198 @@ class Outlook:
 
     @property
     def day(self) -> pd.Timestamp:
-        """The last evening."""
+        """The last day."""
         return self.prices["date"].max()
 
     def latest(self, days_before: int = 0) -> pd.DataFrame:
-        """The forecast of the last evening, or of one before, with `rank` (1 is the best)."""
-        days = np.sort(self.prices["date"].unique())
-        rows = self.forecast[self.forecast["date"] == days[-1 - days_before]]
+        """The forecast from the last day, or from one before, with `rank` (1 is the best)."""
+        day = np.sort(self.prices["date"].unique())[-1 - days_before]
+        rows = self.forecast[self.forecast["date"] == day]
         return rows.assign(rank=rows["score"].rank(ascending=False, method="first").astype("int64"))
 
 
 def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
-               as_of: str | None = None) -> Outlook:
-    """The Outlook from the last day of a price table; `as_of` leaves out every later day, as if it were that evening.
+               as_of: str | None = None, refuse_old: bool = False) -> Outlook:
+    """The Outlook from the last day of a price table; `as_of` leaves out every later day, as if it were that one.
 
-    Raises DataError and DeliveryError for prices that the bundle cannot be used on.
+    Raises DataError and DeliveryError for prices that the bundle cannot be used on, with `refuse_old` also for those
+    whose last day is more than 5 sessions before `as_of` (None: today).
     """
+    today = to_day(as_of or dt.date.today().isoformat())
     if as_of is not None:
-        prices = up_to(prices, to_day(as_of))
-        index = None if index is None else up_to(index, to_day(as_of))
-    with_index = bundle.manifest["market_index"]
-    if with_index is not None and with_index is not (index is not None):
-        raise DeliveryError("the bundle was trained with a market index: give one with --index." if with_index else
+        prices, index = up_to(prices, today), None if index is None else up_to(index, today)
+    stale = staleness(prices, today)
+    if stale and refuse_old:
+        raise DataError(f"{stale[0]}; no orders are made of old prices.")
+    manifest = bundle.manifest
+    if manifest["market_index"] is not None and manifest["market_index"] != (index is not None):
+        raise DeliveryError("the bundle was trained with a market index: give one with --index." if index is None else
                             "the bundle was trained without a market index: leave --index out.")
-    n_days, needed = prices["date"].nunique(), LEAST_DAYS + bundle.manifest["look_back"]
+    n_days, needed = prices["date"].nunique(), LEAST_DAYS + manifest["look_back"]
     if n_days < needed:
         raise DataError(f"these prices have {n_days} days, a forecast needs at least {needed} (better 320, for the "
                         "features of 252 days). Bring the whole history, not only the last weeks.")
-    market, here = bundle.manifest["market_symbols"], set(prices["symbol"].unique())
-    warnings, shared = [], sum(symbol in here for symbol in market) / len(market)
-    if shared < FEWEST_OF_MARKET:
-        warnings.append(f"the market's features were trained with {len(market)} stocks, these prices have {shared:.0%} "
-                        "of them: breadth, ranks and market returns mean something else. Bring all stocks.")
-    forecast = bundle.predict_latest(prices, index, n_days=2)
-    outlook = Outlook(bundle, forecast[forecast["family"] == bundle.judged_family], prices,
-                      staleness(prices, to_day(as_of or dt.date.today().isoformat())), warnings)
-    there = set(outlook.latest()["symbol"])
-    if absent := [symbol for symbol in bundle.decisions if symbol not in there]:
-        warnings.append(f"no price on {outlook.day:%Y-%m-%d} for {name_a_few(absent)}: not forecast")
-    return outlook
-
-
-def refuse_stale(prices: pd.DataFrame, as_of: str | None) -> None:
-    """Raises DataError for prices older than 5 sessions, on the evening of `as_of` (None: today)."""
-    day = to_day(as_of or dt.date.today().isoformat())
-    if stale := staleness(up_to(prices, day), day):
-        raise DataError(f"{stale[0]}.")
+    forecast, day = bundle.predict_latest(prices, index, n_days=2), prices["date"].max()
+    forecast, warnings = forecast[forecast["family"] == bundle.judged_family], []
+    share = np.isin(manifest["market_symbols"], prices["symbol"].unique()).mean()
+    if share < LEAST_SHARE:
+        warnings.append(f"the market's features were trained with {len(manifest['market_symbols'])} stocks, these "
+                        f"prices have {share:.0%} of them: breadth, ranks and market returns mean something else. "
+                        "Bring all stocks.")
+    if absent := sorted(set(bundle.decisions) - set(forecast.loc[forecast["date"] == day, "symbol"])):
+        warnings.append(f"no price on {day:%Y-%m-%d} for {name_a_few(absent)}: not forecast")
+    return Outlook(bundle, forecast, prices, stale, warnings)
 
 
 def ranking(outlook: Outlook) -> pd.DataFrame:
     """One row for each judged symbol, best first, those without a price on the last day at the end.
 
     Columns: rank among all of them (1 is the best), symbol, date, decision, score, p_up, edge over the mean stock in 5
-    days [%], expected 5-day return [%], its spread [%], and the ends of the interval that holds nine of ten outcomes
-    [%].
+    days [%], expected 5-day return [%], its spread [%], and the ends of its 90 % interval [%].
     """
-    forecast, decisions = outlook.latest(), outlook.bundle.decisions
-    table = forecast[["rank", "symbol", "date", "decision", "score", "p_up"]].copy()
-    table["edge [%]"] = 100 * np.expm1(forecast["edge"])
-    table["expected 5-day return [%]"] = 100 * np.expm1(forecast["mean"])
-    table["spread [%]"] = 100 * forecast["scale"]
-    if "low" in forecast:
-        table["low [%]"], table["high [%]"] = (100 * np.expm1(forecast[name]) for name in ("low", "high"))
-    table = table.sort_values("rank").set_index("symbol")
-    absent = [symbol for symbol in decisions if symbol not in table.index]
-    table = table.astype({"rank": "Int64"}).reindex([*table.index, *absent]).reset_index()
-    table["date"], table["decision"] = outlook.day, table["symbol"].map(decisions)
-    return table[["rank", "symbol", *table.columns[2:]]]
+    latest, decisions = outlook.latest().sort_values("rank"), outlook.bundle.decisions
+    absent = [symbol for symbol in decisions if symbol not in set(latest["symbol"])]
+    latest = latest.astype({"rank": "Int64"}).set_index("symbol").reindex([*latest["symbol"], *absent]).reset_index()
+    return_, spread = {name: 100 * np.expm1(latest[name]) for name in ("edge", "mean", "low", "high")}, latest["scale"]
+    return pd.DataFrame({
+        "rank": latest["rank"], "symbol": latest["symbol"], "date": outlook.day,
+        "decision": latest["symbol"].map(decisions), "score": latest["score"], "p_up": latest["p_up"],
+        "edge [%]": return_["edge"], "expected 5-day return [%]": return_["mean"], "spread [%]": 100 * spread,
+        "low [%]": return_["low"], "high [%]": return_["high"]})
 
 
-def accepted_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the symbols that may be bought."""
-    return table[table["decision"] == "accept"].reset_index(drop=True)
+def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: "str | Path | Portfolio | None" = None,
+           capital: float | None = None, *, index: pd.DataFrame | None = None,
+           as_of: str | None = None) -> pd.DataFrame:
+    """What to do on the session after the last day of a price table, as of `make_orders`.
+
+    `portfolio` is a file, or None for one on paper; `capital` is the most that the basket may be worth [VND], and what
+    a portfolio on paper has (a billion without it). Raises DataError for prices older than 5 sessions.
+    """
+    outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=True)
+    return make_orders(outlook, _portfolio(portfolio, outlook.prices, capital), capital)
 
 
-def write_predictions(ws: Workspace, table: pd.DataFrame, day: pd.Timestamp) -> Path:
-    """Writes `predictions/<date>.csv`, named by the evening that the forecasts are from."""
-    return write_table(ws.predictions / f"{day:%Y-%m-%d}.csv", table)
+def _portfolio(portfolio: "str | Path | Portfolio | None", prices: pd.DataFrame, capital: float | None) -> Portfolio:
+    if portfolio is None or portfolio == NEW:
+        return paper_portfolio(capital)
+    return portfolio if isinstance(portfolio, Portfolio) else read_portfolio(portfolio, prices)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> Path:
+@dataclass(frozen=True, repr=False)
+class Evening:
+    """The ranking and the orders of a day, and the files that they were written to."""
+
+    bundle: Bundle
+    day: pd.Timestamp
+    agreement: float | None  # rank correlation of the final fit with the last fold's models on this day
+    table: pd.DataFrame  # as of `ranking`
+    shown: pd.DataFrame  # the rows of it that are printed
+    orders: pd.DataFrame | None  # None: the prices are too old
+    warnings: list[str]
+    stale: list[str]
+    files: list[Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for --json; what is not known is null."""
+        return {"date": f"{self.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
+                "orders": None if self.orders is None else _records(self.orders),
+                "account": None if self.orders is None else self.orders.attrs,
+                "stale": self.stale, "warnings": self.warnings, "files": [str(path) for path in self.files]}
+
+    def _repr_html_(self) -> str:
+        style = "background: #b3261e; color: #fff; padding: 8px"
+        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.stale)
+        return f'{banners}<pre style="font-family: monospace">{escape(repr(self))}</pre>'
+
+    def __repr__(self) -> str:
+        shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
+                 "no symbol is accepted; --all shows every forecast")
+        if 0 < len(self.shown) < len(self.table):
+            shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
+        stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
+        orders = f"NO ORDERS: {self.stale[0].upper()}" if self.orders is None else _orders_text(self.orders)
+        return "\n".join([repr(self.bundle), *(f"warning: {text}" for text in self.warnings),
+                          f"As of {self.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
+                          *(f"→ {path}" for path in self.files)])
+
+
+def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
+            as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
+            everyone: bool = False, refuse_old: bool = False) -> Evening:
+    """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
+
+    `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
+    `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError.
+    """
+    if portfolio == NEW:
+        refuse_existing(ws.portfolio)
+    outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
+    table, found, name = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}.csv"
+    if not outlook.stale:
+        held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
+        found = make_orders(outlook, held, capital)
+        if portfolio == NEW:
+            write_portfolio(ws.portfolio, held)
+    files = [_write(ws.predictions / name, table)] + ([] if found is None else [_write(ws.orders / name, found)])
+    trained_to = bundle.manifest["trained_to"]
+    if f"{outlook.day:%Y-%m-%d}" < trained_to:
+        outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of "
+                                f"{outlook.day:%Y-%m-%d}, and the report keeps its orders")
+    elif report := _show_on_report(ws, outlook, found, as_of):
+        files.append(report)
+    shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
+    return Evening(bundle, outlook.day, _agreement(ws, bundle, table, outlook.day), table, shown, found,
+                   outlook.warnings, outlook.stale, files)
+
+
+def _write(path: Path, table: pd.DataFrame) -> Path:
     """Writes a table as CSV, whole or not at all."""
     text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
     return path
+
+
+def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:
+    """Puts the orders onto the report of the bundle's run; None where it has none, or was judged again since."""
+    manifest, day = outlook.bundle.manifest, outlook.day
+    folder, verdict = ws.report_folder(manifest["run_id"]), manifest["verdict"]
+    if verdict is None or not (folder / "report.html").exists():
+        return None
+    if read_json(folder / "verdict.json")["market"]["decision"] != verdict["market"]["decision"]:
+        outlook.warnings.append("the run was judged again after this bundle was exported, otherwise: export "
+                                "it again before you trade; the report is left as it is")
+        return None
+    now = day if manifest["synthetic"] else to_day(as_of) if as_of else pd.Timestamp.now()
+    replace_first_screen(folder / "report.html", first_screen(
+        verdict | {"symbols": manifest["symbols"]}, orders=orders, prices_to=day, now=now,
+        note=SYNTHETIC_NOTE if manifest["synthetic"] else "", warnings=[] if orders is None else orders.attrs["notes"]))
+    return folder / "report.html"
+
+
+def _agreement(ws: Workspace, bundle: Bundle, table: pd.DataFrame, day: pd.Timestamp) -> float | None:
+    """How stable the final fit is: its order of a day beside that of the models that were judged, where known."""
+    path = ws.report_folder(bundle.manifest["run_id"]) / "forecast.parquet"
+    if not path.exists():
+        return None
+    chosen = [("family", "==", bundle.judged_family), ("date", "==", day)]
+    judged = pd.read_parquet(path, columns=["symbol", "score"], filters=chosen).set_index("symbol")["score"]
+    both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
+    return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None
+
+
+def _orders_text(orders: pd.DataFrame) -> str:
+    """The orders as lines of text, as a person types them in."""
+    facts = orders.attrs
+    lines = [f"NO ORDERS: the market is not accepted ({facts['market']}), so this is a ranking only"]
+    if facts["market"] == "accept":
+        lines = [f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
+                 f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}"]
+        lines += [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}"
+                  f"  {row.reason}" for row in orders.itertuples()]
+    return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    dated = table.assign(date=table["date"].dt.strftime("%Y-%m-%d"))
+    return json.loads(dated.to_json(orient="records", double_precision=10))

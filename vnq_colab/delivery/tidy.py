@@ -1,11 +1,10 @@
-"""Making room: what finished runs leave behind that nothing needs any more. Shows first, deletes when told to."""
+"""Making room: what finished runs leave behind that nothing needs any more. Shows first, deletes when asked to."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnq_colab.delivery.evaluations import EVALUATIONS
+from vnq_colab.delivery.earlier_runs import EVALUATIONS
 from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.files import read_json, storage_error
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
@@ -33,19 +32,19 @@ class Tidying:
         groups: dict[tuple[str, str], list[int]] = {}
         for path, size, why in self.files:
             groups.setdefault((str(path.parent), why), []).append(size)
-        lines = [f"  {sum(sizes) / 1e6:9,.1f} MB  {len(sizes):4} files  {folder}: {why}"
-                 for (folder, why), sizes in groups.items()]
-        what = "deleted" if self.deleted else "can go; tidy(ws, delete=True), or tidy --delete, removes it"
-        trash = " Drive keeps deleted files in its trash for 30 days; they are empty there." if self.deleted else ""
-        return "\n".join([f"{self.bytes / 1e6:,.1f} MB {what}.{trash}", *lines])
+        what = ("deleted. Drive keeps deleted files in its trash for 30 days; they are empty there." if self.deleted
+                else "can go; tidy(ws, delete=True), or tidy --delete, removes it.")
+        return "\n".join([f"{self.bytes / 1e6:,.1f} MB {what}"] + [
+            f"  {sum(sizes) / 1e6:9,.1f} MB  {len(sizes):4} files  {folder}: {why}"
+            for (folder, why), sizes in groups.items()])
 
 
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
-    The newest `keep` finished runs, every unfinished one and the current bundle stay. Of finished runs
-    the checkpoints of jobs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets
-    that no run and no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
+    The newest `keep` finished runs, every unfinished one and the current bundle stay. Of finished runs the checkpoints
+    of jobs in flight go; of the older ones all but `report.html` and `verdict.json`; and prepared sets that no run and
+    no bundle needs. A file is emptied before it is deleted, since Drive counts what lies in its trash.
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
@@ -54,38 +53,40 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
         raise SessionError(f"{ws.checkpoints / unreadable[0]}: cannot be read, so nobody knows what it needs. Repair "
                            "it, or move it away, and tidy again.")
     in_use = _current(ws.models / "current.json", "run_id")
-    newest_data = _current(ws.prepared / "current.json", "data_id")
-    groups: dict[tuple[str, str], list[Session]] = {}  # a run and its parts: one config, one data
-    for session in everyone:
-        groups.setdefault((session.config.config_id, session.data_id), []).append(session)
-    unfinished = {key for key, group in groups.items() if any(session.status != "finished" for session in group)}
-    by_age = sorted(groups.keys() - unfinished, key=lambda key: max(session.run_id for session in groups[key]))
-    stays = unfinished | set(by_age[-keep:])
-    kept = {session.run_id for key in stays for session in groups[key]}
-    data = {session.data_id for session in everyone if session.run_id in kept | {in_use}} | {newest_data}
-    found: list[tuple[Path, int, str]] = []
+    kept = _kept(everyone, keep)
+    data = {session.data_id for session in everyone if session.run_id in kept | {in_use}}
+    data.add(_current(ws.prepared / "current.json", "data_id"))
+    files: list[tuple[Path, int, str]] = []
     for home in dict.fromkeys((ws, ws.local)):
         for session in everyone:
             run_id, folder = session.run_id, home.checkpoint_folder(session.run_id)
             if run_id not in kept:
-                found += _all_in(folder, "of an older run")
-                found += _all_in(home.log_folder(run_id), "of an older run")
-                found += _all_in(home.report_folder(run_id), "of an older run", but=KEPT_REPORTS)
+                for gone in (folder, home.log_folder(run_id), home.report_folder(run_id)):
+                    files += [file for file in _files_in(gone, "of an older run")
+                              if gone != home.report_folder(run_id) or file[0].name not in KEPT_REPORTS]
                 if run_id != in_use:
-                    found += _all_in(home.model_folder(run_id), "a bundle that is not the current one")
+                    files += _files_in(home.model_folder(run_id), "a bundle that is not the current one")
             elif session.status == "finished":
-                found += [(path, path.stat().st_size, "its run is finished")
-                          for path in (folder / name for name in (*SLOTS, *MANIFESTS)) if path.exists()]
-        if home.prepared.is_dir():
-            for folder in home.prepared.iterdir():
-                if folder.is_dir() and folder.name not in data:
-                    found += _all_in(folder, "a prepared set that no run needs")
-    # session.json last: a folder that is half gone still says whose it was
-    found.sort(key=lambda row: row[0].name == SESSION)
+                files += [file for file in _files_in(folder, "its run is finished")
+                          if file[0].parent == folder and file[0].name in (*SLOTS, *MANIFESTS)]
+        for folder in home.prepared.iterdir() if home.prepared.is_dir() else []:
+            files += _files_in(folder, "a prepared set that no run needs") if folder.name not in data else []
+    files.sort(key=lambda file: file[0].name == SESSION)  # last: a folder that is half gone still says whose it was
     if delete:
-        for path, _, _ in found:
+        for path, _, _ in files:
             _remove(path)
-    return Tidying(tuple(found), delete, ws.root)
+    return Tidying(tuple(files), delete, ws.root)
+
+
+def _kept(everyone: list[Session], keep: int) -> set[str]:
+    """The names of all unfinished runs and of the newest `keep` finished ones; a run and its parts go together."""
+    groups: dict[tuple[str, str], list[Session]] = {}
+    for session in everyone:
+        groups.setdefault((session.config.config_id, session.data_id), []).append(session)
+    is_done = {key: all(session.status == "finished" for session in group) for key, group in groups.items()}
+    done = sorted((key for key in groups if is_done[key]), key=lambda key: max(one.run_id for one in groups[key]))
+    return {session.run_id for key, group in groups.items() if not is_done[key] or key in done[-keep:]
+            for session in group}
 
 
 def _current(path: Path, name: str) -> str | None:
@@ -98,10 +99,8 @@ def _current(path: Path, name: str) -> str | None:
         raise SessionError(f"{path}: does not say which {name} is current. Repair it, and tidy again.") from error
 
 
-def _all_in(folder: Path, why: str, but: tuple[str, ...] = ()) -> Iterator[tuple[Path, int, str]]:
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        if path.is_file() and path.name not in but:
-            yield path, path.stat().st_size, why
+def _files_in(folder: Path, why: str) -> list[tuple[Path, int, str]]:
+    return [(path, path.stat().st_size, why) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _remove(path: Path) -> None:
@@ -110,12 +109,10 @@ def _remove(path: Path) -> None:
         with open(path, "r+b") as file:
             file.truncate(0)
         path.unlink()
+        for folder in list(path.parents)[:3]:
+            if not any(folder.iterdir()):
+                os.rmdir(folder)
     except FileNotFoundError:
         return
     except OSError as error:
         raise storage_error(path, error) from error
-    for folder in list(path.parents)[:3]:
-        try:
-            os.rmdir(folder)
-        except OSError:  # it holds something else
-            return

@@ -12,9 +12,8 @@ from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import Prepared, default_universe, load_prepared
 from vnq_colab.data.splits import DayRange, Splits, to_day
-from vnq_colab.delivery.evaluations import n_trials, record_evaluation
+from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
-from vnq_colab.delivery.previous import against_previous
 from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
@@ -61,72 +60,77 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
 
     Nothing is trained or inferred: the jobs' files hold the forecasts. `prepared` spares reading the run's data again.
     `days` is a pair of dates for a part of the test days, `capital` [VND] that of the basket (a billion), `slippage`
-    [fraction of the price] what a fill costs (0.002). Where one of these or other gates are given, that is a question
-    apart: its report goes to a folder in `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays.
-    `on_stage` is told what begins.
+    [fraction of the price] what a fill costs (0.002). With one of these or other gates the report goes to a folder in
+    `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays. `on_stage` is told what begins.
 
     The evaluation of these days is written down, and every p-value is charged for the configurations evaluated before;
-    the last accepted run is judged on the same days; and what looks too good is searched for leaks.
+    the last accepted run is judged on the same days; and what is too good to be true is searched for leaks.
     """
     prepared = prepared or load_prepared(session.ws, session.data_id)
     if prepared.panel.data_id != session.data_id:
         raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
                            f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
-    panel, prices, config = prepared.panel, prepared.prices, session.config
-    family, folds = config.judged_family, [Splits.from_dict(fold) for fold in session.folds]
+    panel, prices, index = prepared.panel, prepared.prices, prepared.index
+    family, folds = session.config.judged_family, [Splits.from_dict(fold) for fold in session.folds]
     folder, span = _span(session, folds, days, gates=gates, capital=capital, slippage=slippage)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
     on_stage("scoring every family")
-    everyone, valid = _forecasts(session, panel, folds, span)
-    judged = everyone[everyone["family"] == family]
+    forecast, valid = _forecasts(session, panel, folds, span)
+    judged = forecast[forecast["family"] == family]
     if judged.empty:
         raise ConfigError(f"no trading day lies between {span.first} and {span.last}.")
-    rows = with_outcomes(everyone, panel)
-    scores = score_rows(rows)
-    order = measure_order(rows, panel, prices, family, buyable(panel, prices))
+    rows = with_outcomes(forecast, panel)
+    scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, prices))
     on_stage("trading the basket, and 1,000 random ones")
-    accounts = backtest(judged, prices, rules, strategy="long_flat", index=prepared.index)
+    accounts = backtest(judged, prices, rules, strategy="long_flat", index=index)
     basket = None
     if judged["symbol"].nunique() >= FEWEST_SYMBOLS:
         basket = evaluate_basket(judged, prices, rules, valid=valid, folds=folds, capital=capital or CAPITAL,
-                                 index=prepared.index)
+                                 index=index)
     on_stage("judging")
-    first, last = judged["date"].min(), judged["date"].max()
-    record_evaluation(session.ws, session, first, last)
-    trials, charge = n_trials(session.ws, session, first, last)
-    mine = scores[scores["family"] == family].drop(columns=["family", "n_days"])
-    symbols = order.symbols.merge(mine, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
-    asked = {"gates": gates, "run_id": session.run_id, "family": family, "n_trials": trials,
-             "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
-             "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, prepared),
-             "power": None if basket is None else found_share(order, basket, panel, rules, n_trials=trials),
-             "original": original_shares(order, panel, rules)}
-    verdict = judge(order, basket, symbols, **asked)
-    if too_good(verdict):
-        on_stage("searching for leaks")
-        checks = [check.to_dict() for check in check_leaks(session, prepared)]
-        verdict = judge(order, basket, symbols, leak_checks=checks, **asked)
-    chosen = verdict.summary["evaluations"]["text"]
-    verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {chosen}".strip()}
-    verdict.summary["settings"] = {"folds": len(folds), "slippage": rules.slippage,
-                                   "prices_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": prepared.synthetic}
+    verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules, on_stage)
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, rules),
-                          verdict=verdict, order=order, basket=basket, forecast=everyone, rows=rows, scores=scores,
+                          verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
                           result=accounts, history=session.history, prices=prices, note=session.note)
-    return Validation(everyone, rows, scores, order, basket, accounts, verdict, report)
+    return Validation(forecast, rows, scores, order, basket, accounts, verdict, report)
 
 
 def _forecasts(session: Session, panel: Panel, folds: list[Splits],
                span: DayRange) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The Forecast of all families and opponents on the judged days; and the judged family's of validation days."""
     scores, task = fold_scores(session, panel), session.config.task
-    ours = calibrated(scores, panel, task.horizon)
     others = opponents(panel, make_labels(panel, task), folds, tuple(sorted(scores["symbol"].unique())))
-    theirs = calibrated(others, panel, task.horizon)
-    everyone = check_forecast(pd.concat([ours, theirs], ignore_index=True))
-    mine = scores[scores["family"] == session.config.judged_family]
-    valid = calibrated(mine, panel, task.horizon, part="valid")
-    return everyone[span.mask(pd.DatetimeIndex(everyone["date"]))].reset_index(drop=True), valid
+    forecast = check_forecast(pd.concat([calibrated(table, panel, task.horizon) for table in (scores, others)],
+                                        ignore_index=True))
+    valid = calibrated(scores[scores["family"] == session.config.judged_family], panel, task.horizon, part="valid")
+    return forecast[span.mask(pd.DatetimeIndex(forecast["date"]))].reset_index(drop=True), valid
+
+
+def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores: pd.DataFrame, order: Order,
+             basket: BasketResult | None, accounts: Backtest, gates: str, rules: MarketRules,
+             on_stage: Callable[[str], None]) -> Verdict:
+    """The verdict, charged for earlier evaluations and beside the last accepted run; judged again after a search for
+    leaks where a number is too good to be true."""
+    panel, (first, last) = prepared.panel, judged["date"].agg(["min", "max"])
+    record_evaluation(session, first, last)
+    trials, charge = n_trials(session, first, last)
+    mine = scores[scores["family"] == order.family].drop(columns=["family", "n_days"])
+    symbols = order.symbols.merge(mine, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
+    facts = {"gates": gates, "run_id": session.run_id, "family": order.family, "n_trials": trials,
+             "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
+             "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, panel),
+             "power": None if basket is None else found_share(order, basket, panel, rules, n_trials=trials),
+             "original": original_shares(order, panel, rules)}
+    verdict = judge(order, basket, symbols, **facts)
+    if too_good(verdict):
+        on_stage("searching for leaks")
+        checks = [check.to_dict() for check in check_leaks(session, prepared)]
+        verdict = judge(order, basket, symbols, leak_checks=checks, **facts)
+    chosen = verdict.summary["evaluations"]["text"]
+    verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {chosen}".strip()}
+    verdict.summary["settings"] = {"folds": len(session.folds), "slippage": rules.slippage,
+                                   "prices_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": prepared.synthetic}
+    return verdict
 
 
 def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRules) -> dict[str, str]:
@@ -148,16 +152,16 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRu
 
 
 def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
-          **asked: "str | float | None") -> tuple[Path, DayRange]:
-    """Where the report goes, and the judged days: the run's own folder and all test days, or a question apart."""
+          **settings: "str | float | None") -> tuple[Path, DayRange]:
+    """Where the report goes, and the judged days: the run's own folder and all test days, unless something else is set."""
     span = DayRange(folds[0].test.first, folds[-1].test.last)
-    names = [f"{name}_{value}" for name, value in asked.items() if value not in (None, "honest")]
+    names = [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
     if days is not None:
         first, last = (f"{to_day(day):%Y-%m-%d}" for day in days)
-        if to_day(first) < to_day(span.first):
+        if first < span.first:
             raise ConfigError(f"judging from {first} would judge days that models were trained or stopped on. The test "
                               f"days begin on {span.first}.")
-        if to_day(last) < to_day(first) or to_day(first) > to_day(span.last):
+        if last < first or first > span.last:
             raise ConfigError(f"no test day lies between {first} and {last}; they are {span.first} to {span.last}.")
         names, span = [f"{first}_{last}", *names], DayRange(first, last)
     folder = session.ws.report_folder(session.run_id)
