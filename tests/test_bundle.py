@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
-from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking
 from vnq_colab.errors import DeliveryError, SessionError
 from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.files import read_json, sha256_of, write_json
@@ -43,8 +42,6 @@ def test_decisions_are_those_of_the_verdict_that_was_given(judged):
     found = {symbol: part | {"decision": chosen[symbol]} for symbol, part in validation.verdict.symbols.items()}
     given = export_bundle(session, replace(validation.verdict, symbols=found))
     assert given.decisions == chosen and given.accepted == (names[0],)
-    table = accepted_rows(ranking(look_ahead(given, judged[1].prices)))
-    assert set(table["symbol"]) == {names[0]}
     export_bundle(session)  # back to what the other tests read
 
 
@@ -150,7 +147,7 @@ def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
     (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").unlink(), "in the manifest but not in the folder"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 99, "code_version": "9"}), "newer version"),
+    (lambda folder: write_json(folder / "manifest.json", {"format": 99}), "newer version"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 1}), "of the first version.* Train and export"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 2}), "not a manifest"),
     (lambda folder: write_json(folder / "manifest.json", {"format": 2, "run_id": "x", "files": {}}), "not a manifest"),

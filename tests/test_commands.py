@@ -17,7 +17,7 @@ from tests.conftest import SHARED_DATA
 from tests.drive_map import FILES
 from vnq_colab.__main__ import main
 from vnq_colab.data.features import FEATURES
-from vnq_colab.delivery.review import PROOF
+from vnq_colab.data.prepared import PROOF
 from vnq_colab.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,12 @@ import pytest
 from tests.conftest import SHARED_DATA
 from vnq_colab.data.market import next_sessions
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.delivery.orders import COLUMNS, board, check_orders, make_orders, write_orders
+from vnq_colab.delivery.bundle import Bundle
+from vnq_colab.delivery.orders import COLUMNS, board, check_orders, make_orders
 from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.delivery.predict import Outlook
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.layout import Workspace
 
 MONDAY = pd.Timestamp("2025-12-29")
 
@@ -30,8 +30,8 @@ def outlook_of(prices, seed=0, market="accept", scores=None, decisions=None, bas
     score = random.normal(size=len(rows)) if scores is None else rows["symbol"].map(scores).to_numpy("float64")
     rows = rows.assign(family="x", score=score, edge=edge * score)[np.isfinite(score)]
     decisions = decisions or dict.fromkeys(sorted(prices["symbol"].unique()), "accept")
-    manifest = {"market": {"decision": market}} | ({"basket": basket} if basket else {})
-    bundle = SimpleNamespace(decisions=decisions, manifest=manifest, judged_family="x")
+    bundle = Bundle(Path(), {"verdict": {"market": {"decision": market}} if market else None, "basket": basket,
+                             "symbols": {name: {"decision": said} for name, said in decisions.items()}}, {})
     assert (rows["date"] == last).any()
     return Outlook(bundle, rows[rows["symbol"].isin(decisions)], prices, [], [])
 
@@ -168,7 +168,7 @@ TWO = {"k": 2, "keep": 4, "hold_days": 3, "traded_share": 0.05}
 
 
 def test_first_orders_buy_the_best_with_equal_weights_covered_at_the_ceiling():
-    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO), None, 50e6)
+    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO), paper_portfolio(50e6))
     assert tuple(table.columns) == COLUMNS and (table["date"] == MONDAY).all()
     assert table["symbol"].tolist() == ["AAA", "AAB"] and (table["action"] == "buy").all()
     assert table["shares"].tolist() == [1100, 1200]  # 25 m / (21,400 × 1.0015) = 1,166; then 26.4 m are left
@@ -223,16 +223,12 @@ def test_only_accepted_stocks_are_bought_and_the_others_still_count_in_the_rank(
     assert table[["action", "symbol"]].values.tolist() == [["sell", "AAE"], ["buy", "AAB"], ["keep", "AAC"]]
 
 
-@pytest.mark.parametrize("manifest", [{}, {"verdict": None}, {"verdict": {"market": {"decision": "review"}}},
-                                      {"market": {"decision": "reject"}}])
-def test_market_that_is_not_accepted_gives_a_ranking_alone(manifest):
-    outlook = outlook_of(market_of(LETTERS), scores=FALLING)
-    outlook.bundle.manifest = manifest
+@pytest.mark.parametrize("market", [None, "review", "reject", "unjudged"])
+def test_market_that_is_not_accepted_gives_a_ranking_alone(market):
+    outlook = outlook_of(market_of(LETTERS), scores=FALLING, market=market)
     table = make_orders(outlook, portfolio_of(30e6, {"AAC": 1000}))
-    decision = {0: "unjudged"}.get(len(manifest)) or next(iter(manifest.values())) or "unjudged"
-    decision = decision if isinstance(decision, str) else decision.get("market", decision)["decision"]
     assert (table["action"] == "wait").all() and table["rank"].tolist() == list(range(1, 11))
-    assert table["reason"].str.startswith(f"market not accepted: {decision}; rank").all()
+    assert table["reason"].str.startswith(f"market not accepted: {market or 'unjudged'}; rank").all()
     assert table.set_index("symbol")["shares"].to_dict() == dict.fromkeys(LETTERS, 0) | {"AAC": 1000}
 
 
@@ -241,7 +237,7 @@ def test_order_is_at_most_a_share_of_the_median_traded_value():
     table = make_orders(outlook_of(prices, scores=FALLING, basket=TWO), portfolio_of(1e9, {"AAC": 1000, "AAJ": 1000}))
     assert table[["action", "shares"]].values.tolist() == [["sell", 500], ["wait", 0], ["keep", 1000]]
     assert table["reason"].iloc[0].endswith("500 stay: at most 5% of a day's traded value")
-    table = make_orders(outlook_of(market_of(LETTERS, volume=1000), scores=FALLING, basket=TWO), None, 1e9)
+    table = make_orders(outlook_of(market_of(LETTERS, volume=1000), scores=FALLING, basket=TWO), paper_portfolio())
     assert (table["action"] == "wait").all() and table["reason"].str.startswith("at most 5%").all()
 
 
@@ -289,13 +285,7 @@ def test_capital_is_the_most_that_the_basket_is_worth():
     table = make_orders(outlook, portfolio_of(1e9), 50e6)
     assert table["shares"].tolist() == [1200, 1200]  # 25 m / (20,000 × 1.0015) = 1,248
     with pytest.raises(ConfigError, match=r"1,000,000 VND are less than one lot of any stock: the cheapest, AAA"):
-        make_orders(outlook, None, 1e6)
-
-
-def test_old_prices_give_no_orders():
-    outlook = replace(outlook_of(market_of(LETTERS), scores=FALLING), stale=["the newest prices are old"])
-    with pytest.raises(DataError, match="not made of old prices"):
-        make_orders(outlook)
+        make_orders(outlook, paper_portfolio(1e6))
 
 
 @pytest.mark.parametrize("column, value, sentence", [
@@ -321,14 +311,6 @@ def test_last_check_finds_shares_on_their_way_and_stocks_that_are_not_accepted()
         check_orders(table, stocks, replace(portfolio, cash=0.0), Basket(**TWO))
 
 
-def test_orders_are_written_under_their_evening(tmp_path):
-    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING), None)
-    path = write_orders(Workspace(tmp_path), table, MONDAY)
-    back = pd.read_csv(path)
-    assert path == tmp_path / "orders" / "2025-12-29.csv" and tuple(back.columns) == COLUMNS
-    assert back["shares"].tolist() == table["shares"].tolist() and (back["date"] == "2025-12-29").all()
-
-
 # -------------------------------------------------------------------------------------------------------- portfolio.csv
 def test_portfolio_is_read_as_a_person_writes_it(tmp_path):
     path = tmp_path / "portfolio.csv"
@@ -349,20 +331,18 @@ def test_new_portfolio_is_cash_alone_and_never_written_over_another(tmp_path):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("symbol,shares,sellable_from\nAAA,1.000,\nCASH,1\n", "is the point a thousands mark? Write 1000"),
-    ("symbol,shares,sellable_from\nCASH,500.000\n", "Write 500000"),
-    ("symbol,shares,sellable_from\nCASH,1e18\n", "is more than the whole market"),
-    ("", "the file is empty"), ("symbol,shares\nCASH,1\n", "column sellable_from is missing; found symbol, shares"),
-    ("{h}AAA,100,\n", "there is no row CASH"), ("{h}AAA,1,\nAAA,2,\nCASH,1,\n", "row 3: AAA stands there twice"),
-    ("{h}CASH,1,\nCASH,2,\n", "row 3: CASH stands there twice"),
-    ("{h}AAZA,100,\nCASH,1,\n", "there are no prices of 'AAZA'. Did you mean"),
-    ("{h}AAA,10.5,\nCASH,1,\n", "row 2: AAA 10.5 is a fraction of a share"),
-    ("{h}AAA,-100,\nCASH,1,\n", "AAA -100 is negative"), ("{h}CASH,-1,\n", "CASH -1 is negative"),
-    ("{h}AAA,many,\nCASH,1,\n", "AAA 'many' is not a number"), ("{h}CASH,,\n", "CASH '' is not a number"),
-    ("{h}AAA,nan,\nCASH,1,\n", "AAA 'nan' is not a number"),
-    ("{h}AAA,100,soon\nCASH,1,\n", "AAA sellable_from: 'soon' is not a date"),
-    ("{h}AAA,100,2026-01-06\nCASH,1,\n", "is later than 2026-01-02, 3 sessions after the last prices"),
-    ("{h}AAA,100", "there is no row CASH")])
+    ("{h}AAA,1.000,\nCASH,1\n", "row 2 (AAA,1.000,): is the point a thousands mark?"),
+    ("{h}CASH,500.000\n", "is the point a thousands mark?"), ("{h}CASH,1e18\n", "more than the whole market"),
+    ("", "cannot be read"), ("symbol,shares\nCASH,1\n", "column sellable_from is missing; found symbol, shares"),
+    ("{h}AAA,100,\n", "there is no row CASH"), ("{h}AAA,100", "there is no row CASH"),
+    ("{h}AAA,1,\nAAA,2,\nCASH,1,\n", "row 3 (AAA,2,): stands there twice"),
+    ("{h}CASH,1,\nCASH,2,\n", "row 3 (CASH,2,): stands there twice"),
+    ("{h}AAZA,100,\nCASH,1,\n", "(AAZA,100,): is not a symbol of these prices. Did you mean"),
+    ("{h}AAA,10.5,\nCASH,1,\n", "row 2 (AAA,10.5,): a fraction of a share"),
+    ("{h}AAA,-100,\nCASH,1,\n", "negative"), ("{h}CASH,-1,\n", "negative"),
+    ("{h}AAA,many,\nCASH,1,\n", "not a number"), ("{h}CASH,,\n", "not a number"),
+    ("{h}AAA,nan,\nCASH,1,\n", "not a number"), ("{h}AAA,100,soon\nCASH,1,\n", "sellable_from is not a date"),
+    ("{h}AAA,100,2026-01-06\nCASH,1,\n", "is later than 2026-01-02, 3 sessions after the last prices")])
 def test_portfolio_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, sentence):
     path = tmp_path / "portfolio.csv"
     path.write_text(text.format(h="symbol,shares,sellable_from\n"))

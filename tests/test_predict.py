@@ -3,9 +3,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.delivery.bundle import Bundle, export_bundle
-from vnq_colab.delivery.evening import evening
-from vnq_colab.delivery.orders import market_decision, orders
-from vnq_colab.delivery.predict import accepted_rows, look_ahead, ranking, refuse_stale, write_predictions
+from vnq_colab.delivery.predict import evening, look_ahead, orders, ranking
 from vnq_colab.errors import ConfigError, DataError, DeliveryError
 from vnq_colab.layout import Workspace
 
@@ -14,7 +12,7 @@ def tomorrow(bundle, prices, *, everyone=False, **given):
     """The ranking of the accepted symbols, or of all, and what is to be said of the prices."""
     outlook = look_ahead(bundle, prices, **given)
     table = ranking(outlook)
-    return table if everyone else accepted_rows(table), outlook.stale + outlook.warnings
+    return table if everyone else table[table["decision"] == "accept"], outlook.stale + outlook.warnings
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +40,11 @@ def test_orders_are_those_of_the_judged_family_and_follow_the_verdict(bundle, ju
     prices = judged[1].prices
     table = orders(bundle, prices)
     ranked = tomorrow(bundle, prices, everyone=True)[0]
-    if market_decision(bundle) == "accept":
+    if bundle.market_decision == "accept":
         assert set(table.loc[table["action"] == "buy", "symbol"]) <= set(bundle.accepted)
     else:
         assert table["symbol"].tolist() == ranked["symbol"].tolist() and (table["action"] == "wait").all()
-    manifest = bundle.manifest | {"market": {"decision": "accept"}}
+    manifest = bundle.manifest | {"verdict": {"market": {"decision": "accept"}}}
     willing = Bundle(bundle.folder, manifest | {"symbols": {name: {"decision": "accept"} for name in bundle.decisions}},
                      bundle.forecasters)
     bought = orders(willing, prices, capital=500e6)
@@ -65,11 +63,11 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
     found = evening(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
     assert "sessions before 2026-01-20" in found.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
     assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
-    with pytest.raises(DataError, match="not made of old prices"):
-        orders(renamed, prices, as_of="2026-01-20")
-    with pytest.raises(DataError, match="name the day with --as-of"):
-        refuse_stale(prices, None)
-    refuse_stale(prices, str(prices["date"].max())[:10])
+    for refused in (lambda: orders(renamed, prices, as_of="2026-01-20"),
+                    lambda: evening(Workspace(tmp_path), renamed, prices, refuse_old=True)):
+        with pytest.raises(DataError, match="name the day with --as-of; no orders are made of old prices"):
+            refused()
+    assert len(orders(renamed, prices, as_of=str(prices["date"].max())[:10]))
 
 
 def test_days_that_no_forecast_sees_change_no_bit_of_it(bundle, judged):
@@ -108,14 +106,6 @@ def test_prices_without_any_symbol_of_the_bundle_are_refused(bundle, judged):
         tomorrow(bundle, judged[1].prices.assign(symbol="FPT").drop_duplicates(["symbol", "date"]))
 
 
-def test_predictions_are_written_under_their_evening(bundle, judged):
-    ws, prepared, *_ = judged
-    table, _ = tomorrow(bundle, prepared.prices, everyone=True)
-    path = write_predictions(ws, table, prepared.prices["date"].max())
-    assert path.name == f"{prepared.prices['date'].max():%Y-%m-%d}.csv"
-    assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
-
-
 def test_prices_with_too_short_a_past_are_refused(bundle, judged):
     last_weeks = judged[1].prices[lambda table: table["date"] > table["date"].unique()[-30]]
     with pytest.raises(DataError, match="28 days, a forecast needs at least 125"):
@@ -132,7 +122,11 @@ def test_index_must_be_there_as_in_training(bundle, judged):
 def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bundle, judged):
     ws, prepared = judged[0], judged[1]
     report = ws.report_folder(bundle.manifest["run_id"]) / "report.html"
-    evening(ws, bundle, prepared.prices)
+    today = evening(ws, bundle, prepared.prices)
+    assert [path.parent.name for path in today.files[:2]] == ["predictions", "orders"]
+    for path, table in zip(today.files, (today.table, today.orders), strict=False):
+        assert path.name == f"{today.day:%Y-%m-%d}.csv"
+        assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
     latest = report.read_bytes()
     found = evening(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
     assert report.read_bytes() == latest and report not in found.files
@@ -141,7 +135,7 @@ def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bu
 
 def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):
     ws, prepared = judged[0], judged[1]
-    monkeypatch.setattr("vnq_colab.delivery.evening.read_json", lambda path: {"market": {"decision": "another"}})
+    monkeypatch.setattr("vnq_colab.delivery.predict.read_json", lambda path: {"market": {"decision": "another"}})
     found = evening(ws, bundle, prepared.prices)
     assert any("export it again before you trade" in text for text in found.warnings)
 

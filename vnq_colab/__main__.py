@@ -48,8 +48,8 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.bundle import export_bundle
-    from vnq_colab.delivery.evening import evening
-    from vnq_colab.delivery.review import is_proven, review
+    from vnq_colab.delivery.leaks import is_proven, review
+    from vnq_colab.delivery.predict import evening
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
@@ -79,7 +79,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
     from vnq_colab.data.prepared import prepare
-    from vnq_colab.delivery.review import review
+    from vnq_colab.delivery.leaks import review
 
     prepared = prepare(ws, options.data, **arguments.reading(options))
     reviewed = review(prepared)
@@ -149,7 +149,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
     from vnq_colab.data.prepared import gather, load_index, prepared_prices, price_files
     from vnq_colab.delivery.bundle import load_bundle
-    from vnq_colab.delivery.evening import evening
+    from vnq_colab.delivery.predict import evening
 
     bundle = load_bundle(options.models or ws.models)
     _announce(options, "reading prices")

@@ -1,7 +1,7 @@
-"""Does anything know the future: the review of a prepared set before training, and the leak checks of a run after it."""
+"""Look-ahead and leaks: the review of a prepared set before training, and the leak checks of a run after it."""
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,11 @@ class Review:
         return f"{self.proof._repr_html_()}<p>{html.escape(repr(self).splitlines()[-1])}</p>"
 
 
-def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows: str = "treat",
-           treatments: Mapping[str, str] | None = None) -> Review:
+def review(prepared: Prepared) -> Review:
     """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
 
-    `rows` are the rows as they were read, so that the proof covers what cleaning decided; None takes the clean ones.
-    The proof stands on the last training day and cleans as `clean_prices` does with `on_bad_rows` and `treatments`.
+    The proof stands on the last training day and cleans what `prepare` read in the way that it did; in a set that was
+    loaded it begins from the clean prices.
     """
     note = SYNTHETIC_NOTE if prepared.synthetic else ""
     figures = (plots.coverage(prepared.panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
@@ -56,8 +55,8 @@ def review(prepared: Prepared, rows: pd.DataFrame | None = None, *, on_bad_rows:
         image = plots.png(figure)
         write_atomic(path, lambda file, image=image: file.write(image))
     day = prepared.folds[-1].train.last if prepared.folds else None
-    proof = prove_no_lookahead(prepared.prices if rows is None else rows, day,
-                               index=prepared.index, on_bad_rows=on_bad_rows, treatments=treatments)
+    rows = prepared.prices if prepared.rows is None else prepared.rows
+    proof = prove_no_lookahead(rows, day, index=prepared.index, **prepared.cleaning_options)
     write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)
 
@@ -161,7 +160,7 @@ def _overlaps(session: Session, panel: Panel) -> Iterator[str]:
 def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     """Test days of judged stocks that a family left out, and those that it forecast although the stock was absent."""
     scores = fold_scores(session, panel)
-    scores = scores[scores["part"] == "test"]
+    scores = scores[(scores["part"] == "test") & scores["family"].isin(session.config.families)]
     symbols = sorted(scores["symbol"].unique())
     tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
     there = panel.present[[panel.symbols.index(symbol) for symbol in symbols]] & tested
@@ -169,7 +168,8 @@ def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
         forecast = np.zeros(there.shape, dtype=bool)
         forecast[pd.Index(symbols).get_indexer(rows["symbol"].astype(object)),
                  panel.days.get_indexer(rows["date"])] = True
-        for wrong, what in ((there & ~forecast, "were not forecast"), (forecast & ~there, "were forecast without a price")):
+        for wrong, what in ((there & ~forecast, "were not forecast"),
+                            (forecast & ~there, "were forecast without a price")):
             if wrong.any():
                 yield (f"{int(wrong.sum())} test days of {name_a_few(np.array(symbols)[wrong.any(axis=1)])} {what} by "
                        f"{family}")

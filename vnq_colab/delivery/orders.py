@@ -54,7 +54,9 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     return table
 
 
-# ----------------------------------------------------------------------------------------------- what is known of a stock
+# --- what is known of a stock
+
+
 def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket, rules: MarketRules) -> pd.DataFrame:
     """One row for each judged or held stock, by symbol: its board of tomorrow, its forecast, what is held of it."""
     decisions, latest = outlook.bundle.decisions, outlook.latest().set_index("symbol")
@@ -115,7 +117,9 @@ def _on_tick(price: np.ndarray, exchange: str) -> np.ndarray:
     return np.maximum(np.round(price / step), 1) * step
 
 
-# ---------------------------------------------------------------------------------------------------- what is to be done
+# --- what is to be done
+
+
 def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     """Sets `action` by the basket's rule: the one of the backtest, in which only accepted stocks are bought.
 
@@ -171,7 +175,7 @@ def _sell(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> float:
 
 
 def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules: MarketRules) -> None:
-    """Sets the shares of the purchases, best first: equal places, covered by the cash; what gets none becomes `wait`."""
+    """Sets the shares of the purchases, best first: equal places, covered by the cash. What gets none waits."""
     is_left = stocks["held"] - stocks["shares"].where(stocks["action"] == "sell", 0) >= stocks["lot"]
     buys, place = stocks[stocks["action"] == "buy"].sort_values("rank"), worth / basket.k
     n_free = max(basket.k - int(is_left.sum()), 0)
@@ -181,14 +185,15 @@ def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules:
         lots = {"no place until something is sold": np.inf if number < n_free else 0,
                 f"a lot is {a_lot / 1e6:,.1f} m, a place {place / 1e6:,.1f} m": place / a_lot,
                 _no_room(basket): row.most / row.lot, "not enough cash at the ceiling": share / at_ceiling}
-        n_lots = int(min(lots.values()) + 1e-9)
+        least = min(lots, key=lots.__getitem__)
+        n_lots = int(lots[least] + 1e-9)
         if n_lots:
             stocks.loc[row.Index, "shares"] = n_lots * row.lot
             cash -= n_lots * at_ceiling
             row.why.extend([*_passed_over(stocks, row.rank), *["closed at the ceiling: may not fill"] * row.at_ceiling])
         else:
             stocks.loc[row.Index, "action"] = "wait"
-            row.why.append(next(reason for reason, most in lots.items() if int(most + 1e-9) < 1))
+            row.why.append(least)
 
 
 def _passed_over(stocks: pd.DataFrame, rank: float) -> list[str]:
@@ -231,7 +236,9 @@ def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, mark
     return [note for note, holds in notes.items() if holds]
 
 
-# --------------------------------------------------------------------------------------------------------- the last check
+# --- the last check
+
+
 def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio, basket: Basket,
                  rules: MarketRules = VN_RULES) -> None:
     """Raises RuntimeError where an order breaks a rule: lots, band, tick, settlement, cash, traded share.

@@ -50,8 +50,8 @@ def write_portfolio(path: Path, portfolio: Portfolio) -> None:
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
-    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, what is wrong there."""
-    needs = f"It must be a CSV file with the columns {', '.join(COLUMNS)}, as --portfolio new --capital 500e6 makes one."
+    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, what is wrong."""
+    needs = f"It must be a CSV file of {', '.join(COLUMNS)}, such as --portfolio new --capital 500e6 makes."
     try:
         table = pd.read_csv(path, sep="[,;\t]", engine="python", dtype=str, index_col=False, encoding="utf-8-sig")
     except FileNotFoundError:
@@ -67,20 +67,20 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
     arrives = pd.to_datetime(day.where(~is_cash, ""), format="%Y-%m-%d", errors="coerce")
     latest = next_sessions(last, LATEST_SESSIONS)[-1]
     for bad, sentence in (
-            (symbol.duplicated(), "stands there twice. Write one row for it."),
+            (symbol.duplicated(), "stands there twice; write one row for it."),
             (~is_cash & ~symbol.isin(known), "is not a symbol of these prices."),
-            (text.str.fullmatch(r"\d{1,3}(\.\d{3})+"), "has a point: is it one between thousands? Write 2100, not 2.100."),
-            (~np.isfinite(amount), "is not a number of shares or VND. Write it as 2100."),
-            (amount < 0, "is negative: nothing can be sold short, and no cash is borrowed. Write 0 or more."),
-            (amount > MOST, "is more than the whole market. Correct it."),
-            (~is_cash & (amount % 1 > 0), "is a fraction of a share. Write whole shares."),
-            (~is_cash & (day != "") & arrives.isna(), "has a sellable_from that is no date. Write it as 2026-01-31."),
-            (arrives > latest, f"is sellable_from later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the "
-                               f"last prices ({last:%Y-%m-%d}). Bring newer prices, or correct the day.")):
+            (text.str.fullmatch(r"\d{1,3}(\.\d{3})+"), "is the point a thousands mark? Write 2100, not 2.100."),
+            (~np.isfinite(amount), "not a number of shares or VND; write it as 2100."),
+            (amount < 0, "negative: nothing can be sold short, and no cash is borrowed; write 0 or more."),
+            (amount > MOST, "more than the whole market; correct it."),
+            (~is_cash & (amount % 1 > 0), "a fraction of a share; write whole shares."),
+            (~is_cash & (day != "") & arrives.isna(), "sellable_from is not a date; write it as 2026-01-31."),
+            (arrives > latest, f"sellable_from is later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the "
+                               f"last prices ({last:%Y-%m-%d}); bring newer prices, or correct the day.")):
         if bad.any():
             row = int(bad.argmax())
             hint = did_you_mean(symbol[row], known) if "symbol" in sentence else ""
-            raise DataError(f"{path}, row {row + 2}: {symbol[row]} {text[row]} {day[row]} {sentence}{hint}")
+            raise DataError(f"{path}, row {row + 2} ({symbol[row]},{text[row]},{day[row]}): {sentence}{hint}")
     if not is_cash.any():
         raise DataError(f"{path}: there is no row {CASH}. Add one with your money in VND, such as {CASH},500000000, "
                         "at its end.")

@@ -153,7 +153,7 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRu
 
 def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
           **settings: "str | float | None") -> tuple[Path, DayRange]:
-    """Where the report goes, and the judged days: the run's own folder and all test days, unless something else is set."""
+    """Where the report goes, and the judged days: the run's own folder and all test days, unless set otherwise."""
     span = DayRange(folds[0].test.first, folds[-1].test.last)
     names = [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
     if days is not None:
