@@ -26,8 +26,7 @@ NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'
 HISTORY = pd.DataFrame({"job": "global_fold1", "symbol": "*", "member": [0, 0, 1, 1], "epoch": [1, 2, 1, 2],
                         "train_loss": 1.0, "skill": [0.01, 0.05, 0.02, 0.07]})
-PREVIOUS = {"run_id": "", "text": "Compared on the same days.", "kept": ["BBB"], "symbols": {
-    name: {"old_accuracy": 0.6, "new_accuracy": 0.5, "old_decision": "accept"} for name in ("AAA", "BBB")}}
+PREVIOUS = {"run_id": "", "text": "Compared on the same days."}
 CHECKS = [{"check": "shuffled_labels", "passed": True, "sentence": "A coin's accuracy: 50.2%."},
           {"check": "future_feature", "passed": False, "sentence": "return_1 knows <tomorrow>."}]
 
@@ -88,7 +87,7 @@ def test_page_begins_with_the_first_screen_and_has_what_is_asked_of_a_report(pag
     assert page.index(NOTE) < page.index("TRADE") < page.index("1 of 5 stocks accepted") < page.index("<h1>")
     assert set(saved(page)) == {f"{name}.csv" for name in (
         "market_gates", "groups", "quantiles", "families", "by_year", "basket_by_year", "equity_by_day", "capacity",
-        "symbols", "intervals", "changes", "leak_checks")}
+        "symbols", "intervals", "leak_checks")}
 
 
 def test_page_says_what_the_results_hold(page):
@@ -119,8 +118,6 @@ def test_tables_hold_all_digits_with_their_units(page):
     assert len(files["by_year.csv"]) == 6 and len(files["equity_by_day.csv"]) == 500
     assert list(files["basket_by_year.csv"]["Basket [%]"]) == pytest.approx([20, 40])
     assert "VNINDEX [%]" not in files["basket_by_year.csv"] and list(files["capacity.csv"]["Not filled [%]"]) == [0, 40]
-    assert list(files["changes.csv"]["Symbol"]) == ["BBB", "AAA"], "those that keep the old model are first"
-    assert list(files["changes.csv"]["old decision"]) == ["accept"] * 2
 
 
 def test_stocks_have_a_histogram_first_and_a_row_with_reasons_for_each(page):
@@ -173,20 +170,16 @@ def test_page_of_few_stocks_leaves_out_what_it_does_not_know(few, tmp_path):
     assert not (tmp_path / "basket.png").exists()
 
 
-def test_few_test_days_are_not_told_by_year_and_unknown_numbers_are_a_dash(tmp_path):
-    order, basket, days = order_of(), basket_of(), pd.bdate_range("2024-01-01", periods=12)
+def test_few_days_give_no_numbers_a_year_and_what_is_unknown_is_a_dash(tmp_path):
+    order, basket = order_of(), replace(basket_of(), alpha=np.nan, alpha_t=np.nan, break_even=np.nan)
     unknown = {name: table.assign(**{column: np.nan for column in table if column.endswith("_t") or column in (
         "t", "low", "high", "place_error")}) for name, table in vars(order).items() if isinstance(table, pd.DataFrame)}
-    order = replace(order, **unknown | {"daily": order.daily[:12].set_index(days)}, monotone_p=np.nan,
-                    slope_error=np.nan)
-    verdict = verdict_of(families=[{"family": "stockformer", "n_days": 12, "open": 0.05, "open_t": None}],
-                         basket=basket.to_dict())
-    verdict.market["gates"].append(verdict.market["gates"][0] | {"gate": "basket", "asked": "an alpha"})
-    text = text_of(written(tmp_path, order=order, verdict=verdict))
-    assert "Too short for a yearly return or an alpha: 12 test days, 60 are needed" in text
-    assert "Too short: 12 test days tell nothing about a year" in text and "an alpha passed too short" in text
-    assert " a year " not in text.replace("about a year", "") and "Alpha" not in text
-    assert "0.050 (t –)" in text and "A dash (–): not known, of too few days" in text
+    order = replace(order, **unknown | {"daily": order.daily}, monotone_p=np.nan, slope_error=np.nan)
+    verdict = verdict_of(families=[{"family": "stockformer", "open": 0.05, "open_t": None}], basket=basket.to_dict())
+    text = text_of(written(tmp_path, order=order, verdict=verdict, basket=basket))
+    assert "in all 68.0% 21.0% worst drawdown" in text and "Too short for numbers a year, alpha among them" in text
+    assert "Too short: 500 days tell nothing about a year" in text and "0.050 (t –)" in text
+    assert "Alpha" not in text and "random baskets" not in text and "A dash (–): not known, of too few days" in text
     assert not re.search(r"\b(nan|inf)\b", text)
 
 

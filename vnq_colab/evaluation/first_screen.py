@@ -5,6 +5,7 @@ place without anything computed anew.
 """
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vnq_colab.evaluation.page import render
 from vnq_colab.files import write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
-FEWEST_DAYS_A_YEAR = 60  # test days; with fewer no number is told by year
+FEWEST_YEARLY_DAYS = 60  # test days; with fewer no number is told by year
 N_RANKED = 10  # best of a ranking without orders
 
 
@@ -30,23 +31,16 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     """
     summary, prices_to, now = verdict["summary"], pd.Timestamp(prices_to), pd.Timestamp(now)
     since = pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())
-    basket, families = summary.get("basket"), summary.get("families") or []
-    n_days = max((row.get("n_days") or 0 for row in families), default=0)  # 0: not written down
     accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
     years = [row for row in summary.get("by_year") or [] if row["open"] is not None]
     return render(
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
         n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=(summary.get("power") or {}),
-        basket=basket, totals={row["name"]: row for row in basket["totals"]} if basket else {}, n_days=n_days,
-        is_short=is_short(n_days), fewest_days=FEWEST_DAYS_A_YEAR, bars=_bars(years),
-        judged=next((row for row in families if years and row["family"] == years[0]["family"]), None),
+        basket=summary.get("basket"), totals=_totals(summary.get("basket")), fewest_days=FEWEST_YEARLY_DAYS,
+        bars=_bars(years), judged=next((row for row in summary.get("families") or [] if years and
+                                        row["family"] == years[0]["family"]), None),
         orders=_orders(orders, summary, warnings), accepted=accepted,
         others=sorted(set(verdict["symbols"]) - set(accepted)))
-
-
-def is_short(n_days: int) -> bool:
-    """Whether so few test days say nothing about a year; 0 is not known."""
-    return 0 < n_days < FEWEST_DAYS_A_YEAR
 
 
 def replace_first_screen(report: Path, html: str) -> None:
@@ -82,6 +76,15 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
             "best": list(by_action["wait"].dropna(subset="rank").head(N_RANKED).itertuples()),
             "sold": sold, "bought": bought, "warnings": [*unsure, *warnings],
             "cost": (sold + bought) * (VN_RULES.fee + slippage) + sold * VN_RULES.sale_tax}
+
+
+def _totals(basket: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """By account its `totals`, and `in_all`, its whole return [fraction], where the days are too few for one a year."""
+    found = {row["name"]: row for row in basket["totals"]} if basket else {}
+    if basket and basket["alpha"] is None:
+        found = {name: row | {"in_all": prod(1 + year[name] for year in basket["by_year"]) - 1}
+                 for name, row in found.items() if name in basket["by_year"][0]}
+    return found
 
 
 def _bars(years: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import BasketResult
-from vnq_colab.evaluation.first_screen import FEWEST_DAYS_A_YEAR, first_screen, is_short
+from vnq_colab.evaluation.first_screen import FEWEST_YEARLY_DAYS, first_screen
 from vnq_colab.evaluation.metrics import summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import render
@@ -67,11 +67,7 @@ def _of_verdict(verdict: Verdict, days: pd.DatetimeIndex) -> dict[str, Any]:
     checks = pd.DataFrame(about.get("leak_checks") or [], columns=["check", "passed", "sentence"])
     for table in (gates, checks):
         table["result"] = [{True: "passed", False: "FAILED"}.get(passed, "not measured") for passed in table["passed"]]
-    if is_short(len(days)):
-        gates["measured"] = gates["measured"].astype(object).mask(gates["gate"] == "basket", "too short")  # an alpha
-    return {"about": about, "gates": gates, "leak_checks": checks, "changes": _changes(about.get("previous")),
-            "first": days[0], "last": days[-1], "n_days": len(days), "is_short": is_short(len(days)),
-            "fewest_days": FEWEST_DAYS_A_YEAR}
+    return {"about": about, "gates": gates, "leak_checks": checks, "first": days[0], "last": days[-1]}
 
 
 def _of_basket(basket: BasketResult) -> dict[str, Any]:
@@ -79,9 +75,10 @@ def _of_basket(basket: BasketResult) -> dict[str, Any]:
     equity, ledger = basket.equity["basket"], basket.trades.daily
     ends = equity.groupby([equity.index.year, equity.index.month]).last()
     change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1)
+    months = change.unstack().reindex(columns=range(1, 13)).round() + 0.0  # no "-0"
     cash = ledger[ledger["symbol"] == ""].set_index("date")["cash"]
-    return {"months": change.unstack().reindex(columns=range(1, 13)).round() + 0.0,  # no "-0"
-            "invested": 1 - (cash / basket.trades.equity["strategy"]).mean()}
+    return {"months": months, "invested": 1 - (cash / basket.trades.equity["strategy"]).mean(),
+            "fewest_days": FEWEST_YEARLY_DAYS}
 
 
 def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: Any,
@@ -144,13 +141,3 @@ def _seeds(history: Any) -> tuple[float, float] | None:
     last = rows.groupby(["job", "member"])["skill"].last()
     spread = last.groupby("job").std().mean()
     return None if pd.isna(spread) else (last.mean(), spread)
-
-
-def _changes(previous: dict[str, Any] | None) -> list[list[Any]]:
-    """Columns: what differs from the last accepted run, first of the symbols that keep the old model; else none."""
-    symbols, kept = (previous or {}).get("symbols"), set((previous or {}).get("kept") or [])
-    if not symbols:
-        return []
-    table = pd.DataFrame.from_dict(symbols, orient="index", dtype=object)
-    table = table.loc[sorted(table.index, key=lambda name: (name not in kept, name))]
-    return [["Symbol", table.index], *([label.replace("_", " "), table[label], ".3f"] for label in table)]
