@@ -89,7 +89,7 @@ def timed_step(learner) -> float:
 FIRST_STEP = """
 import sys, time, psutil
 from pathlib import Path
-from vnq_colab.models.torch_learner import StackLearner
+from vnq_colab.models.learner import StackLearner
 step = StackLearner.step
 def first(self):
     step(self)

@@ -34,9 +34,8 @@ from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.base import Job, TrainingData
-from vnq_colab.models.inputs import Inputs
+from vnq_colab.models.inputs import Inputs, windows_at
 from vnq_colab.models.stockformer import LocalStack
-from vnq_colab.models.windows import windows_at
 from vnq_colab.settings import HORIZON, LocalConfig, MachineConfig, NetworkConfig, Task
 from vnq_colab.training.process import keep_freed_memory
 

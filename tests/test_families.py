@@ -13,8 +13,7 @@ from vnq_colab.data.forecast import SCORES, check_forecast
 from vnq_colab.data.labels import make_labels
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.evaluation.order import daily_rank_correlations
-from vnq_colab.models.base import FAMILIES, Forecaster, Learner, TrainingData, family_module, restored
-from vnq_colab.models.network_forecaster import FORMAT
+from vnq_colab.models.base import FAMILIES, FORMAT, Forecaster, Learner, TrainingData, family_module, restored
 from vnq_colab.settings import Task
 
 

@@ -22,10 +22,9 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DataError, SessionError
 from vnq_colab.evaluation import plots
 from vnq_colab.layout import Workspace
+from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.global_model import GlobalStack
-from vnq_colab.models.network_forecaster import NetworkForecaster
-from vnq_colab.models.packs import compose_packs, fitting
-from vnq_colab.models.stockformer import LocalStack
+from vnq_colab.models.stockformer import LocalStack, compose_packs
 from vnq_colab.training import loop
 from vnq_colab.training.forecasting import final_forecasters, fold_scores, open_store
 from vnq_colab.training.progress import Display
@@ -274,15 +273,6 @@ def test_packs_respect_memory_and_checkpoint_budget(panel, config):
     assert sizes(checkpoint_budget_gb=1e-6) == [1] * 6
     huge = replace(config, model=replace(config.model, width=8192, feed_forward=8192))  # 4 GB a network, ten copies
     assert sizes(huge, checkpoint_budget_gb=1e9) == [1] * 6
-
-
-@pytest.mark.parametrize(("small", "large", "room", "expected"), [
-    ((3, 2e9), (12, 3.8e9), 10e9, 43),  # 1.4 GB for itself, 0.2 GB a network
-    ((3, 2e9), (12, 3.8e9), 1e9, 1),  # not even the small one: it is tried, and says what is missing
-    ((3, 2e9), (12, 2e9), 3e9, 10**9),  # a network costs nothing that can be seen: other limits decide
-])
-def test_pack_that_fits_is_scaled_from_two_probes(small, large, room, expected):
-    assert fitting(small, large, room) == expected if expected < 10**9 else fitting(small, large, room) >= expected
 
 
 # ------------------------------------------------------------------------------------------------- jobs that are lost

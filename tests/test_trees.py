@@ -27,9 +27,9 @@ def data():
     return TrainingData(panel, make_labels(panel, Task()), train, valid, Task())
 
 
-def learner_of(data, rounds=None, seed=0, **settings):
+def learner_of(data, seed=0, **settings):
     config = RunConfig(seed=seed, trees=replace(SETTINGS, **settings), machine=MachineConfig(threads=1))
-    return trees.TreesLearner(Job("trees", 0, symbols=data.panel.symbols), data, config, rounds)
+    return trees.learner(Job("trees", 0, symbols=data.panel.symbols), data, config, {})
 
 
 def train_out(learner):
@@ -48,10 +48,12 @@ def test_run_that_is_killed_after_any_block_comes_out_with_the_same_bytes(data, 
     killed, places = learner_of(data), []
     while not killed.finished:
         killed.step()
-        places.append((killed.rounds is None, len(killed.blocks)))
+        places.append((killed.held_out is None, len(killed.stage.blocks)))
         state, killed = killed.state_dict(), learner_of(data)
         killed.load_state_dict(state)
-    assert killed.search == straight.search and killed.blocks == straight.blocks and killed.skills == straight.skills
+    assert killed.stage.blocks == straight.stage.blocks
+    mine, theirs = killed.result(), straight.result()
+    assert mine.valid_forecaster.digest() == theirs.valid_forecaster.digest() and mine.curves == theirs.curves
     assert (False, 0) in places and {searches for searches, _ in places} == {True, False}
 
 
@@ -59,7 +61,7 @@ def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
     """Score by score the sum of the blocks, and each block with other rows and features."""
     rows = data.panel.present & ~(data.train | data.valid)
     values = data.panel.values[rows]
-    margins = [trees.margin_of(raw, values) for raw in straight.blocks]
+    margins = [trees.margin_of(raw, values) for raw in straight.stage.blocks]
     assert len({margin.tobytes() for margin in margins}) == len(margins)
     found = straight.result().forecaster.predict(data.panel, ~(data.train | data.valid))
     np.testing.assert_array_equal(found["score"], np.sum(margins, axis=0, dtype="float32"))
@@ -67,16 +69,16 @@ def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
 
 def test_search_stops_without_progress_and_fits_as_many_trees_on_all_days_before_the_test(data, monkeypatch):
     """Skills by block, of which the first is not asked: best is the third, and one worse than it is enough."""
-    learner, skills = learner_of(data, rounds=None), iter([0.9, 0.1, 0.3, 0.2])
+    learner, skills = learner_of(data), iter([0.9, 0.1, 0.3, 0.2])
     monkeypatch.setattr(trees, "rank_correlation", lambda *_: next(skills))
-    while learner.rounds is None:
-        rows = len(learner._x)
+    while learner.held_out is None:
+        rows = len(learner.stage._x)
         learner.step()
-    assert (learner.rounds, len(learner.search), learner.skills) == (30, 3, [0.9, 0.1, 0.3, 0.2])
+    assert learner.stage.rounds == 30 and [row[4] for row in learner.held_out.curves] == [0.9, 0.1, 0.3, 0.2]
     before = np.arange(len(data.valid)) <= np.flatnonzero(data.valid)[-1]
-    assert len(learner._x) == (data.labels.known & before).sum() > rows == (data.labels.known & data.train).sum()
+    assert len(learner.stage._x) == (data.labels.known & before).sum() > rows == (data.labels.known & data.train).sum()
     result = train_out(learner).result()
-    assert len(learner.blocks) == 3 and result.budget == {"rounds": 30}
+    assert len(learner.stage.blocks) == 3 and result.budget == {"rounds": 30}
     assert [(row[2], row[4]) for row in result.curves] == [(10, 0.9), (20, 0.1), (30, 0.3), (40, 0.2)]
     assert result.valid_forecaster.digest() != result.forecaster.digest()
 
@@ -86,9 +88,9 @@ def test_final_fit_takes_the_median_of_the_folds_rounds(data):
     config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=1))
     folds = {f"trees_fold{place + 1}": {"budget": {"rounds": rounds}} for place, rounds in enumerate((10, 40, 20))}
     learner = trees.learner(Job("trees", None, symbols=data.panel.symbols), whole, config, folds)
-    assert learner.rounds == 20 and len(learner._x) == data.labels.known.sum()
+    assert learner.stage.rounds == 20 and len(learner.stage._x) == data.labels.known.sum()
     result = train_out(learner).result()
-    assert len(learner.blocks) == 2 and result.valid_forecaster is None and not result.curves
+    assert len(learner.stage.blocks) == 2 and result.valid_forecaster is None and not result.curves
 
 
 def test_trees_find_a_planted_order_and_shuffled_labels_give_no_skill(data, straight):
@@ -109,7 +111,7 @@ def test_trees_find_a_planted_order_and_shuffled_labels_give_no_skill(data, stra
     assert skill(straight, truth) > 0.15
     error = 1 / np.sqrt(19 * later.sum())  # of the mean of so many days' correlations of 20 stocks
     assert abs(skill(shuffled, dealt)) < 2.6 * error
-    assert abs(shuffled.skills[-1]) < 2.6 / np.sqrt(19 * data.valid.sum())
+    assert abs(shuffled.held_out.curves[-1][4]) < 2.6 / np.sqrt(19 * data.valid.sum())
 
 
 def test_saved_trees_are_the_same_and_other_seeds_give_others(data, straight, tmp_path):
@@ -125,7 +127,7 @@ def test_saved_trees_are_the_same_and_other_seeds_give_others(data, straight, tm
 def test_labels_are_within_day_ranks_whatever_the_scores(data, straight):
     """The order of the labels is all that counts: stretched ones give the same trees, bit for bit."""
     stretched = replace(data, labels=replace(data.labels, values=np.sinh(2 * data.labels.values)))
-    assert train_out(learner_of(stretched)).blocks == straight.blocks
+    assert train_out(learner_of(stretched)).stage.blocks == straight.stage.blocks
     ranks = trees.to_ranks(np.array([[3.0], [9.0], [5.0], [1.0]]), np.array([[True], [True], [True], [False]]))
     assert ranks[:, 0].tolist() == [-0.5, 0.5, 0.0, 0.0]
 

@@ -97,7 +97,7 @@ class TrainConfig(Settings):
     """How networks learn. An epoch labels every training day of a symbol once."""
 
     GROUP = "train."
-    loss: Literal["huber", "mse", "mae", "gaussian_nll", "pinball"] = "huber"
+    loss: Literal["huber", "mse", "mae", "gaussian_nll"] = "huber"
     label_clip: POSITIVE | None = None  # [standard deviations] training labels are clipped to; None: not at all
     supervise: Literal["all_days", "last_day"] = "all_days"  # each day of a window predicts, or only the last one
     epochs: COUNT = 100  # at most; the cosine of the learning rate ends here
@@ -105,7 +105,7 @@ class TrainConfig(Settings):
     accumulate: COUNT = 1  # batches whose gradients are averaged into one step
     learning_rate: POSITIVE = 1e-3
     weight_decay: NOT_NEGATIVE = 1e-5
-    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    schedule: Literal["cosine"] = "cosine"
     warmup_epochs: Annotated[int, Rule("must not be negative", lambda value: value >= 0)] = 5  # linear
     patience: COUNT = 15  # epochs without a better validation loss before a model stops
     keep_top_k: COUNT = 1  # the weights of a model's so many best epochs are averaged in the end

@@ -19,7 +19,7 @@ from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
-from vnq_colab.models.network_forecaster import BLOCK_DAYS, NetworkForecaster
+from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.training.forecasting import final_calibrations, final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
@@ -83,8 +83,7 @@ class Bundle:
 
     def _block_start(self, day: int) -> int:
         """The last day up to this one at which a block of each network begins."""
-        shapes = [one.config for one in self.forecasters.values() if isinstance(one, NetworkForecaster)]
-        step = math.lcm(*(min(BLOCK_DAYS, shape.look_back - shape.min_context + 1) for shape in shapes))
+        step = math.lcm(*(forecaster.block_days for forecaster in self.forecasters.values()))
         return max(day, 0) // step * step
 
     def _recent(self, prices: pd.DataFrame, n_days: int) -> pd.Timestamp:

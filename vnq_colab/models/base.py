@@ -1,23 +1,31 @@
 """One interface for every family: jobs that are planned, Learners that advance by safe steps, Forecasters that cannot.
 
-A family is a module with three functions: `plan(task, panel, folds, config, machine) -> [Job]`, `learner(job, data,
-config, inputs) -> Learner` and `load(folder) -> Forecaster`; its settings are a field of the run's config.
+A family is a module with three functions, `plan(task, panel, folds, config, machine) -> [Job]`, `learner(job, data,
+config, inputs) -> Learner` and `load(folder) -> Forecaster`, and its class of Forecaster as `FORECASTER`; its settings
+are a field of the run's config. tests/test_families.py has a whole one in sixty lines.
 """
 
 import abc
+import hashlib
 import importlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from vnq_colab.data.labels import Labels
 from vnq_colab.data.panel import Panel
 from vnq_colab.errors import ConfigError, DeliveryError, did_you_mean
+from vnq_colab.files import write_atomic
 from vnq_colab.settings import Task
+
+FORMAT = 2  # of an exported file
+EVERYONE = "*"  # where a symbol's name would stand, of a model of all symbols
 
 # name of a family: its module, imported when it is needed
 FAMILIES = {"trees": "vnq_colab.models.trees", "global": "vnq_colab.models.global_model",
@@ -55,6 +63,11 @@ class TrainingData:
     @property
     def is_final(self) -> bool:
         return not self.valid.any()
+
+    def all_before_the_test(self) -> "TrainingData":
+        """Training on all days up to the last validation day, none held out."""
+        days = np.arange(len(self.valid)) <= np.flatnonzero(self.valid)[-1]
+        return replace(self, train=days, valid=np.zeros_like(days))
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,65 @@ class Learner(abc.ABC):
         """What has been learnt, once it is finished."""
 
 
+class StagedLearner(Learner):
+    """Two stages of a fold: a learner that has not seen its validation days, then one that forecasts its test days.
+
+    The first one's forecasts of the validation days are out of sample: they calibrate, and say how long to train. The
+    second learns from all days before the test, because the newest year is worth more than anything held out
+    (EXPERIMENTS, 2026-11-28). A final fit has one stage. `make(data, result of the stage before)` makes each.
+    """
+
+    def __init__(self, job: Job, data: TrainingData, make: "Callable[[TrainingData, Trained | None], Learner]",
+                 device: str = "cpu"):
+        self.job, self.data, self.device, self._make = job, data, device, make
+        self.held_out: Trained | None = None  # the result of the first stage
+        self.stage = make(data, None)
+        self._go_on()
+
+    @property
+    def finished(self) -> bool:
+        return self.stage.finished and (self.data.is_final or self.held_out is not None)
+
+    def step(self) -> Progress:
+        is_last = self.data.is_final or self.held_out is not None
+        progress = self.stage.step()
+        self._go_on()
+        share = progress.share if self.data.is_final else 0.5 * progress.share + 0.5 * is_last
+        return replace(progress, share=1.0 if self.finished else share,
+                       words=f"{'fit' if is_last else 'held out'}, {progress.words}")
+
+    def _go_on(self) -> None:
+        """From the first stage to the second, once that is finished."""
+        if self.stage.finished and self.held_out is None and not self.data.is_final:
+            self.held_out = self.stage.result()
+            if self.held_out.forecaster is not None:
+                self.stage = self._make(self.data.all_before_the_test(), self.held_out)
+
+    def state_dict(self) -> dict[str, Any]:
+        first = self.held_out and {
+            "forecaster": self.held_out.forecaster and self.held_out.forecaster.to_state(), "rows": self.held_out.rows,
+            "curves": list(self.held_out.curves), "budget": self.held_out.budget, "failed": self.held_out.failed}
+        return {"held_out": first, "stack": self.stage.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "held_out" not in state:  # written when trees had stages of their own: the job begins anew
+            return
+        if (first := state["held_out"]) is not None:
+            forecaster = first["forecaster"] and restored(first["forecaster"], self.job.family, self.device)
+            self.held_out = Trained(forecaster, first["rows"], [tuple(row) for row in first["curves"]], first["budget"],
+                                    first["failed"])
+            if forecaster is not None:
+                self.stage = self._make(self.data.all_before_the_test(), self.held_out)
+        self.stage.load_state_dict(state["stack"])
+
+    def result(self) -> Trained:
+        last, first = self.stage.result(), self.held_out
+        if first is None or first.forecaster is None:
+            return last if first is None else first
+        return replace(last, rows=first.rows, curves=first.curves, budget=first.budget,
+                       failed=first.failed | last.failed, valid_forecaster=first.forecaster)
+
+
 class Forecaster(abc.ABC):
     """What is validated, exported and deployed."""
 
@@ -110,6 +182,7 @@ class Forecaster(abc.ABC):
     symbols: tuple[str, ...]
     feature_names: tuple[str, ...]
     look_back: int  # [days] of the panel that a forecast needs
+    block_days: int = 1  # forecasts are made for blocks of so many days of the calendar, counted from the panel's first
 
     @abc.abstractmethod
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
@@ -141,10 +214,10 @@ class Forecaster(abc.ABC):
             return
         missing = [name for name in self.feature_names if name not in panel.feature_names]
         added = [name for name in panel.feature_names if name not in self.feature_names]
-        told = [f"it was trained on {', '.join(missing)}, which this code does not compute"] if missing else []
-        told += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
-        told = told or ["the same features stand in another order"]
-        raise DeliveryError(f"the model and the code differ in features: {'; '.join(told)}. Use the version of the "
+        reasons = [f"it was trained on {', '.join(missing)}, which this code does not compute"] if missing else []
+        reasons += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
+        reasons = reasons or ["the same features stand in another order"]
+        raise DeliveryError(f"the model and the code differ in features: {'; '.join(reasons)}. Use the version of the "
                             f"library that exported it ({code_version}), or train again.")
 
 
@@ -155,11 +228,45 @@ def family_module(name: str) -> ModuleType:
     return importlib.import_module(FAMILIES[name])
 
 
-def final_budget(inputs: dict[str, dict[str, Any]], family: str) -> list[dict[str, Any]]:
-    """The budgets that the finished folds of a family found, oldest first."""
+def jobs_by_fold(family: str, panel: Panel, folds: list, symbols: tuple[str, ...] | None) -> list[Job]:
+    """One job for each fold, and the final fit, which needs them all."""
+    symbols = tuple(symbols or panel.symbols)
+    jobs = [Job(family, fold, symbols=symbols) for fold in range(len(folds))]
+    return [*jobs, Job(family, None, symbols=symbols, needs=tuple(job.name for job in jobs))]
+
+
+def fold_budgets(inputs: dict[str, dict[str, Any]], family: str) -> list[dict[str, Any]]:
+    """The budgets of the finished folds of a family, oldest first."""
     return [state["budget"] for name, state in inputs.items() if name.startswith(f"{family}_fold")]
 
 
 def restored(state: dict[str, Any], family: str, device: str = "cpu") -> Forecaster:
     """The forecaster that a job's file keeps."""
     return family_module(family).FORECASTER.from_state(state, device)
+
+
+def write_model(path: Path, state: dict[str, Any]) -> Path:
+    """Writes a model's file, loadable with weights_only=True."""
+    write_atomic(path, lambda file: torch.save(state, file))
+    return path
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """A model's file. Raises DeliveryError when it cannot be used."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        version = state["format"]
+    except FileNotFoundError:
+        raise DeliveryError(f"{path}: there is no such file. Export again.") from None
+    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
+        raise DeliveryError(f"{path}: not a model of this library, or damaged ({type(error).__name__}).") from error
+    if version != FORMAT:
+        older = "an older" if version < FORMAT else "a newer"
+        raise DeliveryError(f"{path}: written by {older} version of the library (format {version}, this one reads "
+                            f"{FORMAT}). {'Train and export again.' if version < FORMAT else 'Update vnq_colab.'}")
+    return state
+
+
+def stable_seed(*parts: object) -> int:
+    """A seed decided by its parts alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1

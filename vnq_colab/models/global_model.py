@@ -3,7 +3,6 @@
 Axes: models (seeds), batch (stocks), labelled (days of a window), outputs.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,34 @@ import torch
 from vnq_colab.config import RunConfig
 from vnq_colab.data.labels import rank_correlation
 from vnq_colab.data.panel import Panel
-from vnq_colab.models.base import Job, Trained, TrainingData
+from vnq_colab.models.base import (
+    EVERYONE,
+    Job,
+    StagedLearner,
+    Trained,
+    TrainingData,
+    jobs_by_fold,
+    read_model,
+    stable_seed,
+)
+from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.inputs import Inputs
-from vnq_colab.models.losses import loss_per_model
-from vnq_colab.models.network import Stockformer
-from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
-from vnq_colab.models.stacked import stable_seed
-from vnq_colab.models.stages import StagedLearner
-from vnq_colab.models.torch_learner import Model, Plan, StackLearner
+from vnq_colab.models.learner import Model, Plan, StackLearner
+from vnq_colab.models.network import Stockformer, loss_per_model, warmup_cosine
 from vnq_colab.settings import MachineConfig, Task
 
-NAME = "global"
-EVERYONE = "*"  # where a symbol's name would stand
+NAME, FORECASTER = "global", NetworkForecaster
 LEAST_RATE = 0.02  # [fraction] of the learning rate, at the end
 
 
 def plan(task: Task, panel: Panel, folds: list, config: RunConfig, machine: MachineConfig) -> list[Job]:
     """One job for each fold, and the final fit."""
-    symbols = tuple(config.symbols or panel.symbols)
-    jobs = [Job(NAME, fold, symbols=symbols) for fold in range(len(folds))]
-    return [*jobs, Job(NAME, None, symbols=symbols, needs=tuple(job.name for job in jobs))]
+    return jobs_by_fold(NAME, panel, folds, config.symbols)
 
 
 def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
     """The learner of one job."""
-    return StagedLearner(data, lambda days, _: GlobalStack(job, days, config))
+    return StagedLearner(job, data, lambda days, _: GlobalStack(job, days, config), config.machine.device)
 
 
 def load(folder: Path) -> NetworkForecaster:
@@ -56,20 +58,15 @@ class GlobalStack(StackLearner):
         network = Stockformer(config.model, inputs.width(len(data.panel.feature_names)), data.labels.values.shape[2])
         models = [(EVERYONE, member) for member in range(config.n_members)]
         weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
-        super().__init__(job, data, config, settings, inputs, np.arange(len(data.panel.symbols)), models, weights,
-                         keeps_last=True)
+        super().__init__(job, data, config, settings, inputs, np.arange(len(data.panel.symbols)), models, network,
+                         weights, keeps_last=True)
 
     def _rate(self) -> float:
-        """Linear warm-up, then a cosine to nearly 0, step by step: there are few epochs and many steps."""
+        """Step by step: there are few epochs and many steps."""
         own, n_steps = self.config.global_, max(self._steps)
         done = (self.epoch + self.step_in_epoch / n_steps) / self.settings.epochs  # [fraction]
-        if done < own.warmup_share:
-            return own.learning_rate * (done + 1 / (n_steps * self.settings.epochs)) / own.warmup_share
-        cosine = 0.5 * (1 + math.cos(math.pi * (done - own.warmup_share) / (1 - own.warmup_share)))
-        return own.learning_rate * (LEAST_RATE + (1 - LEAST_RATE) * cosine)
-
-    def _n_outputs(self, n_labels: int) -> int:
-        return n_labels
+        return warmup_cosine(own.learning_rate, done, 1 / (n_steps * self.settings.epochs), own.warmup_share, 1.0,
+                             LEAST_RATE)
 
     @property
     def _labelled(self) -> int:
@@ -127,6 +124,3 @@ class GlobalStack(StackLearner):
                                        self.job.symbols, weights, self.inputs, str(self.device))
         budget = {"epochs": self._best(EVERYONE, 1)}
         return Trained(forecaster, {}, self.history, budget)
-
-
-FORECASTER = NetworkForecaster

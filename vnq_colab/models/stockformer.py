@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from vnq_colab.config import RunConfig
@@ -15,20 +16,23 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import DeliveryError
 from vnq_colab.models import global_model
-from vnq_colab.models.base import Job, Trained, TrainingData, final_budget
-from vnq_colab.models.inputs import Inputs
-from vnq_colab.models.losses import LOSSES, loss_per_model, without_skill
-from vnq_colab.models.network import Stockformer
-from vnq_colab.models.network_forecaster import NetworkForecaster, read_model
-from vnq_colab.models.packs import compose_packs
-from vnq_colab.models.stacked import stable_seed
-from vnq_colab.models.stages import StagedLearner
-from vnq_colab.models.torch_learner import Model, Plan, StackLearner
-from vnq_colab.models.windows import plan_epoch
+from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
+from vnq_colab.models.forecaster import NetworkForecaster
+from vnq_colab.models.inputs import Inputs, plan_epoch
+from vnq_colab.models.learner import Model, Plan, StackLearner
+from vnq_colab.models.network import (
+    MOST_ATTENTION_ROWS,
+    Stockformer,
+    loss_per_model,
+    n_outputs,
+    warmup_cosine,
+)
 from vnq_colab.settings import MachineConfig, Task
 
-NAME = "stockformer"
+NAME, FORECASTER = "stockformer", NetworkForecaster
 FEWEST_DAYS = 100  # labelled training days below which a symbol's own network is not worth its name
+MEMORY_SHARE = 0.8  # of a device's memory that a pack may fill; chosen: the rest is for validation and fragments
+STATE_COPIES = 3  # of the weights in a checkpoint: weights, two moments; and each best snapshot
 
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
@@ -46,17 +50,46 @@ def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machi
     return jobs
 
 
+def compose_packs(panel: Panel, end: int, config: RunConfig, machine: MachineConfig,
+                  symbols: list[str]) -> list[list[str]]:
+    """The packs of a fold: symbols of like history before day `end` together, as many as `most_models` allows."""
+    history = panel.select(symbols).present[:, :end].sum(axis=1)
+    order = np.array(symbols, dtype=object)[np.argsort(-history, kind="stable")]
+    at_once = max(1, most_models(panel, config, machine) // config.n_members)
+    return [part.tolist() for part in np.array_split(order, -(-len(order) // at_once))]
+
+
+def most_models(panel: Panel, config: RunConfig, machine: MachineConfig) -> int:
+    """Networks of one pack: as the profile says, within the checkpoint budget, the kernels' limit and the memory.
+
+    Of memory only the copies of the weights are counted; a pack that does not fit all the same is halved in training.
+    """
+    copies, size = STATE_COPIES + config.train.keep_top_k, model_bytes(config, panel)
+    memory = (torch.cuda.get_device_properties(0).total_memory if machine.device == "cuda"
+              else psutil.virtual_memory().available)
+    return min(machine.pack_models, MOST_ATTENTION_ROWS // (config.train.windows_per_batch * config.model.n_heads),
+               int(machine.checkpoint_budget_gb * 1e9 / (copies * size)),
+               int(MEMORY_SHARE * memory / ((2 * copies + 1) * size)))  # the state, its snapshot, and the gradient
+
+
+def model_bytes(config: RunConfig, panel: Panel) -> int:
+    """Bytes of one network's float32 weights."""
+    n_inputs = len(panel.feature_names) * (2 if config.global_.inputs == "both" else 1)
+    n_labels = config.task.horizon if config.task.target == "return" else 1
+    return 4 * Stockformer(config.model, n_inputs, n_outputs(config.train.loss, n_labels)).n_parameters
+
+
 def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
     """The learner of one pack."""
     shared = inputs.get(Job(global_model.NAME, job.fold).name)
-    budgets = final_budget(inputs, NAME) if data.is_final else None
+    budgets = fold_budgets(inputs, NAME) if data.is_final else None
 
     def make(days: TrainingData, before: Trained | None) -> LocalStack:
         held_out = shared is not None and not days.is_final
         start = shared and NetworkForecaster.from_state(shared["held_out" if held_out else "weights"])
         return LocalStack(job, days, config, start, [before.budget] if before is not None else budgets)
 
-    return StagedLearner(data, make)
+    return StagedLearner(job, data, make, config.machine.device)
 
 
 def load(folder: Path) -> NetworkForecaster:
@@ -75,17 +108,17 @@ class LocalStack(StackLearner):
         panel, own = data.panel, config.stockformer
         rows = np.array([panel.symbols.index(symbol) for symbol in job.symbols])
         models = [(symbol, member) for symbol in job.symbols for member in range(config.n_members)]
+        n_labels, epochs_of = data.labels.values.shape[2], None
         if start is None:
             settings, inputs = config.train, Inputs.fit_own(panel, data.train).select(rows.tolist())
-            network = Stockformer(config.model, len(panel.feature_names),
-                                  data.labels.values.shape[2] * LOSSES[config.train.loss].n_outputs)
+            network = Stockformer(config.model, len(panel.feature_names), n_outputs(config.train.loss, n_labels))
             weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
         else:
             settings = config.train.shortened(epochs=own.epochs, patience=own.patience, warmup_epochs=0,
                                               learning_rate=config.train.learning_rate * own.learning_rate_share)
             inputs = start.inputs
+            network = Stockformer(config.model, inputs.width(len(panel.feature_names)), n_labels)
             weights = start.weights[0].float().repeat(len(job.symbols), 1)  # [models, parameters]: member by member
-        epochs_of = None
         if budgets is not None:
             found: dict[str, list[list[int]]] = {}
             for budget in budgets:
@@ -96,12 +129,13 @@ class LocalStack(StackLearner):
                          if symbol in found else round(float(usual)) for symbol, member in models}
             if start is None:
                 epochs_of = {model: max(1, epochs) for model, epochs in epochs_of.items()}
-        self._start = start
-        super().__init__(job, data, config, settings, inputs, rows, models, weights, epochs_of=epochs_of,
+        super().__init__(job, data, config, settings, inputs, rows, models, network, weights, epochs_of=epochs_of,
                          judges_start=start is not None)
 
-    def _n_outputs(self, n_labels: int) -> int:
-        return n_labels * (1 if self._start is not None else LOSSES[self.settings.loss].n_outputs)
+    def _rate(self) -> float:
+        """Constant within an epoch."""
+        train = self.settings
+        return warmup_cosine(train.learning_rate, self.epoch, 1, train.warmup_epochs, train.epochs)
 
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """In each epoch a model sees every one of its training days once: as positions of windows, or a window each."""
@@ -118,7 +152,7 @@ class LocalStack(StackLearner):
 
     @torch.no_grad()
     def _validate(self) -> list[float]:
-        """1 - validation loss / that of a forecast without skill, of each model in one causal pass."""
+        """1 - validation loss / that of a forecast without skill, which is 0; of each model in one causal pass."""
         labelled = self.config.model.look_back - self.config.model.min_context + 1
         days = np.flatnonzero(self.data.valid)  # the same windows whoever shares the pack
         ends = torch.arange(int(days[0]) + labelled - 1, int(days[-1]) + labelled, labelled, device=self.device)
@@ -127,8 +161,7 @@ class LocalStack(StackLearner):
         symbol = torch.tensor(rows, device=self.device).unsqueeze(1).expand_as(ends)
         output, target, weight = self._output(self.weights, symbol, ends, self._in_valid, None, labelled)
         name = self.settings.loss
-        ours, unskilled = (loss_per_model(name, guess, target, weight)
-                           for guess in (output, without_skill(name, target)))
+        ours, unskilled = (loss_per_model(name, guess, target, weight) for guess in (output, torch.zeros_like(output)))
         known = weight.flatten(1).sum(1) > 0  # a symbol without validation days has no skill to speak of
         return torch.where(known, 1 - ours / unskilled.clamp(min=1e-12), torch.nan).tolist()
 
@@ -144,6 +177,3 @@ class LocalStack(StackLearner):
                 for symbol in symbols}
         budget = {"epochs": {symbol: row["best_epochs"] for symbol, row in rows.items()}}
         return Trained(forecaster, rows, self.history, budget, dict(self._diverged))
-
-
-FORECASTER = NetworkForecaster

@@ -3,9 +3,6 @@
 A step is a block of rounds: a booster of its own, with a seed of its own, on the margin of those before. So a run that
 was killed between two blocks comes out with the same bits as one that was not, and a block costs the same however many
 went before. Going on inside one booster would draw other rows and features after a kill.
-
-First the number of rounds is searched with the validation days held out; then the trees are fitted anew, as many, on
-all days before the test: the newest year is worth more than what stopping early saves (EXPERIMENTS, 2026-11-28).
 """
 
 import hashlib
@@ -25,10 +22,22 @@ from vnq_colab.data.labels import rank_correlation
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
-from vnq_colab.models.base import Forecaster, Job, Learner, Progress, Trained, TrainingData, final_budget
-from vnq_colab.models.global_model import EVERYONE
-from vnq_colab.models.network_forecaster import FORMAT, read_model, write_model
-from vnq_colab.models.stacked import stable_seed
+from vnq_colab.models.base import (
+    EVERYONE,
+    FORMAT,
+    Forecaster,
+    Job,
+    Learner,
+    Progress,
+    StagedLearner,
+    Trained,
+    TrainingData,
+    fold_budgets,
+    jobs_by_fold,
+    read_model,
+    stable_seed,
+    write_model,
+)
 from vnq_colab.settings import MachineConfig, Task
 
 NAME = "trees"
@@ -37,17 +46,17 @@ FILE = "trees.pt"
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
     """One job for each fold, and the final fit."""
-    symbols = tuple(config.symbols or panel.symbols)
-    jobs = [Job(NAME, fold, symbols=symbols) for fold in range(len(folds))]
-    return [*jobs, Job(NAME, None, symbols=symbols, needs=tuple(job.name for job in jobs))]
+    return jobs_by_fold(NAME, panel, folds, config.symbols)
 
 
-def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> "TreesLearner":
-    """The learner of one job."""
-    rounds = None
-    if data.is_final:
-        rounds = max(1, round(float(np.median([budget["rounds"] for budget in final_budget(inputs, NAME)]))))
-    return TreesLearner(job, data, config, rounds)
+def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
+    """As many rounds as are best on the validation days; in a final fit the median of the folds' rounds."""
+    def make(days: TrainingData, held_out: Trained | None) -> TreesLearner:
+        budgets = fold_budgets(inputs, NAME) if held_out is None else [held_out.budget]
+        rounds = max(1, round(float(np.median([budget["rounds"] for budget in budgets])))) if days.is_final else None
+        return TreesLearner(job, days, config, rounds)
+
+    return StagedLearner(job, data, make)
 
 
 def load(folder: Path) -> "TreesForecaster":
@@ -67,37 +76,31 @@ def engine() -> ModuleType:
 
 
 class TreesLearner(Learner):
-    """Blocks of trees, with early stop on the rank correlation of the validation days; `rounds` in a final fit."""
+    """Blocks of trees, `rounds` in all; None: until the rank correlation of the validation days rises no more."""
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig, rounds: int | None):
-        self.job, self.data, self.config, self.settings = job, data, config, config.trees
+        self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
         values = data.labels.values.mean(axis=2)  # [symbols, days]
-        self._labels = ordered = to_ranks(values, data.labels.known) if data.task.target == "rank" else values
-        self._judged = data.labels.known & data.valid
-        self._truth = np.where(self._judged, ordered, np.nan)
-        self.rounds = rounds  # None: still searched
-        self.search: list[bytes] = []  # the blocks of the search, up to the best
-        self.blocks: list[bytes] = []  # of the stage that goes on now
-        self.skills: list[float] = []  # on the validation days, after each block of the search
-        self._begin()
-
-    def _begin(self) -> None:
-        """The rows of the present stage, with the margins of the blocks that are there."""
-        days = self.data.train
-        if self.rounds is not None and not self.data.is_final:  # all days before the test
-            days = np.arange(len(days)) <= np.flatnonzero(self.data.valid)[-1]
-        rows = self.data.labels.known & days
-        values = self.data.panel.values
-        self._x, self._margin = values[rows], np.zeros(int(rows.sum()), dtype="float32")
-        self._matrix = engine().QuantileDMatrix(self._x, label=self._labels[rows], max_bin=self.settings.bins,
+        labels = to_ranks(values, data.labels.known) if data.task.target == "rank" else values
+        rows, self._judged = data.labels.known & data.train, data.labels.known & data.valid
+        self._truth = np.where(self._judged, labels, np.nan)
+        self._x, self._valid_x = data.panel.values[rows], data.panel.values[self._judged]
+        self._matrix = engine().QuantileDMatrix(self._x, label=labels[rows], max_bin=self.settings.bins,
                                                 nthread=self._threads)
-        searches = self.rounds is None
-        self._valid_x = values[self._judged] if searches else None
-        self._valid_margin = np.zeros(len(self._valid_x) if searches else 0, dtype="float32")
-        for raw in self.blocks:  # the same sums in the same order as when they were trained
-            self._margin += margin_of(raw, self._x, self._threads)
-            if searches:
-                self._valid_margin += margin_of(raw, self._valid_x, self._threads)
+        self.blocks: list[bytes] = []
+        self.skills: list[float] = []  # on the validation days, after each block
+        self._add_margins()
+
+    def _add_margins(self) -> None:
+        """What all blocks say: the same sums in the same order as when they were trained."""
+        self._margin, self._valid_margin = (np.zeros(len(x), dtype="float32") for x in (self._x, self._valid_x))
+        for raw in self.blocks:
+            self._add_margin(raw)
+
+    def _add_margin(self, raw: bytes) -> None:
+        self._margin += margin_of(raw, self._x, self._threads)
+        if self.rounds is None:
+            self._valid_margin += margin_of(raw, self._valid_x, self._threads)
 
     @property
     def _threads(self) -> int:
@@ -105,33 +108,28 @@ class TreesLearner(Learner):
 
     @property
     def finished(self) -> bool:
-        return self.rounds is not None and len(self.blocks) * self.settings.block_rounds >= self.rounds
+        if self.rounds is None:
+            return self._n_best() is not None
+        return len(self.blocks) * self.settings.block_rounds >= self.rounds
 
     def step(self) -> Progress:
-        """One block of rounds, and in the search a look at the validation days."""
-        number, searches = len(self.blocks), self.rounds is None
-        stage = "search" if searches else "fit"
+        """One block of rounds, and where rounds are searched the order of the validation days."""
         self._matrix.set_base_margin(self._margin)
-        booster = engine().train(self._parameters(stage, number), self._matrix, self.settings.block_rounds,
+        stage = "fit" if self.rounds else "search"
+        booster = engine().train(self._parameters(stage, len(self.blocks)), self._matrix, self.settings.block_rounds,
                                  verbose_eval=False)
-        raw = bytes(booster.save_raw("ubj"))
-        self.blocks.append(raw)
-        self._margin += margin_of(raw, self._x, self._threads)
-        trees, measured = len(self.blocks) * self.settings.block_rounds, {}
-        if searches:
-            self._valid_margin += margin_of(raw, self._valid_x, self._threads)
+        self.blocks.append(bytes(booster.save_raw("ubj")))
+        self._add_margin(self.blocks[-1])
+        measured, n_trees = {}, len(self.blocks) * self.settings.block_rounds
+        if self.rounds is None:
             scores = np.full(self._truth.shape, np.nan)
             scores[self._judged] = self._valid_margin
             self.skills.append(rank_correlation(scores, self._truth))
             measured = {"skill": self.skills[-1]}
-            if (best := self._best()) is not None:
-                self.rounds, self.search, self.blocks = best * self.settings.block_rounds, self.blocks[:best], []
-                self._begin()
-        share = 0.5 * trees / self.settings.rounds if searches else (
-            (0.0 if self.data.is_final else 0.5) + (1.0 if self.data.is_final else 0.5) * trees / self.rounds)
-        return Progress(1.0 if self.finished else min(share, 1.0), f"{stage}, {trees} trees", measured)
+        share = 1.0 if self.finished else min(n_trees / (self.rounds or self.settings.rounds), 1.0)
+        return Progress(share, f"{n_trees} trees", measured)
 
-    def _best(self) -> int | None:
+    def _n_best(self) -> int | None:
         """How many blocks are best, once the search is over; None while it goes on."""
         least = max(1, -(-self.settings.least_rounds // self.settings.block_rounds))
         if len(self.skills) < least:
@@ -152,21 +150,19 @@ class TreesLearner(Learner):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rounds": self.rounds, "skills": list(self.skills), "search": [as_tensor(raw) for raw in self.search],
-                "blocks": [as_tensor(raw) for raw in self.blocks]}
+        return {"skills": list(self.skills), "blocks": [as_tensor(raw) for raw in self.blocks]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rounds, self.skills = state["rounds"], list(state["skills"])
-        self.search, self.blocks = ([raw.numpy().tobytes() for raw in state[name]] for name in ("search", "blocks"))
-        self._begin()
+        self.skills, self.blocks = list(state["skills"]), [raw.numpy().tobytes() for raw in state["blocks"]]
+        self._add_margins()
 
     def result(self) -> Trained:
-        names, version = tuple(self.data.panel.feature_names), engine().__version__
-        made, held_out = (TreesForecaster(names, self.job.symbols, tuple(blocks), version)
-                          for blocks in (self.blocks, self.search))
+        blocks = self.blocks[:self._n_best()] if self.rounds is None else self.blocks
+        forecaster = TreesForecaster(tuple(self.data.panel.feature_names), self.job.symbols, tuple(blocks),
+                                     engine().__version__)
         curves = [(EVERYONE, 0, (number + 1) * self.settings.block_rounds, math.nan, skill)
                   for number, skill in enumerate(self.skills)]
-        return Trained(made, {}, curves, {"rounds": self.rounds}, valid_forecaster=held_out if self.search else None)
+        return Trained(forecaster, {}, curves, {"rounds": self.rounds or len(blocks) * self.settings.block_rounds})
 
 
 class TreesForecaster(Forecaster):

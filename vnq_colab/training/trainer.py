@@ -21,7 +21,7 @@ from vnq_colab.errors import ConfigError, DataError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job, family_module
-from vnq_colab.models.packs import STATE_COPIES, model_bytes
+from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
 from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore

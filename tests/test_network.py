@@ -1,11 +1,16 @@
+"""The network and what trains it, beside PyTorch's own."""
+
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
-from vnq_colab.models import stacked
-from vnq_colab.models.losses import loss_per_model
-from vnq_colab.models.network import Stockformer
+from vnq_colab.models import network as stacked
+from vnq_colab.models.base import stable_seed
+from vnq_colab.models.network import LOSSES, Stockformer, loss_per_model, warmup_cosine
 from vnq_colab.settings import NetworkConfig
 
 SMALL = NetworkConfig(look_back=20, min_context=5, width=16, n_layers=2, n_heads=4, feed_forward=32, dropout=0.0)
@@ -202,8 +207,8 @@ def test_default_network_has_about_0_8_million_parameters():
 
 
 def test_stable_seed_is_the_same_on_every_machine():
-    assert stacked.stable_seed("weights", 0, "FPT", 1) == 2381077465398032985
-    assert 0 <= stacked.stable_seed("x") < 2**63
+    assert stable_seed("weights", 0, "FPT", 1) == 2381077465398032985
+    assert 0 <= stable_seed("x") < 2**63
 
 
 def test_unstack_shows_every_parameter_once():
@@ -211,3 +216,51 @@ def test_unstack_shows_every_parameter_once():
     weights = torch.arange(2 * network.n_parameters).view(2, -1)
     parts = stacked.unstack(weights, network.shapes)
     assert np.concatenate([part[1].flatten().numpy() for part in parts.values()]).tolist() == weights[1].tolist()
+
+
+# --- losses and the schedule
+
+
+def test_loss_is_the_mean_over_labelled_positions():
+    output, target = torch.zeros(2, 1, 3, 5), torch.full((2, 1, 3, 5), 0.5)
+    target[:, :, 2] = 100
+    weight = torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0]]])
+    torch.testing.assert_close(loss_per_model("huber", output, target, weight), torch.tensor([0.125, 0.0]))
+
+
+@pytest.mark.parametrize("name, theirs", [
+    ("huber", nn.functional.huber_loss), ("mse", nn.functional.mse_loss), ("mae", nn.functional.l1_loss)])
+def test_loss_of_each_model_is_pytorch_s(name, theirs):
+    output, target = torch.randn(3, 4, 7, 5), torch.randn(3, 4, 7, 5)
+    losses = loss_per_model(name, output, target, torch.ones(3, 4, 7))
+    torch.testing.assert_close(losses, torch.stack([theirs(*pair) for pair in zip(output, target, strict=True)]))
+
+
+def test_gaussian_loss_is_that_of_the_books():
+    output, target = torch.randn(2, 6, 10, dtype=torch.float64), torch.randn(2, 6, 5, dtype=torch.float64)
+    losses = loss_per_model("gaussian_nll", output, target, torch.ones(2, 6))
+    mean, log_variance = output[..., :5], output[..., 5:]
+    theirs = -stats.norm.logpdf(target, mean, (log_variance / 2).exp()).mean(axis=(1, 2)) - 0.5 * math.log(2 * math.pi)
+    np.testing.assert_allclose(losses, theirs)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_constant_forecast_beats_0_which_has_no_skill(name):
+    """On labels of mean 0 and spread 1; so a validation loss below it is skill."""
+    target = torch.randn(1, 20_000, 5, generator=torch.Generator().manual_seed(0))
+    guess = torch.zeros(1, 20_000, stacked.n_outputs(name, 5))
+    best = loss_per_model(name, guess, target, torch.ones(1, 20_000))
+    for change in (-0.2, 0.2):
+        for part in range(0, guess.shape[2], 5):
+            other = guess.clone()
+            other[..., part:part + 5] += change
+            assert loss_per_model(name, other, target, torch.ones(1, 20_000)) > best
+
+
+def test_learning_rate_warms_up_and_ends_at_the_least_of_its_cosine():
+    rates = [warmup_cosine(1e-3, epoch, 1, 4, 30) for epoch in range(31)]
+    np.testing.assert_allclose(rates[:5], 1e-3 * np.array([1, 2, 3, 4, 4]) / 4)
+    assert all(np.diff(rates[4:]) < 0) and rates[30] == pytest.approx(0, abs=1e-12)
+    shares = [warmup_cosine(2e-3, step / 100, 1 / 100, 0.1, 1.0, 0.02) for step in range(101)]
+    assert shares[9] == pytest.approx(2e-3) and shares[10] == 2e-3 == max(shares)
+    assert shares[100] == pytest.approx(4e-5)

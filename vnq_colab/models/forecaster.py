@@ -14,17 +14,11 @@ import torch
 
 from vnq_colab.data.forecast import make_scores
 from vnq_colab.data.panel import Panel
-from vnq_colab.errors import DeliveryError
-from vnq_colab.files import write_atomic
-from vnq_colab.models.base import Forecaster
-from vnq_colab.models.inputs import Inputs
-from vnq_colab.models.losses import LOSSES, scale_of
-from vnq_colab.models.network import Stockformer
-from vnq_colab.models.stacked import MOST_ATTENTION_ROWS
-from vnq_colab.models.windows import windows_at
+from vnq_colab.models.base import FORMAT, Forecaster, write_model
+from vnq_colab.models.inputs import Inputs, windows_at
+from vnq_colab.models.network import MOST_ATTENTION_ROWS, Stockformer, n_outputs, variance
 from vnq_colab.settings import NetworkConfig, Task
 
-FORMAT = 2  # of an exported file
 BLOCK_DAYS = 10  # forecasts of one window; it ends with a block of the calendar, and being causal it knows no later day
 MODELS_AT_ONCE = {"cpu": 6, "cuda": 24}  # chosen: EXPERIMENTS.md, 2026-11-21: with 6 a CPU's caches hold it all
 WINDOWS_AT_ONCE = 64
@@ -49,9 +43,9 @@ class NetworkForecaster(Forecaster):
         return self.config.look_back
 
     @property
-    def n_outputs(self) -> int:
-        """Numbers that a network gives for a day: for each output of the task as many as its loss asks."""
-        return (self.task.horizon if self.task.target == "return" else 1) * LOSSES[self.loss].n_outputs
+    def block_days(self) -> int:
+        """Days of the calendar that are forecast by one window."""
+        return min(BLOCK_DAYS, self.config.look_back - self.config.min_context + 1)
 
     @property
     def is_global(self) -> bool:
@@ -66,37 +60,36 @@ class NetworkForecaster(Forecaster):
 
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
         self.check_features(panel)
-        found = self._outputs(panel, origins)  # [symbols, origins, outputs]
+        outputs = self._outputs(panel, origins)  # [symbols, origins, outputs]
         rows = [panel.symbols.index(symbol) for symbol in self.symbols]
         present, days = panel.present[rows][:, origins], panel.days[origins]
         if self.task.target != "return":
-            return make_scores(self.family, self.symbols, days, present, score=found.mean(axis=2))
-        target = self.inputs.scaler.target[:, None]
-        n_days = self.task.horizon
-        mean = found[:, :, :n_days].sum(axis=2) * target
+            return make_scores(self.family, self.symbols, days, present, score=outputs.mean(axis=2))
+        unit, n_days = self.inputs.scaler.target[:, None], self.task.horizon
+        mean = outputs[:, :, :n_days].sum(axis=2) * unit
         parts = {"score": mean, "mean": mean}
-        spread = scale_of(torch.from_numpy(found), LOSSES[self.loss].n_outputs)
-        if spread is not None:  # of the sum of days that err independently
-            parts["scale"] = np.sqrt((spread.numpy() ** 2).sum(axis=2)) * target
+        if self.loss == "gaussian_nll":  # the variance of a sum of days that err independently
+            parts["scale"] = np.sqrt(variance(torch.from_numpy(outputs[:, :, n_days:])).numpy().sum(axis=2)) * unit
         return make_scores(self.family, self.symbols, days, present, **parts)
 
     def _outputs(self, panel: Panel, origins: np.ndarray) -> np.ndarray:
         """`[symbols, origins, outputs]`: the mean of the members.
 
-        A day is the last but so many of a window that ends with its block of the calendar, so that whichever days are
-        asked for, its number is the same.
+        A day's number is read from the window that ends with its block of the calendar, so that it is the same
+        whichever days are asked for.
         """
         rows = np.array([panel.symbols.index(symbol) for symbol in self.symbols])
         scaled = torch.from_numpy(self.inputs.of(panel, rows)).to(self.device)
         present = torch.from_numpy(panel.present[rows]).to(self.device)
-        network = Stockformer(self.config, scaled.shape[2], self.n_outputs)
-        block = min(BLOCK_DAYS, self.config.look_back - self.config.min_context + 1)
+        n_labels = self.task.horizon if self.task.target == "return" else 1
+        network = Stockformer(self.config, scaled.shape[2], n_outputs(self.loss, n_labels))
+        block = self.block_days
         places = np.flatnonzero(origins)
         blocks, of_origin = np.unique(places // block, return_inverse=True)
         ends = torch.from_numpy(blocks * block + block - 1).to(self.device)
-        found = np.empty((len(rows), len(blocks), block, self.n_outputs))
+        outputs = np.empty((len(rows), len(blocks), block, network.n_outputs))
         groups, n_members = self.weights.shape[:2]
-        pairs = torch.cartesian_prod(*(torch.arange(n, device=self.device) for n in found.shape[:2]))
+        pairs = torch.cartesian_prod(*(torch.arange(n, device=self.device) for n in outputs.shape[:2]))
         pairs = pairs.view(groups, -1, 2)  # [groups, windows, (symbol, block)]: all of one ensemble, or its symbol's
         at_once = max(1, MODELS_AT_ONCE[torch.device(self.device).type] // n_members)
         size = max(1, min(WINDOWS_AT_ONCE, MOST_ATTENTION_ROWS // (at_once * n_members * self.config.n_heads)))
@@ -107,10 +100,9 @@ class NetworkForecaster(Forecaster):
                     symbol, last = batch.repeat_interleave(n_members, dim=0).unbind(2)  # each [models, batch]
                     x, there = windows_at(scaled, present, symbol, ends[last], self.config.look_back)
                     out = network.forward(weights, x, there, n_last=block)  # [models, batch, block, outputs]
-                    out = out.unflatten(0, (-1, n_members)).mean(1)
                     symbol, last = batch.cpu().numpy().transpose(2, 0, 1)
-                    found[symbol, last] = out.double().cpu().numpy()
-        return found[:, of_origin, places % block]
+                    outputs[symbol, last] = out.unflatten(0, (-1, n_members)).mean(1).double().cpu().numpy()
+        return outputs[:, of_origin, places % block]
 
     def digest(self) -> str:
         return hashlib.sha256(self.weights.contiguous().numpy().tobytes()).hexdigest()
@@ -130,12 +122,8 @@ class NetworkForecaster(Forecaster):
     def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
         if self.is_global:
             return [write_model(Path(folder) / f"{self.family}.pt", self.to_state() | facts)]
-        return [write_model(Path(folder) / self.file_name(symbol), self.select((symbol,)).to_state() | facts)
-                for symbol in self.symbols]
-
-    def file_name(self, symbol: str) -> str:
-        """The file of one symbol, where each has its own."""
-        return f"{symbol}_{self.family}_simple_best.pt"
+        return [write_model(Path(folder) / f"{symbol}_{self.family}_simple_best.pt",
+                            self.select((symbol,)).to_state() | facts) for symbol in self.symbols]
 
     @classmethod
     def joined(cls, parts: "list[NetworkForecaster]") -> "NetworkForecaster":
@@ -143,25 +131,3 @@ class NetworkForecaster(Forecaster):
         return replace(parts[0], symbols=tuple(symbol for part in parts for symbol in part.symbols),
                        weights=torch.cat([part.weights for part in parts]),
                        inputs=Inputs.joined([part.inputs for part in parts]))
-
-
-def write_model(path: Path, state: dict[str, Any]) -> Path:
-    """Writes a model's file, loadable with weights_only=True."""
-    write_atomic(path, lambda file: torch.save(state, file))
-    return path
-
-
-def read_model(path: Path) -> dict[str, Any]:
-    """A model's file. Raises DeliveryError when it cannot be used."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["format"]
-    except FileNotFoundError:
-        raise DeliveryError(f"{path}: there is no such file. Export again.") from None
-    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
-        raise DeliveryError(f"{path}: not a model of this library, or damaged ({type(error).__name__}).") from error
-    if found != FORMAT:
-        older = "an older" if found < FORMAT else "a newer"
-        raise DeliveryError(f"{path}: written by {older} version of the library (format {found}, this one reads "
-                            f"{FORMAT}). {'Train and export again.' if found < FORMAT else 'Update vnq_colab.'}")
-    return state

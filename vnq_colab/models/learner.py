@@ -15,12 +15,9 @@ import numpy as np
 import torch
 
 from vnq_colab.config import RunConfig
-from vnq_colab.models.base import Job, Learner, Progress, TrainingData
-from vnq_colab.models.inputs import Inputs
-from vnq_colab.models.losses import learning_rate
-from vnq_colab.models.network import Stockformer
-from vnq_colab.models.stacked import Parts, StackedAdamW, clip_per_model, stable_seed, unstack
-from vnq_colab.models.windows import windows_at
+from vnq_colab.models.base import Job, Learner, Progress, TrainingData, stable_seed
+from vnq_colab.models.inputs import Inputs, windows_at
+from vnq_colab.models.network import Parts, StackedAdamW, Stockformer, clip_per_model, unstack
 from vnq_colab.settings import TrainConfig
 
 AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 2026-11-21
@@ -44,10 +41,10 @@ class StackLearner(Learner):
     """
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig, settings: TrainConfig, inputs: Inputs,
-                 rows: np.ndarray, models: list[Model], weights: torch.Tensor, *,
+                 rows: np.ndarray, models: list[Model], network: Stockformer, weights: torch.Tensor, *,
                  epochs_of: dict[Model, int] | None = None, judges_start: bool = False, keeps_last: bool = False):
         self.job, self.data, self.config, self.settings, self.inputs = job, data, config, settings, inputs
-        self.device, self.rows = torch.device(config.machine.device), rows
+        self.network, self.device = network, torch.device(config.machine.device)
         self.models, self.keeps_last = models, keeps_last
         self.epochs_of = epochs_of or dict.fromkeys(models, settings.epochs)
         panel = data.panel
@@ -55,7 +52,6 @@ class StackLearner(Learner):
         labels = data.labels.values[rows]
         if inputs.per_symbol:
             labels = labels / inputs.scaler.target[:, None, None]
-        self.network = Stockformer(config.model, scaled.shape[2], self._n_outputs(labels.shape[2]))
         self._scaled = torch.from_numpy(scaled).to(self.device)  # [symbols, days, inputs]
         self._present = torch.from_numpy(panel.present[rows]).to(self.device)
         self._labels = torch.from_numpy(np.ascontiguousarray(labels)).to(self.device)  # [symbols, days, outputs]
@@ -82,10 +78,6 @@ class StackLearner(Learner):
 
     # ------------------------------------------------------------------------------------------- what a family says
     @abc.abstractmethod
-    def _n_outputs(self, n_labels: int) -> int:
-        """Numbers that a network gives for a day."""
-
-    @abc.abstractmethod
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """Which windows a model sees in an epoch; decided by (seed, model, epoch) alone."""
 
@@ -93,9 +85,9 @@ class StackLearner(Learner):
     def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """`[models]`: each model's own loss over the labelled positions of its windows, `[models, batch, labelled]`."""
 
+    @abc.abstractmethod
     def _rate(self) -> float:
         """The learning rate of this step."""
-        return learning_rate(self.settings, self.epoch)
 
     @abc.abstractmethod
     def _validate(self) -> list[float]:
