@@ -51,7 +51,7 @@ def test_default_network_has_the_documented_size():
     ("task.bar", "1h", "only daily bars"),
     ("task.target", "ranks", "'rank' or 'return' or 'direction'"),
     ("task.target", "return", "the global network learns ranks"),
-    ("train.loss", "pinball", "which ranks have not"),
+    ("train.loss", "gaussian_nll", "which ranks have not"),
     ("trees.subsample", "0", r"must lie in \(0, 1\]"),
     ("trees.leafs", "7", "Did you mean 'leaves'"),
     ("global.inputs", "prices", "'features' or 'ranks' or 'both'"),
