@@ -41,9 +41,9 @@ def made(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.evaluation import power
     from vnq_colab.evaluation.basket_result import evaluate_basket
-    from vnq_colab.evaluation.gates import judge
     from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
     from vnq_colab.evaluation.order import buyable, measure_order
+    from vnq_colab.evaluation.verdict import judge
 
     prices, random = synthetic_prices(n_symbols, days, seed=seed, signal=0.0), np.random.default_rng([seed, 1])
     symbols, dates = sorted(prices["symbol"].unique()), pd.DatetimeIndex(np.unique(prices["date"]))
@@ -53,27 +53,24 @@ def made(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     panel = Panel(np.zeros((*values.shape[:2], 1), "float32"), values, np.isfinite(values[:, :, CLOSE]), tuple(symbols),
                   dates, ("none",), "made")
     there, could_buy = panel.present.T, buyable(panel, prices)
-    parts = power.lasting_parts(LASTING)
+    parts = power.persistence_parts(LASTING)
 
     def noise() -> np.ndarray:
-        return power.filtered([random.standard_normal(there.shape, dtype="float32") for _ in parts], parts)
+        return power.persistent([random.standard_normal(there.shape, dtype="float32") for _ in parts], parts)
 
     past = pd.DataFrame(panel.prices[:, :, CLOSE].T).ffill()
     month = power.normal_scores((past / past.shift(20)).to_numpy(), there & past.shift(20).notna().to_numpy())
-    tomorrow = panel.ahead(1, OPEN).T
-    coming = power.normal_scores(tomorrow, there & np.isfinite(tomorrow))[::-1]
-    signal = power.filtered([coming] * len(parts), parts)[::-1]
-    signal = signal / signal[there].std()
+    signal = power.lasting_signal(panel.ahead(1, OPEN).T, there, parts)
     outcome = panel.ahead(HORIZON, OPEN).T
     known = there & could_buy.T & np.isfinite(outcome)
-    most = power._pearson(power.correlations_with(power._ranks(outcome, known), known, signal[:, None]).mean())
+    most = power.pearson(power.correlations_with(power.centred_ranks(outcome, known), known, signal[:, None]).mean())
     size = float(np.nanstd(outcome))
 
     scores = {"lasting": noise(), "fresh": random.standard_normal(there.shape, dtype="float32"),
               "constant": np.broadcast_to(random.standard_normal(there.shape[1]), there.shape), "contrarian": -month}
     scores["copy"] = scores["lasting"] + 0.1 * noise()
     for name, true in PLANTED.items():
-        own = min(power._pearson(true) / most, 1.0)
+        own = min(power.pearson(true) / most, 1.0)
         scores[name] = own * signal + np.sqrt(1 - own**2) * noise()
     others, rows = {"a": noise(), "b": noise()}, []
 
@@ -86,14 +83,14 @@ def made(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
 
     for name, score in scores.items():
         # without skill: the edge of somebody who believes in a rank correlation of 0.05
-        forecast = table(name, score, size * power._pearson(PLANTED.get(name, 0.05)))
+        forecast = table(name, score, size * power.pearson(PLANTED.get(name, 0.05)))
         everyone = pd.concat([forecast, *(table(other, part, 0.0) for other, part in others.items())])
         outcomes = with_outcomes(everyone, panel)
         order = measure_order(outcomes, panel, prices, name, could_buy)
         basket, table_of = evaluate_basket(forecast, prices, n_random=N_RANDOM, seed=seed), score_rows(outcomes)
         mine = table_of[table_of["family"] == name].drop(columns=["family", "n_days"])
         stocks = order.symbols.merge(mine, on="symbol").assign(sharpe=np.nan, max_drawdown=np.nan)
-        verdict = judge(order, basket, stocks, family=name, accuracy=summary(table_of).set_index("family")["accuracy"])
+        verdict = judge(order, basket, stocks, accuracy=summary(table_of).set_index("family")["accuracy"])
         rows.append(_row("made", name, days, seed, verdict))
     return rows
 

@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from tests.tiny import forecast_of, panel_of
+from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import (
     FEWEST_STOCKS,
     buyable,
+    correlation,
     daily_rank_correlations,
+    family_tables,
     measure_order,
     order_text,
-    rank_correlations,
+    quantiles_of,
 )
 from vnq_colab.evaluation.significance import hac_t
 
@@ -60,9 +63,9 @@ def test_daily_rank_correlation_is_spearman_s(rows, outcome, lost):
     assert (found["flat"].dropna() == 0).all()
 
 
-def test_rank_correlations_are_the_means_of_the_days_with_their_t(rows):
-    whole, by_year = rank_correlations(rows)
+def test_tables_of_families_are_the_means_of_the_days_with_their_t_and_interval(rows):
     close, opened = (daily_rank_correlations(rows, name) for name in ("actual", "actual_open"))
+    whole, by_year = family_tables(close, opened)
     assert whole["family"].tolist()[0] == "knows" and (whole["period"] == "all").all()
     for line in whole.itertuples():
         daily = opened[line.family].dropna()
@@ -75,22 +78,8 @@ def test_rank_correlations_are_the_means_of_the_days_with_their_t(rows):
     assert first["open"] == pytest.approx(opened.loc[opened.index.year == 2023, "coin"].mean())
     weighted = (by_year["open"] * by_year["n_days"]).groupby(by_year["family"]).sum() / whole["n_days"].iloc[0]
     assert weighted["knows"] == pytest.approx(whole["open"].iloc[0])
-
-
-def test_t_is_the_one_of_statsmodels_with_newey_and_west_s_errors():
-    regression = pytest.importorskip("statsmodels.api")
-    random = np.random.default_rng(1)
-    values = 0.05 + np.convolve(random.normal(size=400), np.ones(5) / 5, mode="valid")
-    fitted = regression.OLS(values, np.ones(len(values))).fit(
-        cov_type="HAC", cov_kwds={"maxlags": 10, "use_correction": False})
-    assert hac_t(values) == pytest.approx(fitted.tvalues[0])
-    assert abs(hac_t(values)) < abs(np.sqrt(len(values)) * values.mean() / values.std()), "neighbours depend"
-    assert np.isnan(hac_t(values[:19])) and np.isnan(hac_t(np.ones(50)))
-
-
-def test_correlation_of_a_coin_is_within_its_error_and_of_one_who_knows_is_not(rows):
-    whole = rank_correlations(rows)[0].set_index("family")
-    assert whole.loc["knows", "close_t"] > 5 and abs(whole.loc["coin", "close_t"]) < 2.5
+    half = by_year["high"] - by_year["open"]
+    assert (by_year["open"] / half * 1.96).to_numpy() == pytest.approx(by_year["open_t"], rel=1e-4, nan_ok=True)
 
 
 def test_buyable_is_what_trades_and_opens_below_its_ceiling():
@@ -119,7 +108,8 @@ def test_buyable_asks_the_band_of_the_day():
 
 
 def test_order_is_told_in_a_sentence_and_unknown_ones_are_not(rows):
-    whole, _ = rank_correlations(rows.assign(family=rows["family"].replace("knows", "ensemble")))
+    rows = rows.assign(family=rows["family"].replace("knows", "ensemble"))
+    whole, _ = family_tables(*(daily_rank_correlations(rows, name) for name in ("actual", "actual_open")))
     line = whole.iloc[0]
     assert f"rank correlation of {line['open']:.3f} with the return from the next open" in order_text(whole)
     assert f"above 0 on {line['positive']:.0%} of {line['n_days']} days" in order_text(whole)
@@ -162,21 +152,9 @@ def factors(market):
     return rows
 
 
-def test_order_of_all_families_is_that_of_the_table(market, order):
-    rows, panel, table = market
-    there = buyable(panel, table)[[panel.symbols.index(name) for name in rows["symbol"]],
-                                  panel.days.get_indexer(rows["date"])]
-    whole, by_year = rank_correlations(rows[there])
-    pd.testing.assert_frame_equal(order.families, whole)
-    pd.testing.assert_frame_equal(order.by_year, by_year)
-    pd.testing.assert_frame_equal(order.daily, daily_rank_correlations(rows[there], "actual_open"))
-    assert ((by_year["low"] < by_year["open"]) & (by_year["open"] < by_year["high"])).all()
-    half = by_year["high"] - by_year["open"]
-    assert (by_year["open"] / half * 1.96).to_numpy() == pytest.approx(by_year["open_t"].to_numpy(), rel=1e-4)
-
-
 def test_place_of_the_symbols_is_the_rank_correlation_of_the_days(order):
     symbols, daily = order.symbols, order.daily["knows"].dropna()
+    assert order.families["open"][0] == pytest.approx(daily.mean())
     mean = (symbols["place"] * symbols["n_days"]).sum() / symbols["n_days"].sum()
     assert mean == pytest.approx(daily.mean(), rel=5e-3)  # a day with fewer stocks counts for less
     assert symbols["n_days"].between(330, 395).all() and (symbols["place_error"] < 0.1).all()
@@ -320,6 +298,21 @@ def test_order_of_five_stocks_is_told_in_fifths_and_of_one_day_not_at_all(market
 def test_order_says_its_numbers_in_a_few_lines(order):
     lines = repr(order).splitlines()
     assert lines[0].startswith("Order of 60 stocks by knows, 2023-06-01 to 2024-12-03. Between the stocks of a day")
-    heads = [line.split(":")[0].strip() for line in lines[1:6]]
-    assert heads == ["year", "exchange", "liquidity", "horizon", "without"]
-    assert f"{order.turnover:.0%} of the best fifth" in lines[-1] and max(map(len, lines[1:])) < 220
+    assert [line.split(":")[0].strip() for line in lines[1:5]] == ["exchange", "liquidity", "horizon", "without"]
+    assert f"{order.turnover:.0%} of the best fifth" in lines[-1]
+
+
+@pytest.mark.parametrize("n_stocks", [5, 12, 60, 102])
+def test_quantiles_are_those_of_pandas(n_stocks):
+    values = np.random.default_rng(n_stocks).normal(size=(n_stocks, 3))
+    for n in (5, 10):
+        found = quantiles_of(within_day_ranks(values), n)
+        for day in range(3):
+            assert found[:, day].tolist() == (pd.qcut(values[:, day], n, labels=False) + 1).tolist()
+    assert np.isnan(quantiles_of(np.full((6, 1), np.nan), 5)).all()
+
+
+def test_correlation_of_nothing_is_not_known_and_without_spread_it_is_zero():
+    nothing, values = np.full((6, 1), np.nan), np.arange(6.0)[:, None] - 2.5
+    assert np.isnan(correlation(nothing, values)).all() and np.isnan(correlation(values[:4], values[:4])).all()
+    assert correlation(values, values) == pytest.approx(1) and correlation(0 * values, values) == 0

@@ -22,8 +22,8 @@ def measured():
     """(order, basket, panel) of scores without skill that last, on 30 random walks over 700 days."""
     panel = build_panel(prices := synthetic_prices(30, 1000, seed=5, signal=0.0))
     random, days = np.random.default_rng(0), panel.days[250:-8]
-    parts = power.lasting_parts(LASTING)
-    score = power.filtered([random.standard_normal((len(days), 30)) for _ in parts], parts)
+    parts = power.persistence_parts(LASTING)
+    score = power.persistent([random.standard_normal((len(days), 30)) for _ in parts], parts)
     there = panel.present[:, 250:-8].T
     day, symbol = np.nonzero(there)
     forecast = pd.DataFrame({
@@ -34,10 +34,10 @@ def measured():
 
 
 def test_a_filtered_score_lasts_as_long_as_asked():
-    parts = power.lasting_parts(LASTING)
+    parts = power.persistence_parts(LASTING)
     assert sum(share for share, _ in parts) == pytest.approx(1)
     random = np.random.default_rng(0)
-    score = power.filtered([random.standard_normal((600, 500)) for _ in parts], parts)
+    score = power.persistent([random.standard_normal((600, 500)) for _ in parts], parts)
     assert score[:50].var() == pytest.approx(1, abs=0.05) and score.var() == pytest.approx(1, abs=0.05)
     found = [(score[lag:] * score[:-lag]).mean() for lag in LASTING["lag"]]
     assert found == pytest.approx(LASTING["value"].to_list(), abs=0.04)
@@ -46,7 +46,7 @@ def test_a_filtered_score_lasts_as_long_as_asked():
 @pytest.mark.parametrize("table", [LASTING.iloc[:0], LASTING.assign(value=np.nan), LASTING.assign(value=0.0),
                                    LASTING.assign(value=1.0), LASTING.assign(value=-0.2)])
 def test_any_persistence_gives_a_score_of_variance_one(table):
-    parts = power.lasting_parts(table)
+    parts = power.persistence_parts(table)
     assert sum(share for share, _ in parts) == pytest.approx(1) and all(0 <= left < 1 for _, left in parts)
 
 
@@ -55,7 +55,7 @@ def test_rank_correlations_equal_those_of_scipy_over_the_known_stocks():
     outcome, known = random.normal(size=(6, 20)), random.random((6, 20)) < 0.7
     known[5] = False
     score = random.normal(size=(6, 3, 20)).astype("float32")
-    ranks = power._ranks(np.where(known, outcome, np.nan), known)
+    ranks = power.centred_ranks(np.where(known, outcome, np.nan), known)
     found = power.correlations_with(ranks, known, score)
     for day in range(5):
         for one in range(3):

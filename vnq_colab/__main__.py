@@ -239,7 +239,7 @@ def _what_if(session: "Session", options: argparse.Namespace,
 
 def _described(validation: "Validation", options: argparse.Namespace) -> str:
     """The validation in words, with the forecasts of the symbol that was asked for."""
-    from vnq_colab.evaluation.past_forecasts import show_predictions
+    from vnq_colab.evaluation.metrics import show_predictions
 
     if options.show_predictions is None:
         return repr(validation)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.past_forecasts import as_texts, past_forecasts
+from vnq_colab.evaluation.metrics import as_texts, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS
 from vnq_colab.notebook import in_notebook
 

@@ -17,12 +17,12 @@ from vnq_colab.delivery.leaks import check_leaks
 from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, judge, too_good
+from vnq_colab.evaluation.gates import FEWEST_SYMBOLS
 from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.verdict import Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.forecasting import calibrated, fold_scores
 from vnq_colab.training.session import Session
@@ -116,7 +116,7 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     trials, charge = n_trials(session, first, last)
     mine = scores[scores["family"] == order.family].drop(columns=["family", "n_days"])
     symbols = order.symbols.merge(mine, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
-    facts = {"gates": gates, "run_id": session.run_id, "family": order.family, "n_trials": trials,
+    facts = {"gates": gates, "run_id": session.run_id, "n_trials": trials,
              "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
              "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, panel),
              "power": None if basket is None else found_share(order, basket, panel, rules, n_trials=trials),

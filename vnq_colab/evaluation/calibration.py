@@ -1,8 +1,9 @@
 """Calibration: what validation days teach about a family's scores, probabilities and intervals, as plain numbers.
 
-edge = slope x score, standardised within the day. Where a family has no expectation of its own, mean is its edge and
-scale = spread x volatility: what validation days left over, in units of what the evening knows of the stock's present
-volatility. p_up becomes sigmoid(slope x logit(p_up)), and low and high are mean -/+ quantile x scale.
+edge = slope × score, standardised within the day: relative to the mean of the universe. Where a family has no
+expectation of its own, mean = edge (the universe is expected to stay where it is) and scale = spread × volatility: the
+error on validation days, in units of the stock's volatility known then. p_up becomes sigmoid(slope × logit(p_up)), and
+low and high are mean ∓ quantile × scale.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtr
 
 from vnq_colab.data.panel import FLAT, Panel
@@ -23,9 +25,8 @@ LEAST_SHARE = 0.1  # [fraction of the market's variance] a stock that does not m
 LEAST_SLOPE = 0.05  # a slope of 0 would make every p_up 0.5 and its direction meaningless
 UNKNOWN_VOLATILITY = 0.02  # [log return a day] of prices that never moved
 LEAST_EDGE, LEAST_SCALE = 1e-6, 1e-4  # [log return] an order without skill keeps its order, and no more
-NEWTON_STEPS = 100
-MOST_LOGIT = 13.8  # p_up nearer to 0 or 1 than a millionth counts as this
-COVERAGE = 0.9  # [fraction] that intervals promise, unless asked otherwise
+MOST_LOGIT = 13.8  # p_up nearer to 0 or 1 than a millionth counts as this; also the largest slope
+COVERAGE = 0.9  # [fraction] that intervals promise
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,40 +45,31 @@ class Calibration:
     notes: tuple[str, ...]  # sentences: what was left as it is, and why
 
     @classmethod
-    def fit(cls, family: str, rows: pd.DataFrame, *, coverage: float = COVERAGE) -> Self:
-        """The calibration of a family from validation days: `date, score, volatility`, and `actual`, what happened.
+    def fit(cls, family: str, rows: pd.DataFrame) -> Self:
+        """The calibration of a family from rows of validation days: `date, score, volatility`, and `actual`.
 
-        Give it validation days only: test days that it has seen prove nothing any more. With `mean` (and `scale`,
-        `p_up`) among the columns these are calibrated, else they are made of the score.
-
-        edge: the outcome relative to the day's mean, regressed on the score standardised within the day.
-        p_up: temperature scaling, a logistic regression of the direction on the logit of p_up without an intercept, so
-        that every p_up keeps its side of 0.5. Flat days are left out; targets are shrunk towards one half as by Platt,
-        with independent windows as counts. The slope is at least 0.05, so that order and direction stay; when less was
-        found, `notes` says so.
-        Intervals: split-conformal. The quantile of |actual - mean| / scale at the level coverage x (n + 1) / n, flat
-        days included, n counted in independent windows.
+        With `mean` (and `scale`, `p_up`) among the columns these are calibrated, else they are made of the score.
+        edge: the outcome relative to the day's mean, regressed on the score standardised within the day. p_up:
+        temperature scaling with Platt's targets. Intervals: split-conformal. Raises DataError for no rows.
         Source: Grinold & Kahn 1999; Platt 1999; Guo et al. 2017, ICML; Lei et al. 2018, JASA 113(523).
         """
-        if not 0 < coverage < 1:
-            raise ConfigError(f"coverage = {coverage}: must lie between 0 and 1.")
         if rows.empty:
             raise DataError(f"{family}: no validation day has an outcome. Bring a longer history.")
         day, actual = _days(rows), rows["actual"].to_numpy("float64")
         z = _standardised(rows, day)
-        edge = max(float((z * _around(actual, day)).sum() / max(float((z * z).sum()), 1e-12)), LEAST_EDGE)
+        edge = max(float((z * _centred(actual, day)).sum() / max(float((z * z).sum()), 1e-12)), LEAST_EDGE)
         error = actual - (rows["mean"].to_numpy() if "mean" in rows and rows["mean"].notna().all() else edge * z)
         spread = float(np.sqrt(((error / _volatility(rows)) ** 2).mean()))
-        base = cls(family, edge, spread, float(coverage), 1.0, None, 0.0, f"{rows['date'].min():%Y-%m-%d}",
+        base = cls(family, edge, spread, COVERAGE, 1.0, None, 0.0, f"{rows['date'].min():%Y-%m-%d}",
                    f"{rows['date'].max():%Y-%m-%d}", ())
         _, mean, scale, p_up = base._values(rows, day)
         slope, n_windows, note = _fit_slope(actual, p_up, day)
-        quantile = _quantile(np.abs(actual - mean) / scale, day, coverage)
+        quantile = _quantile(np.abs(actual - mean) / scale, day)
         notes = [note] if note else []
         if edge <= LEAST_EDGE:
             notes.append("The order of the validation days shows no skill: its edge is taken as 0.")
         if quantile is None:
-            notes.append(f"Intervals of {coverage:.0%} are not known: {day.max() + 1} validation days are too few.")
+            notes.append(f"Intervals of {COVERAGE:.0%} are not known: {day.max() + 1} validation days are too few.")
         return replace(base, slope=slope, quantile=quantile, n_windows=float(n_windows), notes=tuple(notes))
 
     def apply(self, scores: pd.DataFrame) -> pd.DataFrame:
@@ -85,8 +77,7 @@ class Calibration:
 
         `scores` have the column `volatility` of `with_volatility`. Raises DataError for rows of another family.
         """
-        others = sorted(set(scores["family"].unique()) - {self.family})
-        if others:
+        if others := sorted(set(scores["family"].unique()) - {self.family}):
             raise DataError(f"forecast: rows of {name_a_few(others)}, but this is the calibration of {self.family}. "
                             "Choose its rows first.")
         edge, mean, scale, p_up = self._values(scores, _days(scores))
@@ -95,16 +86,15 @@ class Calibration:
 
     def _values(self, scores: pd.DataFrame, day: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """`[rows]` each: edge, mean, scale, p_up."""
-        def own(name: str, else_: np.ndarray) -> np.ndarray:
-            if name not in scores:
-                return else_
-            known = scores[name].to_numpy("float64")
-            return np.where(np.isfinite(known), known, else_)
+        def own(name: str, default: np.ndarray) -> np.ndarray:
+            values = scores[name].to_numpy("float64") if name in scores else np.nan
+            return np.where(np.isfinite(values), values, default)
 
         edge = self.edge * _standardised(scores, day)
         mean = own("mean", edge)
         scale = own("scale", np.maximum(self.spread * _volatility(scores), LEAST_SCALE))
-        return edge, mean, scale, _steeper(own("p_up", ndtr(mean / scale)), self.slope)
+        p_up = own("p_up", ndtr(mean / scale))
+        return edge, mean, scale, p_up if self.slope == 1 else expit(self.slope * _logit(p_up))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"notes": list(self.notes)}
@@ -112,22 +102,20 @@ class Calibration:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """The calibration that `to_dict` wrote. Raises ConfigError for unknown or missing keys."""
-        wrong = sorted(set(value) ^ set(cls.__dataclass_fields__))
-        if wrong:
+        if wrong := sorted(set(value) ^ set(cls.__dataclass_fields__)):
             raise ConfigError(f"calibration: keys {name_a_few(wrong)} are unknown or missing. Export the bundle again.")
         return cls(**value | {"notes": tuple(value["notes"])})
 
     def __repr__(self) -> str:
         half = "unknown" if self.quantile is None else f"± {self.quantile:.2f} scale"
-        days = f"{self.first} to {self.last}"
-        lines = [f"Calibration of {self.family} on {days}, {self.n_windows:.0f} independent windows: edge "
-                 f"{self.edge:.2%} a standard deviation, scale {self.spread:.2f} × volatility, "
-                 f"logit of p_up × {self.slope:.2f}, intervals of {self.coverage:.0%} {half}"]
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        head = (f"Calibration of {self.family} on {self.first} to {self.last}, {self.n_windows:.0f} independent "
+                f"windows: edge {self.edge:.2%} a standard deviation, scale {self.spread:.2f} × volatility, logit of "
+                f"p_up × {self.slope:.2f}, intervals of {self.coverage:.0%} {half}")
+        return "\n  ".join([head, *self.notes])
 
 
 def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFrame:
-    """The rows with `volatility`, known that evening, and `actual`, which is not [both log return over the horizon].
+    """The rows with `volatility`, known at the close, and the outcome `actual` [log return over the horizon].
 
     Variance of daily log returns: exponential mean of the stock's own with a half-life of 20 days, times what that of
     all stocks of the panel over 5 days is to that over 20 days; at least a tenth of the market's.
@@ -160,16 +148,16 @@ def _days(rows: pd.DataFrame) -> np.ndarray:
     return pd.factorize(rows["date"], sort=True)[0].astype("int16")
 
 
-def _around(values: np.ndarray, day: np.ndarray) -> np.ndarray:
+def _centred(values: np.ndarray, day: np.ndarray) -> np.ndarray:
     """`[rows]`: values less the mean of their day."""
     return values - (np.bincount(day, values) / np.maximum(np.bincount(day), 1))[day]
 
 
 def _standardised(rows: pd.DataFrame, day: np.ndarray) -> np.ndarray:
     """`[rows]`: the score less the mean of its day, over its standard deviation there; 0 where all are equal."""
-    around = _around(rows["score"].to_numpy("float64"), day)
-    spread = np.sqrt(np.bincount(day, around ** 2) / np.maximum(np.bincount(day), 1))[day]
-    return np.where(spread > 1e-12, around / np.where(spread > 1e-12, spread, 1.0), 0.0)
+    around = _centred(rows["score"].to_numpy("float64"), day)
+    spread = np.sqrt(np.bincount(day, around**2) / np.maximum(np.bincount(day), 1))[day]
+    return np.divide(around, spread, out=np.zeros_like(around), where=spread > 1e-12)
 
 
 def _logit(p_up: np.ndarray) -> np.ndarray:
@@ -177,41 +165,33 @@ def _logit(p_up: np.ndarray) -> np.ndarray:
         return np.clip(logit(p_up), -MOST_LOGIT, MOST_LOGIT)
 
 
-def _steeper(p_up: np.ndarray, slope: float) -> np.ndarray:
-    """`[rows] -> [rows]`: calibrated p_up; the very same number where nothing is to be done."""
-    return p_up if slope == 1 else expit(slope * _logit(p_up))
-
-
 def _fit_slope(actual: np.ndarray, p_up: np.ndarray, day: np.ndarray) -> tuple[float, float, str]:
     """The slope, how many independent windows it rests on, and what stayed as it is ("" for nothing)."""
     moved = np.abs(actual) >= FLAT
-    up, p_up = actual[moved] > 0, p_up[moved]
-    score, n_windows = _logit(p_up), effective_n(up, day[moved]) if len(up) else 0.0
+    up, logits = actual[moved] > 0, _logit(p_up[moved])
+    n_windows, note = effective_n(up, day[moved]) if len(up) else 0.0, ""
     if up.all() or not up.any():
-        only = f"only {'rose' if up.any() else 'fell'}" if len(up) else "never moved"
-        return 1.0, n_windows, f"p_up stays as it is: on the validation days prices {only}."
-    if n_windows < FEWEST_WINDOWS:
-        return 1.0, n_windows, (f"p_up stays as it is: the validation days hold {n_windows:.0f} independent "
-                                f"windows, {FEWEST_WINDOWS} are needed.")
-    if np.ptp(score) < 1e-9:
-        return 1.0, n_windows, f"p_up stays as it is: it is always {p_up[0]:.3f}."
-    share = up.mean()
-    target = np.where(up, (n_windows * share + 1) / (n_windows * share + 2), 1 / (n_windows * (1 - share) + 2))
-    slope = 1.0
-    for _ in range(NEWTON_STEPS):  # the likelihood is concave in one number
-        said = expit(slope * score)
-        step = (score * (target - said)).sum() / max((score**2 * said * (1 - said)).sum(), 1e-12)
-        slope = float(np.clip(slope + np.clip(step, -1, 1), -MOST_LOGIT, MOST_LOGIT))
-        if abs(step) < 1e-9:
-            break
-    if slope >= LEAST_SLOPE:
-        return slope, n_windows, ""
-    return LEAST_SLOPE, n_windows, ("p_up says nothing about the direction of the validation days (slope "
-                                    f"{slope:.2f}): it is shrunk towards 0.5 as far as its order allows.")
+        note = f"on the validation days prices {'only rose' if up.any() else 'only fell' if len(up) else 'never moved'}"
+    elif n_windows < FEWEST_WINDOWS:
+        note = f"the validation days hold {n_windows:.0f} independent windows, {FEWEST_WINDOWS} are needed"
+    elif np.ptp(logits) < 1e-9:
+        note = f"it is always {p_up[moved][0]:.3f}"
+    if note:
+        return 1.0, n_windows, f"p_up stays as it is: {note}."
+    n_up, n_down = n_windows * up.mean(), n_windows * (1 - up.mean())
+    target = np.where(up, (n_up + 1) / (n_up + 2), 1 / (n_down + 2))
+
+    def gradient(slope: float) -> float:  # of the log likelihood, which is concave
+        return float((logits * (target - expit(slope * logits))).sum())
+
+    if gradient(LEAST_SLOPE) <= 0:
+        return LEAST_SLOPE, n_windows, ("p_up says nothing about the direction of the validation days: it is shrunk "
+                                        "towards 0.5 as far as its order allows.")
+    return (brentq(gradient, LEAST_SLOPE, MOST_LOGIT) if gradient(MOST_LOGIT) < 0 else MOST_LOGIT), n_windows, ""
 
 
-def _quantile(miss: np.ndarray, day: np.ndarray, coverage: float) -> float | None:
-    """Half width [scale] of intervals with this coverage; None where the windows do not reach so far into the tail."""
-    n_windows = effective_n(miss <= np.quantile(miss, coverage), day)
-    level = coverage * (n_windows + 1) / n_windows
+def _quantile(miss: np.ndarray, day: np.ndarray) -> float | None:
+    """Half width [scale] of intervals; None where the windows do not reach so far into the tail."""
+    n_windows = effective_n(miss <= np.quantile(miss, COVERAGE), day)
+    level = COVERAGE * (n_windows + 1) / n_windows
     return float(np.quantile(miss, level, method="higher")) if level <= 1 else None

@@ -1,8 +1,7 @@
-"""The order of the stocks of a day: is it what the forecast said? Rank correlations over what could be bought.
+"""Does a score order the stocks of a day as their returns do? Rank correlations, quantile returns, decay.
 
-Axes: symbols, days. "Known" is what a day's ranks are made of: the stocks that could be bought at the next open and
-whose outcome is known. Unless said otherwise an outcome is the log return from the next open to the open a horizon
-later. Errors are HAC: Bartlett's weights over 10 days, or two horizons where that is longer (Newey & West 1987).
+Arrays are `[symbols, days]`, NaN where a value is not known. Unless said otherwise an outcome is the log return from
+the next open to the open a horizon later, of a stock that could be bought at the next open; errors are HAC.
 """
 
 from dataclasses import dataclass
@@ -11,32 +10,18 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.forecast import ENSEMBLE, HORIZON
+from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.market import LIMIT_TOLERANCE, VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.significance import Z_95
-from vnq_colab.evaluation.within_day import (
-    FEWEST_STOCKS,
-    LAGS,
-    around_mean,
-    correlation,
-    hac_error,
-    mean_and_t,
-    mean_of,
-    monotone_p,
-    quantiles_of,
-    rank_correlation,
-    ranks_of,
-    share,
-    standardised,
-    without,
-)
+from vnq_colab.evaluation.significance import LAGS, Z_95, hac_mean, monotone_p
 
-COLUMNS = ("family", "period", "n_days", "close", "close_t", "open", "open_t", "positive")
 HORIZONS = (1, 2, 3, 5, 10, 20)  # [days]
 AUTOCORRELATION_LAGS = (1, 5, 20)  # [days]
-PAST_DAYS = 20  # of traded value, volatility and illiquidity, as known on the evening
-TENTHS_FROM = 50  # stocks a day; below, quantiles are fifths
+PAST_DAYS = 20  # of traded value, volatility and illiquidity, as known at the close
+DECILES_FROM = 50  # stocks a day; below, quantiles are fifths
+FEWEST_STOCKS = 5  # of a day whose order is worth a correlation
+TINY = 1e-9  # a spread of ranks below it is rounding
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,8 +29,8 @@ class Order:
     """How well the scores of a day order its stocks: all families, and in detail the judged one, `family`."""
 
     family: str
-    families: pd.DataFrame  # of `rank_correlations`, best first
-    by_year: pd.DataFrame  # the same per year, and low, high: 95 % interval of `open`
+    families: pd.DataFrame  # of `family_tables`, best first
+    by_year: pd.DataFrame
     daily: pd.DataFrame  # [days, families] rank correlation of score and outcome
     groups: pd.DataFrame  # group ("exchange", "liquidity", "horizon", "without"), name, n_days, value, t
     quantiles: pd.DataFrame  # quantile (1 worst), n_days, excess, low, high [log return over the horizon - day's mean]
@@ -57,93 +42,69 @@ class Order:
     symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND a day], locked [fraction of days]
 
     def __repr__(self) -> str:
-        years = self.by_year[self.by_year["family"] == self.family].sort_values("period")
-        groups = ["  " + group + ": " + ", ".join(f"{name} {value:.3f} (t {t:.1f})" for name, value, t in
-                                                  part[["name", "value", "t"]].itertuples(index=False))
-                  for group, part in self.groups.groupby("group", sort=False)]
-        span = [f"{day:%Y-%m-%d}" for day in self.daily.index[[0, -1]]] if len(self.daily) else ["no day"]
-        return "\n".join([
-            f"Order of {len(self.symbols)} stocks by {self.family}, {' to '.join(span)}. "
-            + order_text(self.families, self.family),
-            "  year: " + ", ".join(f"{period} {value:.3f}" for period, value in zip(years["period"], years["open"],
-                                                                                   strict=True)), *groups,
-            f"  {HORIZON}-day returns of {len(self.quantiles)} quantiles, worst first, less the day's mean: "
-            + " ".join(f"{value:+.2%}" for value in self.quantiles["excess"])
-            + f" (monotone: p {self.monotone_p:.3f})",
-            f"  {self.turnover:.0%} of the best fifth are exchanged a day; rank autocorrelation "
-            + ", ".join(f"{value:.2f} after {lag:.0f}" for lag, value in self.autocorrelation.to_numpy())
-            + f" days; outcome per edge {self.slope:.2f} ± {self.slope_error:.2f}"])
+        days = self.daily.index
+        lines = [f"Order of {len(self.symbols)} stocks by {self.family}, "
+                 + (f"{days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}. " if len(days) else "no day. ")
+                 + order_text(self.families, self.family)]
+        for group, part in self.groups.groupby("group", sort=False):
+            values = zip(part["name"], part["value"], part["t"], strict=True)
+            lines.append(f"  {group}: " + ", ".join(f"{name} {value:.3f} (t {t:.1f})" for name, value, t in values))
+        excess = " ".join(f"{value:+.2%}" for value in self.quantiles["excess"])
+        return "\n".join([*lines, f"  {HORIZON}-day excess returns of quantiles, worst first: {excess} (monotone: p "
+                          f"{self.monotone_p:.3f}); {self.turnover:.0%} of the best fifth are exchanged a day; outcome "
+                          f"per edge {self.slope:.2f} ± {self.slope_error:.2f}"])
 
 
 def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family: str, could_buy: np.ndarray) -> Order:
     """The order of all families in `rows` (of `metrics.with_outcomes`), and in detail that of the judged `family`.
 
-    `could_buy [symbols, days]` is that of `buyable`. Groups: rank correlations within an exchange and within a third of
-    liquidity (each evening's median traded value of 20 days); with outcomes over 1 to 20 days; and without a factor
-    that orders stocks: of what a regression of the score's ranks on those of the factor, each day anew, leaves. `place`
-    of a symbol is the mean product of its standardised ranks of score and outcome: its mean over the symbols of a day
-    is that day's rank correlation. What too few days or stocks give is NaN.
+    `could_buy [symbols, days]` is that of `buyable`. `place` of a symbol is the mean product of its standardised ranks
+    of score and outcome: its mean over the symbols of a day is that day's rank correlation. What too few days or stocks
+    give is NaN. Raises DataError where no row is of the family.
     """
     symbol, day = pd.Index(panel.symbols).get_indexer(rows["symbol"]), panel.days.get_indexer(rows["date"])
     mine = (rows["family"] == family).to_numpy()
     if not mine.any():
         raise DataError(f"order: no row is of family {family}; there are {', '.join(rows['family'].unique())}.")
-    feasible = rows[["family", "symbol", "date", "score", "actual", "actual_open"]][could_buy[symbol, day]]
-    daily = [daily_rank_correlations(feasible, name) for name in ("actual", "actual_open")]
+    feasible = rows[could_buy[symbol, day]]
+    close, opened = (daily_rank_correlations(feasible, name) for name in ("actual", "actual_open"))
     symbols, days = np.unique(symbol[mine]), np.unique(day[mine])
     cut = np.ix_(symbols, days)
     score, edge = np.full((2, *panel.present.shape), np.nan)
     for values, column in ((score, "score"), (edge, "edge")):
         values[symbol[mine], day[mine]] = rows[column].to_numpy("float64")[mine]
-    score, edge, could_buy = score[cut], edge[cut], could_buy[cut]
-    outcomes = {horizon: panel.ahead(horizon, OPEN)[cut] for horizon in HORIZONS}
-    asked = np.isfinite(score)
-    known = asked & could_buy & np.isfinite(outcomes[HORIZON])
-    ranks, excess = ranks_of(score, known), around_mean(outcomes[HORIZON], known)
-    of_outcome = ranks_of(outcomes[HORIZON], known)
+    score, edge = score[cut], edge[cut]
+    outcomes = {horizon: np.where(could_buy, panel.ahead(horizon, OPEN), np.nan)[cut] for horizon in HORIZONS}
+    ranks, outcome_ranks = ranks_of_both(score, outcomes[HORIZON])
+    excess = centred(np.where(np.isfinite(ranks), outcomes[HORIZON], np.nan))
+    groups = _groups(score, outcomes, _exchanges(prices, panel.symbols)[symbols], _past(panel, symbols, days))
 
-    past = _past(panel, symbols, days)
-    liquidity = ranks_of(past.pop("traded value"), known)
-    exchanges = _exchanges(prices, panel.symbols)[symbols]
-    parts = {("exchange", name): (exchanges == name)[:, None] for name in sorted(set(exchanges) - {None})}
-    parts |= {("liquidity", "least"): liquidity < -1 / 3, ("liquidity", "middle"): np.abs(liquidity) <= 1 / 3,
-              ("liquidity", "most"): liquidity > 1 / 3}
-    found = [(*name, rank_correlation(score, outcomes[HORIZON], known & part), LAGS) for name, part in parts.items()]
-    found += [("horizon", str(horizon), rank_correlation(score, outcome, asked & could_buy & np.isfinite(outcome)),
-               max(LAGS, 2 * horizon)) for horizon, outcome in outcomes.items()]
-    factors = {name: [ranks_of(values, known & np.isfinite(values))] for name, values in past.items()}
-    factors["all four"] = [part for parts_ in factors.values() for part in parts_]
-    found += [("without", name, correlation(without(ranks, chosen), of_outcome, known, FEWEST_STOCKS + len(chosen)),
-               LAGS) for name, chosen in factors.items()]
-    groups = pd.DataFrame([(group, name, *mean_and_t(values, lags)) for group, name, values, lags in found
-                           if np.isfinite(values).any()], columns=["group", "name", "n_days", "value", "t"])
-
-    enough = known & (known.sum(axis=0) >= FEWEST_STOCKS)
-    place = np.where(enough, standardised(ranks, known) * standardised(of_outcome, known), np.nan)
+    product, spread = products_and_spread(ranks, outcome_ranks)
     listed = np.maximum.accumulate(panel.present[cut], axis=1)  # a halted day counts as one without trade
     traded = np.where(listed, np.nan_to_num(panel.prices[:, :, 4][cut]), np.nan)  # [VND]
+    n_days, place, error = zip(*map(hac_mean, product / spread), strict=True)
     table = pd.DataFrame({
-        "symbol": np.asarray(panel.symbols, dtype=object)[symbols], "n_days": enough.sum(axis=1),
-        "place": [mean_of(values) for values in place], "place_error": [hac_error(values) for values in place],
-        "traded_value": np.nanmedian(traded, axis=1), "locked": 1 - share(could_buy, listed, axis=1)})
-    return Order(family, *_tables(*daily), daily[1], groups, *_quantile_returns(ranks, excess, known),
-                 *_persistence(score, asked), *_slope(around_mean(edge, known), excess), table)
+        "symbol": np.asarray(panel.symbols, dtype=object)[symbols], "n_days": n_days, "place": place,
+        "place_error": error, "traded_value": np.nanmedian(traded, axis=1),
+        "locked": 1 - day_means(np.where(listed, could_buy[cut], np.nan).T)})
+    return Order(family, *family_tables(close, opened), opened, groups, *_quantile_returns(ranks, excess),
+                 *_persistence(within_day_ranks(score)), *_slope(np.where(np.isfinite(excess), edge, np.nan), excess),
+                 table)
 
 
 def buyable(panel: Panel, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> np.ndarray:
-    """`[symbols, days]` bool: whether what an evening's forecast asks for can be bought at the next open.
+    """`[symbols, days]` bool: whether what a forecast of that day asks for can be bought at the next open.
 
-    It is traded that day, and its open lies below the ceiling, as far as ticks let that be seen. The exchange is that
-    of the row in the price table; an unknown one counts as HOSE.
+    It is traded that day, and its open lies below the ceiling, as far as ticks let that be seen. An unknown exchange
+    counts as HOSE.
     """
     traded, opened, close = panel.prices[:, :, 4], panel.prices[:, :, OPEN], panel.prices[:, :, CLOSE]
-    found = np.zeros(panel.present.shape, dtype=bool)
+    result = np.zeros(panel.present.shape, dtype=bool)
     for row, exchange in enumerate(_exchanges(prices, panel.symbols)):
         exchange = exchange if exchange in LIMIT_TOLERANCE else "HOSE"
         most = rules.band(exchange, panel.days)[1:] - LIMIT_TOLERANCE[exchange]
-        with np.errstate(invalid="ignore"):
-            found[row, :-1] = (traded[row, 1:] > 0) & (opened[row, 1:] / close[row, :-1] - 1 < most)
-    return found & panel.present
+        result[row, :-1] = (traded[row, 1:] > 0) & (opened[row, 1:] / close[row, :-1] - 1 < most)
+    return result & panel.present
 
 
 def daily_rank_correlations(rows: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -151,64 +112,117 @@ def daily_rank_correlations(rows: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
     NaN on a day with fewer than five stocks; 0 where a family gives all the same score.
     """
-    family, families = pd.factorize(rows["family"])
+    (family, families), (symbol, symbols) = pd.factorize(rows["family"]), pd.factorize(rows["symbol"])
     day, days = pd.factorize(rows["date"], sort=True)
-    symbol, symbols = pd.factorize(rows["symbol"])
-    found, before, actual_ranks = {}, None, None
-    for code, name in enumerate(families):
-        mine = np.flatnonzero(family == code)
-        score, actual = np.full((2, len(symbols), len(days)), np.nan)
-        for values, column in ((score, "score"), (actual, outcome)):
-            values[symbol[mine], day[mine]] = rows[column].to_numpy("float64")[mine]
-        known = np.isfinite(actual)
-        if before is None or not np.array_equal(known, before):  # families mostly forecast the same rows
-            before, actual_ranks = known, ranks_of(actual, known)
-        found[name] = correlation(ranks_of(score, known), actual_ranks, known)
-    table = pd.DataFrame(found, index=pd.DatetimeIndex(days, name="date"))
-    return table[np.bincount(day, rows[outcome].notna(), len(days)) > 0]
+    score, actual = np.full((2, len(families), len(symbols), len(days)), np.nan)
+    for values, column in ((score, "score"), (actual, outcome)):
+        values[family, symbol, day] = rows[column].to_numpy("float64")
+    table = pd.DataFrame({name: rank_correlation(score[place], actual[place]) for place, name in enumerate(families)},
+                         index=pd.DatetimeIndex(days, name="date"))
+    return table[np.isfinite(actual).any(axis=(0, 1))]
 
 
-def rank_correlations(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per family, best first, and the same per year: mean daily rank correlations and their t.
+def family_tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per family, best first, and the same per year, from daily rank correlations `[days, families]`.
 
-    `rows` are those of `metrics.with_outcomes` that could be bought at the next open. `close`: with the return from
-    close to close; `open`: from the next open to the open five days later, which is what can be traded, per year with
-    its 95 % interval `low, high`; `positive`: the share of days on which the latter is above 0.
+    `close`: mean with the return from close to close; `open`: with that from the next open to the open five days later,
+    its 95 % interval `low, high`, and `positive`, the share of days above 0; `close_t, open_t` are HAC.
     """
-    return _tables(*(daily_rank_correlations(rows, name) for name in ("actual", "actual_open")))
-
-
-def _tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`[days, families]` twice: the table of all days and that of each year."""
-    opened = opened.reindex(close.index)
-
-    def table(periods: dict[str, np.ndarray]) -> pd.DataFrame:
+    def table(period: str, close: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame:
         lines = []
-        for period, days in periods.items():
-            for family in close.columns:
-                one, daily = (part.loc[days, family].to_numpy() for part in (close, opened))
-                n_days, value, t = mean_and_t(daily)
-                half = Z_95 * hac_error(daily)
-                lines.append((family, period, n_days, *mean_and_t(one)[1:], value, t,
-                              mean_of(daily[np.isfinite(daily)] > 0), value - half, value + half))
-        found = pd.DataFrame(lines, columns=[*COLUMNS, "low", "high"])
-        return found.sort_values(["period", "open"], ascending=[True, False], ignore_index=True)
+        for family in opened:
+            (n_days, mean, error), (_, other, other_error) = hac_mean(opened[family]), hac_mean(close[family])
+            lines.append((family, period, n_days, other, other / other_error, mean, mean / error,
+                          (opened[family].dropna() > 0).mean(), mean - Z_95 * error, mean + Z_95 * error))
+        columns = ["family", "period", "n_days", "close", "close_t", "open", "open_t", "positive", "low", "high"]
+        return pd.DataFrame(lines, columns=columns).sort_values("open", ascending=False, ignore_index=True)
 
-    return table({"all": np.ones(len(close), dtype=bool)})[list(COLUMNS)], table(
-        {str(year): close.index.year == year for year in close.index.year.unique()})
+    opened = opened.reindex(close.index)
+    years = [table(str(year), close[close.index.year == year], part) for year, part in
+             opened.groupby(opened.index.year)]
+    whole = table("all", close, opened)
+    return whole, pd.concat(years, ignore_index=True) if years else whole
+
+
+def order_text(table: pd.DataFrame, family: str = ENSEMBLE) -> str:
+    """What the order of a family is worth, in a sentence; "" where it was not measured."""
+    row = table[table["family"] == family].dropna(subset="open").squeeze()
+    return "" if row.empty else (
+        f"Between the stocks of a day its score has a rank correlation of {row['open']:.3f} with the return from "
+        f"the next open to the open five days later (t {row['open_t']:.1f}, above 0 on {row['positive']:.0%} of "
+        f"{row['n_days']:,.0f} days), and of {row['close']:.3f} from close to close.")
+
+
+# --- statistics of the stocks of a day
+
+
+def day_means(values: np.ndarray) -> np.ndarray:
+    """`[symbols, days] -> [days]`: mean of the known values; NaN where there is none."""
+    return pd.DataFrame(values).mean().to_numpy()
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    """`[symbols, days]`: values less the mean of their day."""
+    return values - day_means(values)
+
+
+def ranks_of_both(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
+    """`[symbols, days] × 2`: ranks within the day, -1 to 1, among the stocks of which both are known."""
+    known = np.isfinite(one) & np.isfinite(other)
+    return [within_day_ranks(np.where(known, values, np.nan)) for values in (one, other)]
+
+
+def products_and_spread(one: np.ndarray, other: np.ndarray,
+                        fewest: int = FEWEST_STOCKS) -> tuple[np.ndarray, np.ndarray]:
+    """`[symbols, days]` of mean 0 × 2 -> products `[symbols, days]` and product of both standard deviations `[days]`.
+
+    NaN on days with fewer than `fewest` stocks; the spread is infinite where one does not vary: no correlation.
+    """
+    product, spread = one * other, np.sqrt(day_means(one**2) * day_means(other**2))
+    product[:, np.isfinite(product).sum(axis=0) < fewest] = np.nan
+    return product, np.where(spread > TINY, spread, np.inf)
+
+
+def correlation(one: np.ndarray, other: np.ndarray, fewest: int = FEWEST_STOCKS) -> np.ndarray:
+    """`[symbols, days]` of mean 0 × 2 -> `[days]`: Pearson's; of ranks it is Spearman's."""
+    product, spread = products_and_spread(one, other, fewest)
+    return day_means(product) / spread
+
+
+def rank_correlation(score: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """`[symbols, days] × 2 -> [days]`: Spearman's."""
+    return correlation(*ranks_of_both(score, outcome))
+
+
+def residual_ranks(ranks: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
+    """Residuals of a regression of the ranks on those of the factors, each day anew (Gram & Schmidt)."""
+    bases: list[np.ndarray] = []
+    for values in [*(np.nan_to_num(factor) for factor in factors), np.nan_to_num(ranks)]:
+        for base in bases:
+            square = (base**2).sum(axis=0)
+            values = values - base * np.where(square > TINY, (values * base).sum(axis=0) / np.maximum(square, TINY), 0)
+        bases.append(values)
+    return bases[-1]
+
+
+def quantiles_of(ranks: np.ndarray, n: int) -> np.ndarray:
+    """The quantile that a rank falls into, 1 lowest to `n`, as of `pandas.qcut`."""
+    return np.clip(np.ceil(n * (ranks + 1) / 2 - TINY), 1, n)
+
+
+# --- parts of an Order
 
 
 def _exchanges(prices: pd.DataFrame, symbols: tuple[str, ...]) -> np.ndarray:
-    """`[symbols]`: the exchange of each symbol's last row; None where it is not told."""
+    """`[symbols]`: the exchange of each symbol's last row; "" where it is not known."""
     if "exchange" not in prices.columns:
-        return np.full(len(symbols), None, dtype=object)
+        return np.full(len(symbols), "", dtype=object)
     last = prices.drop_duplicates("symbol", keep="last").set_index("symbol")["exchange"].astype(object)
-    found = last.reindex(list(symbols))
-    return found.where(found.notna(), None).to_numpy()
+    return last.reindex(list(symbols)).fillna("").to_numpy()
 
 
 def _past(panel: Panel, symbols: np.ndarray, days: np.ndarray) -> dict[str, np.ndarray]:
-    """`[symbols, days]` each: what an evening knows of a stock's past; NaN where that is too short.
+    """`[symbols, days]` each: what is known of a stock's past at the close; NaN where that is too short.
 
     A day without a trade has no move. Source: Lehmann 1990, QJE 105(1); Jegadeesh & Titman 1993, JF 48(1); Ang,
     Hodrick, Xing & Zhang 2006, JF 61(1); Amihud 2002, JFM 5(1).
@@ -218,55 +232,67 @@ def _past(panel: Panel, symbols: np.ndarray, days: np.ndarray) -> dict[str, np.n
     close = pd.DataFrame(np.log(prices[:, :, CLOSE]).T).ffill()  # [days, symbols], as all below
     value = pd.DataFrame(np.nan_to_num(prices[:, :, 4]).T)  # [VND]
     moves = close.diff()
-    found = {"5-day reversal": -close.diff(5), "20-day momentum": close.diff(20),
-             "20-day volatility": moves.rolling(PAST_DAYS).std(),
-             "illiquidity": (moves.abs() / value.where(value > 0)).rolling(PAST_DAYS, PAST_DAYS // 2).mean(),
-             "traded value": value.rolling(PAST_DAYS, 1).median()}
-    return {name: values.to_numpy()[days - first].T for name, values in found.items()}
+    factors = {"5-day reversal": -close.diff(5), "20-day momentum": close.diff(20),
+               "20-day volatility": moves.rolling(PAST_DAYS).std(),
+               "illiquidity": (moves.abs() / value.where(value > 0)).rolling(PAST_DAYS, PAST_DAYS // 2).mean(),
+               "traded value": value.rolling(PAST_DAYS, 1).median()}
+    return {name: values.to_numpy()[days - first].T for name, values in factors.items()}
 
 
-def _quantile_returns(ranks: np.ndarray, excess: np.ndarray, known: np.ndarray) -> tuple[pd.DataFrame, float]:
+def _groups(score: np.ndarray, outcomes: dict[int, np.ndarray], exchanges: np.ndarray,
+            past: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Rank correlations within an exchange and a third of liquidity, over other horizons, and without known factors.
+
+    Without: the score's ranks less what a regression on those of the factor, each day anew, explains.
+    """
+    ranks, outcome_ranks = ranks_of_both(score, outcomes[HORIZON])
+    past = {name: within_day_ranks(np.where(np.isfinite(ranks), values, np.nan)) for name, values in past.items()}
+    liquidity = past.pop("traded value")
+    parts = {("exchange", name): (exchanges == name)[:, None] for name in sorted(set(exchanges) - {""})}
+    parts |= {("liquidity", "least"): liquidity < -1 / 3, ("liquidity", "middle"): np.abs(liquidity) <= 1 / 3,
+              ("liquidity", "most"): liquidity > 1 / 3}
+    daily = [(*key, rank_correlation(np.where(part, score, np.nan), outcomes[HORIZON]), LAGS)
+             for key, part in parts.items()]
+    daily += [("horizon", str(horizon), rank_correlation(score, outcome), max(LAGS, 2 * horizon))
+              for horizon, outcome in outcomes.items()]
+    for name, factors in [*((name, [part]) for name, part in past.items()), ("all four", list(past.values()))]:
+        residuals = residual_ranks(ranks, factors) + 0 * ranks  # NaN where a rank is
+        daily.append(("without", name, correlation(residuals, outcome_ranks, FEWEST_STOCKS + len(factors)), LAGS))
+    lines = [(group, name, *hac_mean(values, lags)) for group, name, values, lags in daily]
+    table = pd.DataFrame(lines, columns=["group", "name", "n_days", "value", "error"])
+    table["t"] = table["value"] / table.pop("error")
+    return table[table["n_days"] > 0].reset_index(drop=True)
+
+
+def _quantile_returns(ranks: np.ndarray, excess: np.ndarray) -> tuple[pd.DataFrame, float]:
     """The mean excess of each quantile of the score with its 95 % interval, and the p-value of `monotone_p`."""
-    n = 10 if np.median(known.sum(axis=0)) >= TENTHS_FROM else 5
-    group = quantiles_of(ranks, known, n)
-    daily = np.array([share(excess, group == place) for place in range(1, n + 1)])  # [quantiles, days]
-    table = pd.DataFrame({"quantile": range(1, n + 1), "n_days": np.isfinite(daily).sum(axis=1),
-                          "excess": [mean_of(values) for values in daily]})
-    half = np.array([Z_95 * hac_error(values) for values in daily])
+    n = 10 if np.median(np.isfinite(ranks).sum(axis=0)) >= DECILES_FROM else 5
+    group = quantiles_of(ranks, n)
+    daily = np.array([day_means(np.where(group == place, excess, np.nan)) for place in range(1, n + 1)])
+    table = pd.DataFrame([hac_mean(values) for values in daily], columns=["n_days", "excess", "error"])
+    table.insert(0, "quantile", range(1, n + 1))
+    half = Z_95 * table.pop("error")
     return table.assign(low=table["excess"] - half, high=table["excess"] + half), monotone_p(daily.T)
 
 
+def _persistence(ranks: np.ndarray) -> tuple[float, pd.DataFrame]:
+    """Share of the best fifth that is exchanged a day, and the rank autocorrelations."""
+    best = quantiles_of(ranks, 5) == 5
+    exchanged = day_means(np.where(best[:, 1:], ~best[:, :-1], np.nan))
+    values = [pd.DataFrame(ranks[:, lag:]).corrwith(pd.DataFrame(ranks[:, :-lag])).mean()
+              for lag in AUTOCORRELATION_LAGS]
+    return hac_mean(exchanged)[1], pd.DataFrame({"lag": AUTOCORRELATION_LAGS, "value": values})
+
+
 def _slope(edge: np.ndarray, excess: np.ndarray) -> tuple[float, float]:
-    """Slope of the outcome on the edge, both `[symbols, days]` of mean 0 a day, and its error, days as clusters.
+    """Slope of the outcome on the edge, both relative to the day's mean, and its error with days as clusters.
 
     Source: Driscoll & Kraay 1998, REStat 80(4).
     """
-    square = (edge ** 2).sum()
+    edge, excess = np.nan_to_num(centred(edge)), np.nan_to_num(excess)
+    square = (edge**2).sum()
     if square < 1e-18:
         return np.nan, np.nan
     slope = (edge * excess).sum() / square
-    of_days = (edge * (excess - slope * edge)).sum(axis=0)
-    return float(slope), hac_error(of_days) * len(of_days) / float(square)
-
-
-def _persistence(score: np.ndarray, known: np.ndarray) -> tuple[float, pd.DataFrame]:
-    """Share of the best fifth that is exchanged a day, and the rank autocorrelations."""
-    ranks = ranks_of(score, known)
-    best, values = quantiles_of(ranks, known, 5) == 5, []
-    for lag in AUTOCORRELATION_LAGS:
-        both = known[:, lag:] & known[:, :-lag]
-        values.append(mean_of(correlation(*(around_mean(part, both) for part in (ranks[:, lag:], ranks[:, :-lag])),
-                                          both)))
-    return (mean_of(share(~best[:, :-1], best[:, 1:])),
-            pd.DataFrame({"lag": AUTOCORRELATION_LAGS, "value": values}))
-
-
-def order_text(table: pd.DataFrame, family: str = ENSEMBLE) -> str:
-    """What the order of a family is worth, in a sentence; "" where it was not measured."""
-    found = table[table["family"] == family]
-    if found.empty or not np.isfinite(found["open"].iloc[0]):
-        return ""
-    row = found.iloc[0]
-    return (f"Between the stocks of a day its score has a rank correlation of {row['open']:.3f} with the return from "
-            f"the next open to the open five days later (t {row['open_t']:.1f}, above 0 on {row['positive']:.0%} of "
-            f"{row['n_days']:,.0f} days), and of {row['close']:.3f} from close to close.")
+    scores = (edge * (excess - slope * edge)).sum(axis=0)  # [days]
+    return float(slope), hac_mean(scores)[2] * len(scores) / float(square)

@@ -28,7 +28,7 @@ from vnq_colab.evaluation.data_plots import (
     over_time,
     png,
 )
-from vnq_colab.evaluation.past_forecasts import past_forecasts
+from vnq_colab.evaluation.metrics import past_forecasts
 
 if TYPE_CHECKING:
     from vnq_colab.evaluation.basket_result import BasketResult

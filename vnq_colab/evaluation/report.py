@@ -14,10 +14,9 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.first_screen import FEWEST_YEARLY_DAYS, first_screen
-from vnq_colab.evaluation.metrics import summary
+from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import render
-from vnq_colab.evaluation.past_forecasts import coverage_by_period, past_forecasts
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 from vnq_colab.files import write_atomic
 
