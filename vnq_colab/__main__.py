@@ -157,7 +157,8 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index = prepared_prices(ws)  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
     else:
-        prices, index, *_ = gather(ws, options.data, **arguments.reading(options))
+        market = gather(ws, options.data, **arguments.reading(options))
+        prices, index = market.prices, market.index
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")

@@ -1,4 +1,4 @@
-"""Prices as blocks, the steps that features are made of, and the registry of features.
+"""Prices as blocks, the steps that features are made of, and what a feature is.
 
 `[table rows]` is the price table in order of symbol and date; `[symbols, rows]` is some of its symbols, row i being the
 i-th day on which that symbol traded, so that "20 days" are twenty days of its own.
@@ -38,19 +38,11 @@ class Feature:
         return np.nan_to_num(np.clip(history.to_rows(self.compute(history)), self.low, self.high))
 
 
-FEATURES: dict[str, Feature] = {}  # in the order of the Panel
-
-
-def feature(formula: str, unit: str, *, warm_up_days: int = 0, bounds: float | tuple[float, float] = 1.0,
-            source: str = "this project") -> Callable:
-    """Registers the decorated function under its own name; one number as `bounds` means -bounds to bounds."""
+def feature(name: str, formula: str, unit: str, compute: "Callable[[History], np.ndarray]", warm_up_days: int = 0,
+            bounds: float | tuple[float, float] = 1.0, source: str = "this project") -> Feature:
+    """A Feature; one number as `bounds` means -bounds to bounds."""
     low, high = bounds if isinstance(bounds, tuple) else (-bounds, bounds)
-
-    def register(compute: "Callable[[History], np.ndarray]") -> "Callable[[History], np.ndarray]":
-        FEATURES[compute.__name__] = Feature(compute.__name__, formula, unit, warm_up_days, source, low, high, compute)
-        return compute
-
-    return register
+    return Feature(name, formula, unit, warm_up_days, source, low, high, compute)
 
 
 def in_order(prices: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, pd.Index]:

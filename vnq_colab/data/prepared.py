@@ -1,10 +1,12 @@
 """A prepared data set: clean prices, panel and splits in one folder, named by the content of the data."""
 
+import contextlib
 import datetime as dt
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,18 +39,24 @@ PROOF = "lookahead.json"  # in the folder of a set that was reviewed
 MOST_SESSIONS = 5  # prices whose last day is older are stale: `prepare` warns, `predict` refuses
 
 
-@dataclass(frozen=True, repr=False)
-class Prepared:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gathered:
+    """Cleaned prices, and what they were cleaned from."""
+
+    prices: pd.DataFrame
+    index: pd.DataFrame | None  # of the market; None: there is none
+    cleaning: CleaningReport
+    rows: pd.DataFrame | None = None  # as they were read; None in a set that was loaded
+    cleaning_options: dict[str, Any] = field(default_factory=lambda: {"on_bad_rows": "treat"})  # of `clean_prices`
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Prepared(Gathered):
     """All that training, validation and export need of the data."""
 
     folder: Path
-    prices: pd.DataFrame
     panel: Panel
     folds: list[Splits]  # that a run judges unless it asks for others; none where the market is too short
-    cleaning: CleaningReport
-    index: pd.DataFrame | None
-    rows: pd.DataFrame | None = None  # as they were read, before cleaning; None in a set that was loaded
-    cleaning_options: dict[str, Any] = field(default_factory=lambda: {"on_bad_rows": "treat"})  # of `clean_prices`
 
     @property
     def synthetic(self) -> bool:
@@ -59,18 +67,7 @@ class Prepared:
         market = "the mean of all stocks" if self.index is None else f"the index, {len(self.index):,} days"
         folds = (f"{len(self.folds)} folds: tested {self.folds[0].test.first} to {self.folds[-1].test.last}, each by "
                  "models trained before it" if self.folds else "too short to train and judge")
-        return "\n".join([title, f"  {self.panel!r}", f"  {folds}", f"  market: {market}",
-                          f"  {self.cleaning!r}"])
-
-
-class Gathered(NamedTuple):
-    """Cleaned prices, and what they were cleaned from."""
-
-    prices: pd.DataFrame
-    index: pd.DataFrame | None  # of the market; None: there is none
-    cleaning: CleaningReport
-    rows: pd.DataFrame  # as they were read
-    cleaning_options: dict[str, Any]
+        return "\n  ".join([title, repr(self.panel), folds, f"market: {market}", repr(self.cleaning)])
 
 
 def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
@@ -78,21 +75,23 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
             unit: "str | dict[str, str] | None" = None) -> Prepared:
     """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
 
-    `data` is what `gather` takes. The set becomes the current one, which `train` takes. A whole set of the same data
-    is taken as it stands, nothing is computed. `as_of` is the day whose close is the last known (None: today): later
-    rows are left out, data more than 5 sessions older brings a warning.
+    `data` and the options are those of `gather`. The set becomes the current one, which `train` takes; the panel of a
+    whole one of the same data is taken as it stands. Data more than 5 sessions older than `as_of` brings a warning.
     """
     ws.check_writable()
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
     folder = ws.prepared / data_id(market.prices, market.index)
-    prepared = _stored(ws, folder)
-    if prepared is None:
-        panel = build_panel(market.prices, market.index)
-        prepared = Prepared(folder, market.prices, panel, _folds(panel.days), market.cleaning, market.index)
+    stored = _stored(ws, folder)
+    panel = build_panel(market.prices, market.index) if stored is None else stored.panel
+    folds: list[Splits] = []
+    with contextlib.suppress(DataError):  # too short to train on; it can be looked at, and forecast from
+        folds = yearly_folds(panel.days)
+    prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds)
+    if stored is None:
         _write(prepared)
     write_json(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
     write_json(ws.prepared / "current.json", {"data_id": folder.name, "prepared": utc_now()})
-    return replace(prepared, cleaning=market.cleaning, rows=market.rows, cleaning_options=market.cleaning_options)
+    return prepared
 
 
 def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
@@ -103,10 +102,11 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
     `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None:
     the files of `data/raw/` and the updates, and the seeded synthetic market where there are none. Without `index` a
-    VNINDEX among the files is taken when it covers nearly all days. `as_of`: later rows are left out.
+    VNINDEX among the files is taken when it covers nearly all days. `as_of` is the day whose close is the last known
+    (None: today): later rows are left out.
     """
     day = to_day(as_of or dt.date.today().isoformat())
-    reading = _read_all(ws, data, unit=unit, on_bad_rows=on_bad_rows)
+    reading = _read_all(ws, data, unit, on_bad_rows)
     rows = reading.prices if as_of is None else up_to(reading.prices, day)
     source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
     options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
@@ -118,15 +118,13 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     else:
         index, more = _index_among(reading.index[reading.index["date"] <= day], prices)
         warnings += more
-    return Gathered(prices, index, replace(cleaning, warnings=warnings), rows, options)
+    return Gathered(prices=prices, index=index, cleaning=replace(cleaning, warnings=warnings), rows=rows,
+                    cleaning_options=options)
 
 
-def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "str | dict[str, str] | None" = None,
-             on_bad_rows: str | None = None) -> Reading:
-    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired; `data` as in `gather`.
-
-    `on_bad_rows` decides on rows that cannot even be read; None and "raise" refuse them in a table of our own columns.
-    """
+def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, unit: "str | dict[str, str] | None",
+              on_bad_rows: str | None) -> Reading:
+    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired."""
     if isinstance(data, pd.DataFrame):
         return Reading(typed_prices(data, "the price table"))
     paths = [folder for folder in (ws.raw, ws.weekly_updates) if price_files(folder)]
@@ -137,10 +135,15 @@ def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, *, unit: "s
     return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)
 
 
+def prepared_prices(ws: Workspace) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Prices and index of the current set, without its panel. Raises DataError when it is not whole."""
+    with _whole(ws.prepared / current_id(ws)) as folder:
+        return _tables(folder)
+
+
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
-    folder = ws.prepared / (current_id(ws) if data_id is None else data_id)
-    try:
+    with _whole(ws.prepared / (current_id(ws) if data_id is None else data_id)) as folder:
         facts = read_json(folder / "prepared.json")
         if tuple(facts["features"]) != tuple(FEATURES):
             raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
@@ -149,11 +152,9 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
             raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
                             "that and run prepare again.")
         prices, index = _tables(folder)
-        return Prepared(folder, prices, Panel.load(folder / "panel.parquet"),
-                        [Splits.from_dict(fold) for fold in read_json(folder / "splits.json")],
-                        CleaningReport.from_dict(read_json(folder / "cleaning.json")), index)
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _not_whole(folder, error) from error
+        return Prepared(folder=folder, prices=prices, index=index, panel=Panel.load(folder / "panel.parquet"),
+                        folds=[Splits.from_dict(fold) for fold in read_json(folder / "splits.json")],
+                        cleaning=CleaningReport.from_dict(read_json(folder / "cleaning.json")))
 
 
 def current_id(ws: Workspace) -> str:
@@ -162,15 +163,6 @@ def current_id(ws: Workspace) -> str:
         return read_json(ws.prepared / "current.json")["data_id"]
     except (FileNotFoundError, KeyError, TypeError):
         raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
-
-
-def prepared_prices(ws: Workspace) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Prices and index of the current set, without its panel. Raises DataError when it is not whole."""
-    folder = ws.prepared / current_id(ws)
-    try:
-        return _tables(folder)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise _not_whole(folder, error) from error
 
 
 def keep_panel(ws: Workspace, panel: Panel) -> None:
@@ -260,27 +252,24 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     return (pd.read_parquet(folder / "prices.parquet"), pd.read_parquet(folder / "index.parquet") if has_one else None)
 
 
-def _not_whole(folder: Path, error: Exception) -> DataError:
-    return DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.")
-
-
-def _folds(days: pd.DatetimeIndex) -> list[Splits]:
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Raises DataError for whatever cannot be read of a set."""
     try:
-        return yearly_folds(days)
-    except DataError:  # too short to train on; it can be looked at, and forecast from
-        return []
+        yield folder
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
 
 
 def _stored(ws: Workspace, folder: Path) -> Prepared | None:
     """The set in a folder; None where it is not whole, is damaged, or was computed by other code."""
     try:
         facts = read_json(folder / "prepared.json")
-        if all(sha256_of(folder / name) == found for name, found in facts["files"].items()):
-            if np.allclose(facts["feature_means"], _feature_means(), rtol=1e-4, atol=1e-6):
-                return load_prepared(ws, folder.name)
+        is_whole = all(sha256_of(folder / name) == digest for name, digest in facts["files"].items())
+        is_ours = np.allclose(facts["feature_means"], _feature_means(), rtol=1e-4, atol=1e-6)
+        return load_prepared(ws, folder.name) if is_whole and is_ours else None
     except (OSError, VnqError, KeyError, TypeError, ValueError, AttributeError):
-        pass
-    return None
+        return None
 
 
 def _feature_means() -> list[float]:
