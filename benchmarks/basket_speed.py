@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from machine import keep, peak_gb
 
-from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation.backtest import backtest, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, RandomRule
@@ -43,14 +42,14 @@ def main() -> None:
     table["score"] = table.groupby("symbol")["score"].transform(lambda part: part.ewm(alpha=0.2).mean())
     table = table.assign(edge=0.02 * table["score"], mean=0.02 * table["score"])
     ours = timed("one basket with its ledger", lambda: backtest(table, prices), rows)
-    table, market = on_market(table, prices, VN_RULES, traded_share=0.05)
+    table, market = on_market(table, prices)
     score, _ = scores_of(table, market)
     rule = RandomRule(np.isfinite(score[:, 0]), np.ones(len(score), dtype=int), [Basket()] * len(score), N_RANDOM, 0)
     timed(f"{N_RANDOM:,} random baskets, an exchange a day",
-          lambda: trade(market, rule, VN_RULES, 1e9, n_strategies=N_RANDOM, record=False), rows)
+          lambda: trade(market, rule, 1e9, n_strategies=N_RANDOM, traded_share=0.05), rows)
     many = np.repeat(score, N_SCORED, axis=1)
     timed(f"{N_SCORED} baskets driven by scores",
-          lambda: run_baskets(market, many, None, Basket(), VN_RULES, 1e9), rows)
+          lambda: run_baskets(market, many, None, Basket(), 1e9), rows)
     timed("evaluate_basket", lambda: evaluate_basket(table, prices, basket=Basket(), n_random=N_RANDOM), rows)
     what = f"{N_SYMBOLS} symbols × {len(pd.unique(prices['date']))} days, {len(ours.orders):,} orders"
     keep("basket_speed", [{"data": what} | row for row in rows])

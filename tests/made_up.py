@@ -73,7 +73,7 @@ def basket_of(value=None, universe=None):
     days = pd.bdate_range("2023-01-02", periods=500 if value is None else len(value))
     own = 1e9 * 1.01 ** (np.arange(500) // 21) if value is None else np.array(value)
     equity = pd.DataFrame({"basket": own, "equal_weighted": own ** 0.5 if universe is None else universe}, index=days)
-    totals = pd.DataFrame({"yearly": [0.3, 0.1], "volatility": 0.2, "sharpe": [1.5, 0.5], "max_drawdown": 0.3,
+    totals = pd.DataFrame({"yearly": [0.3, 0.1], "sharpe": [1.5, 0.5], "max_drawdown": 0.3,
                            "last_12_months": 0.1}, index=equity.columns)
     years = pd.DataFrame({"year": [2023, 2024], "basket": [0.2, 0.4], "equal_weighted": 0.1, "index": np.nan,
                           "excess": [0.1, 0.3], "max_drawdown": 0.2})
@@ -81,11 +81,9 @@ def basket_of(value=None, universe=None):
                              "unfilled": [0.0, 0.4]})
     chosen = pd.DataFrame({"fold": [1, 2], "first": ["2023-01-02", "2024-01-02"], "last": "", "k": 10,
                            "keep": [20, 30]})
-    ledger = pd.DataFrame({"date": days, "symbol": "", "cash": 0.1 * own})
-    trades = types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES, daily=ledger,
-                                   equity=pd.DataFrame({"strategy": own}, index=days))
+    trades = types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES)
     return BasketResult(
         basket=Basket(), chosen=chosen, capital=1e9, equity=equity, totals=totals, returns=equity.pct_change(),
         alpha=0.2, alpha_t=4.0, alpha_p=1e-4, excess=0.2, excess_t=3.5, information_ratio=1.2,
-        random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, break_even=0.006, capacity=capacity,
-        by_year=years, trades=trades, market=None)
+        random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, exposure=0.9, break_even=0.006,
+        capacity=capacity, by_year=years, trades=trades, market=None)

@@ -12,8 +12,8 @@ from tests.tiny import forecast_of
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.splits import yearly_folds
 from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.backtest import backtest, on_market, scores_of
-from vnq_colab.evaluation.basket import Basket, RandomRule, decide
+from vnq_colab.evaluation.backtest import backtest, scores_of
+from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule, decide
 from vnq_colab.evaluation.basket_result import (
     FEWEST_VALID_DAYS,
     choose_basket,
@@ -21,7 +21,7 @@ from vnq_colab.evaluation.basket_result import (
     evaluate_basket,
     run_baskets,
 )
-from vnq_colab.evaluation.engine import Market, trade
+from vnq_colab.evaluation.engine import MarketData, trade
 from vnq_colab.evaluation.significance import alpha_test
 
 COST = 2 * (VN_RULES.fee + VN_RULES.slippage) + VN_RULES.sale_tax
@@ -32,8 +32,8 @@ COST = 2 * (VN_RULES.fee + VN_RULES.slippage) + VN_RULES.sale_tax
 def one(basket, score, held, days=9, edge=None, cost=COST):
     score, held = np.array([score], "float64"), np.array([held], dtype=bool)
     edge = None if edge is None else np.array([edge])
-    stay, enter = decide(basket, score, edge, held, np.full(held.shape, days), cost)
-    return list(np.flatnonzero(stay[0])), list(np.flatnonzero(enter[0]))
+    leave, enter = decide((basket.k, basket.keep, basket.hold_days), score, edge, held, np.full(held.shape, days), cost)
+    return sorted(set(np.flatnonzero(held)) - set(leave)), sorted(enter)
 
 
 def test_free_places_go_to_the_best_and_equal_ones_by_place():
@@ -90,32 +90,33 @@ def test_decide_equals_a_slow_one():
         score[random.random((n, size)) < 0.2] = np.nan
         edge = (random.normal(0, 0.01, (n, size)).astype("float32") if random.random() < 0.7 else None)
         held, days = random.random((n, size)) < 0.4, random.integers(1, 6, (n, size))
-        stay, enter = decide(basket, score, edge, held, days, COST)
+        leaves, enters = decide((basket.k, basket.keep, basket.hold_days), score, edge, held, days, COST)
         for row in range(n):
             known = {place: None if np.isnan(value) else value for place, value in enumerate(score[row])}
             leave, new = slow_decide(basket, known, None if edge is None else edge[row],
                                      set(np.flatnonzero(held[row])), days[row], COST)
-            assert set(np.flatnonzero(held[row] & ~stay[row])) == set(leave)
-            assert set(np.flatnonzero(enter[row])) == set(new)
+            assert set(leaves[leaves // size == row] % size) == set(leave)
+            assert list(enters[enters // size == row] % size) == new
 
 
 # --- the engine against one strategy in plain Python
 
 
-def slow_basket(market, score, edge, basket, rules, capital):
+def slow_basket(market, score, edge, basket, capital):
     """(orders, value by day) of one basket, with dicts and whole numbers."""
     def dong(value):
         return int(np.floor(value + 0.5 + 1e-6))
 
-    cash, shares, left, bought, free = int(capital), {}, {}, {}, {}
+    rules, cash, shares, left, bought, free = market.rules, int(capital), {}, {}, {}, {}
+    most_shares = np.floor(basket.traded_share * market.volume + 1e-6)
     orders, value, worth, cost = [], [int(capital)], int(capital), 2 * (rules.fee + rules.slippage) + rules.sale_tax
     names = range(len(market.symbols))
 
     def sell(name, day, quote, is_end=False):
         nonlocal cash
         number, lot = shares[name], int(market.lot[day, name])
-        if market.room is not None and not is_end and number > market.room[day, name]:
-            number = int(market.room[day, name]) // lot * lot
+        if not is_end and number > most_shares[day, name]:
+            number = int(most_shares[day, name]) // lot * lot
         amount = dong(number * quote * (1 if is_end else 1 - rules.slippage))
         left[name] = 0
         if number:
@@ -133,14 +134,14 @@ def slow_basket(market, score, edge, basket, rules, capital):
         while number and dong(number * price) + dong(dong(number * price) * rules.fee) > limit:
             number -= lot
         asked = number if most is None else min(number, most)
-        number = asked if market.room is None else int(min(asked, market.room[day, name])) // lot * lot
+        number = int(min(asked, most_shares[day, name])) // lot * lot
         if number:
             amount = dong(number * price)
             cash -= amount + dong(amount * rules.fee)
             orders.append((name, day, number, amount))
             shares[name] = shares.get(name, 0) + number
             left[name] = (asked if most is None else most) - number
-            free[name] = int(market.free_from[day])
+            free[name] = int(market.sellable_from[day])
             if most is None:
                 bought[name] = day
 
@@ -183,27 +184,24 @@ def made_market(random):
         table = table[(random.random(n_days) < 0.9) | (np.arange(n_days) == 0)]
         tables.append(table.iloc[:int(random.integers(3, n_days))] if random.random() < 0.2 else table)
     prices = pd.concat(tables, ignore_index=True)
-    days = pd.DatetimeIndex(np.unique(prices["date"]))
-    names = np.array([f"S{place}" for place in range(n_symbols)], dtype=object)
-    market = Market.of(prices, names, days, 0, VN_RULES, random.choice([None, 0.05, 0.3]))
+    market = MarketData.of(prices)
     score = random.integers(-4, 5, market.open.shape).astype("float32")
     score[~market.trades | (random.random(score.shape) < 0.1)] = np.nan
     edge = random.normal(0, 0.02, score.shape).astype("float32") if random.random() < 0.5 else None
     k = int(random.integers(1, 4))
-    return market, score, edge, Basket(k, k + int(random.integers(0, 3)), int(random.integers(0, 4)))
+    return market, score, edge, Basket(k, k + int(random.integers(0, 3)), int(random.integers(0, 4)),
+                                       random.choice([1.0, 0.05, 0.3]))
 
 
 def equals_the_slow_one(market, score, edge, basket, capital):
-    from vnq_colab.evaluation.basket import BasketRule
-
     rule = BasketRule(score[:, None], None if edge is None else edge[:, None], [basket], VN_RULES)
-    book = trade(market, rule, VN_RULES, capital)
-    orders, value = slow_basket(market, score, edge, basket, VN_RULES, capital)
-    found = [book.fills[name].astype(int) for name in ("place", "day", "change", "amount")]
-    assert sorted(zip(*(part.tolist() for part in found), strict=True)) == orders
-    assert book.worth[:, 0, 0].tolist() == value
+    book = trade(market, rule, capital, traded_share=basket.traded_share, record=True)
+    orders, value = slow_basket(market, score, edge, basket, capital)
+    fills = book.fills[["place", "day", "change", "amount"]].astype(int)
+    assert sorted(fills.itertuples(index=False, name=None)) == orders
+    assert book.worth[:, 0].tolist() == value
     both = [np.stack([part, part[::-1]], axis=1) if part is not None else None for part in (score, edge)]
-    assert run_baskets(market, *both, basket, VN_RULES, capital)[:, 0].tolist() == value
+    assert run_baskets(market, *both, basket, capital)[:, 0].tolist() == value
     return len(orders)
 
 
@@ -224,9 +222,8 @@ def test_a_basket_equals_a_slow_one_to_the_dong_on_real_prices(capital):
     table = pd.read_parquet(SHARED_DATA / "vn_daily.parquet")
     cleaned = clean_prices(table[table["symbol"].isin(VN102)])
     prices = cleaned[0] if isinstance(cleaned, tuple) else cleaned
-    days = pd.DatetimeIndex(np.unique(prices["date"]))
-    market = Market.of(prices, np.unique(prices["symbol"]), days, int(days.searchsorted(pd.Timestamp("2018-01-02"))),
-                       VN_RULES, 0.05)
+    market = MarketData.of(prices)
+    market = market.cut(market.symbols, int(market.days.searchsorted(pd.Timestamp("2018-01-02"))), len(market.days))
     change = np.concatenate([np.zeros((5, len(market.symbols))), market.close[5:] / market.close[:-5] - 1])
     score = np.where(market.trades, -change, np.nan).astype("float32")  # reversal
     assert equals_the_slow_one(market, score, score / 4, Basket(), capital) > 1000
@@ -259,12 +256,12 @@ def test_random_baskets_exchange_as_often_as_ours():
                          minlength=len(ours.market.days))
     known = np.isfinite(scores_of(forecast, ours.market)[0][:, 0])
     rule = RandomRule(known, n_sold, [Basket(5, 10)] * len(known), 20, 0)
-    fills = trade(ours.market, rule, VN_RULES, 1e9, n_strategies=20).fills
-    sold = np.bincount((fills["place"][fills["change"] < 0] // 30).astype(int), minlength=20)
+    fills = trade(ours.market, rule, 1e9, n_strategies=20, traded_share=0.05, record=True).fills
+    sold = np.bincount(fills["place"][fills["change"] < 0] // 30, minlength=20)
     assert n_sold.sum() > 50 and np.abs(sold - n_sold.sum()).max() <= 10
-    assert np.bincount((fills["place"] % 30).astype(int)).min() > 20  # of all stocks
-    worth = [trade(ours.market, RandomRule(known, n_sold, [Basket(5, 10)] * len(known), 20, seed), VN_RULES, 1e9,
-                   n_strategies=20, record=False).worth[-1, :, 0].tolist() for seed in (1, 1, 2)]
+    assert np.bincount(fills["place"] % 30).min() > 20  # of all stocks
+    worth = [trade(ours.market, RandomRule(known, n_sold, [Basket(5, 10)] * len(known), 20, seed), 1e9,
+                   n_strategies=20).worth[-1].tolist() for seed in (1, 1, 2)]
     assert worth[0] == worth[1] != worth[2]
 
 
@@ -285,9 +282,9 @@ def test_skill_is_measured_and_chance_is_not():
     paid = orders["cost"].sum() + (orders["shares"] * (orders["price"] - orders["quote"]).abs()).sum()
     assert skilled.cost == pytest.approx(250 * paid / value.mean() / len(returns), rel=0.35)
     assert "above 100.0% of 100 random baskets" in repr(skilled)
-    told = skilled.to_dict()
-    assert json.loads(json.dumps(told, allow_nan=False))["k"] == 5 and told["by_year"][0]["year"] == 2022
-    assert told["n_random"] == 100 and told["totals"][0]["name"] == "basket"
+    plain = skilled.to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False))["k"] == 5 and plain["by_year"][0]["year"] == 2022
+    assert plain["n_random"] == 100 and plain["totals"][0]["name"] == "basket"
 
 
 def test_the_equal_weighted_universe_is_the_mean_of_the_stocks_that_are_there():
@@ -295,8 +292,7 @@ def test_the_equal_weighted_universe_is_the_mean_of_the_stocks_that_are_there():
     tables = [pd.DataFrame({"symbol": name, "date": days, "open": close, "close": close, "volume": 1000})
               for name, close in (("A", [10_000.0, 11_000, 11_000, 11_000]), ("B", [10_000.0, 10_000, 9_000, 9_900]))]
     prices = pd.concat([tables[0], tables[1].drop(index=2)])
-    market = Market.of(prices, np.array(["A", "B"], dtype=object), days, 0, VN_RULES)
-    assert list(equal_weighted(market)) == pytest.approx([0.05, 0.0, -0.005])
+    assert list(equal_weighted(MarketData.of(prices))) == pytest.approx([0.05, 0.0, -0.005])
 
 
 def test_k_and_keep_come_from_earlier_validation_days_alone():
@@ -335,4 +331,16 @@ def test_bad_arguments_are_named():
         with pytest.raises(ConfigError):
             replace(Basket(), **wrong)
     assert Basket().limited(102) == Basket() and Basket().limited(25) == Basket(5, 10)
-    assert on_market(forecast, prices, VN_RULES)[1].room is None
+
+
+def test_a_short_span_has_no_numbers_a_year():
+    forecast, prices = many(n_days=60, skill=0.3)
+    short = evaluate_basket(forecast, prices, basket=Basket(5, 10), n_random=20)
+    assert len(short.returns) == 58 and "58 days, 60 are needed for numbers a year" in repr(short)
+    yearly = [short.alpha, short.alpha_t, short.alpha_p, short.excess, short.information_ratio, short.turnover,
+              short.cost, short.break_even, *short.totals["yearly"], *short.totals["sharpe"],
+              *short.totals["last_12_months"], *short.capacity["alpha"], *short.seldom["yearly"]]
+    assert np.isnan(yearly).all() and short.to_dict()["alpha"] is None
+    assert short.totals["max_drawdown"].notna().all() and 0.5 < short.exposure < 1 and short.beaten > 0.5
+    forecast, prices = many(n_days=62, skill=0.3)
+    assert np.isfinite(evaluate_basket(forecast, prices, basket=Basket(5, 10), n_random=0).alpha)

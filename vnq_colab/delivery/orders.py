@@ -4,7 +4,6 @@ Purchases are covered at the ceiling, with fee: a broker blocks that much, and a
 anywhere in the band. Sales count at the floor, and only those that can be filled from the morning on.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,11 +129,11 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     eligible = (held | stocks["accepted"].to_numpy()) & np.isfinite(score)
     keep = max(basket.k, int((eligible & (stocks["rank"] <= basket.keep)).sum()))
     cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
-    stay, enter = decide(replace(basket, keep=keep), np.where(eligible, score, np.nan)[None],
-                         stocks["edge"].to_numpy("float64")[None], held[None],
-                         np.where(held, stocks["days_held"], 0.0)[None], cost)
-    leave = held & ~stay[0]
-    stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter[0], stocks["held"] > 0],
+    places = decide((basket.k, keep, basket.hold_days), np.where(eligible, score, np.nan)[None],
+                    stocks["edge"].to_numpy("float64")[None], held[None],
+                    np.where(held, stocks["days_held"], 0.0)[None], cost)
+    leave, enter = (np.isin(np.arange(len(held)), part) for part in places)
+    stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter, stocks["held"] > 0],
                                  ["wait", "sell", "buy", "keep"], "")
     stocks["shares"] = stocks["held"]
     for row in stocks.itertuples():

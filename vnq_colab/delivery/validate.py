@@ -17,6 +17,7 @@ from vnq_colab.delivery.leaks import check_leaks
 from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
+from vnq_colab.evaluation.engine import MarketData
 from vnq_colab.evaluation.gates import FEWEST_SYMBOLS
 from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
@@ -82,11 +83,11 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     rows = with_outcomes(forecast, panel)
     scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, prices))
     on_stage("trading the basket, and 1,000 random ones")
-    accounts = backtest(judged, prices, rules, strategy="long_flat", index=index)
+    market = MarketData.of(prices, rules)
+    accounts = backtest(judged, market, strategy="long_flat", index=index)
     basket = None
     if judged["symbol"].nunique() >= FEWEST_SYMBOLS:
-        basket = evaluate_basket(judged, prices, rules, valid=valid, folds=folds, capital=capital or CAPITAL,
-                                 index=index)
+        basket = evaluate_basket(judged, market, valid=valid, folds=folds, capital=capital or CAPITAL, index=index)
     on_stage("judging")
     verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules, on_stage)
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, rules),
@@ -119,7 +120,7 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     facts = {"gates": gates, "run_id": session.run_id, "n_trials": trials,
              "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
              "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, panel),
-             "power": None if basket is None else found_share(order, basket, panel, rules, n_trials=trials),
+             "power": None if basket is None else found_share(order, basket, panel, n_trials=trials),
              "original": original_shares(order, panel, rules)}
     verdict = judge(order, basket, symbols, **facts)
     if too_good(verdict):

@@ -1,6 +1,7 @@
 """The basket: the k best stocks with equal weights, and the rule by which they are exchanged.
 
-Axes: days, strategies, symbols. Backtests and tomorrow's orders ask the same function.
+Axes: days, strategies, symbols; a place is strategy × n_symbols + symbol. Backtests and tomorrow's orders ask the same
+rule.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import numpy as np
 
 from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.engine import Desk, Orders
+from vnq_colab.evaluation.engine import Accounts, Orders, turn
 
 
 @dataclass(frozen=True)
@@ -37,54 +38,38 @@ class Basket:
         return replace(self, k=k, keep=max(k, min(self.keep, 2 * n_symbols // 5)))
 
 
-def decide(basket: Basket, score: np.ndarray, edge: np.ndarray | None, held: np.ndarray, days_held: np.ndarray,
-           cost: float) -> tuple[np.ndarray, np.ndarray]:
-    """`[strategies, symbols]` × 4 -> bool × 2: which of the held stay, and which others are to be bought.
+def decide(limits: "tuple[int, int, int] | np.ndarray", score: np.ndarray, edge: np.ndarray | None, held: np.ndarray,
+           days_held: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
+    """`[strategies, symbols]` × 4 -> places to sell and places to buy, the most important first in each strategy.
 
-    `score` is NaN where a stock has no forecast or cannot be traded: such a one is not bought, and stays where it is
-    held. `days_held` counts trading days since the purchase, that day included. A stock is exchanged only where the
-    best free one promises more `edge` [log return over the horizon] than it, by more than `cost`, that of a sale and a
-    purchase [fraction]; without `edge` by rank alone. Where more than k are held, those below rank `keep` are sold
-    without a successor until k are left.
+    `limits` are k, keep and hold_days, of all strategies or `[3, strategies]`. `score` is NaN where a stock has no
+    forecast or cannot be traded: such a one is not bought, and stays where it is held. `days_held` counts trading days
+    since the purchase, that day included. A stock is exchanged only where the best free one promises more `edge` [log
+    return over the horizon] than it, by more than `cost`, that of a sale and a purchase [fraction]; without `edge` by
+    rank alone. Where more than k are held, those below rank `keep` are sold without a successor until k are left.
     """
-    limits = np.array([[basket.k], [basket.keep], [basket.hold_days]])
-    leave, enter = exchanges(*limits, score, edge, held, days_held, cost)
-    stay, bought = held.copy(), np.zeros_like(held)
-    stay.reshape(-1)[leave], bought.reshape(-1)[enter] = False, True
-    return stay, bought
-
-
-def exchanges(k: np.ndarray, keep: np.ndarray, hold_days: np.ndarray, score: np.ndarray, edge: np.ndarray | None,
-              held: np.ndarray, days_held: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
-    """`decide` as places (strategy × n_symbols + symbol) to sell and to buy, the best first; `k` and so on are
-    `[strategies]`, or `[1]` for all."""
     n, width = score.shape
-    known, best = np.isfinite(score), best_first(score)
-    best += np.arange(n)[:, None] * width  # places
-    place, hold_days = np.arange(width), hold_days + np.zeros(n, dtype=int)
-    is_held = held.reshape(-1)[best]
-    row, at = np.nonzero(is_held & (place >= keep[:, None]) & (place < known.sum(axis=1)[:, None]))
-    leaving = best[row, at]
-    old = days_held.reshape(-1)[leaving] >= hold_days[row]
-    row, leaving = row[old], leaving[old]
-    n_held, n_leave = held.sum(axis=1), np.bincount(row, minlength=n)
-    empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)
-    needed = empty + np.maximum(n_leave - surplus, 0)
-    near = min(int((needed + n_held).max(initial=0)), width)  # so many of the best hold enough free ones
-    free = ~is_held[:, :near] & known.reshape(-1)[best[:, :near]]
-    number = free.cumsum(axis=1)
-    row_in, at = np.nonzero(free & (number <= needed[:, None]))
-    entering, pair_in = best[row_in, at], number[row_in, at] - 1 - empty[row_in]  # below 0: an empty place
-    first = np.searchsorted(row, np.arange(n))
-    worst_first = first[row] + n_leave[row] - 1 - (np.arange(len(row)) - first[row])
-    leaving = leaving[worst_first]
-    pair = np.arange(len(row)) - first[row] - surplus[row]  # below 0: one too many
-    n_pairs = np.minimum(n_leave - surplus, np.bincount(row_in, minlength=n) - empty)
-    swaps, swaps_in = (pair >= 0) & (pair < n_pairs[row]), (pair_in >= 0) & (pair_in < n_pairs[row_in])
-    leaves, enters = pair < 0, pair_in < 0
-    pays = True if edge is None else edge.reshape(-1)[entering[swaps_in]] - edge.reshape(-1)[leaving[swaps]] > cost
-    leaves[swaps] = enters[swaps_in] = pays
-    return leaving[leaves], entering[enters]
+    k, keep, hold_days = np.broadcast_to(np.reshape(limits, (3, -1)), (3, n))
+    score, best = score.reshape(-1), best_first(score) + width * np.arange(n)[:, None]
+    n_held = held.sum(axis=1)
+    empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)  # [strategies]
+    near = best[:, : int((k + n_held).max(initial=0))]  # no more than k are bought
+    row_in, at = np.nonzero(np.isfinite(score[near]) & ~held.reshape(-1)[near])
+    enter, pair_in = near[row_in, at], turn(row_in) - empty[row_in]  # below 0: for an empty place
+    worst = best[:, : keep.min(initial=width) - 1 : -1]  # the worst first
+    row_out, at = np.nonzero(held.reshape(-1)[worst])
+    leave = worst[row_out, at]
+    leaves = (width - 1 - at >= keep[row_out]) & np.isfinite(score[leave]) & (
+        days_held.reshape(-1)[leave] >= hold_days[row_out])
+    row_out, leave = row_out[leaves], leave[leaves]
+    pair_out = turn(row_out) - surplus[row_out]  # below 0: one too many
+    n_pairs = np.minimum(np.bincount(row_in, minlength=n) - empty, np.bincount(row_out, minlength=n) - surplus)
+    enters, leaves = pair_in < 0, pair_out < 0
+    swap_in, swap_out = (np.flatnonzero((pair >= 0) & (pair < n_pairs[row])) for pair, row in (
+        (pair_in, row_in), (pair_out, row_out)))
+    pays = True if edge is None else edge.reshape(-1)[enter[swap_in]] - edge.reshape(-1)[leave[swap_out]] > cost
+    enters[swap_in] = leaves[swap_out] = pays
+    return leave[leaves], enter[enters]
 
 
 def best_first(score: np.ndarray) -> np.ndarray:
@@ -95,7 +80,7 @@ def best_first(score: np.ndarray) -> np.ndarray:
 
 
 class BasketRule:
-    """Baskets as a rule of the engine. `baskets` holds one for all, or one for each day or for each strategy."""
+    """Baskets as a rule of the engine: one for all, one for each strategy, or with `by_day` one for each day."""
 
     def __init__(self, score: np.ndarray, edge: np.ndarray | None, baskets: list[Basket], rules: MarketRules, *,
                  by_day: bool = False) -> None:
@@ -103,56 +88,53 @@ class BasketRule:
         self.limits = np.array([(basket.k, basket.keep, basket.hold_days) for basket in baskets]).T
         self.cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
 
-    def __call__(self, day: int, desk: Desk) -> Orders:
-        k, keep, hold_days = self.limits[:, day : day + 1] if self.by_day else self.limits
+    def __call__(self, day: int, accounts: Accounts) -> Orders:
+        limits = self.limits[:, day : day + 1] if self.by_day else self.limits
         edge = None if self.edge is None else self.edge[day]
-        leave, enter = exchanges(k, keep, hold_days, self.score[day], edge, desk.held, desk.days_held(day), self.cost)
-        return leave, enter, 1 / (k + np.zeros(len(desk.held)))[enter // desk.held.shape[1]]
+        leave, enter = decide(limits, self.score[day], edge, accounts.held, accounts.days_held(day), self.cost)
+        return leave, enter, 1 / (limits[0] + np.zeros(len(accounts.held)))[enter // accounts.held.shape[1]]
 
 
 class RandomRule:
     """Random baskets: on each day as many random exchanges as another basket made, of random stocks.
 
     `known [days, symbols]` bool are the stocks that could be bought, `n_sold [days]` counts positions that the other
-    one closed on the day after.
+    one closed on the day after, `baskets [days]` are its rules.
     """
 
     def __init__(self, known: np.ndarray, n_sold: np.ndarray, baskets: list[Basket], n: int,
                  seed: "int | list[int]") -> None:
-        self.known, self.n_sold, self.baskets = known, n_sold, baskets  # baskets [days]
+        self.known, self.n_sold, self.baskets = known, n_sold, baskets
         self.random = np.random.default_rng(seed)
         self.chosen = np.zeros((n, known.shape[1]), dtype=bool)  # to be sold as soon as the market allows it
         self.due = np.zeros(n, dtype=int)
 
-    def __call__(self, day: int, desk: Desk) -> Orders:
-        basket, held = self.baskets[day], desk.held
+    def __call__(self, day: int, accounts: Accounts) -> Orders:
+        basket, held = self.baskets[day], accounts.held
         self.chosen &= held
         self.due += self.n_sold[day]
-        n_empty = basket.k - desk.count(desk.places) + desk.count(np.flatnonzero(self.chosen))
-        draw = self.random.random(held.shape, dtype="float32") if self.due.any() or (n_empty > 0).any() else None
-        if draw is not None and self.due.any():
-            can = held & ~self.chosen & (desk.days_held(day) >= basket.hold_days)
+        n_empty = basket.k - held.sum(axis=1) + self.chosen.sum(axis=1)
+        enter = np.empty(0, dtype=int)
+        if self.due.any() or (n_empty > 0).any():
+            draw = self.random.random(held.shape, dtype="float32")
+            can = held & ~self.chosen & (accounts.days_held(day) >= basket.hold_days)
             places, n_drawn = _draw(draw, can, self.due)
             self.chosen.reshape(-1)[places] = True
             self.due -= n_drawn
-            n_empty += n_drawn
-        leave, enter = np.flatnonzero(self.chosen), np.empty(0, dtype=int)
-        if draw is not None:
-            enter = _draw(draw, self.known[day] & ~held, n_empty)[0]
-        return leave, enter, np.full(len(enter), 1 / basket.k)
+            enter = _draw(draw, self.known[day] & ~held, n_empty + n_drawn)[0]
+        return np.flatnonzero(self.chosen), enter, np.full(len(enter), 1 / basket.k)
 
 
 def _draw(draw: np.ndarray, allowed: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of `n [strategies]` random ones of those allowed, and how many were found `[strategies]`."""
-    draw, found = draw * allowed, np.zeros_like(n)  # many times faster than np.where
+    """Places of `n [strategies]` random ones of those allowed, and how many there were `[strategies]`."""
+    draw, n_drawn = draw * allowed, np.zeros_like(n)  # many times faster than np.where
     places, rows = [np.empty(0, dtype=int)], np.flatnonzero(n > 0)
     while rows.size:
-        best = (draw if 2 * len(rows) > len(draw) else draw[rows]).argmax(axis=1)
-        best = best[rows] if len(best) == len(draw) else best
-        there = draw[rows, best] > 0
-        rows, best = rows[there], best[there]
+        best = draw.argmax(axis=1)[rows] if 2 * len(rows) > len(draw) else draw[rows].argmax(axis=1)
+        is_left = draw[rows, best] > 0
+        rows, best = rows[is_left], best[is_left]
         places.append(rows * draw.shape[1] + best)
         draw[rows, best] = 0
-        found[rows] += 1
-        rows = rows[n[rows] > found[rows]]
-    return np.concatenate(places), found
+        n_drawn[rows] += 1
+        rows = rows[n[rows] > n_drawn[rows]]
+    return np.concatenate(places), n_drawn

@@ -1,300 +1,312 @@
-"""The engine: orders are filled under the exchange's rules and in whole dong, day by day.
+"""Orders filled under the exchange's rules, day by day and in whole dong.
 
-Axes: days, strategies, symbols. A day has two moments at which an order can be filled, its open and its close, numbered
-2 * day and 2 * day + 1.
+Axes: days, strategies, symbols; a place is strategy × n_symbols + symbol. An order can be filled at two moments of a
+day, its open and its close, numbered 2 * day and 2 * day + 1.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, MarketRules
-from vnq_colab.evaluation.permissions import check_tradable, permissions
+from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES, MarketRules, price_limits, tick, trading_days
+from vnq_colab.errors import DataError
 
-HALF = 0.5 + 1e-6  # [VND] half a dong counts as one, also where its floating-point sum falls just short
-AT = ("open", "close", "end")  # `end`: the symbol has left the market
-BLOCKED = ("", "delisted", "no volume", "ceiling", "floor", "not settled", "traded share", "no cash")
+SAME_BASIS = 0.002  # chosen: raw / adjusted moves by less from rounding, and by more on a day without a right
+GRIDS = ("open", "close", "volume", "trades", "can_buy", "can_sell", "can_sell_late", "lot")  # `[days, symbols]`
 
 
-def dong(money: np.ndarray) -> np.ndarray:
-    """`[...] -> [...]`: money in whole dong, a half counts as one [VND]."""
-    return np.floor(money + HALF)
+def dong(value: np.ndarray) -> np.ndarray:
+    """`[...] -> [...]`: in whole dong; half a one counts as one, also where its float falls just short [VND]."""
+    return np.floor(value + (0.5 + 1e-6))
+
+
+def turn(owner: np.ndarray) -> np.ndarray:
+    """`[rows]`: how many rows of the same owner stand before; `owner` is sorted."""
+    return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
 @dataclass(frozen=True)
-class Market:
-    """Prices and permissions as `[days, symbols]` arrays, from the first origin to the last day of the test."""
+class MarketData:
+    """Prices, and what can be bought and sold when, as arrays of days and symbols."""
 
+    rules: MarketRules
     days: pd.DatetimeIndex
     symbols: np.ndarray
     open: np.ndarray  # [days, symbols] adjusted [VND]; NaN where there is no row
     close: np.ndarray  # [days, symbols] adjusted [VND]; the last one where there is no row, NaN before the first
+    volume: np.ndarray  # [days, symbols] [shares], on the raw basis where that is known
     trades: np.ndarray  # [days, symbols] bool: there is volume
     can_buy: np.ndarray  # [days, symbols] bool: at the open
     can_sell: np.ndarray  # [days, symbols] bool: at the open
     can_sell_late: np.ndarray  # [days, symbols] bool: at the close
     lot: np.ndarray  # [days, symbols] [shares]
-    room: np.ndarray | None  # [days, symbols] most shares of one order; None: no limit
-    free_from: np.ndarray  # [days] first moment at which a purchase of this day's open can be sold
+    sellable_from: np.ndarray  # [days] first moment at which a purchase of this day's open can be sold
     ends: np.ndarray  # [symbols] first day without a price for ever; the number of days where there is none
 
     @classmethod
-    def of(cls, prices: pd.DataFrame, symbols: np.ndarray, days: pd.DatetimeIndex, first: int, rules: MarketRules,
-           traded_share: float | None = None) -> "Market":
-        """The market of a price table on `days`, kept from place `first`. Raises DataError for prices that are none."""
-        last_rows = prices.groupby("symbol", observed=True)["date"].max().reindex(symbols)
-        rows = prices[prices["symbol"].isin(symbols) & (prices["date"] <= days[-1])]
-        check_tradable(rows)
-        place = days.get_indexer(pd.DatetimeIndex(rows["date"])), pd.Index(symbols).get_indexer(rows["symbol"])
+    def of(cls, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> Self:
+        """Of all days and symbols of a price table. Raises DataError for prices that nobody can trade on."""
+        check_tradable(prices)
+        days, symbols = trading_days(prices), pd.Index(np.sort(prices["symbol"].unique()).astype(object))
+        place = days.get_indexer(prices["date"]), symbols.get_indexer(prices["symbol"])
 
-        def spread(values: pd.Series | np.ndarray, empty: float = np.nan) -> np.ndarray:
+        def grid(values: "pd.Series | np.ndarray", empty: float = np.nan) -> np.ndarray:
             block = np.full((len(days), len(symbols)), empty)
             block[place] = values
             return block
 
-        close, opening, volume = spread(rows["close"]), spread(rows["open"]), spread(rows["volume"], 0.0)
-        raw = spread(rows["raw_close"]) if "raw_close" in prices.columns else np.full_like(close, np.nan)
+        close, volume = grid(prices["close"]), grid(prices["volume"], 0.0)
+        raw = grid(prices["raw_close"]) if "raw_close" in prices.columns else np.full_like(close, np.nan)
         raw = np.where(np.isfinite(raw) & (raw > 0), raw, np.nan)
         exchange = np.full_like(close, np.nan)  # place in EXCHANGES
         if "exchange" in prices.columns:
-            number = pd.Index(EXCHANGES).get_indexer(rows["exchange"]).astype("float64")
-            exchange = pd.DataFrame(spread(np.where(number < 0, np.nan, number))).ffill().to_numpy()
-        trades = volume > 0
-        can_buy, can_sell, can_sell_late = permissions(days, opening, close, raw, exchange, trades, rules)
-        lots = np.stack([rules.lots(name, days[first:]) for name in EXCHANGES])  # [exchanges, days]
-        here = np.nan_to_num(exchange[first:]).astype(int)  # HOSE where it is not known
-        basis = np.where(np.isfinite(raw), raw / close, 1.0)
-        after = pd.DatetimeIndex(days[first:])
-        wait, wait_late = rules.sellable_after(after), rules.sellable_at_close_after(after)
-        today = np.arange(len(after))
+            number = pd.Index(EXCHANGES).get_indexer(prices["exchange"]).astype("float64")
+            exchange = _filled(grid(np.where(number < 0, np.nan, number)))
+        lots = np.stack([rules.lots(name, days) for name in EXCHANGES])  # [exchanges, days]
+        today = np.arange(len(days))
+        at_open, at_close = today + rules.sellable_after(days), today + rules.sellable_at_close_after(days)
+        opened, last = grid(prices["open"]), prices.groupby("symbol", observed=True)["date"].max().reindex(symbols)
         return cls(
-            after, symbols, opening[first:], pd.DataFrame(close).ffill().to_numpy()[first:], trades[first:],
-            can_buy[first:], can_sell[first:], can_sell_late[first:], lots[here, np.arange(len(after))[:, None]],
-            None if traded_share is None else np.floor((traded_share * volume * basis)[first:] + 1e-6),
-            np.minimum(2 * (today + wait), 2 * (today + wait_late) + 1).astype("int32"),
-            after.searchsorted(pd.DatetimeIndex(last_rows), side="right"))
+            rules, days, symbols.to_numpy(), opened, _filled(close),
+            volume * np.where(np.isfinite(raw), raw / close, 1.0), volume > 0,
+            *_permissions(days, opened, close, raw, exchange, volume > 0, rules),
+            lots[np.nan_to_num(exchange).astype(int), today[:, None]],  # HOSE where it is not known
+            np.minimum(2 * at_open, 2 * at_close + 1).astype("int32"),
+            days.searchsorted(pd.DatetimeIndex(last), side="right"))
 
-    def between(self, first: int, end: int) -> "Market":
-        """The same market on the days `first` to `end - 1` alone; accounts begin anew there."""
-        cut = {name: getattr(self, name)[first:end] for name in ("days", "open", "close", "trades", "can_buy",
-                                                                  "can_sell", "can_sell_late", "lot")}
-        room = None if self.room is None else self.room[first:end]
-        return replace(self, **cut, room=room, free_from=self.free_from[first:end] - 2 * first,
-                       ends=np.minimum(self.ends, end) - first)
+    def cut(self, symbols: np.ndarray, first: int, end: int) -> Self:
+        """These symbols on the days from place `first` to `end - 1`; accounts begin anew there."""
+        column = pd.Index(self.symbols).get_indexer(symbols)
+        parts = {name: np.take(getattr(self, name)[first:end], column, axis=1) for name in GRIDS}
+        return replace(self, days=self.days[first:end], symbols=self.symbols[column], **parts,
+                       sellable_from=self.sellable_from[first:end] - 2 * first,
+                       ends=np.clip(self.ends[column], first, end) - first)
+
+
+def check_tradable(prices: pd.DataFrame) -> None:
+    """Raises DataError for the first row whose open, close or volume cannot be traded on, and for doubled days."""
+    values = prices[["open", "close", "volume"]].to_numpy("float64")
+    bad = ~(np.isfinite(values) & (values > [0, 0, -1]))
+    for number, name in enumerate(("open [VND]", "close [VND]", "volume [shares]", "")):
+        wrong = bad[:, number] if name else prices.duplicated(["symbol", "date"]).to_numpy()
+        if wrong.any():
+            row, more = prices[wrong].iloc[0], f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
+            what = f"{name} is {row[name.split()[0]]}" if name else "two rows of prices for one day"
+            raise DataError(f"{row['symbol']} {row['date']:%Y-%m-%d}: {what}{more}. Clean the prices with "
+                            "clean_prices.")
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """`[days, symbols]`: the last known value where there is none."""
+    return pd.DataFrame(values).ffill().to_numpy()
+
+
+def _before(values: np.ndarray) -> np.ndarray:
+    """`[days, symbols]`: the values of the day before."""
+    return np.concatenate([np.full((1, values.shape[1]), np.nan), values[:-1]])
+
+
+def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, raw: np.ndarray, exchange: np.ndarray,
+                 trades: np.ndarray, rules: MarketRules) -> np.ndarray:
+    """`[days, symbols]` bool, three times: may be bought at the open, sold at the open, sold at the close.
+
+    On raw prices where `raw` is known: the reference is the raw close before, or the adjusted one on today's basis
+    after a right was cut off. Elsewhere on adjusted prices, where a price within one tick of the band's end counts as
+    on it. The first day on an exchange, and the first after a long halt, have the wider band; a first row has none.
+    """
+    reference, basis, day = _before(_filled(close)), raw / close, np.arange(len(days))[:, None]
+    last_trade = _before(np.maximum.accumulate(np.where(trades, day, -1.0), axis=0))
+    is_wide = (last_trade >= 0) & (day - last_trade > LONG_HALT_SESSIONS)
+    is_wide |= np.isfinite(_before(exchange)) & (exchange != _before(exchange))
+    raw_before, basis_before = (  # of the last row; -1 where that row does not know it
+        _before(_filled(np.where(np.isfinite(close), np.nan_to_num(values, nan=-1.0), np.nan)))
+        for values in (raw, basis))
+    is_same = (basis_before > 0) & (np.abs(basis / basis_before - 1) < SAME_BASIS)  # else a right was cut off
+    allowed = np.zeros((3, *close.shape), dtype=bool)
+    for number, name in enumerate(EXCHANGES):
+        band = np.where(is_wide, rules.band(name, days, first_day=True)[:, None], rules.band(name, days)[:, None])
+        high, low = reference * (1 + band), reference * (1 - band)
+        step = tick(reference * basis, name)
+        start = np.where(is_same, raw_before, np.round(reference * basis / step) * step)
+        is_raw = np.isfinite(basis) & np.isfinite(start)
+        ceiling, floor = (np.where(is_raw, limit, adjusted) for limit, adjusted in zip(
+            price_limits(start, band, name), (high - tick(high, name) + 0.02, low + tick(low, name) - 0.02),
+            strict=True))
+        raw_open = opened * basis
+        raw_open = np.round(raw_open / tick(raw_open, name)) * tick(raw_open, name)
+        at_open, at_close = np.where(is_raw, raw_open, opened), np.where(is_raw, raw, close)
+        inside = at_open < ceiling - 0.01, at_open > floor + 0.01, at_close > floor + 0.01
+        allowed |= (np.nan_to_num(exchange) == number) & (np.isnan(reference) | np.stack(inside))
+    return allowed & trades
+
+
+# What a rule decides at the close of a day: which places to sell, which to buy, the most important first, and with what
+# share of the account.
+Orders = tuple[np.ndarray, np.ndarray, np.ndarray]
+FILLS = ("place", "day", "at", "change", "quote", "price", "amount", "cost")
 
 
 @dataclass(frozen=True)
 class Book:
-    """What accounts were worth at each close. One account per strategy and symbol, or one per strategy for all symbols.
+    """What accounts were worth at each close; all but `worth` is kept only with `record`."""
 
-    All but `worth` is kept only with `record`.
-    """
-
-    worth: np.ndarray  # [days, strategies, symbols] or [days, strategies, 1] [VND] whole
-    cash: np.ndarray  # the same axes [VND] whole
+    worth: np.ndarray  # [days, accounts] [VND] whole
+    cash: np.ndarray  # [days, accounts] [VND] whole
     shares: np.ndarray  # [days, strategies, symbols]
-    held: np.ndarray  # [days, strategies, symbols] [VND] whole: shares at the close
-    fills: dict[str, np.ndarray]  # [fills] place, day, at, change, quote, price, amount, fee, tax
-    pending: np.ndarray  # [days, symbols] of the first strategy: shares not yet settled at the close
-    blocked: np.ndarray  # [days, symbols] of the first strategy: place in BLOCKED, why an order stays unfilled
     missing: np.ndarray  # [days, strategies]: what was to be bought and is not held at the close [VND]
+    fills: pd.DataFrame  # FILLS; at: open, close, or end: the symbol has left the market; change [shares]
 
 
-# What a strategy decides at the close of a day: which places (strategy × n_symbols + symbol) to sell, which to buy, the
-# most important first, and with what share of the account.
-Orders = tuple[np.ndarray, np.ndarray, np.ndarray]
+def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital: "float | np.ndarray", *,
+          n_strategies: int = 1, is_common: bool = True, traded_share: float | None = None,
+          record: bool = False) -> Book:
+    """Asks a rule for orders at each close, fills them on the next day, and keeps the book.
 
-
-def trade(market: Market, target: "np.ndarray | Callable[[int, Desk], Orders]", rules: MarketRules,
-          capital: "float | np.ndarray", *, n_strategies: int = 1, position: float = 1.0, record: bool = True) -> Book:
-    """Asks for orders at each close, fills them on the next day, and keeps the book.
-
-    `target` is an array of target weights `[days, strategies, symbols]`, and each symbol has an account of its own; or
-    a rule that sees day and desk, and all symbols of a strategy share one account. Orders of a day are filled at the
-    next open that allows it, a sale also at the close of the very day on which the shares become sellable. Sales come
-    before purchases, and their money can be used at once; a sale that cannot be made keeps its place, and the purchase
-    that it was to pay for waits. A position is opened once, with a share of what the account was worth at the last
-    close (at most `position`), and sold whole. `capital` [VND] is that of every account, or one for each.
+    All symbols of a strategy share one account; with `is_common` False each has one of its own. Orders of a day are
+    filled at the next open that allows it, a sale also at the close of the very day on which the shares become
+    sellable. Sales come before purchases, and their cash can be used at once; a sale that cannot be made keeps its
+    place, and the purchase that it was to pay for waits. A position is opened once, with a share of what the account
+    was worth at the last close, and sold whole. `capital` [VND] is that of every account, or one for each;
+    `traded_share` the largest fraction of a day's volume that one order may be, None: no limit.
     """
-    n_days, common = len(market.days), callable(target)
-    desk = Desk(market, n_strategies if common else target.shape[1], common, rules, capital, position, record)
-    ask = target if common else _Weights(target)
-    worth = np.empty((n_days, len(desk.shares), 1 if common else len(market.symbols)))
-    worth[0] = desk.worth.reshape(worth.shape[1:])
-    days: list[tuple[np.ndarray, ...]] = []
-    for day in range(n_days):
-        if day:
-            orders = ask(day - 1, desk)
-            missing = desk.trade(day, *orders)
-            worth[day] = desk.close(day).reshape(worth.shape[1:])
+    accounts = Accounts(market, n_strategies, is_common, capital, traded_share, record)
+    n_days, n_kept = len(market.days), len(market.days) * record
+    worth, cash = (np.tile(accounts.cash, (n, 1)) for n in (n_days, n_kept))
+    shares, missing = np.zeros((n_kept, *accounts.held.shape)), np.zeros((n_kept, n_strategies))
+    for day in range(1, n_days):
+        leave, enter, share = rule(day - 1, accounts)
+        accounts.fill(day, leave, enter, share)
         if record:
-            days.append((desk.cash.reshape(worth.shape[1:]).copy(), desk.shares.copy(), desk.value.copy(),
-                         np.where(desk.free_from > 2 * day + 1, desk.shares, 0)[0],
-                         desk.blocked(day, *orders[:2]) if day else np.zeros(len(market.symbols), "int8"),
-                         missing if day else np.zeros(len(desk.shares))))
-    cash, shares, held, pending, blocked, missing = (np.stack(part) for part in zip(*days, strict=True)) if days else [
-        np.empty(0)] * 6
-    return Book(worth, cash, shares, held, desk.fills(), pending, blocked, missing)
+            missing[day] = accounts.missing(day, enter, share)
+        worth[day] = accounts.close(day)
+        if record:
+            cash[day], shares[day] = accounts.cash, accounts.shares.reshape(accounts.held.shape)
+    columns = zip(FILLS, zip(*accounts.fills, strict=True), strict=False)
+    fills = pd.DataFrame({name: np.concatenate(column) for name, column in columns}, columns=list(FILLS))
+    return Book(worth, cash, shares, missing, fills)
 
 
-class _Weights:
-    """Target weights of accounts of their own, as a rule."""
+class Accounts:
+    """All accounts on one day. A rule may read `held`, `days_held`, `shares`, `worth`, and which `places` hold shares.
 
-    def __init__(self, weight: np.ndarray) -> None:
-        self.weight = weight.reshape(len(weight), -1)
+    Arrays are `[places]`, but `held [strategies, symbols]`.
+    """
 
-    def __call__(self, day: int, desk: "Desk") -> Orders:
-        wanted, held = self.weight[day] > 0, desk.held.reshape(-1)
-        enter = np.flatnonzero(wanted & ~held)
-        return np.flatnonzero(held & ~wanted), enter, self.weight[day, enter]
-
-
-class Desk:
-    """Accounts on one day, and all that they have done. A rule may read `shares`, `held`, `bought_on` and `worth`."""
-
-    def __init__(self, market: Market, n_strategies: int, common: bool, rules: MarketRules,
-                 capital: "float | np.ndarray", position: float, record: bool) -> None:
-        shape = n_strategies, len(market.symbols)
-        self.market, self.rules, self.position, self.record = market, rules, position, record
-        self.shares, self.value = np.zeros(shape), np.zeros(shape)  # value [VND] of shares at the last close, recorded
-        self.held, self.left = np.zeros(shape, dtype=bool), np.zeros(shape)  # left: shares that the traded share cut
-        self.free_from, self.bought_on = np.zeros(shape, "int32"), np.zeros(shape, "int32")  # moment, day
-        self.column = np.tile(np.arange(shape[1]), n_strategies)  # [places]
-        self.account = np.repeat(np.arange(n_strategies), shape[1]) if common else np.arange(self.shares.size)
-        self.cash = np.full(self.account[-1] + 1, capital, dtype="float64")  # [accounts]
+    def __init__(self, market: MarketData, n_strategies: int, is_common: bool, capital: "float | np.ndarray",
+                 traded_share: float | None, record: bool) -> None:
+        n_symbols = len(market.symbols)
+        size = n_strategies * n_symbols
+        self.market, self.record = market, record
+        self.most = None if traded_share is None else np.floor(traded_share * market.volume + 1e-6)  # shares an order
+        self.shares, self.to_buy = np.zeros(size), np.zeros(size)  # to_buy: what `most` cut off a purchase
+        self.is_held = np.zeros(size, dtype=bool)
+        self.held = self.is_held.reshape(n_strategies, n_symbols)  # the same memory
+        self.sellable_from, self.bought_on = np.zeros(size, "int32"), np.zeros(size, "int32")  # moment, day
+        self.column = np.tile(np.arange(n_symbols), n_strategies)
+        self.account = np.repeat(np.arange(n_strategies), n_symbols) if is_common else np.arange(size)
+        self.cash = np.full(n_strategies if is_common else size, capital, dtype="float64")  # [accounts]
         self.worth = self.cash.copy()  # [accounts] at the last close
-        self.places = np.empty(0, dtype=int)  # that hold shares since the last close
-        self.orders: list[tuple[np.ndarray, ...]] = []
+        self.places = np.empty(0, dtype=int)
+        self.fills: list[tuple[np.ndarray, ...]] = []
 
     def days_held(self, day: int) -> np.ndarray:
         """`[strategies, symbols]`: trading days since the purchase, that day included; only where held."""
-        return day + 1 - self.bought_on
+        return (day + 1 - self.bought_on).reshape(self.held.shape)
 
     def count(self, places: np.ndarray) -> np.ndarray:
-        """`[accounts]`: how many of the places are of each."""
+        """`[accounts]`: how many of these places are of each."""
         return np.bincount(self.account[places], minlength=len(self.cash))
 
-    def trade(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray) -> "np.ndarray | None":
-        """Fills the orders of the evening before; what each strategy could not buy [VND], recorded."""
+    def fill(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray) -> None:
+        """Fills the orders of the close before, as far as this day allows."""
         market = self.market
         if (market.ends == day).any():
-            self._sell(np.flatnonzero(self.held & (market.ends == day)), market.close, day, "end")
-            leave = leave[self.held.reshape(-1)[leave]]
-        column, free_from = self.column[leave], self.free_from.reshape(-1)[leave]
-        self._sell(leave[market.can_sell[day, column] & (free_from <= 2 * day)], market.open, day, "open")
-        if market.room is not None:
-            more = self.places[self.left.reshape(-1)[self.places] > 0]
-            if more.size and (more := more[np.bincount(leave, minlength=self.held.size)[more] == 0]).size:
-                self._buy_in_turn(more, np.zeros(len(more)), day)
-        stuck = leave[self.held.reshape(-1)[leave]]
-        if enter.size:
-            self._buy_in_turn(enter, share, day, stuck)
-        late = market.can_sell_late[day, column] & (free_from == 2 * day + 1)
-        self._sell(leave[late], market.close, day, "close")
-        if not self.record:
-            return None
-        wished = share * self.worth[self.account[enter]] * ~self.held.reshape(-1)[enter]
-        cut = np.where(self.left > 0, self.left * market.close[day], 0)
-        return np.bincount(enter // len(market.symbols), wished, len(self.left)) + cut.sum(axis=1)
+            self._sell(np.flatnonzero(self.held & (market.ends == day)), day, "end")
+            leave = leave[self.is_held[leave]]
+        column, moment = self.column[leave], self.sellable_from[leave]
+        self._sell(leave[market.can_sell[day, column] & (moment <= 2 * day)], day, "open")
+        if self.most is not None:
+            more = self.places[self.to_buy[self.places] > 0]
+            if more.size and (more := more[np.bincount(leave, minlength=self.shares.size)[more] == 0]).size:
+                self._buy_in_turn(more, np.zeros(len(more)), day, self.count(more))
+        if enter.size:  # sales that could not be made keep their places
+            n_most = self.count(enter) - self.count(leave[self.is_held[leave]])
+            self._buy_in_turn(enter, share, day, n_most)
+        self._sell(leave[market.can_sell_late[day, column] & (moment == 2 * day + 1)], day, "close")
+
+    def missing(self, day: int, enter: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """`[strategies]`: the value of what was to be bought and was not [VND]."""
+        refused = share * self.worth[self.account[enter]] * ~self.is_held[enter]
+        to_buy = self.to_buy.reshape(self.held.shape)
+        cut = np.where(to_buy > 0, to_buy * self.market.close[day], 0)
+        return np.bincount(enter // self.held.shape[1], refused, len(to_buy)) + cut.sum(axis=1)
 
     def close(self, day: int) -> np.ndarray:
         """`[accounts]`: what each is worth at the close [VND]."""
-        self.places = np.flatnonzero(self.held)
-        value = dong(self.shares.reshape(-1)[self.places] * self.market.close[day, self.column[self.places]])
-        if self.record:
-            self.value = np.zeros(self.shares.shape)
-            self.value.reshape(-1)[self.places] = value
+        self.places = np.flatnonzero(self.is_held)
+        value = dong(self.shares[self.places] * self.market.close[day, self.column[self.places]])
         self.worth = self.cash + np.bincount(self.account[self.places], value, len(self.cash))
         return self.worth
 
-    def _sell(self, places: np.ndarray, quotes: np.ndarray, day: int, at: str) -> None:
+    def _sell(self, places: np.ndarray, day: int, at: str) -> None:
         if not places.size:
             return
-        column, rules = self.column[places], self.rules
-        sold = self.shares.reshape(-1)[places]
-        if self.market.room is not None and at != "end":
-            room, lot = self.market.room[day, column], self.market.lot[day, column]
-            sold = np.where(sold <= room, sold, np.floor(room / lot) * lot)
-        quote = quotes[day, column]
-        price = quote if at == "end" else quote * (1 - rules.slippage)
-        amount = dong(sold * price)
-        self._book(places, day, at, -sold, quote, price, amount, dong(amount * rules.fee),
-                   dong(amount * rules.sale_tax))
-        self.left.reshape(-1)[places] = 0
+        column, sold = self.column[places], self.shares[places]
+        if self.most is not None and at != "end":
+            most, lot = self.most[day, column], self.market.lot[day, column]
+            sold = np.where(sold <= most, sold, np.floor(most / lot) * lot)
+        quote = (self.market.open if at == "open" else self.market.close)[day, column]
+        price = quote if at == "end" else quote * (1 - self.market.rules.slippage)
+        self._book(-1, places, day, at, sold, quote, price)
+        self.to_buy[places] = 0
 
-    def _buy_in_turn(self, places: np.ndarray, share: np.ndarray, day: int, stuck: np.ndarray | None = None) -> None:
-        """One purchase of each account after the other; new ones only as far as sales that are `stuck` leave places."""
-        n_left = self.count(places)
-        if stuck is not None and stuck.size:
-            n_left -= self.count(stuck)
+    def _buy_in_turn(self, places: np.ndarray, share: np.ndarray, day: int, n_most: np.ndarray) -> None:
+        """One purchase of each account after the other, `n_most [accounts]` of each."""
         can = self.market.can_buy[day, self.column[places]]
         places, share = places[can], share[can]
+        order = np.argsort(self.account[places], kind="stable")
+        places, share = places[order], share[order]
         account = self.account[places]
-        order = np.argsort(account, kind="stable")
-        places, share, account = places[order], share[order], account[order]
-        turn = np.arange(len(places)) - np.searchsorted(account, account)
-        turn = np.where(turn < n_left[account], turn, -1)
-        for number in range(int(turn.max(initial=-1)) + 1):
-            self._buy(places[turn == number], share[turn == number], day)
+        number = turn(account)
+        number[number >= n_most[account]] = -1
+        for now in range(int(number.max(initial=-1)) + 1):
+            self._buy(places[number == now], share[number == now], day)
 
     def _buy(self, places: np.ndarray, share: np.ndarray, day: int) -> None:
-        column, account, rules = self.column[places], self.account[places], self.rules
+        column, account, fee = self.column[places], self.account[places], self.market.rules.fee
         quote, lot = self.market.open[day, column], self.market.lot[day, column]
-        price = quote * (1 + rules.slippage)
-        is_new = ~self.held.reshape(-1)[places]
-        cash = self.cash[account]
-        target = np.floor(np.minimum(share, self.position) * self.worth[account] + 1e-6)
-        limit = np.where(is_new, np.minimum(target, cash), cash)
-        lots = np.floor(limit / (price * lot * (1 + rules.fee))) + 1
+        price = quote * (1 + self.market.rules.slippage)
+        is_new, cash = ~self.is_held[places], self.cash[account]
+        limit = np.where(is_new, np.minimum(np.floor(share * self.worth[account] + 1e-6), cash), cash)
+        lots = np.floor(limit / (price * lot * (1 + fee))) + 1
         for _ in range(2):  # one too many, and perhaps one more that rounding makes too dear
             amount = dong(lots * lot * price)
-            lots -= (amount + dong(amount * rules.fee) > limit) & (lots > 0)
+            lots -= (amount + dong(amount * fee) > limit) & (lots > 0)
         bought = lots * lot
-        if self.market.room is not None:
-            left = self.left.reshape(-1)
-            asked = np.where(is_new, bought, np.minimum(left[places], bought))
-            bought = np.floor(np.minimum(asked, self.market.room[day, column]) / lot) * lot
-            left[places] = np.where(bought > 0, np.where(is_new, asked, left[places]) - bought, left[places])
-        amount = dong(bought * price)
-        self.bought_on.reshape(-1)[places[is_new]] = day
-        self._book(places, day, "open", bought, quote, price, amount, dong(amount * rules.fee), np.zeros(len(places)))
-        self.free_from.reshape(-1)[places[bought > 0]] = self.market.free_from[day]
+        if self.most is not None:
+            wanted = np.where(is_new, bought, np.minimum(self.to_buy[places], bought))
+            bought = np.floor(np.minimum(wanted, self.most[day, column]) / lot) * lot
+            before = self.to_buy[places]
+            self.to_buy[places] = np.where(bought > 0, np.where(is_new, wanted, before) - bought, before)
+        self.bought_on[places[is_new]] = day
+        self._book(1, places, day, "open", bought, quote, price)
+        self.sellable_from[places[bought > 0]] = self.market.sellable_from[day]
 
-    def _book(self, places: np.ndarray, day: int, at: str, change: np.ndarray, quote: np.ndarray, price: np.ndarray,
-              amount: np.ndarray, fee: np.ndarray, tax: np.ndarray) -> None:
-        np.add.at(self.cash, self.account[places], -np.sign(change) * amount - fee - tax)
-        shares = self.shares.reshape(-1)
-        shares[places] += change
-        self.held.reshape(-1)[places] = shares[places] > 0
+    def _book(self, side: int, places: np.ndarray, day: int, at: str, shares: np.ndarray, quote: np.ndarray,
+              price: np.ndarray) -> None:
+        """Changes shares and cash: fee of both sides and tax of a sale are each rounded to the dong."""
+        rules = self.market.rules
+        amount = dong(shares * price)
+        cost = dong(amount * rules.fee)
+        if side < 0:
+            cost += dong(amount * rules.sale_tax)
+        np.add.at(self.cash, self.account[places], -side * amount - cost)
+        now = self.shares[places] + side * shares
+        self.shares[places], self.is_held[places] = now, now > 0
         if self.record:
-            some = change != 0
-            columns = places, np.full(len(places), day), np.full(len(places), AT.index(at)), change, quote, price
-            self.orders.append(tuple(column[some] for column in (*columns, amount, fee, tax)))
-
-    def fills(self) -> dict[str, np.ndarray]:
-        """All fills, in their order."""
-        names = ("place", "day", "at", "change", "quote", "price", "amount", "fee", "tax")
-        columns = [np.concatenate(column) for column in zip(*self.orders, strict=True)] or [np.empty(0)] * len(names)
-        return dict(zip(names, columns, strict=True))
-
-    def blocked(self, day: int, leave: np.ndarray, enter: np.ndarray) -> np.ndarray:
-        """`[symbols]` of the first strategy: place in BLOCKED, why an order for this day is not filled at its end."""
-        market, held = self.market, self.held[0]
-        leaves, enters = np.zeros((2, len(held)), dtype=bool)
-        leaves[leave[leave < len(held)]], enters[enter[enter < len(held)]] = True, True
-        leaves &= held
-        enters = (enters & ~held) | (held & ~leaves & (self.left[0] > 0))
-        reasons = {
-            "": ~enters & ~leaves,
-            "delisted": market.ends <= day,
-            "no volume": ~market.trades[day],
-            "ceiling": enters & ~market.can_buy[day],
-            "not settled": leaves & (self.free_from[0] > 2 * day + 1),
-            "floor": leaves & ~np.where(self.free_from[0] == 2 * day + 1, market.can_sell_late[day],
-                                        market.can_sell[day]),
-            "traded share": leaves | (self.left[0] > 0) | (False if market.room is None else
-                                                           market.room[day] < market.lot[day]),
-        }
-        return np.select(list(reasons.values()), [BLOCKED.index(name) for name in reasons], BLOCKED.index("no cash"))
+            day, at = np.full(len(places), day), np.full(len(places), at)
+            columns = places, day, at, side * shares, quote, price, amount, cost
+            self.fills.append(tuple(column[shares > 0] for column in columns))

@@ -14,11 +14,11 @@ import pandas as pd
 from vnq_colab.data.market import VN_RULES, is_session
 from vnq_colab.data.prepared import MOST_SESSIONS
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
 from vnq_colab.evaluation.page import render
 from vnq_colab.files import write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
-FEWEST_YEARLY_DAYS = 60  # test days; with fewer no number is told by year
 N_RANKED = 10  # best of a ranking without orders
 
 

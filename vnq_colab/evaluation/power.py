@@ -23,7 +23,7 @@ SLOW = (0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)  # daily autocorrelations that 
 N_COINS = 10  # of each symbol
 
 
-def found_share(order: Order, result: BasketResult, panel: Panel, rules: MarketRules = VN_RULES, *, n_trials: int = 1,
+def found_share(order: Order, result: BasketResult, panel: Panel, *, n_trials: int = 1,
                 n_forecasters: int = N_FORECASTERS, seed: int = 0) -> dict[str, float]:
     """Share of scores with a rank correlation of 0.00, 0.02, 0.04 and 0.06 that the market gates accept.
 
@@ -50,7 +50,7 @@ def found_share(order: Order, result: BasketResult, panel: Panel, rules: MarketR
     daily = correlations_with(ranks, known, score)[judged]
     shows = np.flatnonzero(mean_test(daily).p * n_trials <= MOST_P_ORDER)  # the others fail, whatever they earn
     size = (true * np.float32(spread)).reshape(-1, 1)[shows // n_forecasters]
-    value = run_baskets(market, score[:, shows], score[:, shows] * size, result.basket, rules, result.capital)
+    value = run_baskets(market, score[:, shows], score[:, shows] * size, result.basket, result.capital)
     returns = value[1:] / value[:-1] - 1
     universe = result.returns["equal_weighted"].reindex(market.days[1:]).fillna(0.0).to_numpy()
     alpha, _, p = alpha_test(returns, universe)

@@ -12,8 +12,8 @@ import pandas as pd
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
-from vnq_colab.evaluation.basket_result import BasketResult
-from vnq_colab.evaluation.first_screen import FEWEST_YEARLY_DAYS, first_screen
+from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
+from vnq_colab.evaluation.first_screen import first_screen
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import render
@@ -70,14 +70,12 @@ def _of_verdict(verdict: Verdict, days: pd.DatetimeIndex) -> dict[str, Any]:
 
 
 def _of_basket(basket: BasketResult) -> dict[str, Any]:
-    """`months [years, 12]`: returns [%], NaN where there was none; `invested`: mean share that is not cash."""
-    equity, ledger = basket.equity["basket"], basket.trades.daily
+    """`months [years, 12]`: returns [%], NaN where there was none."""
+    equity = basket.equity["basket"]
     ends = equity.groupby([equity.index.year, equity.index.month]).last()
     change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1)
     months = change.unstack().reindex(columns=range(1, 13)).round() + 0.0  # no "-0"
-    cash = ledger[ledger["symbol"] == ""].set_index("date")["cash"]
-    return {"months": months, "invested": 1 - (cash / basket.trades.equity["strategy"]).mean(),
-            "fewest_days": FEWEST_YEARLY_DAYS}
+    return {"months": months, "fewest_days": FEWEST_YEARLY_DAYS}
 
 
 def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: Any,
