@@ -11,7 +11,7 @@ import pandas as pd
 
 from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import CleaningReport, FileFacts
-from vnq_colab.data.issues import CleaningLog, plan_treatments, where
+from vnq_colab.data.issues import CleaningLog, plan_treatments
 from vnq_colab.data.jumps import Places, band_limits, find_actions, unit_levels
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.data.sources import combine
@@ -186,7 +186,7 @@ def _on_one_basis(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.Da
 
     def jump(row: int) -> str:
         before, now = rows["close"].iloc[row - 1 : row + 1]
-        return f"{where(rows.iloc[row])}: close {before:,.10g} to {now:,.10g} [VND]"
+        return f"close {before:,.10g} to {now:,.10g} [VND]"
 
     level = unit_levels(rows["close"].to_numpy(), places.start)
     if log.note("unit_jump", rows, level != 0, nothing_dropped, describe=jump).any():
@@ -214,7 +214,6 @@ def _flagged(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFra
     since = len(places.days) - 1 - places.day[np.where(traded < places.start, row, traded)]
     is_last = np.r_[places.start[1:] != places.start[:-1], True]
     silent = np.maximum(limits.missed - 1, np.where(is_last, since, 0))  # [trading days]
-    log.note("gap", rows, silent > LONG_GAP, dropped,
-             describe=lambda row: f"{where(rows.iloc[row])}: {silent[row]} trading days")
+    log.note("gap", rows, silent > LONG_GAP, dropped, describe=lambda row: f"{silent[row]} trading days")
     log.note("no_trades", rows, volume == 0, dropped)
     return log.kept(rows.assign(volume=np.rint(volume).astype("int64")), dropped)

@@ -76,8 +76,10 @@ class CleaningReport:
             *(f"  warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        files = pd.DataFrame([asdict(item) for item in self.files]).map(
-            lambda value: ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value)
+        def in_words(value: object) -> object:
+            return ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value
+
+        files = pd.DataFrame([asdict(item) for item in self.files]).map(in_words)
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
             tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
                       for table in (files, self.to_frame()) if len(table)]

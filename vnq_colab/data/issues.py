@@ -89,18 +89,22 @@ class CleaningLog:
              describe: Callable[[int], str] | None = None) -> np.ndarray:
         """`[rows]` bool: the bad rows to be repaired; those to be dropped are marked in `dropped`.
 
-        `repairable` None means all; `treatment` overrides the plan; `describe` puts row i into words.
+        `repairable` None means all; `treatment` overrides the plan; `describe` tells the value of row i.
         """
         bad, treatment = bad & ~dropped, treatment or self.plan[issue]
-        describe = describe or (lambda row: in_words(rows.iloc[row], issue))
+
+        def example(row: int) -> str:
+            one = rows.iloc[row]
+            return f"{one['symbol']} {one['date']:%Y-%m-%d}: {describe(row) if describe else value_of(one, issue)}"
+
         if treatment == "raise" and bad.any():
-            raise DataError(self._refusal(describe(int(bad.argmax())), int(bad.sum())))
+            raise DataError(self._refusal(example(int(bad.argmax())), int(bad.sum())))
         masks = {name: bad if name == treatment else np.zeros_like(bad) for name in DONE}
         if treatment == "repair" and repairable is not None:
             masks |= {"repair": bad & repairable, "drop": bad & ~repairable}
         for name, mask in masks.items():
             if mask.any():
-                first, *more = map(describe, np.flatnonzero(mask)[:SHOWN].tolist())
+                first, *more = map(example, np.flatnonzero(mask)[:SHOWN].tolist())
                 self.findings.append(Finding(ISSUES[issue].name, DONE[name], int(mask.sum()), first, more))
         dropped |= masks["drop"]
         return masks["repair"]
@@ -118,18 +122,10 @@ class CleaningLog:
                 "repaired with --on-bad-rows treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
 
 
-def where(row: pd.Series) -> str:
-    """ "HPG 2021-03-15"."""
-    return f"{row['symbol']} {row['date']:%Y-%m-%d}"
-
-
-def in_words(row: pd.Series, issue: str) -> str:
-    """ "HPG 2021-03-15: high 41,200 < low 41,900 [VND]"."""
+def value_of(row: pd.Series, issue: str) -> str:
+    """ "high 41,200 < low 41,900 [VND]"."""
     if issue == "bad_range" and row["high"] < row["low"]:
-        return f"{where(row)}: high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"
-    value = ""
+        return f"high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"
     if issue in ("bad_price", "bad_range", "duplicate", "beyond_band"):
-        value = f" ({', '.join(f'{price} {row[price]:,.10g}' for price in PRICES)} [VND])"
-    elif issue == "bad_volume":
-        value = f" ({row['volume']:,.10g} [shares])"
-    return f"{where(row)}: {ISSUES[issue].name}{value}"
+        return f"{ISSUES[issue].name} ({', '.join(f'{name} {row[name]:,.10g}' for name in PRICES)} [VND])"
+    return ISSUES[issue].name + (f" ({row['volume']:,.10g} [shares])" if issue == "bad_volume" else "")

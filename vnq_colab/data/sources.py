@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.columns import PRICES
-from vnq_colab.data.issues import CleaningLog, where
+from vnq_colab.data.issues import CleaningLog
 
 STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much
 ROUNDING = 0.001  # chosen: what adjusted closes of one day differ by beside that, from dividends rounded on the way
@@ -34,9 +34,8 @@ def combine(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
         return rows
     merge = _Merge(rows, symbol)
     plain = np.flatnonzero(~beside)
-    key, pair = np.unique(symbol[plain] * len(file.categories) + file.codes[plain], return_inverse=True)
-    nth = pd.Series(key // len(file.categories)).groupby(key // len(file.categories)).cumcount().to_numpy()[pair]
-    for number in range(nth.max() + 1 if len(nth) else 0):  # each symbol's first file, then each symbol's second, ...
+    nth = pd.Series(file.codes[plain]).groupby(symbol[plain]).rank("dense").to_numpy(int)
+    for number in range(1, nth.max(initial=0) + 1):  # each symbol's first file, then each symbol's second, ...
         merge.add(plain[nth == number])
     merge.add_unadjusted(np.flatnonzero(beside))
     merge.note(log, file)
@@ -105,15 +104,14 @@ class _Merge:
         def disagreement(row: int) -> str:
             there = self.differs_from[row]
             if there < 0:
-                return f"{where(self.rows.iloc[row])}: {file[row]} shares no day with the files before"
+                return f"{file[row]} shares no day with the files before"
             earlier, later = (f"{self.close[one] * self.scale[one]:,.10g} in {file[one]}" for one in (there, row))
-            return f"{where(self.rows.iloc[row])}: close {earlier} and {later} [VND]"
+            return f"close {earlier} and {later} [VND]"
 
         dropped, stands = np.zeros((2, len(file)), bool)
         stands[self.row[self.row >= 0]] = True
         log.note("sources_disagree", self.rows, (self.differs_from >= 0) | self.is_apart, dropped,
                  describe=disagreement)
-        log.note("basis_changed", self.rows, self.scale != 1, dropped, describe=lambda row: (
-            f"{where(self.rows.iloc[row])}: prices of {file[row]} ×{self.scale[row]:.4g}"))
-        log.note("several_files", self.rows, ~stands, dropped, describe=lambda row: (
-            f"{where(self.rows.iloc[row])}: row of {file[row]}"))
+        log.note("basis_changed", self.rows, self.scale != 1, dropped,
+                 describe=lambda row: f"prices of {file[row]} ×{self.scale[row]:.4g}")
+        log.note("several_files", self.rows, ~stands, dropped, describe=lambda row: f"row of {file[row]}")
