@@ -90,7 +90,7 @@ def test_market_that_is_not_accepted_says_why_and_shows_a_ranking_only():
 
 def test_account_is_that_of_the_orders():
     orders = orders_of(SELL, BUY, nav=5e8, cash=1e8, k=7, day="2026-07-06")
-    assert "BASKET 7 for Mon 06/07/2026 NAV 500.0 m cash 20%" in text_of(screen(orders=orders))
+    assert "BASKET 7 for Mon 06/07 NAV 500.0 m cash 20%" in text_of(screen(orders=orders))
 
 
 def test_first_screen_without_orders_says_how_to_make_them():

@@ -28,14 +28,14 @@ N_RECENT = 60  # days of each stock that can be looked at
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
                  basket: BasketResult | None, forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
                  result: Backtest, history: Any, prices: pd.DataFrame, note: str = "",
-                 orders: pd.DataFrame | None = None, now: pd.Timestamp | None = None) -> Path:
+                 now: pd.Timestamp | None = None) -> Path:
     """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
     `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
     market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`;
-    `scores` as of `metrics.score_rows`; `result` are the symbols' own accounts; `prices` [VND]; `orders` as of
-    `delivery.orders`; `now` None is the clock, in a synthetic market (where there is a note) its last day. Of
-    forecast.parquet the column `actual` [log return over the horizon] is NaN where it is not known yet.
+    `scores` as of `metrics.score_rows`; `result` are the symbols' own accounts; `prices` [VND]; `now` None is the
+    clock, in a synthetic market (where there is a note) its last day. In forecast.parquet the column `actual` [log
+    return over the horizon] is NaN where it is not known yet.
     """
     folder, keys = Path(folder), ["family", "symbol", "date"]
     tables = {"scores": scores, "forecast": forecast.merge(rows[[*keys, "actual"]], on=keys, how="left"),
@@ -47,10 +47,11 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     for name in OWN_FILES:
         if isinstance(image := pictures.get(name), bytes):
             write_atomic(folder / f"{name}.png", lambda file, image=image: file.write(image))
-    now = now or (prices["date"].max() if note else pd.Timestamp.now())
+    prices_to = prices["date"].max()
+    now = now or (prices_to if note else pd.Timestamp.now())
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
-        first_screen=first_screen(verdict.to_dict(), orders=orders, prices_to=prices["date"].max(), now=now, note=note),
+        first_screen=first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
         zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
         coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
@@ -97,18 +98,14 @@ def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, v
 
 
 def _stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdict) -> pd.DataFrame:
-    """A row per symbol, the accepted first: decision, reasons, gates that fail, and what was measured."""
-    names = sorted(verdict.symbols, key=lambda name: (DECISIONS.index(verdict.symbols[name]["decision"]), name))
-    found = [verdict.symbols[name] for name in names]
-    measured = [part.set_index("symbol") for part in (
-        order.symbols, scores[scores["family"] == order.family].drop(columns="n_days"), result.symbols)]
-    fails = [", ".join(gate["gate"].replace("_", " ") for gate in row["gates"] if gate["passed"] is False)
-             for row in found]
-    texts = {"decision": [row["decision"] for row in found], "fails": fails,
-             "why": [" ".join(row["reasons"]) for row in found]}
-    table = pd.DataFrame(texts, index=names)
-    for part in measured:
-        table = table.join(part[part.columns.difference(table.columns)])
+    """A row per symbol, the accepted first: decision, gates that fail, reasons, and what was measured."""
+    found = sorted(verdict.symbols.items(), key=lambda item: (DECISIONS.index(item[1]["decision"]), item[0]))
+    fails = [[gate["gate"].replace("_", " ") for gate in row["gates"] if gate["passed"] is False] for _, row in found]
+    table = pd.DataFrame({"decision": [row["decision"] for _, row in found], "fails": list(map(", ".join, fails)),
+                          "why": [" ".join(row["reasons"]) for _, row in found]}, index=[name for name, _ in found])
+    mine = scores[scores["family"] == order.family].drop(columns="n_days")
+    for part in (order.symbols, mine, result.symbols):
+        table = table.join(part.set_index("symbol"))
     return table
 
 
