@@ -218,7 +218,7 @@ def test_symbol_whose_last_member_diverges_leaves_no_half_behind(panel, splits, 
     learner = learner_of(panel, splits, config, ["SYN001", "SYN002"])
     row = learner.models.index(("SYN002", 0))
     learner._done["SYN002", 0] = (learner.best[row, 0].clone(), 1, 0.5)  # member 0 stopped early
-    learner._keep([other for other in range(len(learner.models)) if other != row])
+    learner._keep_rows([other for other in range(len(learner.models)) if other != row])
     learner._begin_epoch()
     poison(learner, "SYN002", member=1)
     result = train_out(learner).result()

@@ -24,8 +24,8 @@ from vnq_colab.models.base import (
 )
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.inputs import Inputs
-from vnq_colab.models.learner import Model, Plan, StackLearner
-from vnq_colab.models.network import Stockformer, loss_per_model, warmup_cosine
+from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
+from vnq_colab.models.network import Stockformer, warmup_cosine
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "global", NetworkForecaster
@@ -52,8 +52,9 @@ class GlobalStack(StackLearner):
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig):
         own = config.global_
-        settings = config.train.shortened(epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1,
-                                          weight_decay=own.weight_decay)
+        settings = config.train.shortened(
+            epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1, weight_decay=own.weight_decay,
+            loss="mse", supervise="all_days", batch_windows=own.windows_per_step)
         inputs = Inputs.fit(data.panel, data.train, own.inputs)
         network = Stockformer(config.model, inputs.width(len(data.panel.feature_names)), data.labels.values.shape[2])
         models = [(EVERYONE, member) for member in range(config.n_members)]
@@ -68,32 +69,21 @@ class GlobalStack(StackLearner):
         return warmup_cosine(own.learning_rate, done, 1 / (n_steps * self.settings.epochs), own.warmup_share, 1.0,
                              LEAST_RATE)
 
-    @property
-    def _labelled(self) -> int:
-        return self.config.model.look_back - self.config.model.min_context + 1
-
-    @property
-    def _windows_per_batch(self) -> int:
-        return self.config.global_.windows_per_step
-
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """Windows of all stocks, shuffled; they tile the training days, so that each stock and day is labelled once."""
         random = np.random.default_rng(stable_seed("order", self.config.seed, *model, epoch))
         days = np.flatnonzero(self._train_days.any(axis=0))
         if not len(days):
-            return Plan(*(np.empty((0, 1), dtype=int) for _ in range(2)))
+            return NO_PLAN
         ends = np.arange(days[0] + random.integers(self._labelled), days[-1] + self._labelled, self._labelled)
         labelled = np.cumsum(np.pad(self._train_days, ((0, 0), (1, 0))), axis=1)  # [stocks, days + 1]
         stop, start = np.minimum(ends + 1, self._train_days.shape[1]), np.maximum(ends + 1 - self._labelled, 0)
         symbol, place = np.nonzero(labelled[:, stop] > labelled[:, start])
-        order, size = random.permutation(len(symbol)), self._windows_per_batch
+        order, size = random.permutation(len(symbol)), self.settings.windows_per_batch
         shape = -(-len(order) // size), size
         symbols, lasts = np.zeros(shape, dtype=int), np.full(shape, -1)
         symbols.flat[:len(order)], lasts.flat[:len(order)] = symbol[order], ends[place[order]]
         return Plan(symbols, lasts)
-
-    def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return loss_per_model("mse", output, target, weight)
 
     @torch.no_grad()
     def _validate(self) -> list[float]:
@@ -101,26 +91,22 @@ class GlobalStack(StackLearner):
         days = np.flatnonzero(self._valid_days.any(axis=0))
         if not len(days):
             return [float("nan")] * len(self.models)
-        found = np.full((len(self.models), *self._valid_days.shape), np.nan)  # [models, stocks, days]
+        scores = np.full((len(self.models), *self._valid_days.shape), np.nan)  # [models, stocks, days]
         labelled = self._labelled
         for end in range(int(days[0]) + labelled - 1, int(days[-1]) + labelled, labelled):
-            inside = np.arange(end + 1 - labelled, min(end + 1, found.shape[2]))
-            there = np.flatnonzero(self._valid_days[:, inside].any(axis=1))
-            for part in np.array_split(there, max(1, -(-len(there) // 64))):
+            inside = np.arange(end + 1 - labelled, min(end + 1, scores.shape[2]))
+            asked = np.flatnonzero(self._valid_days[:, inside].any(axis=1))
+            for part in np.array_split(asked, max(1, -(-len(asked) // 64))):
                 symbol = torch.from_numpy(part).to(self.device).expand(len(self.models), -1)
                 output, _, _ = self._output(self.weights, symbol, torch.full_like(symbol, end), self._in_valid, None,
-                                            labelled)
-                scores = output.mean(-1).double().cpu().numpy()[:, :, :len(inside)]  # [models, stocks, days]
-                found[:, part[:, None], inside] = scores
+                                            labelled)  # [models, stocks, days, outputs]
+                scores[:, part[:, None], inside] = output.mean(-1).double().cpu().numpy()[:, :, :len(inside)]
         truth = np.where(self._valid_days, self._labels.mean(-1).cpu().numpy(), np.nan)[:, days]
-        return [rank_correlation(np.where(np.isfinite(truth), one[:, days], np.nan), truth) for one in found]
+        return [rank_correlation(np.where(np.isfinite(truth), one[:, days], np.nan), truth) for one in scores]
 
     def result(self) -> Trained:
         if self._diverged:
-            return Trained(None, {}, self.history, {"epochs": []}, dict.fromkeys(self.job.symbols,
-                                                                                 self._diverged[EVERYONE]))
-        panel, weights = self.data.panel, self._ensembles([EVERYONE])
-        forecaster = NetworkForecaster(NAME, self.config.model, self.data.task, "mse", tuple(panel.feature_names),
-                                       self.job.symbols, weights, self.inputs, str(self.device))
-        budget = {"epochs": self._best(EVERYONE, 1)}
-        return Trained(forecaster, {}, self.history, budget)
+            failed = dict.fromkeys(self.job.symbols, self._diverged[EVERYONE])
+            return Trained(None, {}, self.history, {"epochs": []}, failed)
+        return Trained(self._forecaster([EVERYONE], self.job.symbols, self.inputs), {}, self.history,
+                       {"epochs": self._best(EVERYONE, 1)})

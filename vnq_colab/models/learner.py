@@ -8,6 +8,7 @@ model sees, what it is trained to get right, and how it is validated, its family
 import abc
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from vnq_colab.config import RunConfig
 from vnq_colab.models.base import Job, Learner, Progress, TrainingData, stable_seed
+from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.inputs import Inputs, windows_at
-from vnq_colab.models.network import Parts, StackedAdamW, Stockformer, clip_per_model, unstack
+from vnq_colab.models.network import Parts, StackedAdamW, Stockformer, clip_per_model, loss_per_model, unstack
 from vnq_colab.settings import TrainConfig
 
 AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 2026-11-21
@@ -30,6 +32,9 @@ class Plan:
 
     symbol: np.ndarray
     day: np.ndarray
+
+
+NO_PLAN = Plan(np.empty((0, 1), dtype=int), np.empty((0, 1), dtype=int))  # of a model without a training day
 
 
 class StackLearner(Learner):
@@ -82,10 +87,6 @@ class StackLearner(Learner):
         """Which windows a model sees in an epoch; decided by (seed, model, epoch) alone."""
 
     @abc.abstractmethod
-    def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """`[models]`: each model's own loss over the labelled positions of its windows, `[models, batch, labelled]`."""
-
-    @abc.abstractmethod
     def _rate(self) -> float:
         """The learning rate of this step."""
 
@@ -113,7 +114,7 @@ class StackLearner(Learner):
         self.step_in_epoch += 1
         measured = {}
         if len(rows) < len(active):
-            self._leave_diverged([row for row in active if not finite[row]])
+            self._remove_diverged([row for row in active if not finite[row]])
         if self.models and self.step_in_epoch >= max(self._steps):
             started = time.monotonic()
             measured = self._end_epoch() | {"evaluation_seconds": time.monotonic() - started}
@@ -180,7 +181,7 @@ class StackLearner(Learner):
 
     def _gradient(self, noise: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss `[models]` and gradient `[models, parameters]` of this step, the mean over each model's own batches."""
-        size, shapes, gradient = self._windows_per_batch, self.network.shapes, self._room.zero_()
+        size, shapes, gradient = self.settings.windows_per_batch, self.network.shapes, self._room.zero_()
         total = torch.zeros(len(self.models), device=self.device)
         for top in range(0, len(self.models), self._at_once):
             rows = slice(top, top + self._at_once)
@@ -192,7 +193,7 @@ class StackLearner(Learner):
                 output, target, weight = self._output(parts, symbol, batch, self._in_train, noise, self._labelled)
                 if clip := self.settings.label_clip:
                     target = target.clamp(-clip, clip)
-                loss = self._loss_of(output, target, weight) / n_batches
+                loss = loss_per_model(self.settings.loss, output, target, weight) / n_batches
                 found = torch.autograd.grad(loss.sum(), list(parts.values()))
                 for place, part in zip(unstack(gradient[rows], shapes).values(), found, strict=True):
                     place.add_(part)
@@ -203,10 +204,6 @@ class StackLearner(Learner):
     def _at_once(self) -> int:
         """Models of one pass: on a CPU so few that what it computes stays in the caches, on CUDA all."""
         return max(1, AT_ONCE // self.weights.shape[1]) if self.device.type == "cpu" else len(self.models)
-
-    @property
-    def _windows_per_batch(self) -> int:
-        return self.settings.windows_per_batch
 
     def _output(self, weights: torch.Tensor | Parts, symbol: torch.Tensor, ends: torch.Tensor, carries: torch.Tensor,
                 noise: torch.Generator | None, labelled: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -226,7 +223,7 @@ class StackLearner(Learner):
 
     # ------------------------------------------------------------------------------------------- between two epochs
     def _end_epoch(self) -> dict[str, float]:
-        """Validation, best snapshots, and who leaves; then the next epoch's plan."""
+        """Validation, best snapshots, and which models are finished; then the next epoch's plan."""
         trained = (self._loss_sum / torch.tensor(self._steps, device=self.device).clamp(min=1)).tolist()
         self.epoch += 1
         skill = self._close_epoch(trained)
@@ -235,19 +232,19 @@ class StackLearner(Learner):
         return {name: float(np.mean(values)) for name, values in found.items() if np.isfinite(values).all()}
 
     def _close_epoch(self, trained: list[float]) -> list[float]:
-        """Validation, best snapshots, and who leaves."""
+        """Validation, best snapshots, and which models are finished."""
         skill = [math.nan] * len(trained) if self.data.is_final else self._validate()
-        leaving = []
+        finished = []
         for row, model in enumerate(self.models):
             self.history.append((*model, self.epoch, trained[row], skill[row]))
             self._keep_if_good(row, skill[row])
             if (self.epoch >= self.epochs_of[model] or self.epoch - self.best_epoch[row] >= self.settings.patience
                     or not self._steps[row]):  # it has nothing to learn from
-                leaving.append(row)
-        for row in leaving:
+                finished.append(row)
+        for row in finished:
             kept = self.best[row][torch.from_numpy(np.isfinite(self._scores[row])).to(self.device)]
             self._done[self.models[row]] = (kept.mean(0).cpu(), int(self.best_epoch[row]), float(self.best_skill[row]))
-        self._keep([row for row in range(len(self.models)) if row not in leaving])
+        self._keep_rows([row for row in range(len(self.models)) if row not in finished])
         return skill
 
     def _keep_if_good(self, row: int, skill: float) -> None:
@@ -259,17 +256,17 @@ class StackLearner(Learner):
         if is_best:
             self.best_skill[row], self.best_epoch[row] = skill, self.epoch
 
-    def _leave_diverged(self, rows: list[int]) -> None:
+    def _remove_diverged(self, rows: list[int]) -> None:
         """Takes out every member of the symbols of these models, also those that had finished."""
         why = f"gradient not finite in epoch {self.epoch + 1}, step {self.step_in_epoch}"
         self._diverged |= {self.models[row][0]: why for row in rows}
         self._done = {model: kept for model, kept in self._done.items() if model[0] not in self._diverged}
         keep = [row for row, (symbol, _) in enumerate(self.models) if symbol not in self._diverged]
         self._loss_sum = self._loss_sum[torch.tensor(keep, dtype=torch.long, device=self.device)]
-        self._keep(keep)
+        self._keep_rows(keep)
         self._plan()
 
-    def _keep(self, rows: list[int]) -> None:
+    def _keep_rows(self, rows: list[int]) -> None:
         """Only these models stay in the stack, with their optimizer state."""
         if len(rows) == len(self.models):
             return
@@ -281,12 +278,14 @@ class StackLearner(Learner):
         self.best_skill, self.best_epoch = self.best_skill[rows], self.best_epoch[rows]
         self.models = [self.models[row] for row in rows]
 
-    def _ensembles(self, symbols: list[str]) -> torch.Tensor:
-        """`[symbols, members, parameters]` float16: the finished networks of these symbols, as they are exported."""
-        return torch.stack([torch.stack([self._done[symbol, member][0] for member in range(self.config.n_members)])
-                            for symbol in symbols]).half()
+    def _forecaster(self, groups: Sequence[str], symbols: Sequence[str], inputs: Inputs) -> NetworkForecaster:
+        """The finished networks of these symbols, or of everyone, in float16: as they are exported."""
+        members = range(self.config.n_members)
+        weights = torch.stack([torch.stack([self._done[group, member][0] for member in members]) for group in groups])
+        return NetworkForecaster(self.job.family, self.config.model, self.data.task, self.settings.loss,
+                                 tuple(self.data.panel.feature_names), tuple(symbols), weights.half(), inputs,
+                                 str(self.device))
 
     def _best(self, symbol: str, of: int) -> list[float]:
         """Best epoch (1) or skill (2) of each member of a finished symbol."""
         return [self._done[symbol, member][of] for member in range(self.config.n_members)]
-

@@ -19,7 +19,7 @@ from vnq_colab.models import global_model
 from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.inputs import Inputs, plan_epoch
-from vnq_colab.models.learner import Model, Plan, StackLearner
+from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.network import (
     MOST_ATTENTION_ROWS,
     Stockformer,
@@ -142,13 +142,10 @@ class LocalStack(StackLearner):
         row = self.job.symbols.index(model[0])
         days = np.flatnonzero(self._train_days[row])
         if not len(days):
-            return Plan(*(np.empty((0, 1), dtype=int) for _ in range(2)))
+            return NO_PLAN
         windows = self.settings.windows_per_batch * self.settings.accumulate
         ends = plan_epoch(days, windows, self._labelled, stable_seed("order", self.config.seed, *model, epoch))
         return Plan(np.full_like(ends, row), ends)
-
-    def _loss_of(self, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return loss_per_model(self.settings.loss, output, target, weight)
 
     @torch.no_grad()
     def _validate(self) -> list[float]:
@@ -170,9 +167,7 @@ class LocalStack(StackLearner):
         if not symbols:
             return Trained(None, {}, self.history, {"epochs": {}}, dict(self._diverged))
         places = [self.job.symbols.index(symbol) for symbol in symbols]
-        forecaster = NetworkForecaster(NAME, self.config.model, self.data.task, self.settings.loss,
-                                       tuple(self.data.panel.feature_names), symbols, self._ensembles(list(symbols)),
-                                       self.inputs.select(places), str(self.device))
+        forecaster = self._forecaster(symbols, symbols, self.inputs.select(places))
         rows = {symbol: {"best_epochs": self._best(symbol, 1), "skill": float(np.mean(self._best(symbol, 2)))}
                 for symbol in symbols}
         budget = {"epochs": {symbol: row["best_epochs"] for symbol, row in rows.items()}}
