@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -219,6 +220,15 @@ def check_final_fit(exam):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_passes_its_entry_exam(family, panel, folds, config, tmp_path):
     check_family(family, panel, folds, config, tmp_path)
+
+
+def test_family_of_sixty_lines_passes_the_exam_as_well(panel, folds, config, tmp_path, monkeypatch):
+    import own_family
+
+    lines = Path(own_family.__file__).read_text(encoding="utf-8").splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 60
+    monkeypatch.setitem(FAMILIES, own_family.NAME, own_family.__name__)
+    check_family(own_family.NAME, panel, folds, config, tmp_path)
 
 
 @pytest.fixture(scope="module")

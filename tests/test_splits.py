@@ -39,6 +39,21 @@ def test_no_label_reaches_across_a_border(purge):
         assert valid[0] - train[-1] == purge + 1 == test[0] - valid[-1]
 
 
+@pytest.mark.parametrize("folds", [yearly_folds(DAYS), yearly_folds(DAYS, purge_days=12)], ids=["6", "12"])
+def test_purge_leaves_nothing_that_purgedcv_would_drop(folds):
+    """A label begins at the close of its day and ends at the open six days later, which is the longest there is."""
+    theirs = pytest.importorskip("purgedcv", reason="purgedcv is not installed: pip install purgedcv")
+    close, last_open = (DAYS + pd.Timedelta(hours=hour) for hour in (15, 9))
+    ends = last_open[6:].append(pd.bdate_range(DAYS[-1], periods=7)[1:] + pd.Timedelta(hours=9))
+    for fold in folds:
+        train, valid, test = places(fold)
+        for before, later in ((train, np.append(valid, test)), (valid, test)):
+            kept = theirs.purge(before, later, close, ends)
+            np.testing.assert_array_equal(kept, before)
+            unpurged = theirs.purge(np.arange(later[0]), later, close, ends)  # without ours
+            assert unpurged[-1] == later[0] - 6 == before[-1] + fold.purge_days - 5  # a day is left over
+
+
 def test_borders_can_be_named():
     splits = split_days(DAYS, valid_from="2022-01-01", test_from="2023-01-01", test_to="2023-06-30")
     assert splits.valid.first == "2022-01-03"

@@ -121,7 +121,7 @@ class NetworkForecaster(Forecaster):
 
     def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
         if self.is_global:
-            return [write_model(Path(folder) / f"{self.family}.pt", self.to_state() | facts)]
+            return super().save(folder, facts)
         return [write_model(Path(folder) / f"{symbol}_{self.family}_simple_best.pt",
                             self.select((symbol,)).to_state() | facts) for symbol in self.symbols]
 

@@ -36,12 +36,10 @@ from vnq_colab.models.base import (
     jobs_by_fold,
     read_model,
     stable_seed,
-    write_model,
 )
 from vnq_colab.settings import MachineConfig, Task
 
 NAME = "trees"
-FILE = "trees.pt"
 
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
@@ -61,7 +59,7 @@ def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, d
 
 def load(folder: Path) -> "TreesForecaster":
     """The forecaster that was exported into a folder."""
-    return TreesForecaster.from_state(read_model(Path(folder) / FILE))
+    return TreesForecaster.from_state(read_model(Path(folder) / f"{NAME}.pt"))
 
 
 def engine() -> ModuleType:
@@ -201,9 +199,6 @@ class TreesForecaster(Forecaster):
         """The forecaster that `to_state` wrote down."""
         return cls(tuple(state["feature_names"]), tuple(state["symbols"]),
                    tuple(raw.numpy().tobytes() for raw in state["blocks"]), state["xgboost"])
-
-    def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
-        return [write_model(Path(folder) / FILE, self.to_state() | facts)]
 
     def digest(self) -> str:
         digest = hashlib.sha256()
