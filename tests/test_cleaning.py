@@ -19,6 +19,12 @@ def table(*changes):
     return pd.DataFrame(rows)
 
 
+def cleaned(table, **options):
+    """The clean table, and the findings by issue; where an issue has two, the last."""
+    clean, report = clean_prices(table, **options)
+    return clean, {item.issue: item for item in report.findings}
+
+
 @pytest.mark.parametrize("change, words", [
     ({"high": 39_000.0}, "high 39,000 < low 40,000 [VND]"),
     ({"close": 0.0}, "close 0 [VND]"),
@@ -122,15 +128,10 @@ def fill(table, day):
     table.loc[rows, "volume"] = 0.0
 
 
-def found_in(table, **options):
-    clean, report = clean_prices(table, **options)
-    return clean, {item.issue: item for item in report.findings}
-
-
 def test_weekend_rows_are_dropped_even_from_a_table_that_promises_to_be_clean():
     raw = market()
     saturday = raw[raw["date"] == "2021-03-05"].assign(date=pd.Timestamp("2021-03-06"))
-    clean, found = found_in(pd.concat([raw, saturday]))
+    clean, found = cleaned(pd.concat([raw, saturday]))
     assert found["day without a market"].rows == 8
     assert found["day without a market"].example == "S00 2021-03-06: day without a market"
     assert len(clean) == len(raw)
@@ -140,29 +141,29 @@ def test_day_on_which_nobody_trades_is_dropped_and_a_halt_of_most_is_not():
     raw = market()
     fill(raw, "2021-03-24")
     raw.loc[(raw["date"] == "2021-04-07") & (raw["symbol"] > "S01"), "volume"] = 0.0
-    clean, found = found_in(raw)
+    clean, found = cleaned(raw)
     assert found["day without a market"].rows == 8 and found["day without trades"].rows == 6
     assert sorted(set(raw["date"]) - set(clean["date"])) == [pd.Timestamp("2021-03-24")]
-    assert len(found_in(raw, treatments={"closed_day": "keep"})[0]) == len(raw)
+    assert len(cleaned(raw, treatments={"closed_day": "keep"})[0]) == len(raw)
 
 
 @pytest.mark.parametrize("volume", [0.0, float("nan")])
 def test_day_whose_prices_move_is_a_trading_day_though_its_volumes_are_lost(volume):
     raw = market()
     raw.loc[raw["date"] == "2021-03-24", "volume"] = volume
-    clean, found = found_in(raw, on_bad_rows="treat")
+    clean, found = cleaned(raw, on_bad_rows="treat")
     assert len(clean) == len(raw) and "day without a market" not in found
 
 
 def test_too_few_symbols_say_nothing_about_the_calendar():
     raw = market(n_symbols=4)
     fill(raw, "2021-03-24")
-    assert set(found_in(raw)[1]) == {"day without trades"}
+    assert set(cleaned(raw)[1]) == {"day without trades"}
 
 
 def test_update_of_one_symbol_is_kept_and_said():
     raw = market(n_symbols=30)
-    clean, found = found_in(raw[(raw["symbol"] == "S00") | (raw["date"] < raw["date"].max())])
+    clean, found = cleaned(raw[(raw["symbol"] == "S00") | (raw["date"] < raw["date"].max())])
     assert found["day of a few symbols"].rows == 1 and clean["date"].max() == raw["date"].max()
 
 
@@ -171,7 +172,7 @@ def test_gaps_are_kept_and_counted():
     gap = (raw["symbol"] == "S01") & raw["date"].between("2021-03-08", "2021-03-15")  # six trading days
     tail = (raw["symbol"] == "S02") & (raw["date"] > "2021-04-01")
     raw.loc[(raw["symbol"] == "S03") & (raw["date"] > "2021-04-01"), "volume"] = 0.0
-    clean, found = found_in(raw[~gap & ~tail])
+    clean, found = cleaned(raw[~gap & ~tail])
     assert len(clean) == len(raw) - gap.sum() - tail.sum()
     gaps = found["over 5 trading days without a row or trade"]
     assert (gaps.rows, gaps.treatment, gaps.example) == (

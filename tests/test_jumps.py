@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
+from tests.test_cleaning import cleaned
 from vnq_colab.data.cleaning import clean_prices
 
 
@@ -12,11 +13,6 @@ def series(closes, symbol="HPG", volume=1_000.0, first="2021-03-01", **columns):
     closes = np.array(closes, dtype=float)
     return pd.DataFrame({"symbol": symbol, "date": days, "open": closes, "high": closes, "low": closes,
                          "close": closes, "volume": volume} | columns)
-
-
-def cleaned(table, **options):
-    clean, report = clean_prices(table, **options)
-    return clean, {item.issue: item for item in report.findings}
 
 
 def test_split_rescales_the_rows_after_it_and_their_volume():

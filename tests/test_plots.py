@@ -14,8 +14,7 @@ from matplotlib.text import Text
 from tests.made_up import basket_of, order_of
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.findings import CleaningReport, Finding
-from vnq_colab.data.issues import ISSUES
+from vnq_colab.data.findings import ISSUES, CleaningReport, Finding
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import split_days
 from vnq_colab.errors import DataError

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.data.cleaning import clean_prices
-from vnq_colab.data.issues import CleaningLog, plan_treatments
+from vnq_colab.data.findings import CleaningLog, plan_treatments
 from vnq_colab.data.sources import combine
 
 DAYS = pd.bdate_range("2025-05-12", periods=20).astype("datetime64[ns]")
@@ -58,7 +58,8 @@ def test_update_on_another_basis_is_rescaled_to_the_past():
 def test_file_that_holds_all_earlier_days_replaces_them():
     table, found = combined(rows([20_000, 20_100], "old.csv"), rows([10_000, 10_050, 10_100], "new.csv"))
     assert table["close"].tolist() == [10_000, 10_050, 10_100]
-    assert found["two sources disagree"].example == "HPG 2025-05-12: close 20,000 in old.csv and 10,000 in new.csv [VND]"
+    assert found["two sources disagree"].example == (
+        "HPG 2025-05-12: close 20,000 in old.csv and 10,000 in new.csv [VND]")
     assert "adjusted basis changed" not in found
 
 

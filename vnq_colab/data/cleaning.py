@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
-from vnq_colab.data.findings import CleaningReport, FileFacts
-from vnq_colab.data.issues import CleaningLog, plan_treatments
+from vnq_colab.data.findings import CleaningLog, CleaningReport, FileFacts, plan_treatments
 from vnq_colab.data.jumps import Places, band_limits, find_actions, unit_levels
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.data.sources import combine
@@ -36,7 +35,7 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: M
     `raw` holds prices [VND per share] and volumes [shares] under `symbol, date, open, high, low, close, volume`;
     optionally `raw_close`, `exchange`, `unadjusted` and `file` (see `sources.combine`). `on_bad_rows` decides on rows
     that are bad in themselves: "raise" names the first in a DataError, "drop" leaves them out, "treat" repairs what can
-    be repaired. `treatments` chooses for single issues, {"unit_jump": "keep"}; `issues.ISSUES` has all names.
+    be repaired. `treatments` chooses for single issues, {"unit_jump": "keep"}; `findings.ISSUES` has all names.
     """
     log = CleaningLog(plan_treatments(on_bad_rows, treatments), source, len(raw))
     rows = _with_exchange(_on_trading_days(_merged(raw, log), log), log)

@@ -1,9 +1,81 @@
-"""What reading and cleaning found: each file as it was understood, each data-quality issue and its treatment, one report."""
+"""What reading and cleaning found: the data-quality issues, what is done about each, the log, and its report."""
 
 import html
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+
+from vnq_colab.data.columns import PRICES
+from vnq_colab.errors import ConfigError, DataError
+
+SHOWN = 50  # rows of an issue that the report describes
+DONE = {"repair": "repaired", "drop": "dropped", "keep": "kept"}
+
+
+class Issue(NamedTuple):
+    """One data-quality issue."""
+
+    name: str  # in the report
+    treatments: tuple[str, ...]  # that may be chosen, the default first; "keep" flags the row only
+    of_a_row: bool = False  # seen in the row alone: `on_bad_rows` decides on it
+
+
+ISSUES = {
+    # An open, high or low is taken from the other prices; without a close the row is dropped.
+    "bad_price": Issue("price missing, zero, negative or beyond 1e9", ("repair", "drop"), True),
+    # The volume of another file is taken, else 0.
+    "bad_volume": Issue("volume missing, negative or beyond 1e15", ("repair", "drop"), True),
+    # Without volume all prices become the close. Else a swapped high and low are exchanged, or the range is widened to
+    # a close near it, and the open moved inside; what does not fit then is dropped.
+    "bad_range": Issue("open or close outside [low, high]", ("repair", "drop"), True),
+    # The last that needed no repair stays.
+    "duplicate": Issue("duplicate row for a day", ("drop",), True),
+    # The later file's row stays; an unadjusted row beside adjusted ones tells the raw close.
+    "several_files": Issue("day in several files", ("drop",)),
+    # Closes differ by more than rounding, the later file's stays; or no common day shows whether they have one basis.
+    "sources_disagree": Issue("two sources disagree", ("keep",)),
+    # A later file's prices, rescaled after a dividend or a split, are brought to the basis of the earlier files.
+    "basis_changed": Issue("adjusted basis changed", ("repair",)),
+    # A weekend; or almost none of the symbols of the month before traded, and most closes are those of the day before.
+    "closed_day": Issue("day without a market", ("drop", "keep")),
+    # Fewer than 1 in 20 of the symbols of the month before: a holiday with stray rows, or an update of a few symbols.
+    "lonely_day": Issue("day of a few symbols", ("keep", "drop")),
+    # The symbol's of the day before, else HOSE.
+    "unknown_exchange": Issue("unknown exchange", ("repair",)),
+    # The close jumps about 1,000 times: from that row on prices are brought to the unit of the earlier rows.
+    "unit_jump": Issue("unit jump", ("repair", "keep")),
+    # The whole day lies below the band, as after a split or a dividend, or the adjusted close jumps while the raw one
+    # does not: from that row on prices are rescaled, the volume of a split inversely.
+    "unadjusted_action": Issue("unadjusted corporate action", ("repair", "keep")),
+    # Nothing explains it; dropped where earlier repairs lead below 0.001 or beyond 1e9 VND.
+    "beyond_band": Issue("move beyond any band", ("keep",)),
+    # The row after them, or the symbol's last row; without a trade counts at the end of the data only.
+    "gap": Issue("over 5 trading days without a row or trade", ("keep",)),
+    # A row of volume 0, as vendors fill in.
+    "no_trades": Issue("day without trades", ("keep", "drop")),
+}
+
+
+def plan_treatments(on_bad_rows: str, treatments: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The treatment of every issue: `on_bad_rows` for those of a row, the defaults, and a person's own choices.
+
+    Raises ConfigError on unknown names and on treatments that an issue does not have.
+    """
+    if on_bad_rows not in ("raise", "drop", "treat"):
+        raise ConfigError(f"on_bad_rows = {on_bad_rows!r}: must be 'raise' or 'drop' or 'treat'.")
+    plan = {key: on_bad_rows if issue.of_a_row and on_bad_rows != "treat" else issue.treatments[0]
+            for key, issue in ISSUES.items()}
+    for key, treatment in (treatments or {}).items():
+        if key not in ISSUES:
+            raise ConfigError(f"treatments: there is no issue {key!r}. Choose one of {', '.join(ISSUES)}.")
+        if treatment not in ISSUES[key].treatments:
+            raise ConfigError(f"treatments: {key} cannot be treated with {treatment!r}. "
+                              f"Choose one of {', '.join(map(repr, ISSUES[key].treatments))}.")
+        plan[key] = treatment
+    return plan
 
 
 @dataclass(frozen=True)
@@ -85,3 +157,57 @@ class CleaningReport:
                       for table in (files, self.to_frame()) if len(table)]
         texts = [repr(self).splitlines()[0], *(f"⚠ {warning}" for warning in self.warnings)]
         return "".join([*(f"<p>{html.escape(text)}</p>" for text in texts), *tables])
+
+
+class CleaningLog:
+    """The treatment of each issue, and what was found so far."""
+
+    def __init__(self, plan: dict[str, str], source: str, n_read: int) -> None:
+        self.plan, self.source, self.n_read = plan, source, n_read
+        self.findings: list[Finding] = []
+
+    def note(self, issue: str, rows: pd.DataFrame, bad: np.ndarray, dropped: np.ndarray, *,
+             repairable: np.ndarray | None = None, treatment: str | None = None,
+             describe: Callable[[int], str] | None = None) -> np.ndarray:
+        """`[rows]` bool: the bad rows to be repaired; those to be dropped are marked in `dropped`.
+
+        `repairable` None means all; `treatment` overrides the plan; `describe` tells the value of row i.
+        """
+        bad, treatment = bad & ~dropped, treatment or self.plan[issue]
+
+        def example(row: int) -> str:
+            one = rows.iloc[row]
+            return f"{one['symbol']} {one['date']:%Y-%m-%d}: {describe(row) if describe else value_of(one, issue)}"
+
+        if treatment == "raise" and bad.any():
+            raise DataError(self._refusal(example(int(bad.argmax())), int(bad.sum())))
+        masks = {name: bad if name == treatment else np.zeros_like(bad) for name in DONE}
+        if treatment == "repair" and repairable is not None:
+            masks |= {"repair": bad & repairable, "drop": bad & ~repairable}
+        for name, mask in masks.items():
+            if mask.any():
+                first, *more = map(example, np.flatnonzero(mask)[:SHOWN].tolist())
+                self.findings.append(Finding(ISSUES[issue].name, DONE[name], int(mask.sum()), first, more))
+        dropped |= masks["drop"]
+        return masks["repair"]
+
+    def kept(self, rows: pd.DataFrame, dropped: np.ndarray) -> pd.DataFrame:
+        """The rows that stay. Raises DataError when there are none."""
+        if dropped.all():
+            raise DataError(f"{self.source}: no usable row is left of {self.n_read:,}. Look at the file: is it a price "
+                            "table?")
+        return rows[~dropped].reset_index(drop=True) if dropped.any() else rows
+
+    def _refusal(self, example: str, n_rows: int) -> str:
+        more = f" (and {n_rows - 1} more rows)" if n_rows > 1 else ""
+        return (f"{example}{more}. Repair {self.source}, or leave such rows out with --on-bad-rows drop, or have them "
+                "repaired with --on-bad-rows treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
+
+
+def value_of(row: pd.Series, issue: str) -> str:
+    """ "high 41,200 < low 41,900 [VND]"."""
+    if issue == "bad_range" and row["high"] < row["low"]:
+        return f"high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"
+    if issue in ("bad_price", "bad_range", "duplicate", "beyond_band"):
+        return f"{ISSUES[issue].name} ({', '.join(f'{name} {row[name]:,.10g}' for name in PRICES)} [VND])"
+    return ISSUES[issue].name + (f" ({row['volume']:,.10g} [shares])" if issue == "bad_volume" else "")

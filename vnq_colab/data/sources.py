@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.columns import PRICES
-from vnq_colab.data.issues import CleaningLog
+from vnq_colab.data.findings import CleaningLog
 
 STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much
 ROUNDING = 0.001  # chosen: what adjusted closes of one day differ by beside that, from dividends rounded on the way

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vnq_colab.data.cleaning import clean_prices
-from vnq_colab.data.issues import ISSUES, plan_treatments
+from vnq_colab.data.findings import ISSUES, plan_treatments
 from vnq_colab.errors import ConfigError, DataError
 
 PRICES = ["open", "high", "low", "close"]
