@@ -59,14 +59,13 @@ def pause() -> list[dict]:
     learner = LocalStack(Job("stockformer", 0, 0, panel.symbols), data, config)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Workspace(Path(folder)), "run")
-        store.reserve(learner.state_dict())
         timed_step(learner)
         quiet, busy, pauses, written = [], [], [], []
         for round_ in range(4):
             quiet += [timed_step(learner) for _ in range(2)]
             store.save(learner.state_dict(), {"job": "stockformer_fold1_pack00"})
             pauses.append(store.pause)
-            while store._thread is not None and store._thread.is_alive():
+            while store.is_writing:
                 busy.append(timed_step(learner))
             manifest = store.written()
             written.append(store.seconds)

@@ -31,8 +31,8 @@ def test_slots_are_written_in_turn_and_the_newest_is_loaded(store):
         manifest = save(store, value)
     assert manifest["sequence"] == 3 and manifest["slot"] == "slot_a"
     assert sorted(payload_sequence(store.folder / name) for name in ("slot_a", "slot_b")) == [2, 3]
-    loaded, told = store.load_latest(facts())
-    assert loaded["epoch"] == 3 and not told
+    loaded, damages = store.load_latest(facts())
+    assert loaded["epoch"] == 3 and not damages
     assert read_json(store.folder / "manifest_a.json")["sequence"] == 3
 
 
@@ -44,9 +44,9 @@ def test_damaged_newest_slot_gives_way_to_the_other_and_says_so(store, damage):
     save(store, 2)
     path = store.folder / "slot_b"
     path.write_bytes(damage(path.read_bytes()))
-    loaded, told = store.load_latest(facts())
+    loaded, damages = store.load_latest(facts())
     assert loaded["epoch"] == 1
-    assert "slot_b" in told[0] and "slot_a is used instead" in told[1]
+    assert "slot_b" in damages[0] and "slot_a is used instead" in damages[1]
 
 
 def test_checkpoint_of_another_job_or_of_other_symbols_is_not_used(store):
@@ -77,7 +77,7 @@ def test_finished_job_that_was_changed_is_refused(store):
         store.load_done("trees_fold1")
 
 
-def test_finished_job_of_a_sibling_is_read_where_it_lies(store, tmp_path):
+def test_finished_job_of_another_part_is_read_where_it_lies(store, tmp_path):
     other = CheckpointStore(Workspace(tmp_path), "other")
     other.save_done("trees_fold2", state(2))
     assert not store.has_done("trees_fold2")

@@ -24,7 +24,7 @@ from vnq_colab.files import write_atomic, write_payload
 from vnq_colab.layout import Workspace
 from vnq_colab.training.checkpoint import CheckpointStore
 
-PANEL_CALLS, ALL_CALLS = 200, 1200  # writing calls of the tiny run before its session, the stored panel; and in all
+PANEL_CALLS, ALL_CALLS = 200, 1500  # writing calls of the tiny run before its session, the stored panel; and in all
 ON_DRIVE = pytest.mark.parametrize("on_drive", [False, True], ids=["local", "drive"])
 
 
@@ -107,15 +107,15 @@ def test_finished_jobs_of_a_resumed_run_are_equal_byte_for_byte(tmp_path, parent
 
 # ---------------------------------------------------------------------------------------------------- damaged files
 def test_damaged_files_are_refused_and_the_rest_is_used_and_named(parent, tally):
-    damage_files(parent, tally, 300, seed=5)
-    for kind in KINDS[:5]:
+    damage_files(parent, tally, 350, seed=5)
+    for kind in KINDS[:-1]:
         ways = {name.partition(":")[0] for name in tally.counts if name.endswith(f": {kind}")}
         assert ways <= {"damaged", "refused", "not needed", "the same"}, kind
     assert tally.counts["refused: session"] > 45
 
 
 def test_damaged_manifest_of_a_bundle_is_refused(parent, tally):
-    damage_files(parent, tally, 60, seed=6)
+    damage_files(parent, tally, 70, seed=6)
     assert f"{UNSEALED}: bundle manifest" not in tally.counts
 
 
@@ -156,7 +156,7 @@ def test_resume_on_a_drive_that_fails_says_so_in_a_sentence(parent, reference, t
 
 def test_an_hour_of_training_writes_little_to_drive(parent, tally):
     per_hour = write_hours(parent, tally, hours=1.2, factor=1500)
-    assert 1 < per_hour["slot"] < 4 and per_hour["session"] <= 13
+    assert 1 < per_hour["slot"] < 4 and per_hour["session"] <= 13 and per_hour.get("heartbeat", 0) <= 120
 
 
 # ------------------------------------------------------------------------------------------------ machines and people

@@ -6,14 +6,15 @@ import pytest
 
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError, TakenOverError
-from vnq_colab.files import write_sealed
+from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
-from vnq_colab.training import ownership
+from vnq_colab.training import trainer
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.ownership import find_case, loss_and_rest, machine_facts
+from vnq_colab.training.process import machine_facts
 from vnq_colab.training.runs import new_run_id
 from vnq_colab.training.session import Session
+from vnq_colab.training.trainer import how_it_ended, loss_and_rest
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def session(tmp_path):
 
 @pytest.fixture
 def elsewhere(session, monkeypatch):
-    monkeypatch.setattr(ownership, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(trainer, "WATCH_SECONDS", 0.01)
     session.machine["node"] = "other-machine"
     session.heartbeat_seconds = 0.1
     session.save()
@@ -38,16 +39,16 @@ def elsewhere(session, monkeypatch):
 
 def test_pause_is_told_with_its_reason(session):
     session.end_attempt("paused", "time is up")
-    assert "ago: time is up" in find_case(session)
+    assert "ago: time is up" in how_it_ended(session)
     assert loss_and_rest(session) == "nothing is lost; left: 3 of 3 jobs"
 
 
 def test_process_that_died_here_is_recognised_at_once(session):
-    assert "without a word" in find_case(session)
+    assert "without a word" in how_it_ended(session)
 
 
 def test_loss_counts_from_the_last_checkpoint_of_a_job_in_flight(session):
-    session.attempts[-1]["started"] = "2026-11-21T10:00:00Z"
+    session.attempts[-1]["started"], session.heartbeat_seconds = "2026-11-21T10:00:00Z", 20.0
     session.heartbeat = "2026-11-21T10:30:00Z"
     assert "at most 30 min of training, since the last checkpoint" in loss_and_rest(session)
     session.checkpoint = {"job": "trees_fold1", "written": "2026-11-21T10:29:00Z"}
@@ -62,36 +63,54 @@ def test_living_process_of_this_machine_is_refused_unless_taken_over(session):
     parent = psutil.Process(os.getppid())
     session.machine |= {"pid": parent.pid, "pid_started": parent.create_time()}
     with pytest.raises(SessionError, match="another process of this machine"):
-        find_case(session)
-    find_case(session, take_over=True)
+        how_it_ended(session)
+    how_it_ended(session, take_over=True)
 
 
 def test_silent_machine_elsewhere_gives_way_after_two_heartbeats(elsewhere, capsys):
-    assert "other-machine) is silent" in find_case(elsewhere)
+    assert "other-machine) is silent" in how_it_ended(elsewhere)
     assert "Watching for 0 s" in capsys.readouterr().err
 
 
-def test_moving_machine_elsewhere_is_refused(elsewhere):
+@pytest.mark.parametrize("sign", ["save", "give_sign_of_life"])
+def test_moving_machine_elsewhere_is_refused(elsewhere, sign):
     other = Session.load(elsewhere.ws, elsewhere.run_id)
-    beats = threading.Timer(0.05, other.save)
+    beats = threading.Timer(0.05, getattr(other, sign))
     beats.start()
     with pytest.raises(SessionError, match="has just given a sign of life"):
-        find_case(elsewhere)
+        how_it_ended(elsewhere)
     beats.join()
 
 
 def test_taking_over_does_not_wait(elsewhere, capsys):
-    assert "taken over from another machine" in find_case(elsewhere, take_over=True)
+    assert "taken over from another machine" in how_it_ended(elsewhere, take_over=True)
     assert "Watching" not in capsys.readouterr().err
 
 
 def test_owner_that_was_taken_over_writes_nothing_more(session):
     other = Session.load(session.ws, session.run_id)
     other.begin_attempt()
-    before = (session.folder / "session.json").read_bytes()
-    with pytest.raises(TakenOverError, match="was taken over"):
-        session.save()
-    assert (session.folder / "session.json").read_bytes() == before
+    names = ("session.json", "session_copy.json", "heartbeat.json")
+    before = [(session.folder / name).read_bytes() for name in names]
+    for write in (session.save, session.give_sign_of_life):
+        with pytest.raises(TakenOverError, match="was taken over"):
+            write()
+    assert [(session.folder / name).read_bytes() for name in names] == before
+
+
+def test_token_is_above_every_heartbeat_that_was_seen(session):
+    """Drive may have kept the heartbeat of an attempt and lost the session that spoke of it."""
+    write_sealed(session.folder / "heartbeat.json", {"token": 7, "owner": "lost", "sequence": 1})
+    again = Session.load(session.ws, session.run_id)
+    again.begin_attempt()
+    assert read_sealed(session.folder / "heartbeat.json")["token"] == again.token == 8 and len(again.attempts) == 2
+
+
+def test_newest_sign_of_life_is_that_of_the_heartbeat(session):
+    session.drive = "Drive is 12 min behind"
+    session.give_sign_of_life()
+    again = Session.load(session.ws, session.run_id)
+    assert again.drive == session.drive and again.heartbeat == session.heartbeat
 
 
 @pytest.mark.parametrize("damage", [
@@ -99,20 +118,19 @@ def test_owner_that_was_taken_over_writes_nothing_more(session):
     lambda text: text.replace("running", "runninh"),
     lambda text: "[]", lambda text: "",
 ])
-def test_damaged_session_gives_way_to_the_copy_in_the_newest_manifest(session, damage, capsys):
-    for name, sequence in (("manifest_a.json", 1), ("manifest_b.json", 2)):
-        value = session.to_dict() | {"why": name, "sequence": sequence}
-        write_sealed(session.folder / name, {"format": 2, "session": value})
-    path = session.folder / "session.json"
+@pytest.mark.parametrize("name, other", [("session.json", "session_copy.json"), ("session_copy.json", "session.json")])
+def test_damaged_session_gives_way_to_its_copy(session, damage, name, other, capsys):
+    path = session.folder / name
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
-    assert Session.load(session.ws, session.run_id).why == "manifest_b.json"
+    assert Session.load(session.ws, session.run_id).to_dict() == session.to_dict()
     said = capsys.readouterr().err
-    assert "session.json" in said and "Its copy in" in said and "manifest_b.json is used instead" in said
+    assert f"{path}: " in said and "Its copy in" in said and f"{other} is used instead" in said
 
 
-def test_damaged_session_without_any_manifest_is_refused(session):
-    path = session.folder / "session.json"
-    path.write_text(path.read_text(encoding="utf-8").replace("FPT", "FPX"), encoding="utf-8")
+def test_session_that_is_damaged_with_its_copy_is_refused(session):
+    for name in ("session.json", "session_copy.json"):
+        path = session.folder / name
+        path.write_text(path.read_text(encoding="utf-8").replace("FPT", "FPX"), encoding="utf-8")
     with pytest.raises(SessionError, match="does not match its own sha256"):
         Session.load(session.ws, session.run_id)
 

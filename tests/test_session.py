@@ -45,9 +45,9 @@ def test_name_says_date_and_config(session):
 
 
 def test_job_is_named_by_family_fold_and_pack(session):
-    assert list(session.jobs) == ["trees_fold1", "stockformer_fold1_pack00", "trees_final"] == session.left()
+    assert list(session.jobs) == ["trees_fold1", "stockformer_fold1_pack00", "trees_final"] == session.unfinished_jobs()
     session.jobs["trees_fold1"]["state"], session.jobs["trees_final"]["state"] = "done", "failed"
-    assert session.left() == ["stockformer_fold1_pack00"]
+    assert session.unfinished_jobs() == ["stockformer_fold1_pack00"]
     assert session.jobs_table()["fold"].tolist() == ["1", "1", "final"]
 
 

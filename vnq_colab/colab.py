@@ -20,7 +20,6 @@ from vnq_colab.config import PROFILES, Machine, require_known
 from vnq_colab.errors import ConfigError, StorageError, VnqError
 from vnq_colab.files import require_space, storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
-from vnq_colab.training.ownership import processor_name
 
 HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -197,6 +196,8 @@ def _find_gpu() -> tuple[str | None, tuple[int, int], float]:
 def _fitting_profile(gpu: str | None, capability: tuple[int, int], memory_gb: float) -> str:
     """By what a GPU can do, not by its name, so that next year's finds its place too."""
     if gpu is None:
+        from vnq_colab.training.process import processor_name  # which imports torch
+
         return "i7-14700" if "i7-14700" in processor_name() else "cpu"
     if capability < FAST_BFLOAT16:
         return "t4"

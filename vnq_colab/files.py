@@ -1,4 +1,4 @@
-"""Files that are either whole or found to be damaged: atomic writes, hashes, JSON and payloads that verify themselves.
+"""Files that are either whole or found to be damaged: atomic writes, hashes, sealed JSON, and payloads with a header.
 
 On a local disk a file is put in place by a rename. In a Google Drive folder nothing is renamed, appended to or deleted:
 there a file is overwritten in place, read back and compared, and its content must be able to prove itself.
@@ -23,7 +23,7 @@ from vnq_colab.errors import CheckpointError, StorageError
 
 PAYLOAD_MAGIC = b"VNQPAY02"
 _HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256
-_PIECE = 2**22  # [bytes] read and written at once
+_CHUNK = 2**22  # [bytes] read and written at once
 SEAL = "seal"  # key of a JSON object that holds the sha256 of all its other keys
 
 # What Drive calls its folders on Colab and, by language, in Drive for Desktop.
@@ -41,6 +41,28 @@ def on_drive(path: Path) -> bool:
     return not DRIVE_FOLDERS.isdisjoint(Path(path).parts)
 
 
+class _Hashed:
+    """A file that hashes and counts what is written to it; an OSError stays known, whatever torch makes of it."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest, self.length = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, chunk: Any) -> int:
+        try:
+            self.file.write(chunk)
+        except OSError as error:
+            self.error = error
+            raise
+        size = memoryview(chunk).nbytes
+        self.digest.update(chunk)
+        self.length += size
+        return size
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Calls `write(file)` on a new file and puts it in place only when it is whole; on Drive with `overwrite`.
 
@@ -52,10 +74,16 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     scratch = folder / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(scratch, "xb") as file:
-            _call(write, file)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(scratch, "xb") as raw:
+            file = _Hashed(raw)
+            try:
+                write(file)
+            except Exception:
+                if file.error is not None:
+                    raise file.error from None
+                raise
+            raw.flush()
+            os.fsync(raw.fileno())
         if on_drive(path):
             overwrite(path, scratch)
         else:
@@ -65,49 +93,6 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(scratch)
-
-
-def _call(write: Callable[[BinaryIO], Any], file: BinaryIO) -> None:
-    """Calls `write(file)`; an OSError of the file is raised as it was, whatever `write` made of it, as torch does."""
-    watched = _Watched(file)
-    try:
-        write(watched)
-    except Exception:
-        if watched.error is not None:
-            raise watched.error from None
-        raise
-
-
-class _Watched:
-    """A file that remembers what went wrong with it."""
-
-    def __init__(self, file: BinaryIO):
-        self._file, self.error = file, None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, piece: Any) -> int:
-        try:
-            self._file.write(piece)
-        except OSError as error:
-            self.error = error
-            raise
-        return memoryview(piece).nbytes
-
-
-class _Measured(_Watched):
-    """The same, with the sha256 and the length of what was written."""
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file)
-        self.digest, self.length = hashlib.sha256(), 0
-
-    def write(self, piece: Any) -> int:
-        size = super().write(piece)
-        self.digest.update(piece)
-        self.length += size
-        return size
 
 
 def overwrite(path: Path, source: Path | bytes) -> None:
@@ -120,15 +105,15 @@ def overwrite(path: Path, source: Path | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as whole, open(path, "wb") as file:
-            while piece := whole.read(_PIECE):
-                digest.update(piece)
-                file.write(piece)
+            while chunk := whole.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        found = sha256_of(path)
+        stored = sha256_of(path)
     except OSError as error:
         raise storage_error(path, error) from error
-    if found != digest.hexdigest():
+    if stored != digest.hexdigest():
         raise StorageError(f"{path}: Drive gives back something else than was written. Try again.")
 
 
@@ -154,6 +139,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: {error.strerror or error}. Try again, or choose another folder with --root.")
 
 
+# ------------------------------------------------------------------------------------------------------------- JSON
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented UTF-8 JSON, whole or not at all."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
@@ -171,12 +157,7 @@ def read_json(path: Path) -> Any:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON object with the sha256 of itself, so that `read_sealed` finds any damage."""
-    write_json(path, sealed(value))
-
-
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with the sha256 of itself."""
-    return value | {SEAL: _seal(value)}
+    write_json(path, value | {SEAL: _seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -206,26 +187,25 @@ def _seal(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8")).hexdigest()
 
 
+# ---------------------------------------------------------------------------------------------------------- payloads
 def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
     """Writes what `write(file)` writes behind a header with its sequence number, its length and a sha256 of all three.
 
-    Nothing is gathered in memory. Whole or not at all, like `write_atomic`. Returns that sha256 in hex, and the length
-    of the body [bytes].
+    Nothing is gathered in memory. Returns that sha256 in hex, and the length of the body [bytes].
     """
-    found: tuple[str, int] = ("", 0)
+    written: tuple[str, int] = ("", 0)
 
-    def with_header(file: BinaryIO) -> None:
-        nonlocal found
-        file.write(bytes(_HEADER.size))
-        body = _Measured(file)
+    def with_header(body: _Hashed) -> None:
+        nonlocal written
+        body.file.write(bytes(_HEADER.size))
         write(body)
         body.digest.update(struct.pack("<QQ", sequence, body.length))
-        file.seek(0)
-        file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, body.length, body.digest.digest()))
-        found = body.digest.hexdigest(), body.length
+        body.file.seek(0)
+        body.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, body.length, body.digest.digest()))
+        written = body.digest.hexdigest(), body.length
 
     write_atomic(path, with_header)
-    return found
+    return written
 
 
 def read_payload(path: Path) -> tuple[int, BinaryIO]:
@@ -235,42 +215,41 @@ def read_payload(path: Path) -> tuple[int, BinaryIO]:
     """
     try:
         with open(path, "rb") as file:
-            header = file.read(_HEADER.size)
+            sequence, length, digest = _read_header(file, path)
             body = file.read()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    if len(header) < _HEADER.size or header[:6] != PAYLOAD_MAGIC[:6]:
-        raise CheckpointError(f"{path}: not a payload of this library, or its beginning is damaged.")
-    magic, sequence, length, digest = _HEADER.unpack(header)
-    if magic != PAYLOAD_MAGIC:
-        raise CheckpointError(f"{path}: damaged, or written by another version of the library.")
     if len(body) != length:
         raise CheckpointError(f"{path}: {len(body):,} bytes where its header says {length:,}: a part is missing.")
-    found = hashlib.sha256(body)
-    found.update(struct.pack("<QQ", sequence, length))
-    if found.digest() != digest:
+    computed = hashlib.sha256(body)
+    computed.update(struct.pack("<QQ", sequence, length))
+    if computed.digest() != digest:
         raise CheckpointError(f"{path}: its content does not match its own sha256: damaged.")
     return sequence, io.BytesIO(body)
 
 
-def verified_sequence(path: Path) -> int:
-    """Sequence number of a payload that verifies wholly, else -1. A file that was cut short has a header too."""
-    try:
-        return read_payload(path)[0]
-    except CheckpointError:
-        return -1
+def payload_sequence(path: Path, *, verify: bool = False) -> int:
+    """Sequence number in the header of a payload, -1 when there is none; with `verify` -1 unless every byte verifies.
 
-
-def payload_sequence(path: Path) -> int:
-    """Sequence number in the header of a payload, -1 when there is none to read. Verifies nothing else."""
-    try:
+    A file that was cut short has a header too.
+    """
+    with contextlib.suppress(CheckpointError, OSError):
+        if verify:
+            return read_payload(path)[0]
         with open(path, "rb") as file:
-            header = file.read(_HEADER.size)
-    except OSError:
-        return -1
-    if len(header) < _HEADER.size or header[:8] != PAYLOAD_MAGIC:
-        return -1
-    return _HEADER.unpack(header)[1]
+            return _read_header(file, path)[0]
+    return -1
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
+    """(sequence number, length, sha256)."""
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or header[:6] != PAYLOAD_MAGIC[:6]:
+        raise CheckpointError(f"{path}: not a payload of this library, or its beginning is damaged.")
+    magic, *rest = _HEADER.unpack(header)
+    if magic != PAYLOAD_MAGIC:
+        raise CheckpointError(f"{path}: damaged, or written by another version of the library.")
+    return tuple(rest)
 
 
 def require_space(folder: Path, needed_bytes: float, what: str) -> None:

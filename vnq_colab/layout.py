@@ -10,7 +10,7 @@ from vnq_colab.errors import StorageError
 from vnq_colab.files import on_drive, storage_error
 
 WORKSPACE_NAME = "VN-Quant-Training"
-SESSION = "session.json"  # in a run's checkpoint folder, as are
+SESSION, SESSION_COPY, HEARTBEAT = "session.json", "session_copy.json", "heartbeat.json"  # in a run's checkpoint folder
 SLOTS, MANIFESTS = ("slot_a", "slot_b"), ("manifest_a.json", "manifest_b.json")
 
 

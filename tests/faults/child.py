@@ -13,7 +13,7 @@ kill, signals   [bytes of log, seconds]: SIGKILL so long after the log has so ma
 at          [job, step, ["MemoryError", or signals that the process sends itself]]: after so many steps of that job
 shim        arguments of `Shim`, and `list` to log each call; drive: arguments of `FakeDrive`, and `from_start`
 and what else `_install` takes: node, take_over, fast_clock, jumping_clock, windows, step_seconds,
-heartbeats, file_limit, patience
+heartbeat_seconds, file_limit, patience
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import datetime as dt
 import functools
 import json
 import os
+import platform
 import random
 import resource
 import signal
@@ -46,7 +47,7 @@ from vnq_colab.errors import VnqError
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Progress
 from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig
-from vnq_colab.training import loop, mirror, ownership
+from vnq_colab.training import drive_copy, loop, trainer
 from vnq_colab.training import session as sessions_module
 from vnq_colab.training.progress import Display
 from vnq_colab.training.runs import latest_session, sessions
@@ -103,16 +104,12 @@ def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
 def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
     """All that is to go wrong, or is to be seen, in this process."""
     os.environ["VNQ_LOCAL"], tempfile.tempdir = job["local"], job["scratch"]
-    mirror.FIRST_WAIT, mirror.LONGEST_WAIT = 0.02, 0.3
+    drive_copy.FIRST_WAIT, drive_copy.LONGEST_WAIT = 0.02, 0.3
     loop.DRIVE_PATIENCE = job.get("patience", 10)
-    ownership.LOOK_SECONDS = 0.05
-    for name, seconds in job.get("heartbeats", {}).items():
-        setattr(sessions_module, name, seconds)
-        if hasattr(loop, name):
-            setattr(loop, name, seconds)
+    trainer.WATCH_SECONDS = 0.05
+    sessions_module.HEARTBEAT_SECONDS = job.get("heartbeat_seconds", sessions_module.HEARTBEAT_SECONDS)
     if node := job.get("node"):
-        ownership.platform = types.SimpleNamespace(**vars(ownership.platform))
-        ownership.platform.node = lambda: node
+        platform.node = lambda: node
     if "fast_clock" in job:
         clock.time = loop.time = _fast(job["fast_clock"])
     if "jumping_clock" in job:

@@ -18,11 +18,11 @@ from tests.faults.trials import Parent, Reference, Trial, _equal, folder_for, pi
 from vnq_colab.delivery.bundle import Bundle, load_bundle
 from vnq_colab.errors import CheckpointError, DeliveryError, VnqError
 from vnq_colab.files import payload_sequence, read_payload, read_sealed
-from vnq_colab.layout import MANIFESTS, SESSION, SLOTS
+from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session
 
-KINDS = ("slot", "manifest", "session", "job", "model", "bundle manifest")
+KINDS = ("slot", "session", "heartbeat", "job", "model", "manifest", "bundle manifest")
 UNSEALED = "loaded, other words or numbers"  # a bundle's manifest.json has no seal: only its files' hashes are checked
 SHARE_OF_BITS = 0.8  # of the damages are one flipped bit; the others a cut end or a zeroed block
 FINISHED = "trees_fold1"  # the job whose file is damaged
@@ -103,15 +103,18 @@ class _Damages:
         assert self.newest is not None and self.older is not None, "both slots hold states of one job"
         self.done = self.store.load_done(FINISHED)
         self.digests, self.manifest = _digests(load_bundle(bundle)), load_bundle(bundle).manifest
-        self.loaders: dict[str, Callable[[Path, str], tuple[str, str]]] = {
-            "slot": self._load_slot, "manifest": self._load_manifest, "session": self._load_session,
-            "job": self._load_job, "model": self._load_model, "bundle manifest": self._load_model}
+        self.kinds: dict[str, tuple[list[Path], Callable[[Path, str], tuple[str, str]]]] = {
+            "slot": ([run / name for name in SLOTS], self._load_slot),
+            "session": ([run / SESSION, run / SESSION_COPY], self._load_session),
+            "heartbeat": ([run / HEARTBEAT], self._load_heartbeat),
+            "job": ([run / "done" / FINISHED], self._load_job),
+            "model": (sorted(bundle.glob("*.pt")), self._load_model),
+            "manifest": ([run / name for name in MANIFESTS], self._load_manifest),
+            "bundle manifest": ([bundle / "manifest.json"], self._load_model)}
 
     def try_one(self, kind: str, chance: random.Random) -> tuple[str, str]:
         """Damages one file of a kind, loads, and mends it: ("refused" | "the same" | what is wrong, details)."""
-        files = {"slot": [self.run / name for name in SLOTS], "manifest": [self.run / name for name in MANIFESTS],
-                 "session": [self.run / SESSION], "job": [self.run / "done" / FINISHED],
-                 "model": sorted(self.bundle.glob("*.pt")), "bundle manifest": [self.bundle / "manifest.json"]}[kind]
+        files, load = self.kinds[kind]
         path = chance.choice(files)
         content = path.read_bytes()
         bad, words = damaged(content, chance)
@@ -120,10 +123,10 @@ class _Damages:
         path.write_bytes(bad)
         try:
             with said() as text:
-                found, details = self.loaders[kind](path, words)
+                found, details = load(path, words)
             return found, f"{path.name}: {words}: {details} {text.getvalue()}"
         except VnqError as error:
-            is_left = kind in ("slot", "manifest", "session")  # another state to go on from
+            is_left = kind in ("slot", "manifest", "session", "heartbeat")  # another state to go on from
             return "no way on" if is_left or path.name not in str(error) else "refused", f"{path.name}: {error}"
         except Exception as error:
             return "no sentence", f"{path.name}: {words}: {type(error).__name__}: {error}"
@@ -150,29 +153,27 @@ class _Damages:
         return ("refused", "") if path.name in told[0] and "is used instead" in told[-1] else ("not named", str(told))
 
     def _load_manifest(self, path: Path, words: str) -> tuple[str, str]:
-        """Its copy of the session is what matters: session.json is gone meanwhile."""
-        whole = self.run / SESSION
-        kept, other = whole.read_bytes(), self.run / MANIFESTS[path.name == MANIFESTS[0]]
-        good = [read_sealed(other)["session"]]
-        whole.unlink()
-        try:
-            got = Session.load(self.ws, self.run_id).to_dict()
-        finally:
-            whole.write_bytes(kept)
-        with contextlib.suppress(VnqError):
-            read_sealed(path)
-            return ("the same", "") if got["sequence"] <= self.session["sequence"] else ("loaded although damaged", "")
-        return ("refused", "") if _equal(got, good[0]) else ("loaded although damaged", words)
+        """It is for people: the newest state is what it was."""
+        state, _ = self.store.load_latest({"job": MIDDLE})
+        return ("not needed", "") if _equal(state, self.newest) else ("loaded although damaged", words)
+
+    def _load_heartbeat(self, path: Path, words: str) -> tuple[str, str]:
+        """Nobody is taken for another owner because of it, and the session is as it was but for its sign of life."""
+        session = Session.load(self.ws, self.run_id)
+        if session.is_taken_over(path.parent):
+            return "loaded although damaged", words
+        got = session.to_dict() | {"heartbeat": self.session["heartbeat"], "drive": self.session["drive"]}
+        return ("refused", "") if _equal(got, self.session) else ("loaded although damaged", words)
 
     def _load_session(self, path: Path, words: str) -> tuple[str, str]:
         got = Session.load(self.ws, self.run_id).to_dict()
         with contextlib.suppress(VnqError):
             read_sealed(path)
             return ("the same", "") if _equal(got, self.session) else ("loaded although damaged", words)
-        if not any(_equal(got, read_sealed(self.run / name)["session"]) for name in MANIFESTS):
+        if not _equal(got, self.session):
             return "loaded although damaged", words
         named = sys.stderr.getvalue()
-        return ("refused", "") if "session.json" in named and "is used instead" in named else ("not named", named)
+        return ("refused", "") if path.name in named and "is used instead" in named else ("not named", named)
 
     def _load_job(self, path: Path, words: str) -> tuple[str, str]:
         try:
@@ -210,7 +211,8 @@ def resume_after_damage(parent: Parent, reference: Reference, tally: Tally, seed
         runs = trial.run_folders()
         if not runs:
             return
-        files = [path for name in (*SLOTS, *MANIFESTS, SESSION) if (path := chance.choice(runs) / name).exists()]
+        names = (*SLOTS, *MANIFESTS, chance.choice((SESSION, SESSION_COPY)), HEARTBEAT)
+        files = [path for name in names if (path := chance.choice(runs) / name).exists()]
         words = []
         for path in chance.sample(files, min(len(files), chance.choice((1, 1, 2)))):
             if path.stat().st_size:

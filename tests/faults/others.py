@@ -19,9 +19,9 @@ from tests.faults.kills import EVERY, KILL, MIDDLE, STEP, Tally
 from tests.faults.trials import Parent, Reference, Trial, folder_for
 from vnq_colab.errors import VnqError
 from vnq_colab.files import read_sealed, write_sealed
-from vnq_colab.layout import MANIFESTS, SESSION, SLOTS
+from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SLOTS
 
-HEARTBEAT = {"HEARTBEAT_SECONDS": 0.1, "DRIVE_HEARTBEAT_SECONDS": 0.2}
+FAST = {"heartbeat_seconds": 0.1}
 Fault = Callable[[Parent, Reference, Tally], None]
 
 
@@ -195,14 +195,21 @@ def mixed_manifests(parent: Parent, reference: Reference, tally: Tally) -> None:
 
 
 def other_node(parent: Parent, reference: Reference, tally: Tally) -> None:
-    """Another machine's run: watched and taken when it is silent, refused while something moves its sequence."""
-    what = "a run of another machine"
+    """Another machine's run: watched and taken when it is silent, refused while its session or its heartbeat moves."""
+    for name in (SESSION, HEARTBEAT):
+        run_of_other_node(parent, reference, tally, name)
+
+
+def run_of_other_node(parent: Parent, reference: Reference, tally: Tally, moving: str) -> None:
+    what = f"a run of another machine, {moving} moves"
     with folder_for("node") as folder:
         trial = killed(parent, folder)
         path = trial.run_folders()[0] / SESSION
         whole = read_sealed(path)
         whole |= {"machine": whole["machine"] | {"node": "elsewhere"}, "heartbeat_seconds": 0.5}
-        write_sealed(path, whole)
+        write_sealed(path, whole | {"sequence": whole["sequence"] + 1})
+        path = path.with_name(moving)
+        whole = read_sealed(path)
         stop = threading.Event()
 
         def live() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.kills import EVERY, MIDDLE, Tally
-from tests.faults.others import HEARTBEAT, expect, killed
+from tests.faults.others import FAST, expect, killed
 from tests.faults.trials import Parent, Reference, Trial, folder_for
 
 
@@ -26,7 +26,7 @@ def race(parents: tuple[Parent, Parent], reference: Reference, tally: Tally, *, 
     what = f"two owners at once{', told to take over' if take_over else ''}"
     with folder_for("race") as folder:
         trial = killed(parents[0], folder)
-        jobs = [trial.job("resume", every=EVERY, step_seconds=0.03, take_over=take_over, heartbeats=HEARTBEAT)
+        jobs = [trial.job("resume", every=EVERY, step_seconds=0.03, take_over=take_over, **FAST)
                 for _ in parents]
         for parent, job in zip(parents, jobs, strict=True):
             parent.start(job)
@@ -61,10 +61,10 @@ def taken_over(parents: tuple[Parent, Parent], reference: Reference, tally: Tall
             other = {"node": "other", "root": str(first.home)}
         else:
             second, other = first, {}
-        parents[0].start(first.job("train", every=EVERY, step_seconds=0.12, heartbeats=HEARTBEAT))
+        parents[0].start(first.job("train", every=EVERY, step_seconds=0.12, **FAST))
         log = Path(first.attempts[-1]["log"])
         _wait_for(lambda: log.exists() and f"step {MIDDLE}" in log.read_text())
-        later = parents[1].run(second.job("resume", every=EVERY, take_over=True, heartbeats=HEARTBEAT, **other))
+        later = parents[1].run(second.job("resume", every=EVERY, take_over=True, **FAST, **other))
         earlier = parents[0].wait()
         tally.add(f"tried: {what}")
         good = finished(later) and gave_way(earlier)
@@ -72,7 +72,7 @@ def taken_over(parents: tuple[Parent, Parent], reference: Reference, tally: Tall
         second_sees = Trial(second.folder, "tiny", on_drive)
         if found := reference.differences(second_sees, later["result"]):
             tally.fail(what, found)
-        again = parents[0].run(first.job("resume", every=EVERY, heartbeats=HEARTBEAT))
+        again = parents[0].run(first.job("resume", every=EVERY, **FAST))
         is_well = finished(again)
         expect(tally, f"{what}, and the first machine asks again", is_well, again["result"])
         tally.add(f"good: {what}", int(good and is_well))
@@ -85,7 +85,7 @@ def comes_back(parent: Parent, reference: Reference, tally: Tally) -> None:
     """
     what = "the machine before comes back"
     with folder_for("back") as folder:
-        first = killed(parent, folder / "one", on_drive=True, heartbeats={"HEARTBEAT_SECONDS": 0.01})
+        first = killed(parent, folder / "one", on_drive=True, heartbeat_seconds=0.01)
         second = Trial(folder / "two", "tiny", on_drive=True)
         shutil.rmtree(second.home.parent)
         second.home.parent.symlink_to(first.home.parent)

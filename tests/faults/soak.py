@@ -20,7 +20,7 @@ import functools
 import os
 import sys
 
-from tests.faults.damage import UNSEALED, damage_files, damage_seal, resume_after_damage
+from tests.faults.damage import KINDS, UNSEALED, damage_files, damage_seal, resume_after_damage
 from tests.faults.drive import FAULTS, age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
 from tests.faults.kills import EVERY, Tally, kill_at_points, kill_at_random
 from tests.faults.others import NEEDS_MOUNT, OTHERS, can_mount
@@ -89,7 +89,7 @@ def flips(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
     for number in range(options.repeats * 20):
         resume_after_damage(parent, reference, tally, options.seed + number, on_drive=number % 2 == 1)
     count, rows = tally.counts.get, []
-    for kind in ("slot", "manifest", "session", "job", "model", "bundle manifest"):
+    for kind in KINDS:
         good = sum(count(f"{way}: {kind}", 0) for way in ("refused", "not needed", "the same"))
         rows.append((f"damaged {kind} refused", count(f"damaged: {kind}"), good))
     rows.append((f"damaged bundle manifest {UNSEALED}", None, None, count(f"{UNSEALED}: bundle manifest", 0), "files"))

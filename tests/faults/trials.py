@@ -15,7 +15,7 @@ from typing import Any
 
 from vnq_colab.errors import CheckpointError, VnqError
 from vnq_colab.files import read_payload, read_sealed
-from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
+from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
 
 HOUSE = Path(__file__).resolve().parents[2]
 HEADER_BYTES = 56  # of a payload: magic, sequence, length, sha256
@@ -153,7 +153,7 @@ class Trial:
                     read_payload(path)
                 except CheckpointError as error:
                     found.append(str(error))
-        for path in (folder / name for name in (SESSION, *MANIFESTS)):
+        for path in (folder / name for name in (SESSION, SESSION_COPY, HEARTBEAT, *MANIFESTS)):
             try:
                 read_sealed(path)
             except FileNotFoundError:

@@ -1,39 +1,52 @@
-"""From a session to its forecasts: out of sample, made when the folds were trained; nothing is computed anew."""
+"""The forecasts of a run: made when a fold is trained, out of sample; read from its jobs' files when it is judged."""
 
 import pandas as pd
+import torch
 
 from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import SessionError
 from vnq_colab.evaluation.calibration import Calibration, with_volatility
-from vnq_colab.models.base import Forecaster, restored
+from vnq_colab.models.base import Forecaster, Trained, TrainingData, restored
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.loop import PARTS
-from vnq_colab.training.runs import siblings
 from vnq_colab.training.session import Session
+
+PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
+COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
+
+
+def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> dict[str, torch.Tensor]:
+    """The rows of a fold's validation and test days: places of symbol and day in the panel, part, and numbers."""
+    panel, test = data.panel, splits.test.mask(data.panel.days)
+    parts = [(trained.valid_forecaster or trained.forecaster, data.valid), (trained.forecaster, test)]
+    table = pd.concat([forecaster.predict(panel, days) for forecaster, days in parts], ignore_index=True)
+    day = panel.days.get_indexer(table["date"])
+    columns = {name: table[name].to_numpy("float32", copy=True) for name in COLUMNS if name in table}
+    columns |= {"symbol": pd.Index(panel.symbols).get_indexer(table["symbol"]).astype("int16"),
+                "day": day.astype("int32"), "part": test[day].astype("uint8")}
+    return {name: torch.from_numpy(values) for name, values in columns.items()}
 
 
 def open_store(session: Session) -> CheckpointStore:
     """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
-    store = CheckpointStore(session.ws, session.run_id, siblings(session))
-    if missing := session.left():
+    if missing := session.unfinished_jobs():
         raise SessionError(f"run {session.run_id} is {session.status}: {len(missing)} of {len(session.jobs)} jobs are "
                            "not trained yet. Go on with resume first.")
-    return store
+    return CheckpointStore.of(session)
 
 
 def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
-    """What every family said of its folds' validation and test days: `fold, part` ("valid", "test"), and SCORES.
+    """Every family's scores on its folds' validation and test days: `fold, part` ("valid", "test"), and SCORES.
 
-    Of task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
+    For task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
     """
     store, tables = open_store(session), []
     for name, row in session.jobs.items():
         if row["fold"] is None or row["state"] == "failed":
             continue
-        found = store.load_done(name)["forecast"]
-        table = {column: values.numpy() for column, values in found.items()}
+        table = {column: values.numpy() for column, values in store.load_done(name)["forecast"].items()}
         tables.append(pd.DataFrame({
             "family": row["family"], "fold": row["fold"],
             "symbol": pd.Categorical.from_codes(table.pop("symbol"), list(panel.symbols)),
@@ -52,11 +65,11 @@ def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int, part: str = "te
 
     Each fold is calibrated on its own validation days.
     """
-    tables, unasked = [], ["part", "actual", "volatility"] + ["fold"] * (part == "test")
+    tables, unneeded = [], ["part", "actual", "volatility"] + ["fold"] * (part == "test")
     scores = with_volatility(scores, panel, horizon).astype({"family": "category", "symbol": "category"})  # fast to cut
     for (family, _), rows in scores.groupby(["family", "fold"], observed=True):
         calibration = Calibration.fit(family, _known(rows))
-        tables.append(calibration.apply(rows[(rows["part"] == part).to_numpy()]).drop(columns=unasked))
+        tables.append(calibration.apply(rows[(rows["part"] == part).to_numpy()]).drop(columns=unneeded))
     return pd.concat(tables, ignore_index=True).astype({"family": str, "symbol": object})
 
 
@@ -87,11 +100,11 @@ def forecast(session: Session, *, panel: Panel | None = None,
 
 def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
     """The forecasters of the final fit, by family; several of one that was trained in packs."""
-    store, found = open_store(session), {}
+    store, forecasters = open_store(session), {}
     for name, row in session.jobs.items():
         if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
             state = store.load_done(name)["weights"]
-            found.setdefault(row["family"], []).append(restored(state, row["family"]))
-    if not found:
+            forecasters.setdefault(row["family"], []).append(restored(state, row["family"]))
+    if not forecasters:
         raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
-    return found
+    return forecasters

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -17,19 +19,39 @@ import torch
 from vnq_colab import __version__
 from vnq_colab.notebook import in_notebook, tell
 from vnq_colab.settings import MachineConfig
-from vnq_colab.training.ownership import machine_facts
 from vnq_colab.training.session import Session
 
+CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 FULL_PERCENT = 85  # of the system's memory: from here on the system may begin to swap, or to kill
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
 
 
+def machine_facts() -> dict[str, Any]:
+    """What the promise of equal bits depends on, as far as the standard library knows it."""
+    return {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
+            "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def processor_name() -> str:
+    """The processor's name as its maker writes it, from Linux or from Windows; else what Python knows."""
+    with contextlib.suppress(OSError):
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(names, platform.machine())
+    with contextlib.suppress(ImportError, OSError):
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            return str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    return platform.processor() or platform.machine()
+
+
 def fitting_machine(session: Session) -> MachineConfig:
     """Where a run goes on: as it was stored on the machine it ran on, else on what this machine has."""
     stored = session.config.machine
-    if session.machine.get("node") == machine_facts()["node"] and (stored.device == "cpu" or torch.cuda.is_available()):
+    if session.machine.get("node") == platform.node() and (stored.device == "cpu" or torch.cuda.is_available()):
         return stored
     if not torch.cuda.is_available():
         return replace(stored, device="cpu", dtype="float32", threads=None)
@@ -75,27 +97,18 @@ def keep_freed_memory() -> None:
 
 def performance_cores(devices: Path = Path("/sys/devices")) -> list[int] | None:
     """The logical CPUs of a hybrid processor's performance cores; None where there are none, or Linux does not say."""
-    try:
-        text = (devices / "cpu_core" / "cpus").read_text(encoding="ascii").strip()
-        if not (devices / "cpu_atom").is_dir():
-            return None
-        cores = []
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            cores += range(int(first), int(last or first) + 1)
-        return cores or None
-    except (OSError, ValueError):
-        return None
+    with contextlib.suppress(OSError, ValueError):
+        ranges = [part.split("-") for part in (devices / "cpu_core" / "cpus").read_text(encoding="ascii").split(",")]
+        if (devices / "cpu_atom").is_dir():
+            return [core for first, *last in ranges for core in range(int(first), int((last or [first])[0]) + 1)]
+    return None
 
 
 def stay_on(cores: list[int]) -> None:
     """Keeps every thread of this process on those of its allowed logical CPUs that are among `cores`."""
-    process = psutil.Process()
-    with contextlib.suppress(psutil.Error, OSError, AttributeError):  # a container may forbid it
-        allowed = [core for core in process.cpu_affinity() if core in cores]
-        if allowed:
-            process.cpu_affinity(allowed)  # on Linux only the main thread, and threads that begin later
-            for thread in process.threads() if sys.platform == "linux" else []:
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):  # a container may forbid it; Linux alone has it
+        if allowed := os.sched_getaffinity(0) & set(cores):
+            for thread in psutil.Process().threads():
                 with contextlib.suppress(OSError):  # it ended meanwhile
                     os.sched_setaffinity(thread.id, allowed)
 
@@ -142,7 +155,7 @@ def stop_requests() -> Iterator[list[str]]:
         if stop:
             raise KeyboardInterrupt
         stop.append("stopped by the person" if number == signal.SIGINT else "stopped by the system")
-        if in_notebook():  # which would paint it red; the board, or the last line, says it
+        if in_notebook():  # which would paint it red; the last line says it
             return
         with contextlib.suppress(OSError):  # not print: a signal may come while something is being printed
             os.write(2, b"\nStopping after this step; once more stops at once.\n")
@@ -158,11 +171,8 @@ def stop_requests() -> Iterator[list[str]]:
 def code_commit() -> str | None:
     """The git commit of the library's own code; None where it is not a git checkout."""
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if (folder / ".git").exists():
+            return subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True,
+                                  timeout=5).stdout.strip() or None
+    return None

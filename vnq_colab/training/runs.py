@@ -30,47 +30,45 @@ def run_names(ws: Workspace) -> list[str]:
 
     Raises StorageError when Drive does not answer and this machine knows none.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     trouble = None
     for home in dict.fromkeys((ws.local, ws)):
         try:
-            found |= {name for name in os.listdir(home.checkpoints) if RUN_ID.fullmatch(name)}
+            names |= {name for name in os.listdir(home.checkpoints) if RUN_ID.fullmatch(name)}
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             trouble = storage_error(home.checkpoints, error)
-    if trouble and not found:
+    if trouble and not names:
         raise trouble
-    return sorted(found)
+    return sorted(names)
 
 
 def sessions(ws: Workspace) -> list[Session]:
     """Every readable session of the workspace, oldest first."""
-    found, passed = [], []
+    readable, unreadable = [], []
     for name in run_names(ws):
         try:
-            found.append(Session.load(ws, name))
+            readable.append(Session.load(ws, name))
         except VnqError as error:
-            passed.append(str(error))
-    if passed:
-        tell(f"passed over: {passed[0]}" + (f" (and {len(passed) - 1} more runs)" if len(passed) > 1 else ""))
-    return found
+            unreadable.append(str(error))
+    if unreadable:
+        more = f" (and {len(unreadable) - 1} more runs)" if len(unreadable) > 1 else ""
+        tell(f"passed over: {unreadable[0]}{more}")
+    return readable
 
 
-def siblings(session: Session) -> tuple[str, ...]:
-    """The names of the runs that train the other parts of what a session trains a part of."""
-    return tuple(other.run_id for other in sibling_sessions(session))
+def other_parts(session: Session) -> list[Session]:
+    """The runs that train the other parts of what a session trains a part of, as they stand now.
 
-
-def sibling_sessions(session: Session) -> list[Session]:
-    """The same as they stand now; one that cannot be read is none, and its own machine says so."""
-    found: list[Session] = []
-    if session.part is not None:
-        for name in run_names(session.ws):
-            if name.endswith(f"of{session.part[1]}") and name != session.run_id:
-                with contextlib.suppress(VnqError):
-                    found.append(Session.load(session.ws, name))
-    return [other for other in found if other.part and other.part != session.part
+    One that cannot be read is none, and its own machine says so.
+    """
+    others: list[Session] = []
+    for name in run_names(session.ws) if session.part is not None else ():
+        if name.endswith(f"of{session.part[1]}") and name != session.run_id:
+            with contextlib.suppress(VnqError):
+                others.append(Session.load(session.ws, name))
+    return [other for other in others if other.part and other.part != session.part
             and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id)]
 
 
@@ -83,13 +81,12 @@ def latest_session(ws: Workspace, run: str | None = None) -> Session:
         names = run_names(ws)
         matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
         if len(matches) != 1:
-            found = f"{len(matches)} runs begin with" if matches else "there is no run"
-            raise SessionError(f"{ws.checkpoints}: {found} {run!r}.{did_you_mean(run, matches or names)}")
+            problem = f"{len(matches)} runs begin with" if matches else "there is no run"
+            raise SessionError(f"{ws.checkpoints}: {problem} {run!r}.{did_you_mean(run, matches or names)}")
         return Session.load(ws, matches[0])
-    found = sessions(ws)
-    if not found:
-        raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
-    return found[-1]
+    if readable := sessions(ws):
+        return readable[-1]
+    raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
 
 
 def status(ws: Workspace, run: str | None = None) -> Session:

@@ -1,13 +1,11 @@
-"""The session: one JSON file that says what runs, how far every symbol is, and why it stopped.
+"""The session: one JSON file that says what runs, how far every symbol is, and why it stopped; and its heartbeat.
 
 Only the standard library is imported here, so that `status` answers at once and from any machine.
 """
 
 import contextlib
-import csv
-import io
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +13,17 @@ from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError, name_a_few
-from vnq_colab.files import read_json, read_sealed, unsealed, write_atomic, write_sealed
-from vnq_colab.layout import MANIFESTS, SESSION, Workspace
+from vnq_colab.files import read_json, read_sealed, write_atomic, write_sealed
+from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
 from vnq_colab.notebook import tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2  # of session.json
-HEARTBEAT_SECONDS = 20.0  # between two signs of life on a local disk
-DRIVE_HEARTBEAT_SECONDS = 300.0  # and on Drive, where every write counts
+HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
 LEDGER_STATES = ("pending", "training", "done", "failed")
-HISTORY_COLUMNS = ("job", "symbol", "member", "epoch", "train_loss", "skill")
+HISTORY_COLUMNS = ["job", "symbol", "member", "epoch", "train_loss", "skill"]
 
 
 @dataclass(repr=False)
@@ -47,16 +44,16 @@ class Session:
     why: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     started: str = ""
-    heartbeat: str = ""
-    owner: str = ""
+    heartbeat: str = ""  # when the newest sign of life was given
+    owner: str = ""  # the process that trains it, by a random name
     code_version: str = __version__
-    sequence: int = 0  # of session.json, one more each time it is written
-    heartbeat_seconds: float = HEARTBEAT_SECONDS  # between two signs of life that another machine can see
+    sequence: int = 0  # one more with each sign of life
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
     drive: str = ""  # what has not reached Google Drive, and why
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # started, stopped, why, machine, owner
     checkpoint: dict[str, Any] | None = None  # the newest: sequence, job, step, written
-    seen: set[str] = field(default_factory=set)  # owners named by any copy of it; not stored
+    token: int = 0  # the highest that was seen in a heartbeat; not stored here
 
     @classmethod
     def create(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
@@ -70,7 +67,7 @@ class Session:
         """Where its files are written; for a workspace on Drive on this machine's own disk."""
         return self.ws.local.checkpoint_folder(self.run_id)
 
-    def left(self) -> list[str]:
+    def unfinished_jobs(self) -> list[str]:
         """The names of the jobs that are neither done nor failed."""
         return [name for name, row in self.jobs.items() if row["state"] not in ("done", "failed")]
 
@@ -79,19 +76,14 @@ class Session:
         """What every output must say about the data; empty for real prices."""
         return SYNTHETIC_NOTE if self.synthetic else ""
 
-    @property
-    def owners(self) -> set[str]:
-        """Every process that has trained it, the present one included."""
-        return _owners_in({"owner": self.owner, "attempts": self.attempts}) | self.seen
-
+    # ---------------------------------------------------------------------------------------------- who trains it
     def begin_attempt(self) -> None:
         """This process becomes the owner."""
-        before, self.owner = self.owners, secrets.token_hex(8)
-        self.status, self.why, self.drive = "running", "", ""
-        self.heartbeat_seconds = HEARTBEAT_SECONDS if self.ws.local == self.ws else DRIVE_HEARTBEAT_SECONDS
+        self.status, self.why, self.drive, self.heartbeat_seconds = "running", "", "", HEARTBEAT_SECONDS
+        self.claim()
         self.attempts.append({"started": utc_now(), "stopped": None, "why": None, "machine": self.machine,
                               "owner": self.owner})
-        self._write(before | {self.owner})
+        self.save()
 
     def end_attempt(self, status: str, why: str) -> None:
         """Says how it ended: finished, paused or failed."""
@@ -99,58 +91,77 @@ class Session:
         self.attempts[-1] |= {"stopped": utc_now(), "why": why}
         self.save()
 
-    def save(self) -> None:
-        """Rewrites session.json whole; the heartbeat is now. Raises TakenOverError when it is another's by now."""
-        self._write(self.owners)
+    def claim(self) -> None:
+        """Takes a fencing token above all that were seen: whoever has a lower one stops at its next write.
 
-    def _write(self, owners: set[str]) -> None:
-        path = self.folder / SESSION
-        try:
-            stored = read_sealed(path).get("owner")
-        except (OSError, CheckpointError):  # not there yet, or damaged, which writing mends
-            stored = None
-        if stored and stored not in owners:
+        Source: Kleppmann 2016, How to do distributed locking.
+        """
+        self.owner, self.token = secrets.token_hex(8), self.token + 1
+        self.give_sign_of_life()
+
+    def is_taken_over(self, folder: Path) -> bool:
+        """Whether the heartbeat in a folder has a higher token, or ours and another owner. A damaged one says nothing.
+        """
+        with contextlib.suppress(OSError, VnqError, KeyError):
+            beat = read_sealed(folder / HEARTBEAT)
+            return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
+        return False
+
+    def give_sign_of_life(self) -> None:
+        """Rewrites heartbeat.json. Raises TakenOverError when the run is another's by now."""
+        self._count_sign_of_life()
+        write_sealed(self.folder / HEARTBEAT, {"owner": self.owner, "token": self.token, "sequence": self.sequence,
+                                               "written": self.heartbeat, "drive": self.drive})
+
+    def save(self) -> None:
+        """Rewrites session.json whole, then its copy. Raises TakenOverError when the run is another's by now."""
+        self._count_sign_of_life()
+        value = self.to_dict()
+        for name in (SESSION, SESSION_COPY):
+            write_sealed(self.folder / name, value)
+
+    def _count_sign_of_life(self) -> None:
+        if self.is_taken_over(self.folder):
             raise TakenOverError(self.run_id)
         self.heartbeat, self.sequence = utc_now(), self.sequence + 1
-        write_sealed(path, self.to_dict())
 
+    # ------------------------------------------------------------------------------------------------- its file
     def to_dict(self) -> dict[str, Any]:
         """What session.json holds."""
-        names = ("run_id", "status", "why", "data_id", "code_version", "machine", "started", "heartbeat",
-                 "heartbeat_seconds", "sequence", "owner", "drive", "synthetic", "part", "folds", "jobs", "ledger",
-                 "skipped", "attempts", "checkpoint")
-        value = {name: getattr(self, name) for name in names}
-        seconds = {name: round(spent, 1) for name, spent in self.seconds.items()}
-        return {"format": FORMAT, "config": self.config.to_dict(), "config_id": self.config.config_id,
-                "seconds": seconds, **value}
+        value = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("ws", "token")}
+        return {"format": FORMAT, "config_id": self.config.config_id, **value, "config": self.config.to_dict(),
+                "seconds": {name: round(spent, 1) for name, spent in self.seconds.items()}}
 
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
-        """The session of a run as it was written last, on this machine or on Drive.
+        """The session of a run as it was written last, on this machine or on Drive, from session.json or its copy.
 
-        Where session.json is damaged in both places, the copy in the newest manifest is taken, and said. Raises
-        SessionError when there is nothing to take, or when it is foreign or from a newer version.
+        Raises SessionError when all are damaged, or when it is foreign or from another version.
         """
         folders = tuple(dict.fromkeys(home.checkpoint_folder(run_id) for home in (ws.local, ws)))
-        errors: list[str] = []
-        for names in ((SESSION,), MANIFESTS):
-            found = []
-            for path in (folder / name for folder in folders for name in names):
-                try:
-                    found.append((path, _session_in(path)))
-                except FileNotFoundError:
-                    continue
-                except (CheckpointError, OSError) as error:
-                    errors.append(str(error))
-            if found:
-                # who took a run over began one attempt more, however long the other went on writing where it was
-                path, value = max(found, key=lambda pair: (len(pair[1]["attempts"]), pair[1].get("sequence", 0)))
-                if errors:
-                    tell(f"{errors[0]} Its copy in {path} is used instead.")
-                session = cls._from_dict(ws, path, run_id, value)
-                session.seen = set().union(*(_owners_in(copy) for _, copy in found))
-                return session
-        raise SessionError(errors[0] if errors else f"{folders[-1] / SESSION}: there is no such run.")
+        whole, damages = [], []
+        for path in (folder / name for name in (SESSION, SESSION_COPY) for folder in folders):
+            try:
+                whole.append((path, _read_session(path)))
+            except FileNotFoundError:
+                continue
+            except (CheckpointError, OSError) as error:
+                damages.append(str(error))
+        if not whole:
+            raise SessionError(damages[0] if damages else f"{folders[-1] / SESSION}: there is no such run.")
+        # who took a run over began one attempt more, however long the other went on writing where it was
+        path, value = max(whole, key=lambda pair: (len(pair[1]["attempts"]), pair[1].get("sequence", 0)))
+        if damages:
+            tell(f"{damages[0]} Its copy in {path} is used instead.")
+        session = cls._from_dict(ws, path, run_id, value)
+        session.token = len(session.attempts)
+        for folder in folders:
+            with contextlib.suppress(OSError, VnqError, KeyError):
+                beat = read_sealed(folder / HEARTBEAT)
+                session.token = max(session.token, beat["token"])
+                if beat["owner"] == session.owner and beat["sequence"] > session.sequence:
+                    session.heartbeat, session.drive = beat["written"], beat["drive"]
+        return session
 
     @classmethod
     def _from_dict(cls, ws: Workspace, path: Path, run_id: str, value: dict[str, Any]) -> "Session":
@@ -165,12 +176,13 @@ class Session:
                                "Restore it, or start a new run.") from error
         if changed and session.code_version == __version__:
             raise SessionError(f"{path}: its config is not the one that the run began with "
-                               f"({_what_changed(ws, session)}). Put it back, or start a new run with the new config.")
+                               f"({_config_differences(session)}). Put it back, or start a new run with the new one.")
         if session.run_id != run_id:
             raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
                                "folder that name.")
         return session
 
+    # ------------------------------------------------------------------------------------- what a person looks at
     def counts(self) -> dict[str, int]:
         """How many symbols are in each state."""
         states = [row["state"] for row in self.ledger.values()]
@@ -208,79 +220,69 @@ class Session:
         """
         import pandas as pd
 
-        try:
-            return pd.read_csv(self._history_file())[list(HISTORY_COLUMNS)]
-        except (OSError, KeyError, ValueError):  # gone or foreign: the curves are for looking at, nothing rests on them
-            return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-
-    def _history_file(self) -> Path:
-        """Where the curves lie: on this machine's own disk, else on Drive, where another machine has left them."""
-        paths = [home.log_folder(self.run_id) / "history.csv" for home in (self.ws.local, self.ws)]
-        return next((path for path in paths if path.exists()), paths[0])
+        for home in (self.ws.local, self.ws):  # on Drive another machine has left them
+            path = home.log_folder(self.run_id) / "history.csv"
+            if path.exists():
+                with contextlib.suppress(OSError, KeyError, ValueError):  # foreign: nothing rests on the curves
+                    return pd.read_csv(path)[HISTORY_COLUMNS]
+                break
+        return pd.DataFrame(columns=HISTORY_COLUMNS)
 
     def add_history(self, job: str, rows: list[tuple]) -> None:
         """Adds the curves of a finished job, in place of older ones of the same job."""
-        path, text = self.ws.local.log_folder(self.run_id) / "history.csv", io.StringIO()
-        old: list[list[str]] = []
-        with contextlib.suppress(OSError), open(self._history_file(), encoding="utf-8", newline="") as file:
-            old = [row for row in csv.reader(file)][1:]
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HISTORY_COLUMNS)
-        writer.writerows([row for row in old if row[0] != job])
-        writer.writerows([job, *row[:3], *(f"{value:.6g}" for value in row[3:])] for row in rows)
-        write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8")))
+        import pandas as pd
+
+        old = self.history
+        kept = old[old["job"] != job].to_numpy(dtype=object).tolist()
+        table = pd.DataFrame([*kept, *((job, *row) for row in rows)], columns=HISTORY_COLUMNS)
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", lambda file: file.write(text.encode()))
 
     def __repr__(self) -> str:
-        counts, done = self.counts(), len(self.jobs) - len(self.left())
-        lines = [f"run {self.run_id}: {self.status}" + (f" ({self.why})" if self.why else "")]
-        lines += [f"  {self.note}"] if self.synthetic else []
-        lines += [f"  {done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
-                  f"folds and the final fit; {len(self.ledger)} symbols, {counts['failed']} failed; data "
-                  f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
-        lines += ([f"  skipped: {name_a_few(f'{symbol} ({why})' for symbol, why in self.skipped.items())}"]
-                  if self.skipped else [])
-        lines += ([f"  failed: {name_a_few(f'{symbol} ({why})' for symbol, why in self.failed().items())}"]
-                  if counts["failed"] else [])
+        done = len(self.jobs) - len(self.unfinished_jobs())
+        lines = [f"run {self.run_id}: {self.status}" + (f" ({self.why})" if self.why else ""), self.note,
+                 f"{done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
+                 f"folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} failed; data "
+                 f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
+        for what, reasons in (("skipped", self.skipped), ("failed", self.failed())):
+            lines += [f"{what}: {name_a_few(f'{symbol} ({why})' for symbol, why in reasons.items())}"] * bool(reasons)
         spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
-        lines += [f"  time: {spent}"] if spent else []
+        lines += [f"time: {spent}"] if spent else []
         if self.checkpoint and self.status != "finished":
-            lines += [f"  last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
-                      f"{self.checkpoint['job']}"]
-        lines += [f"  {self.drive}"] if self.drive else []
+            lines.append(f"last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
+                         f"{self.checkpoint['job']}")
+        lines.append(self.drive)
         if self.status == "running":
-            lines += [f"  last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
-                      f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)"]
-        return "\n".join(lines)
+            lines.append(f"last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
+                         f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)")
+        return "\n  ".join(line for line in lines if line)
 
 
-def _owners_in(value: dict[str, Any]) -> set[str]:
-    return {value.get("owner", ""), *(attempt.get("owner", "") for attempt in value.get("attempts", []))}
+def _read_session(path: Path) -> dict[str, Any]:
+    """What a session.json holds. Raises CheckpointError when it is damaged, SessionError when it is not of our format.
+    """
+    value = read_sealed(path)
+    if (number := value.get("format", FORMAT)) != FORMAT:
+        raise SessionError(
+            f"{path}: a run of the first version, whose packs and refits this one does not know. Train anew with: "
+            "python -m vnq_colab train." if number < FORMAT else f"{path}: written by a newer version of the library "
+            f"({value.get('code_version')}; this is {__version__}). Update vnq_colab.")
+    if not isinstance(value.get("attempts"), list):
+        raise CheckpointError(f"{path}: holds no session.")
+    return value
 
 
-def _what_changed(ws: Workspace, session: Session) -> str:
+def stored_sequence(path: Path) -> int | None:
+    """The sequence number in a session.json or heartbeat.json; None where there is none to read."""
+    with contextlib.suppress(OSError, VnqError):
+        return read_sealed(path).get("sequence")
+    return None
+
+
+def _config_differences(session: Session) -> str:
     """Where the config of a session differs from the one that was written down when the run began."""
-    for home in (ws.local, ws):
+    for home in (session.ws.local, session.ws):
         with contextlib.suppress(OSError, VnqError, KeyError, TypeError):
             began = RunConfig.from_dict(read_json(home.configs / f"{session.run_id}.json")["config"])
             return name_a_few(began.differences(session.config))
     return "its config_id differs"
-
-
-def _session_in(path: Path) -> dict[str, Any]:
-    """The session that session.json or a manifest holds. Raises SessionError when a newer version wrote it."""
-    value = read_json(path)
-    try:
-        found = int(value["format"])  # before the seal, of which another version may have its own idea
-    except (KeyError, TypeError, ValueError):
-        found = FORMAT
-    if found < FORMAT:
-        raise SessionError(f"{path}: a run of the first version, whose packs and refits this one does not know. Train "
-                           "anew with: python -m vnq_colab train.")
-    if found > FORMAT:
-        raise SessionError(f"{path}: written by a newer version of the library ({value.get('code_version')}; this is "
-                           f"{__version__}). Update vnq_colab.")
-    value = unsealed(value, path)
-    session = value if path.name == SESSION else value.get("session")
-    if not isinstance(session, dict) or not isinstance(session.get("attempts"), list):
-        raise CheckpointError(f"{path}: holds no session.")
-    return session

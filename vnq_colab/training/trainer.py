@@ -4,22 +4,26 @@ A run is one list of jobs: families x folds x packs, then the final fit.
 """
 
 import contextlib
+import os
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import torch
 
+from vnq_colab.clock import seconds_since, spell
 from vnq_colab.config import SMOKE_SYMBOLS, RunConfig
 from vnq_colab.data.labels import check_market
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import default_universe, keep_panel, load_panel
 from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic
-from vnq_colab.errors import ConfigError, DataError, name_a_few
+from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few
 from vnq_colab.files import require_space, write_json
-from vnq_colab.layout import Workspace
+from vnq_colab.layout import HEARTBEAT, SESSION, Workspace
 from vnq_colab.models.base import Job, family_module
 from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
 from vnq_colab.notebook import tell
@@ -27,11 +31,12 @@ from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import new_row
 from vnq_colab.training.loop import Attempt, deliver
-from vnq_colab.training.ownership import find_case, loss_and_rest
 from vnq_colab.training.process import code_commit, fitting_machine
-from vnq_colab.training.runs import latest_session, new_run_id, sessions, siblings
-from vnq_colab.training.session import Session
+from vnq_colab.training.runs import latest_session, new_run_id, sessions
+from vnq_colab.training.session import Session, stored_sequence
 
+CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
+WATCH_SECONDS = 1.0  # between two looks at another machine's heartbeat
 FEWEST_DAYS = 100  # with prices, below which a symbol is left out
 FORECAST_BYTES = 12  # of a stock-day in a job's file
 OnFinish = Callable[[Session], None]
@@ -53,17 +58,19 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
     chosen = parse_part(part) if part else None
     if chosen and chosen[1] > len(folds):
         raise ConfigError(f"{chosen[1]} parts of {len(folds)} folds: one of them is empty. Take fewer parts.")
-    session = _same_run(ws, config, panel, symbols, chosen)
+    runs = [session for session in reversed(sessions(ws)) if session.data_id == panel.data_id]
+    session = next((session for session in runs if session.config.config_id == config.config_id
+                    and set(session.ledger) == set(symbols) and session.part == chosen), None)
     if session is None:
-        if not quiet:
-            _tell_other_run(ws, config, panel)
+        unfinished = [other for other in runs if other.status in ("running", "paused")]
+        if not quiet and unfinished and (differences := unfinished[0].config.differences(config)):
+            tell(f"Run {unfinished[0].run_id} on this data is not finished and differs ({name_a_few(differences)}): "
+                 f"this is a new run. To go on with that one instead: resume --run {unfinished[0].run_id}")
         if config.folds is not None and len(folds) < config.folds:
             tell(f"{config.folds} folds were asked for, and {len(panel.days):,} trading days make {len(folds)}: "
                  f"{folds[0].test.first} to {folds[-1].test.last} are judged")
         keep_panel(ws, panel)
-        run_id = new_run_id(ws, config) + (f"-part{chosen[0]}of{chosen[1]}" if chosen else "")
-        jobs = plan_jobs(panel, folds, replace(config, symbols=tuple(symbols)))
-        session = _start(ws, config, run_id, panel, folds, jobs, symbols, skipped, chosen)
+        session = _start(ws, config, panel, folds, symbols, skipped, chosen)
     return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
@@ -109,36 +116,19 @@ def plan_jobs(panel: Panel, folds: list[Splits], config: RunConfig) -> list[Job]
     return sorted(jobs, key=lambda job: len(folds) if job.fold is None else job.fold)
 
 
-def parse_part(text: str) -> tuple[int, int]:
-    """"1/2" -> (1, 2): the first of two parts."""
+def parse_part(text: str) -> list[int]:
+    """"1/2" -> [1, 2]: the first of two parts."""
     number, slash, of = text.strip().partition("/")
     if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise ConfigError(f"part {text!r}: write it as 1/2 for the first of two machines, 2/2 for the second.")
-    return int(number), int(of)
+    return [int(number), int(of)]
 
 
-def _same_run(ws: Workspace, config: RunConfig, panel: Panel, symbols: list[str],
-              part: tuple[int, int] | None) -> Session | None:
-    """The newest run of this config on this data."""
-    for session in reversed(sessions(ws)):
-        if (session.config.config_id == config.config_id and session.data_id == panel.data_id
-                and set(session.ledger) == set(symbols) and session.part == (list(part) if part else None)):
-            return session
-    return None
-
-
-def _tell_other_run(ws: Workspace, config: RunConfig, panel: Panel) -> None:
-    """Says so when an unfinished run on this data differs: the person may have meant to go on with it."""
-    others = [session for session in sessions(ws) if session.status in ("running", "paused")
-              and session.data_id == panel.data_id]
-    if others and (differences := others[-1].config.differences(config)):
-        tell(f"Run {others[-1].run_id} on this data is not finished and differs ({name_a_few(differences)}): this is "
-             f"a new run. To go on with that one instead: resume --run {others[-1].run_id}")
-
-
-def _start(ws: Workspace, config: RunConfig, run_id: str, panel: Panel, folds: list[Splits], jobs: list[Job],
-           symbols: list[str], skipped: dict[str, str], part: tuple[int, int] | None) -> Session:
+def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], symbols: list[str],
+           skipped: dict[str, str], part: list[int] | None) -> Session:
     """Writes a new session, after looking whether the disk has room for what the run will write."""
+    run_id = new_run_id(ws, config) + (f"-part{part[0]}of{part[1]}" if part else "")
+    jobs = plan_jobs(panel, folds, replace(config, symbols=tuple(symbols)))
     size = model_bytes(config, panel)
     models = [len(job.symbols) * config.n_members for job in jobs if job.pack is not None] or [config.n_members]
     copies = 2 * (STATE_COPIES + config.train.keep_top_k)  # in both slots
@@ -150,7 +140,7 @@ def _start(ws: Workspace, config: RunConfig, run_id: str, panel: Panel, folds: l
         ws, config, run_id, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
         jobs={job.name: new_row(job) for job in jobs}, skipped=skipped, synthetic=is_synthetic(panel.symbols),
         ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)},
-        part=list(part) if part else None)
+        part=part)
     write_json(ws.local.configs / f"{session.run_id}.json", {
         "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
         "folds": session.folds, "symbols": list(session.ledger), "jobs": list(session.jobs),
@@ -169,26 +159,92 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
         if not quiet:
             tell(f"{session.run_id} is finished: nothing to do. validate judges it, export writes its models.")
         return session
-    case = find_case(session, take_over)
+    case = how_it_ended(session, take_over)
     if session.attempts and not quiet:
         tell(f"{session.run_id}: {case}. {loss_and_rest(session).capitalize()}.")
     try:
         Attempt(session, panel, machine, hours, quiet).run()
-    except BaseException:
+    finally:
         if on_finish is not None:
-            with contextlib.suppress(Exception):  # the first error is the one to see
-                on_finish(session)
-        raise
-    if on_finish is not None:
-        on_finish(session)
+            on_finish(session)
     return session
 
 
 def _reopen_lost_jobs(session: Session) -> None:
     """A job whose file is gone, or damaged wherever it lies, is not done: it is trained again."""
-    store = CheckpointStore(session.ws, session.run_id, siblings(session))
+    store = CheckpointStore.of(session)
     for name, row in session.jobs.items():
         if row["state"] == "done" and not store.is_usable(name):
-            tell(f"{session.folder / store.done_name(name)} is gone or damaged: this job is trained again.")
+            tell(f"{store.done_path(name)} is gone or damaged: this job is trained again.")
             row["state"], session.status = "pending", "paused"
 
+
+# ------------------------------------------------------------------------------------------- who trains it already
+def how_it_ended(session: Session, take_over: bool = False) -> str:
+    """How the last attempt at a run ended, in words, once nobody trains it any more.
+
+    Raises SessionError while its owner is alive: at once on this machine, after two of its heartbeats on another.
+    `take_over` does not ask; the other process notices at its next write, stops, and writes nothing more.
+    """
+    here, there = platform.node(), session.machine.get("node")
+    pid = session.machine.get("pid")
+    if session.status == "paused":
+        elsewhere = f" on another machine ({there})" if there not in (None, here) else ""
+        return f"paused{elsewhere} {spell(seconds_since(session.heartbeat))} ago: {session.why}"
+    if pid is None:
+        return "started, and not trained yet"
+    if there == here:
+        if pid != os.getpid() and _is_alive(session) and not take_over:
+            raise SessionError(f"run {session.run_id} is being trained by another process of this machine ({pid}). "
+                               "Wait for it, or stop it with Ctrl-C: then resume goes on.")
+        return "its process ended on this machine without a word: a crash, a kill, or a restarted kernel"
+    if not take_over:
+        _watch(session, there)
+        return f"a new machine; the one before ({there}) is silent"
+    return f"taken over from another machine ({there})"
+
+
+def loss_and_rest(session: Session) -> str:
+    """What an ended attempt costs, and what is left to do."""
+    if session.status == "paused":
+        lost = "nothing is lost"
+    else:
+        newest, since = session.checkpoint or {}, session.attempts[-1]["started"]
+        if newest.get("job") in session.unfinished_jobs():
+            since = max(since, newest["written"])
+        silent = seconds_since(session.heartbeat)  # it may have lived until just before its next sign of life
+        seconds = max(0.0, seconds_since(since) - silent) + min(silent, session.heartbeat_seconds)
+        lost = f"lost: at most {spell(seconds)} of training, since the last checkpoint"
+    left = len(session.unfinished_jobs())
+    done = len(session.jobs) - left
+    rest = f"left: {left} of {len(session.jobs)} jobs"
+    if done and left:
+        rest += f", about {spell(session.seconds['training'] / done * left)} if they take as long as those before"
+    return f"{lost}; {rest}"
+
+
+def _is_alive(session: Session) -> bool:
+    with contextlib.suppress(psutil.Error):
+        started = psutil.Process(session.machine["pid"]).create_time()
+        return abs(started - session.machine["pid_started"]) < CLOCK_STEP
+    return False
+
+
+def _watch(session: Session, there: str) -> None:
+    """Looks for two heartbeats whether another machine still writes. Raises SessionError as soon as it does."""
+    seconds = 2 * session.heartbeat_seconds
+    tell(f"run {session.run_id} was last trained by another machine ({there}). Watching for {spell(seconds)} whether "
+         "it still is. When you know that it is gone: --take-over (in Python: take_over=True) does not wait.")
+    folder, end = session.ws.checkpoint_folder(session.run_id), time.monotonic() + seconds
+    seen: dict[str, int] = {}
+    while True:
+        now = {name: stored_sequence(folder / name) for name in (HEARTBEAT, SESSION)}
+        now = {name: number for name, number in now.items() if number is not None}
+        if any(seen.get(name, number) != number for name, number in now.items()):
+            raise SessionError(f"run {session.run_id} is being trained by another machine ({there}), which has just "
+                               "given a sign of life. Stop it there, or take the run over with --take-over (in "
+                               "Python: take_over=True).")
+        if time.monotonic() >= end:
+            return
+        seen |= now
+        time.sleep(min(WATCH_SECONDS, seconds))

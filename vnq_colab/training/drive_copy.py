@@ -1,0 +1,172 @@
+"""Copies closed local files to Google Drive in the background: a Drive that is slow, failing or gone stops nothing.
+
+Beside it the heartbeat, here and on Drive, so that a lost machine is known in a minute.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vnq_colab.clock import spell
+from vnq_colab.errors import StorageError, TakenOverError, VnqError
+from vnq_colab.files import overwrite, payload_sequence, write_sealed
+from vnq_colab.layout import HEARTBEAT, MANIFESTS, SLOTS
+from vnq_colab.training.session import Session
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # [s] between two tries of a write that failed; doubled each time
+LATE_SECONDS = 120  # a write that waits longer than this is told to the person
+LAST_BEAT_SECONDS = 5  # that the end of an attempt waits for a heartbeat on its way
+
+
+class DriveCopy:
+    """The copies of one run. For a workspace on a local disk there is nothing to do, and it does nothing.
+
+    What was given first is copied first, so that Drive never holds a session.json that speaks of a file which is not
+    there yet; a newer version replaces an older one that still waits. Nothing is written once the run is taken over.
+    """
+
+    def __init__(self, session: Session):
+        self.taken_over, self.trouble = False, ""  # trouble: why the last write failed
+        self.seconds_of_checkpoint = 0.0  # that the newest one took to arrive
+        self._session, self._folder = session, session.ws.checkpoint_folder(session.run_id)
+        self._waiting: dict[str, tuple[float, Callable[[], None]]] = {}  # by what is written: since when, how
+        self._sequences: dict[str, int] | None = None  # of the slots on Drive that verify, -1 for the others
+        self._changed, self._closing = threading.Condition(), False
+        self._is_needed = session.folder != self._folder
+        if self._is_needed:
+            threading.Thread(target=self._work, name="drive", daemon=True).start()
+
+    def put(self, path: Path) -> None:
+        """A closed file below the local workspace: a finished job, which never changes; a small one as it is now."""
+        if self._is_needed and path.exists():
+            ws = self._session.ws
+            target = ws.root / path.relative_to(ws.local.root)
+            content = path if path.parent.name == "done" else path.read_bytes()
+            self._add(str(target), lambda: _copy(content, target))
+
+    def put_checkpoint(self, slot: Path, manifest: dict[str, Any]) -> None:
+        """A checkpoint that lies in a local slot: goes into the older one of Drive's two, then its manifest."""
+        if self._is_needed:
+            self._add("checkpoint", lambda: self._write_checkpoint(slot, manifest))
+
+    def is_late(self, seconds: float = 2.0) -> bool:
+        """Whether something still waits after so many seconds."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+
+    def words(self) -> str:
+        """"Drive is 12 min behind (why)" when a write waits for long, else nothing."""
+        with self._changed:
+            now = time.monotonic()
+            waits = max((now - since for since, _ in self._waiting.values()), default=0.0)
+        if not self._waiting or (not self.trouble and waits < LATE_SECONDS):
+            return ""
+        return f"Drive is {spell(waits)} behind" + (f" ({self.trouble})" if self.trouble else "")
+
+    def close(self, patience: float) -> str:
+        """Waits until everything has arrived, at most `patience` seconds from the last success; "" or what is missing.
+
+        After that nothing more is written.
+        """
+        with self._changed:
+            is_moving = True
+            while is_moving and self._waiting and not self.taken_over:
+                n = len(self._waiting)
+                is_moving = self._changed.wait_for(lambda n=n: len(self._waiting) < n or self.taken_over, patience)
+            self._closing, n = True, len(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+        if not n or self.taken_over:
+            return ""
+        why = f" ({self.trouble})" if self.trouble else ""
+        return f"{n} files did not reach Drive{why}; they are on this machine, in {self._session.ws.local.root}"
+
+    # ------------------------------------------------------------------------------------------- in the background
+    def _add(self, name: str, write: Callable[[], None]) -> None:
+        with self._changed:
+            if not self._closing:
+                since, _ = self._waiting.pop(name, (time.monotonic(), None))
+                self._waiting[name] = since, write
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+                name, entry = next(iter(self._waiting.items()))
+            trouble = ""
+            try:
+                self.taken_over = self._session.is_taken_over(self._folder)
+                if not self.taken_over:
+                    entry[1]()
+            except (VnqError, OSError) as error:
+                trouble = str(error)
+            with self._changed:
+                self.trouble = trouble
+                if not trouble and self._waiting.get(name) is entry:
+                    del self._waiting[name]
+                self._changed.notify_all()
+                if self.taken_over:
+                    return
+                if trouble:
+                    self._changed.wait_for(lambda: self._closing, timeout=wait)
+            wait = min(2 * wait, LONGEST_WAIT) if trouble else FIRST_WAIT
+
+    def _write_checkpoint(self, slot: Path, manifest: dict[str, Any]) -> None:
+        started = time.monotonic()
+        if self._sequences is None:
+            self._sequences = {name: payload_sequence(self._folder / name, verify=True) for name in SLOTS}
+        older = min(SLOTS, key=self._sequences.get)
+        self._sequences[older] = -1  # until it is whole: a try that fails leaves it damaged
+        overwrite(self._folder / older, slot)
+        self._sequences[older] = manifest["sequence"]
+        write_sealed(self._folder / MANIFESTS[SLOTS.index(older)], manifest | {"slot": older})
+        self.seconds_of_checkpoint = time.monotonic() - started
+
+
+def _copy(content: Path | bytes, target: Path) -> None:
+    if isinstance(content, bytes) or content.exists():  # else it was lost here, and there is nothing to copy
+        overwrite(target, content)
+
+
+class Heartbeat:
+    """Signs of life of an attempt, from a thread of its own: a step, or a large file, may take longer than a beat."""
+
+    def __init__(self, session: Session):
+        self.taken_over = False
+        self._session, self._stop = session, threading.Event()
+        self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """From now on, until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more of them; waits a little for one on its way to Drive."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_BEAT_SECONDS)
+
+    def _work(self) -> None:
+        while not self._stop.is_set() and not self.taken_over:
+            try:
+                self._beat()
+            except TakenOverError:
+                self.taken_over = True
+            except (StorageError, OSError):  # the next one may arrive
+                pass
+            self._stop.wait(self._session.heartbeat_seconds)
+
+    def _beat(self) -> None:
+        session = self._session
+        there = session.ws.checkpoint_folder(session.run_id)
+        session.give_sign_of_life()
+        if session.folder != there:
+            if session.is_taken_over(there):
+                raise TakenOverError(session.run_id)
+            overwrite(there / HEARTBEAT, (session.folder / HEARTBEAT).read_bytes())
