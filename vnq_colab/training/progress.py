@@ -1,6 +1,7 @@
 """What a person sees while it trains: a live line on a terminal or in a notebook, elsewhere a line in a while."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Display:
     def __init__(self, session: Session, clock: Clock, quiet: bool = False):
         self._session, self._clock, self._quiet = session, clock, quiet
         paths = [home.log_folder(session.run_id) / "progress.txt" for home in (session.ws.local, session.ws)]
-        self._log, before = paths[0], next((path for path in paths if path.exists()), None)
+        self._log, before = paths[0], next(filter(os.path.exists, paths), None)
         self._lines: list[str] = before.read_text(encoding="utf-8", errors="replace").splitlines() if before else []
         self._is_memory_full = False  # said already
         self._job, self._skill = "", ""

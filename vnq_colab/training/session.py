@@ -4,6 +4,7 @@ Only the standard library is imported here, so that `status` answers at once and
 """
 
 import contextlib
+import os
 import secrets
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -222,7 +223,7 @@ class Session:
 
         for home in (self.ws.local, self.ws):  # on Drive another machine has left them
             path = home.log_folder(self.run_id) / "history.csv"
-            if path.exists():
+            if os.path.exists(path):  # False too where Drive is gone
                 with contextlib.suppress(OSError, KeyError, ValueError):  # foreign: nothing rests on the curves
                     return pd.read_csv(path)[HISTORY_COLUMNS]
                 break
