@@ -75,7 +75,7 @@ def test_parts_go_and_stay_with_their_run(ws, config):
 
 
 @pytest.mark.parametrize("name", [
-    "models/current.json", "data/prepared/current.json", "checkpoints/{run}/session.json"])
+    "models/current.json", "data/prepared/current.json", "checkpoints/{run}/session*.json"])
 def test_nothing_is_tidied_while_something_cannot_be_read(tmp_path, prices, config, name):
     ws = Workspace(tmp_path)
     prepared = prepare(ws, prices)
@@ -83,7 +83,8 @@ def test_nothing_is_tidied_while_something_cannot_be_read(tmp_path, prices, conf
     session = train(ws, prepared.panel, config, quiet=True)
     path = tmp_path / name.format(run=session.run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("x")
+    for damaged in [*path.parent.glob(path.name)] or [path]:  # a session and its copy
+        damaged.write_text("x")
     before = everything(ws)
     with pytest.raises(VnqError, match=path.parent.name):
         tidy(ws, delete=True)
