@@ -1,6 +1,6 @@
-"""What the market gates let through: made-up markets without a signal, and orders whose rank correlation is planted.
+"""What the market gates accept: synthetic markets without a signal, and scores whose rank correlation is planted.
 
-    python benchmarks/verdicts.py --worlds 50                       # made forecasters, no training, 1,000 days
+    python benchmarks/verdicts.py --worlds 50                       # simulated scores, no training, 1,000 days
     python benchmarks/verdicts.py --worlds 20 --days 2000           # the planted ones over seven years and more
     python benchmarks/verdicts.py --worlds 200 --family trees --days 1300   # trained for real, prices to verdict
 
@@ -19,6 +19,7 @@ import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,67 +32,63 @@ WARM_UP = 100  # [days] before the first judged one
 N_RANDOM = 100  # baskets
 LASTING = pd.DataFrame({"lag": [1, 5, 20], "value": [0.68, 0.37, 0.17]})  # of the ensemble's ranks on real prices
 PLANTED = {"planted 0.02": 0.02, "planted 0.04": 0.04, "planted 0.06": 0.06, "leak 0.5": 0.5}
+UNKNOWN = ("accuracy_low", "accuracy_high", "rmse_5", "sharpe", "max_drawdown")  # asked by the seeds' gates alone
 SKILL_LESS = ("lasting", "fresh", "constant", "contrarian", "copy")
 
 
-def made(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
-    """The verdicts on made forecasters in one world."""
+def simulated_scores(panel, could_buy: np.ndarray, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """`[days, symbols]` of each kind of score."""
     from vnq_colab.data.forecast import HORIZON
-    from vnq_colab.data.panel import CLOSE, OPEN, Panel
-    from vnq_colab.data.synthetic import synthetic_prices
+    from vnq_colab.data.panel import CLOSE, OPEN
     from vnq_colab.evaluation import power
-    from vnq_colab.evaluation.basket_result import evaluate_basket
-    from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
-    from vnq_colab.evaluation.order import buyable, measure_order
-    from vnq_colab.evaluation.verdict import judge
 
-    prices, random = synthetic_prices(n_symbols, days, seed=seed, signal=0.0), np.random.default_rng([seed, 1])
-    symbols, dates = sorted(prices["symbol"].unique()), pd.DatetimeIndex(np.unique(prices["date"]))
-    place = pd.Index(symbols).get_indexer(prices["symbol"]), dates.get_indexer(prices["date"])
-    values = np.full((len(symbols), len(dates), 5), np.nan)
-    values[place] = prices.assign(value=prices["close"] * prices["volume"])[["open", "high", "low", "close", "value"]]
-    panel = Panel(np.zeros((*values.shape[:2], 1), "float32"), values, np.isfinite(values[:, :, CLOSE]), tuple(symbols),
-                  dates, ("none",), "made")
-    there, could_buy = panel.present.T, buyable(panel, prices)
-    parts = power.persistence_parts(LASTING)
+    there, parts = panel.present.T, power.persistence_parts(LASTING)
 
     def noise() -> np.ndarray:
         return power.persistent([random.standard_normal(there.shape, dtype="float32") for _ in parts], parts)
 
     past = pd.DataFrame(panel.prices[:, :, CLOSE].T).ffill()
     month = power.normal_scores((past / past.shift(20)).to_numpy(), there & past.shift(20).notna().to_numpy())
-    signal = power.lasting_signal(panel.ahead(1, OPEN).T, there, parts)
-    outcome = panel.ahead(HORIZON, OPEN).T
+    signal, outcome = power.lasting_signal(panel.ahead(1, OPEN).T, there, parts), panel.ahead(HORIZON, OPEN).T
     known = there & could_buy.T & np.isfinite(outcome)
     most = power.pearson(power.correlations_with(power.centred_ranks(outcome, known), known, signal[:, None]).mean())
-    size = float(np.nanstd(outcome))
-
-    scores = {"lasting": noise(), "fresh": random.standard_normal(there.shape, dtype="float32"),
+    scores = {"a": noise(), "b": noise(), "lasting": noise(),
+              "fresh": random.standard_normal(there.shape, dtype="float32"),
               "constant": np.broadcast_to(random.standard_normal(there.shape[1]), there.shape), "contrarian": -month}
     scores["copy"] = scores["lasting"] + 0.1 * noise()
     for name, true in PLANTED.items():
-        own = min(power.pearson(true) / most, 1.0)
-        scores[name] = own * signal + np.sqrt(1 - own**2) * noise()
-    others, rows = {"a": noise(), "b": noise()}, []
+        weight = min(power.pearson(true) / most, 1.0)
+        scores[name] = weight * signal + np.sqrt(1 - weight**2) * noise()
+    return scores
 
-    def table(family: str, score: np.ndarray, edge: float) -> pd.DataFrame:
-        day, symbol = np.nonzero(there[WARM_UP:-HORIZON - 2])
-        day += WARM_UP
-        value = score[day, symbol].astype("float64")
-        return pd.DataFrame({"family": family, "symbol": np.asarray(symbols, dtype=object)[symbol], "date": dates[day],
-                             "score": value, "edge": edge * value, "mean": edge * value, "scale": size, "p_up": 0.5})
 
-    for name, score in scores.items():
+def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
+    """The verdicts on simulated scores in one world, each beside the families a and b, which have no skill."""
+    from vnq_colab.data.forecast import HORIZON, make_scores
+    from vnq_colab.data.panel import OPEN, build_panel
+    from vnq_colab.data.synthetic import synthetic_prices
+    from vnq_colab.evaluation.basket_result import evaluate_basket
+    from vnq_colab.evaluation.metrics import with_outcomes
+    from vnq_colab.evaluation.order import buyable, measure_order
+    from vnq_colab.evaluation.power import pearson
+    from vnq_colab.evaluation.verdict import judge
+
+    panel = build_panel(prices := synthetic_prices(n_symbols, days, seed=seed, signal=0.0))
+    could_buy, size = buyable(panel, prices), float(np.nanstd(panel.ahead(HORIZON, OPEN)))
+    is_judged = panel.present & (np.arange(len(panel.days)) >= WARM_UP) & (
+        np.arange(len(panel.days)) < len(panel.days) - HORIZON - 2)
+    tables = {}
+    for name, score in simulated_scores(panel, could_buy, np.random.default_rng([seed, 1])).items():
         # without skill: the edge of somebody who believes in a rank correlation of 0.05
-        forecast = table(name, score, size * power.pearson(PLANTED.get(name, 0.05)))
-        everyone = pd.concat([forecast, *(table(other, part, 0.0) for other, part in others.items())])
-        outcomes = with_outcomes(everyone, panel)
-        order = measure_order(outcomes, panel, prices, name, could_buy)
-        basket, table_of = evaluate_basket(forecast, prices, n_random=N_RANDOM, seed=seed), score_rows(outcomes)
-        mine = table_of[table_of["family"] == name].drop(columns=["family", "n_days"])
-        stocks = order.symbols.merge(mine, on="symbol").assign(sharpe=np.nan, max_drawdown=np.nan)
-        verdict = judge(order, basket, stocks, accuracy=summary(table_of).set_index("family")["accuracy"])
-        rows.append(_row("made", name, days, seed, verdict))
+        edge = size * pearson(PLANTED.get(name, 0.05)) * score.T
+        tables[name] = make_scores(name, panel.symbols, panel.days, is_judged, score=score.T, edge=edge, mean=edge)
+        tables[name] = tables[name].assign(scale=size, p_up=0.5)
+    rows, others = [], [tables.pop("a"), tables.pop("b")]
+    for name, forecast in tables.items():
+        order = measure_order(with_outcomes(pd.concat([forecast, *others]), panel), panel, prices, name, could_buy)
+        basket = evaluate_basket(forecast, prices, n_random=N_RANDOM, seed=seed)
+        stocks = order.symbols.assign(**dict.fromkeys(UNKNOWN, np.nan), accuracy=0.5)
+        rows.append(_row("made", name, days, seed, judge(order, basket, stocks)))
     return rows
 
 
@@ -142,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=20, help="markets, each with a seed of its own")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--family", help="train it in every world; without it, forecasters are made up")
+    parser.add_argument("--family", help="train it in every world; without it, scores are simulated")
     parser.add_argument("--days", type=int, default=1000)
     parser.add_argument("--symbols", type=int, default=102)
     parser.add_argument("--workers", type=int, default=1, help="worlds at a time, one core each")
@@ -153,8 +150,8 @@ def main() -> None:
     seeds = [str(seed) for seed in range(options.first, options.first + options.worlds)]
     done, started = {row["seed"] for row in finished(wanted)}, time.perf_counter()
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        jobs = [pool.submit(trained, options.family, options.days, int(seed), options.symbols) if options.family
-                else pool.submit(made, options.days, int(seed), options.symbols) for seed in seeds if seed not in done]
+        world = partial(trained, options.family) if options.family else simulated
+        jobs = [pool.submit(world, options.days, int(seed), options.symbols) for seed in seeds if seed not in done]
         for number, ready in enumerate(as_completed(jobs), 1):
             keep(TABLE, ready.result())
             print(f"world {number} of {len(jobs)}: {time.perf_counter() - started:.0f} s", flush=True)

@@ -15,7 +15,7 @@ from vnq_colab.evaluation.metrics import (
     coverage_by_period,
     max_drawdown,
     past_forecasts,
-    score,
+    score_rows,
     sharpe,
     show_predictions,
     summary,
@@ -26,6 +26,10 @@ from vnq_colab.evaluation.metrics import (
 def said(family, symbol, days, means, p_up=None):
     """A Forecast that gives its direction a probability of 60 % unless `p_up` says otherwise."""
     return forecast_of(symbol, days, means, p_up=0.5 + 0.1 * np.sign(means) if p_up is None else p_up, family=family)
+
+
+def score(forecast, panel):
+    return score_rows(with_outcomes(forecast, panel))
 
 
 # Outcomes of the first five days: +5 %, 0 (flat), -2 %, -1 %, -1 %.

@@ -22,7 +22,6 @@ from vnq_colab.evaluation.order import (
     daily_rank_correlations,
     family_tables,
     measure_order,
-    order_text,
     quantiles_of,
 )
 from vnq_colab.evaluation.significance import hac_t
@@ -105,15 +104,6 @@ def test_buyable_asks_the_band_of_the_day():
     panel.prices[0, :, OPEN] = 1.05 * panel.prices[0, :, CLOSE]
     table = pd.DataFrame({"symbol": ["AAA"], "exchange": ["HOSE"]})
     assert buyable(panel, table)[0].tolist() == [False, True, True, False]
-
-
-def test_order_is_told_in_a_sentence_and_unknown_ones_are_not(rows):
-    rows = rows.assign(family=rows["family"].replace("knows", "ensemble"))
-    whole, _ = family_tables(*(daily_rank_correlations(rows, name) for name in ("actual", "actual_open")))
-    line = whole.iloc[0]
-    assert f"rank correlation of {line['open']:.3f} with the return from the next open" in order_text(whole)
-    assert f"above 0 on {line['positive']:.0%} of {line['n_days']} days" in order_text(whole)
-    assert order_text(whole, "trees") == "" and order_text(whole.assign(open=np.nan)) == ""
 
 
 @pytest.fixture(scope="module")
@@ -290,15 +280,16 @@ def test_order_of_five_stocks_is_told_in_fifths_and_of_one_day_not_at_all(market
         assert np.isnan([found.monotone_p, found.turnover, found.slope_error, *found.autocorrelation["value"]]).all()
         assert found.symbols["place_error"].isna().all() and repr(found).startswith("Order of")
     nothing = measure_order(few, panel, table[["symbol"]], "coin", np.zeros(panel.present.shape, dtype=bool))
-    assert nothing.families.empty and (nothing.symbols["locked"] == 1).all() and "no day" in repr(nothing)
+    assert nothing.families.empty and (nothing.symbols["locked"] == 1).all() and len(repr(nothing).splitlines()) == 2
     with pytest.raises(DataError, match=r"no row is of family trees; there are coin, knows"):
         measured(market, "trees")
 
 
 def test_order_says_its_numbers_in_a_few_lines(order):
     lines = repr(order).splitlines()
-    assert lines[0].startswith("Order of 60 stocks by knows, 2023-06-01 to 2024-12-03. Between the stocks of a day")
-    assert [line.split(":")[0].strip() for line in lines[1:5]] == ["exchange", "liquidity", "horizon", "without"]
+    assert lines[0] == "Order of 60 stocks by knows"
+    assert lines[1].startswith(f"  2023-06-01 to 2024-12-03: rank correlation {order.families['open'][0]:.3f} open to")
+    assert [line.split(":")[0].strip() for line in lines[2:6]] == ["exchange", "liquidity", "horizon", "without"]
     assert f"{order.turnover:.0%} of the best fifth" in lines[-1]
 
 

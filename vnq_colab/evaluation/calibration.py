@@ -6,7 +6,7 @@ error on validation days, in units of the stock's volatility known then. p_up be
 low and high are mean ∓ quantile × scale.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -29,20 +29,15 @@ MOST_LOGIT = 13.8  # p_up nearer to 0 or 1 than a millionth counts as this; also
 COVERAGE = 0.9  # [fraction] that intervals promise
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Calibration:
     """What `apply` makes of the scores of one family. Exact to and from JSON."""
 
     family: str
     edge: float  # [log return over the horizon] of one standard deviation of the score within a day
     spread: float  # [volatility] root mean square of outcome - mean
-    coverage: float  # [fraction] that intervals promise
     slope: float  # of the logit of p_up; 1 = as it is, below 1 = overconfident
     quantile: float | None  # half width of an interval [scale]; None: not known
-    n_windows: float  # independent windows that `slope` rests on
-    first: str  # validation day, "2024-03-01"
-    last: str
-    notes: tuple[str, ...]  # sentences: what was left as it is, and why
 
     @classmethod
     def fit(cls, family: str, rows: pd.DataFrame) -> Self:
@@ -60,17 +55,10 @@ class Calibration:
         edge = max(float((z * _centred(actual, day)).sum() / max(float((z * z).sum()), 1e-12)), LEAST_EDGE)
         error = actual - (rows["mean"].to_numpy() if "mean" in rows and rows["mean"].notna().all() else edge * z)
         spread = float(np.sqrt(((error / _volatility(rows)) ** 2).mean()))
-        base = cls(family, edge, spread, COVERAGE, 1.0, None, 0.0, f"{rows['date'].min():%Y-%m-%d}",
-                   f"{rows['date'].max():%Y-%m-%d}", ())
+        base = cls(family, edge, spread, 1.0, None)
         _, mean, scale, p_up = base._values(rows, day)
-        slope, n_windows, note = _fit_slope(actual, p_up, day)
         quantile = _quantile(np.abs(actual - mean) / scale, day)
-        notes = [note] if note else []
-        if edge <= LEAST_EDGE:
-            notes.append("The order of the validation days shows no skill: its edge is taken as 0.")
-        if quantile is None:
-            notes.append(f"Intervals of {COVERAGE:.0%} are not known: {day.max() + 1} validation days are too few.")
-        return replace(base, slope=slope, quantile=quantile, n_windows=float(n_windows), notes=tuple(notes))
+        return replace(base, slope=_fit_slope(actual, p_up, day), quantile=quantile)
 
     def apply(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The Forecast of these scores: `edge, mean, scale, p_up`, calibrated, and the interval `low, high`.
@@ -97,21 +85,14 @@ class Calibration:
         return edge, mean, scale, p_up if self.slope == 1 else expit(self.slope * _logit(p_up))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"notes": list(self.notes)}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
-        """The calibration that `to_dict` wrote. Raises ConfigError for unknown or missing keys."""
-        if wrong := sorted(set(value) ^ set(cls.__dataclass_fields__)):
-            raise ConfigError(f"calibration: keys {name_a_few(wrong)} are unknown or missing. Export the bundle again.")
-        return cls(**value | {"notes": tuple(value["notes"])})
-
-    def __repr__(self) -> str:
-        half = "unknown" if self.quantile is None else f"± {self.quantile:.2f} scale"
-        head = (f"Calibration of {self.family} on {self.first} to {self.last}, {self.n_windows:.0f} independent "
-                f"windows: edge {self.edge:.2%} a standard deviation, scale {self.spread:.2f} × volatility, logit of "
-                f"p_up × {self.slope:.2f}, intervals of {self.coverage:.0%} {half}")
-        return "\n  ".join([head, *self.notes])
+        """The calibration that `to_dict` wrote, of an older version too. Raises ConfigError for missing keys."""
+        if missing := [field.name for field in fields(cls) if field.name not in value]:
+            raise ConfigError(f"calibration: keys {name_a_few(missing)} are missing. Export the bundle again.")
+        return cls(**{field.name: value[field.name] for field in fields(cls)})
 
 
 def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFrame:
@@ -165,29 +146,24 @@ def _logit(p_up: np.ndarray) -> np.ndarray:
         return np.clip(logit(p_up), -MOST_LOGIT, MOST_LOGIT)
 
 
-def _fit_slope(actual: np.ndarray, p_up: np.ndarray, day: np.ndarray) -> tuple[float, float, str]:
-    """The slope, how many independent windows it rests on, and what stayed as it is ("" for nothing)."""
+def _fit_slope(actual: np.ndarray, p_up: np.ndarray, day: np.ndarray) -> float:
+    """Slope of a logistic regression of the direction on the logit of p_up; 1 where too little is there to fit it.
+
+    Flat days are left out; targets are shrunk towards one half with independent windows as counts.
+    """
     moved = np.abs(actual) >= FLAT
     up, logits = actual[moved] > 0, _logit(p_up[moved])
-    n_windows, note = effective_n(up, day[moved]) if len(up) else 0.0, ""
-    if up.all() or not up.any():
-        note = f"on the validation days prices {'only rose' if up.any() else 'only fell' if len(up) else 'never moved'}"
-    elif n_windows < FEWEST_WINDOWS:
-        note = f"the validation days hold {n_windows:.0f} independent windows, {FEWEST_WINDOWS} are needed"
-    elif np.ptp(logits) < 1e-9:
-        note = f"it is always {p_up[moved][0]:.3f}"
-    if note:
-        return 1.0, n_windows, f"p_up stays as it is: {note}."
-    n_up, n_down = n_windows * up.mean(), n_windows * (1 - up.mean())
+    if up.all() or not up.any() or np.ptp(logits) < 1e-9 or (n := effective_n(up, day[moved])) < FEWEST_WINDOWS:
+        return 1.0
+    n_up, n_down = n * up.mean(), n * (1 - up.mean())
     target = np.where(up, (n_up + 1) / (n_up + 2), 1 / (n_down + 2))
 
     def gradient(slope: float) -> float:  # of the log likelihood, which is concave
         return float((logits * (target - expit(slope * logits))).sum())
 
     if gradient(LEAST_SLOPE) <= 0:
-        return LEAST_SLOPE, n_windows, ("p_up says nothing about the direction of the validation days: it is shrunk "
-                                        "towards 0.5 as far as its order allows.")
-    return (brentq(gradient, LEAST_SLOPE, MOST_LOGIT) if gradient(MOST_LOGIT) < 0 else MOST_LOGIT), n_windows, ""
+        return LEAST_SLOPE
+    return float(brentq(gradient, LEAST_SLOPE, MOST_LOGIT)) if gradient(MOST_LOGIT) < 0 else MOST_LOGIT
 
 
 def _quantile(miss: np.ndarray, day: np.ndarray) -> float | None:

@@ -15,11 +15,6 @@ FORMS = {"date": ("As of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"), "a
          "low": ("Low [%]", "+.1f"), "high": ("High [%]", "+.1f"), "p_up": ("p_up [%]", ".1f")}  # label, form
 
 
-def score(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """`score_rows` of `with_outcomes`: one row per family and symbol."""
-    return score_rows(with_outcomes(forecast, panel))
-
-
 def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per family and symbol: accuracy beside what a guess would reach, and errors [log return].
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import ENSEMBLE, HORIZON
+from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.market import LIMIT_TOLERANCE, VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
@@ -42,10 +42,11 @@ class Order:
     symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND a day], locked [fraction of days]
 
     def __repr__(self) -> str:
-        days = self.daily.index
-        lines = [f"Order of {len(self.symbols)} stocks by {self.family}, "
-                 + (f"{days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}. " if len(days) else "no day. ")
-                 + order_text(self.families, self.family)]
+        ours, days = self.families[self.families["family"] == self.family], self.daily.index
+        lines = [f"Order of {len(self.symbols)} stocks by {self.family}"]
+        lines += [f"  {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}: rank correlation {row.open:.3f} open to open (t "
+                  f"{row.open_t:.1f}, above 0 on {row.positive:.0%} of {row.n_days:,} days), {row.close:.3f} close to "
+                  "close" for row in ours.itertuples()]
         for group, part in self.groups.groupby("group", sort=False):
             values = zip(part["name"], part["value"], part["t"], strict=True)
             lines.append(f"  {group}: " + ", ".join(f"{name} {value:.3f} (t {t:.1f})" for name, value, t in values))
@@ -144,15 +145,6 @@ def family_tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFra
     return whole, pd.concat(years, ignore_index=True) if years else whole
 
 
-def order_text(table: pd.DataFrame, family: str = ENSEMBLE) -> str:
-    """What the order of a family is worth, in a sentence; "" where it was not measured."""
-    row = table[table["family"] == family].dropna(subset="open").squeeze()
-    return "" if row.empty else (
-        f"Between the stocks of a day its score has a rank correlation of {row['open']:.3f} with the return from "
-        f"the next open to the open five days later (t {row['open_t']:.1f}, above 0 on {row['positive']:.0%} of "
-        f"{row['n_days']:,.0f} days), and of {row['close']:.3f} from close to close.")
-
-
 # --- statistics of the stocks of a day
 
 
@@ -195,14 +187,10 @@ def rank_correlation(score: np.ndarray, outcome: np.ndarray) -> np.ndarray:
 
 
 def residual_ranks(ranks: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
-    """Residuals of a regression of the ranks on those of the factors, each day anew (Gram & Schmidt)."""
-    bases: list[np.ndarray] = []
-    for values in [*(np.nan_to_num(factor) for factor in factors), np.nan_to_num(ranks)]:
-        for base in bases:
-            square = (base**2).sum(axis=0)
-            values = values - base * np.where(square > TINY, (values * base).sum(axis=0) / np.maximum(square, TINY), 0)
-        bases.append(values)
-    return bases[-1]
+    """Residuals of a regression of the ranks on those of the factors, each day anew; NaN where a rank is."""
+    x = np.nan_to_num(np.stack([factor.T for factor in factors], axis=2))  # [days, symbols, factors]
+    fitted = x @ (np.linalg.pinv(x, rcond=TINY) @ np.nan_to_num(ranks.T)[:, :, None])
+    return ranks - fitted[:, :, 0].T
 
 
 def quantiles_of(ranks: np.ndarray, n: int) -> np.ndarray:
@@ -256,7 +244,7 @@ def _groups(score: np.ndarray, outcomes: dict[int, np.ndarray], exchanges: np.nd
     daily += [("horizon", str(horizon), rank_correlation(score, outcome), max(LAGS, 2 * horizon))
               for horizon, outcome in outcomes.items()]
     for name, factors in [*((name, [part]) for name, part in past.items()), ("all four", list(past.values()))]:
-        residuals = residual_ranks(ranks, factors) + 0 * ranks  # NaN where a rank is
+        residuals = residual_ranks(ranks, factors)
         daily.append(("without", name, correlation(residuals, outcome_ranks, FEWEST_STOCKS + len(factors)), LAGS))
     lines = [(group, name, *hac_mean(values, lags)) for group, name, values, lags in daily]
     table = pd.DataFrame(lines, columns=["group", "name", "n_days", "value", "error"])

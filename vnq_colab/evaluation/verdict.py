@@ -72,7 +72,7 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     account (`Backtest.symbols`). `basket` None: too few symbols. `n_trials` configurations were evaluated on these test
     days, this one included: p-values are charged for all of them. `accuracy`: pooled, by family. Where `order` covers
     fewer than `n_universe` stocks, somebody chose them, and the market is for review at most. `previous`, of the last
-    accepted run on the same days, names the symbols (`kept`) that got worse. `power` and `original` are of `power`.
+    accepted run on the same days, `power` and `original`, of `power`, are kept in the summary.
     """
     if gates not in GATE_SETS:
         raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
@@ -88,12 +88,11 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
                          **basket_numbers(basket, n_trials))
     market = _decide_market(asked, plausible_gates(order.families, basket, accuracy or {}), leak_checks, chosen)
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
-    value, old = capital / rule.k / rule.traded_share, previous or {"kept": []}  # [VND a day] needed for one position
+    value = capital / rule.k / rule.traded_share  # [VND a day] needed for one position
     by_honest, by_original = {}, {}
     for row, place, error in zip(symbols.itertuples(index=False), *shrink(symbols["place"], symbols["place_error"]),
                                  strict=True):
-        by_honest[row.symbol] = _decide_symbol(symbol_gates(row, place, error, value), market["decision"],
-                                               old["symbols"][row.symbol] if row.symbol in old["kept"] else None)
+        by_honest[row.symbol] = _decide_symbol(symbol_gates(row, place, error, value), market["decision"])
         tests = original_gates(row)
         by_original[row.symbol] = _decision(*_outcome(tests), tests)
     decided = by_original if gates == "original" else by_honest
@@ -140,8 +139,8 @@ def _decide_market(asked: list[Gate], plausible: list[Gate], leak_checks: list[d
     return _decision(name, because, gates)
 
 
-def _decide_symbol(gates: list[Gate], market: str, old: dict[str, Any] | None) -> dict[str, Any]:
-    """In a market with that decision; `old` are its accuracies where it got worse than the last accepted run."""
+def _decide_symbol(gates: list[Gate], market: str) -> dict[str, Any]:
+    """In a market with that decision."""
     enough, *asked, plausible = gates
     name, because = _outcome(asked)
     if market == "unjudged":
@@ -152,9 +151,6 @@ def _decide_symbol(gates: list[Gate], market: str, old: dict[str, Any] | None) -
         return _decision("reject", [], gates, "The market is rejected, and no stock is accepted alone.")
     if plausible["passed"] is False:
         return _decision("review", [plausible], gates)
-    if old:
-        return _decision("review", [], gates, "Worse than the last accepted run on the same days: accuracy "
-                         f"{old['new_accuracy']:.1%}, was {old['old_accuracy']:.1%}.")
     if name == "accept" and market == "review":
         return _decision("review", [], gates, "Passes, in a market for review.")
     return _decision(name, because, gates)
