@@ -9,6 +9,7 @@ from vnq_colab.data.market import (
     VN102,
     VN_RULES,
     MarketRules,
+    count_sessions,
     in_force,
     is_session,
     lot,
@@ -38,14 +39,16 @@ def test_band_is_of_the_exchange_and_the_date(exchange, day, band):
 
 
 def test_shares_can_be_sold_when_they_have_arrived():
-    days = pd.DatetimeIndex(["2015-06-01", "2016-01-04", "2023-01-03"])
-    assert VN_RULES.sellable_after(days).tolist() == [4, 3, 3]
+    days = pd.DatetimeIndex(["2015-06-01", "2016-01-04", "2022-08-26", "2022-08-29"])
+    assert VN_RULES.sellable_after(days).tolist() == [4, 3, 3, 3]
+    assert VN_RULES.sellable_at_close_after(days).tolist() == [4, 3, 3, 2]  # that of T+2
 
 
 def test_tick_grows_with_the_price_on_hose_only():
     prices = np.array([9_990.0, 10_000.0, 49_950.0, 50_000.0])
     assert tick(prices, "HOSE").tolist() == [10, 50, 50, 100]
     assert tick(prices, "HNX").tolist() == [100] * 4
+    assert tick(prices, np.array(["HOSE", "UPCOM", "", "HNX"])).tolist() == [10, 100, 50, 100]
 
 
 def test_band_of_each_row_goes_by_its_own_exchange_and_day():
@@ -55,12 +58,6 @@ def test_band_of_each_row_goes_by_its_own_exchange_and_day():
     first = np.array([True, False, True, True])
     assert VN_RULES.band(exchanges, days, first_day=first).tolist() == [0.30, 0.15, 0.20, 0.20]
     assert VN_RULES.band("UPCOM", days, first_day=True).tolist() == [0.40] * 4
-
-
-def test_lot_of_hose_grew_in_2021():
-    days = pd.DatetimeIndex(["2020-12-31", "2021-01-04"])
-    assert lot("HOSE", days).tolist() == [10, 100]
-    assert lot(np.array(["HNX", "UPCOM"]), days).tolist() == [100, 100]
 
 
 def test_rules_are_one_dated_table_with_sources_in_order():
@@ -90,14 +87,10 @@ def test_trading_days_are_the_union_of_all_symbols():
     assert trading_days(prices).strftime("%d").tolist() == ["01", "02", "04"]
 
 
-def test_shares_bought_since_2022_can_be_sold_at_the_close_of_t_plus_2():
-    days = pd.DatetimeIndex(["2015-06-01", "2016-01-04", "2022-08-26", "2022-08-29"])
-    assert VN_RULES.sellable_at_close_after(days).tolist() == [4, 3, 3, 2]
-
-
 def test_lots_are_dated_unless_another_one_is_asked_for():
     days = pd.DatetimeIndex(["2020-12-31", "2021-01-04"])
-    assert VN_RULES.lots("HOSE", days).tolist() == [10, 100] and VN_RULES.lots("UPCOM", days).tolist() == [100, 100]
+    assert VN_RULES.lots("HOSE", days).tolist() == [10, 100]
+    assert lot(np.array(["HNX", "UPCOM"]), days).tolist() == [100, 100]
     assert MarketRules(lot=1).lots("HOSE", days).tolist() == [1, 1]
 
 
@@ -125,3 +118,13 @@ def test_sessions_ahead_leave_out_weekends_fixed_holidays_and_tet():
     assert ahead("2025-12-31", 1) == ["01-02"] and ahead("2027-02-03", 2) == ["02-11", "02-12"]
     assert is_session(pd.DatetimeIndex(["2026-11-27", "2026-11-28", "2026-09-02", "2026-02-17"])).tolist() == [
         True, False, False, False]
+    assert ahead("2025-04-29", 2) == ["05-05", "05-06"] and ahead("2025-01-24", 1) == ["02-03"]
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
+def test_sessions_of_2016_to_2025_are_the_days_of_the_data():
+    days = pd.DatetimeIndex(np.unique(pd.read_parquet(SHARED_DATA / "vn_daily.parquet", columns=["date"])["date"]))
+    days = days[days >= "2016-01-04"]
+    every = pd.date_range(days[0], days[-1])
+    assert every[is_session(every)].equals(pd.DatetimeIndex(days, name=None))
+    assert count_sessions(days[0], days[-1]) == len(days) - 1
