@@ -133,7 +133,7 @@ def test_weekend_rows_are_dropped_even_from_a_table_that_promises_to_be_clean():
     saturday = raw[raw["date"] == "2021-03-05"].assign(date=pd.Timestamp("2021-03-06"))
     clean, found = cleaned(pd.concat([raw, saturday]))
     assert found["day without a market"].rows == 8
-    assert found["day without a market"].example == "S00 2021-03-06: day without a market"
+    assert found["day without a market"].example == "S00 2021-03-06: close 20,100 [VND]"
     assert len(clean) == len(raw)
 
 

@@ -210,4 +210,6 @@ def value_of(row: pd.Series, issue: str) -> str:
         return f"high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"
     if issue in ("bad_price", "bad_range", "duplicate", "beyond_band"):
         return f"{ISSUES[issue].name} ({', '.join(f'{name} {row[name]:,.10g}' for name in PRICES)} [VND])"
-    return ISSUES[issue].name + (f" ({row['volume']:,.10g} [shares])" if issue == "bad_volume" else "")
+    if issue == "bad_volume":
+        return f"{ISSUES[issue].name} ({row['volume']:,.10g} [shares])"
+    return f"close {row['close']:,.10g} [VND]"
