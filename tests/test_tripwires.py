@@ -27,7 +27,7 @@ def test_shuffled_labels_give_trees_no_order(panel, folds, config):
 def test_features_shifted_by_a_day_are_named(clean):
     prepared, session = clean
     values = own_days_later(prepared.panel, prepared.panel.values, 1)
-    check, sentence = leak(check_leaks(session, prepared, panel=replace(prepared.panel, values=values)))
+    check, sentence = leak(check_leaks(session, replace(prepared, panel=replace(prepared.panel, values=values))))
     assert check == "features" and "Feature return_1 of SYN001" in sentence and "is that of the next day" in sentence
 
 
@@ -51,7 +51,7 @@ def test_padded_rows_are_found(clean, monkeypatch):
     last = rows[rows["part"] == "test"].iloc[-1]
     present[prepared.panel.symbols.index(last["symbol"]), prepared.panel.days.get_loc(last["date"])] = False
     panel = replace(prepared.panel, present=present)
-    sentences = [check.sentence for check in check_leaks(session, prepared, panel=panel) if check.check == "rows"]
+    sentences = [check["sentence"] for check in check_leaks(session, replace(prepared, panel=panel)) if check["check"] == "rows"]
     assert f"1 test days of {last['symbol']} were forecast without a price by trees" in sentences[0]
 
 
@@ -59,7 +59,7 @@ def test_labels_with_tomorrow_in_them_are_named(clean):
     """Prices of a day later, which labels are made of."""
     prepared, session = clean
     later = moved(prepared.panel, 1, 0, 3)  # open and close
-    check, sentence = leak(check_leaks(session, prepared, panel=later))
+    check, sentence = leak(check_leaks(session, replace(prepared, panel=later)))
     assert check == "labels" and "opens of SYN001" in sentence and "are not those of the price table" in sentence
 
 

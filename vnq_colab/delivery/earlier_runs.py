@@ -1,7 +1,7 @@
-"""Earlier runs on the same test days: how many configurations were tried on them, and what the last accepted run said.
+"""Earlier runs on the same test days: how many configurations were tried, and what the last accepted run forecast.
 
-A test day is fresh once: whoever tries ten configurations on the same days and keeps the best has made ten trials. Each
-run has a file of its own, so that no two machines write the same one; other folders are not known.
+A test day is fresh once: whoever tries ten configurations on the same days and keeps the best has made ten trials.
+Other folders are not known.
 """
 
 from pathlib import Path
@@ -36,15 +36,14 @@ def record_evaluation(session: Session, first: pd.Timestamp, last: pd.Timestamp)
 
     The same days again are the same evaluation. A file that cannot be read begins anew, and that is said.
     """
-    path, days = session.ws.report_folder(session.run_id) / EVALUATIONS, {"first": first, "last": last}
-    days = {name: f"{to_day(day):%Y-%m-%d}" for name, day in days.items()}
+    path, known = session.ws.report_folder(session.run_id) / EVALUATIONS, []
+    days = {name: f"{to_day(day):%Y-%m-%d}" for name, day in (("first", first), ("last", last))}
     try:
         known = _read(path)["evaluations"]
     except FileNotFoundError:
-        known = []
+        pass
     except VnqError as error:
         tell(f"{error} It begins anew.")
-        known = []
     if not any(days.items() <= one.items() for one in known):
         write_sealed(path, {
             "format": FORMAT, "run_id": session.run_id, "config_id": session.config.config_id,
@@ -60,8 +59,7 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
     damaged, or gone while its report is there, is not counted and is named, unless the name of its run shows that its
     configuration is counted already.
     """
-    days: dict[str, pd.DatetimeIndex] = {}
-    wanted, unread = pd.bdate_range(first, last), []
+    wanted, seen, unread = pd.bdate_range(first, last), {}, []
     for folder in _report_folders(session.ws.report_folder("")):
         try:
             value = _read(folder / EVALUATIONS)
@@ -72,13 +70,12 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
             unread.append(folder.name)
         else:
             if value["synthetic"] == session.synthetic and value["profile"] != "smoke":
-                for one in value["evaluations"]:
-                    known = days.get(value["config_id"], pd.DatetimeIndex([]))
-                    days[value["config_id"]] = known.append(pd.bdate_range(one["first"], one["last"]))
-    trials = {config for config, known in days.items() if wanted.isin(known).mean() >= LEAST_SHARE}
+                covered = [(wanted >= to_day(one["first"])) & (wanted <= to_day(one["last"]))
+                           for one in value["evaluations"]]
+                seen.setdefault(value["config_id"], []).extend(covered)
+    trials = {config for config, covered in seen.items() if np.logical_or.reduce(covered).mean() >= LEAST_SHARE}
     trials.add(session.config.config_id)
-    counted = {config[:6] for config in trials}
-    unread = [run_id for run_id in unread if run_id.partition("-")[0].rpartition("_")[2] not in counted]
+    unread = [run_id for run_id in unread if not any(f"_{config[:6]}" in run_id for config in trials)]
     n = len(trials)
     text = (f"{n} configurations were evaluated on these test days; every p-value of the gates is charged for {n}."
             if n > 1 else "Only this configuration was evaluated on these test days; no p-value is charged.")
@@ -93,11 +90,9 @@ def _read(path: Path) -> dict[str, Any]:
     """A file of evaluations. Raises CheckpointError where it is none."""
     value = read_sealed(path)
     try:
-        if value["format"] > FORMAT:
-            raise CheckpointError(f"{path}: written by a newer version of the library. Update vnq_colab.")
-        for one in value["evaluations"]:
-            to_day(one["first"]), to_day(one["last"])
-        value["config_id"], value["profile"], value["synthetic"]
+        days = [to_day(one[name]) for one in value["evaluations"] for name in ("first", "last")]
+        if value["format"] > FORMAT or not days or not {"config_id", "profile", "synthetic"} <= set(value):
+            raise KeyError("of another version")
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a file of evaluations ({error}).") from error
     return value
@@ -142,7 +137,7 @@ def _last_accepted(session: Session) -> dict[str, Any] | None:
 
 
 def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: dict[str, Any]) -> dict[str, Any]:
-    """All of the answer."""
+    """What `against_previous` gives where there is a run to compare with."""
     run_id, family, keys = manifest["run_id"], str(forecast["family"].iloc[0]), ["symbol", "date"]
     old = pd.read_parquet(session.ws.report_folder(run_id) / "forecast.parquet", columns=list(COLUMNS),
                           filters=[("family", "==", manifest["judged_family"])])

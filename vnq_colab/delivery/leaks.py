@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from vnq_colab.training.forecasting import fold_scores
 from vnq_colab.training.session import Session
 
 PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
-CHECKS = ("features", "labels", "test days", "rows")
 SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted series agrees
 
 
@@ -46,10 +45,9 @@ def review(prepared: Prepared) -> Review:
     The proof stands on the last training day and cleans what `prepare` read in the way that it did; in a set that was
     loaded it begins from the clean prices.
     """
-    note = SYNTHETIC_NOTE if prepared.synthetic else ""
-    figures = (plots.coverage(prepared.panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
-               plots.feature_distributions(prepared.panel, note=note),
-               plots.feature_correlations(prepared.panel, note=note))
+    note, panel = SYNTHETIC_NOTE if prepared.synthetic else "", prepared.panel
+    figures = (plots.coverage(panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
+               plots.feature_distributions(panel, note=note), plots.feature_correlations(panel, note=note))
     pictures = tuple(prepared.folder / name for name in PICTURES)
     for path, figure in zip(pictures, figures, strict=True):
         image = plots.png(figure)
@@ -67,66 +65,45 @@ def is_proven(prepared: Prepared) -> bool:
     return path.exists() and bool(read_json(path)["passed"])
 
 
-@dataclass(frozen=True, repr=False)
-class LeakCheck:
-    """One question about a run, and its answer in one sentence."""
-
-    check: str  # one of CHECKS
-    passed: bool
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __repr__(self) -> str:
-        return f"{'passed' if self.passed else 'LEAK'}, {self.check}: {self.sentence}"
-
-
-def check_leaks(session: Session, prepared: Prepared, *, panel: Panel | None = None) -> list[LeakCheck]:
-    """Looks for the future in what a run was trained on, and judged by.
+def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
+    """Looks for the future in what a run was trained on and judged by: `check, passed, sentence` of each question.
 
     "features": those of the panel are computed anew from the prepared prices, which is proven to ignore later ones.
     "labels": the panel's prices, which labels are made of, are those of the price table. "test days": no label of a
     fold's training or validation days reaches into its test days. "rows": every judged stock that is present on a test
-    day was forecast, and none that is absent. `panel` is what was trained on where that is not the prepared one. Raises
-    SessionError when the run was trained on other data than `prepared`.
+    day was forecast, and none that is absent. Raises SessionError when the run was trained on other data.
     """
-    if session.data_id != prepared.panel.data_id:
-        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
-                           f"{prepared.panel.data_id}. Load the run's own prepared set.")
-    panel, true = prepared.panel if panel is None else panel, build_panel(prepared.prices, prepared.index)
-    if set(panel.symbols) <= set(true.symbols) and panel.days.equals(true.days):
+    panel, true = prepared.panel, build_panel(prepared.prices, prepared.index)
+    if session.data_id != panel.data_id:
+        raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data {panel.data_id}. "
+                           "Load the run's own prepared set.")
+    if not set(panel.symbols) <= set(true.symbols) or not panel.days.equals(true.days):
+        features, labels = iter([f"The panel ({panel!r}) is not one of its prices ({true!r})"]), iter(())
+    else:
         true = true.select(panel.symbols)
-    answers = (("features", _wrong_features(panel, true, prepared),
-                f"All {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of the prices up "
-                "to their day"),
-               ("labels", _wrong_labels(panel, true), "All labels are those of the prices"),
-               ("test days", _overlaps(session, panel), "No training or validation label reaches into the test days"),
-               ("rows", _wrong_rows(session, panel),
-                "Every stock that is present on a test day was forecast, and no other"))
-    checks = []
-    for check, found, good in answers:
-        wrong = list(found)
-        checks.append(LeakCheck(check, not wrong, f"{wrong[0] if wrong else good}."))
-    return checks
+        features, labels = _wrong_features(panel, true, prepared), _wrong_labels(panel, true)
+    questions = {
+        "features": (features, f"All {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of "
+                               "the prices up to their day"),
+        "labels": (labels, "All labels are those of the prices"),
+        "test days": (_overlaps(session, panel), "No training or validation label reaches into the test days"),
+        "rows": (_wrong_rows(session, panel), "Every stock that is present on a test day was forecast, and no other")}
+    wrong = {check: next(found, None) for check, (found, _) in questions.items()}
+    return [{"check": check, "passed": wrong[check] is None, "sentence": f"{wrong[check] or good}."}
+            for check, (_, good) in questions.items()]
 
 
 def _wrong_features(panel: Panel, true: Panel, prepared: Prepared) -> Iterator[str]:
-    """What differs from the features computed anew, and which of those change with later prices."""
-    if panel.values.shape != true.values.shape or not panel.days.equals(true.days):
-        yield f"The panel {panel.values.shape} is not one of its prices {true.values.shape}"
-        return
+    """The first feature that differs from the one computed anew; else what changes with later prices."""
     if (absent := (panel.present != true.present).any(axis=1)).any():
         yield f"Other days are present than have prices, in {_names(panel, absent)}"
-    there = (panel.present & true.present)[:, :, None]
-    differ = there & ~np.isclose(panel.values, true.values, rtol=1e-4, atol=1e-5, equal_nan=True)
-    for place in np.flatnonzero(differ.any(axis=(0, 1)))[:1]:
-        odd, mine = differ[:, :, place], panel.values[:, :, place]
-        later = np.isclose(mine[:, :-1], true.values[:, 1:, place], rtol=1e-4, atol=1e-9)[odd[:, :-1]]
-        which = "that of the next day" if later.mean() > SHIFTED_SHARE else "not that of the prices"
-        yield (f"Feature {panel.feature_names[place]} of {_names(panel, odd.any(axis=1))} is {which}, first on "
-               f"{panel.days[int(odd.any(axis=0).argmax())]:%Y-%m-%d}; so are "
-               f"{int(differ.any(axis=(0, 1)).sum()) - 1} more features")
+    differ = panel.present[:, :, None] & ~np.isclose(panel.values, true.values, rtol=1e-4, atol=1e-5, equal_nan=True)
+    for place in np.flatnonzero(differ.any(axis=(0, 1))):
+        odd, mine, theirs = differ[:, :, place], panel.values[:, :, place], true.values[:, :, place]
+        later = np.isclose(mine[:, :-1], theirs[:, 1:], rtol=1e-4, atol=1e-9)[odd[:, :-1]].mean()
+        yield (f"Feature {panel.feature_names[place]} of {_names(panel, odd.any(axis=1))} is "
+               f"{'that of the next day' if later > SHIFTED_SHARE else 'not that of the prices'}, first on "
+               f"{panel.days[int(odd.any(axis=0).argmax())]:%Y-%m-%d}")
     proof = prove_no_lookahead(prepared.prices, index=prepared.index).table
     if len(future := proof.loc[proof["differ"] > 0, "what"].unique()):
         yield f"What is known of a day changes with later prices: {name_a_few(future)}"
@@ -136,13 +113,11 @@ def _wrong_features(panel: Panel, true: Panel, prepared: Prepared) -> Iterator[s
 
 def _wrong_labels(panel: Panel, true: Panel) -> Iterator[str]:
     """Where the opens and closes, which all labels are made of, are not those of the price table."""
-    if panel.prices.shape == true.prices.shape:  # else the check of the features says so
-        differ = panel.present[:, :, None] & ~np.isclose(panel.prices, true.prices, rtol=1e-4, equal_nan=True)
-        for column, name in ((OPEN, "opens"), (CLOSE, "closes")):
-            if (odd := differ[:, :, column]).any():
-                rows = odd.any(axis=1)
-                yield (f"The {name} of {_names(panel, rows)} are not those of the price table on "
-                       f"{odd[rows].sum() / panel.present[rows].sum():.1%} of their days")
+    differ = panel.present[:, :, None] & ~np.isclose(panel.prices, true.prices, rtol=1e-4, equal_nan=True)
+    for column, name in ((OPEN, "opens"), (CLOSE, "closes")):
+        if (rows := differ[:, :, column].any(axis=1)).any():
+            yield (f"The {name} of {_names(panel, rows)} are not those of the price table on "
+                   f"{differ[rows, :, column].sum() / panel.present[rows].sum():.1%} of their days")
 
 
 def _overlaps(session: Session, panel: Panel) -> Iterator[str]:
@@ -161,17 +136,15 @@ def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     """Test days of judged stocks that a family left out, and those that it forecast although the stock was absent."""
     scores = fold_scores(session, panel)
     scores = scores[(scores["part"] == "test") & scores["family"].isin(session.config.families)]
-    symbols = sorted(scores["symbol"].unique())
+    names = sorted(scores["symbol"].unique())
     tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
-    there = panel.present[[panel.symbols.index(symbol) for symbol in symbols]] & tested
+    there = panel.present[[panel.symbols.index(name) for name in names]] & tested
     for family, rows in scores.groupby("family", observed=True):
-        forecast = np.zeros(there.shape, dtype=bool)
-        forecast[pd.Index(symbols).get_indexer(rows["symbol"].astype(object)),
-                 panel.days.get_indexer(rows["date"])] = True
-        for wrong, what in ((there & ~forecast, "were not forecast"),
-                            (forecast & ~there, "were forecast without a price")):
+        forecast = np.zeros_like(there)
+        forecast[pd.Index(names).get_indexer(rows["symbol"].astype(object)), panel.days.get_indexer(rows["date"])] = True
+        for wrong, what in ((there & ~forecast, "not forecast"), (forecast & ~there, "forecast without a price")):
             if wrong.any():
-                yield (f"{int(wrong.sum())} test days of {name_a_few(np.array(symbols)[wrong.any(axis=1)])} {what} by "
+                yield (f"{wrong.sum()} test days of {name_a_few(np.array(names)[wrong.any(axis=1)])} were {what} by "
                        f"{family}")
 
 

@@ -56,37 +56,36 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     kept = _kept(everyone, keep)
     data = {session.data_id for session in everyone if session.run_id in kept | {in_use}}
     data.add(_current(ws.prepared / "current.json", "data_id"))
-    files: list[tuple[Path, int, str]] = []
+    files: list[tuple[Path, str]] = []
     for home in dict.fromkeys((ws, ws.local)):
         for session in everyone:
             run_id, folder = session.run_id, home.checkpoint_folder(session.run_id)
             if run_id not in kept:
-                for gone in (folder, home.log_folder(run_id), home.report_folder(run_id)):
-                    files += [file for file in _files_in(gone, "of an older run")
-                              if gone != home.report_folder(run_id) or file[0].name not in KEPT_REPORTS]
+                older = [*_files_in(folder), *_files_in(home.log_folder(run_id)), *(
+                    path for path in _files_in(home.report_folder(run_id)) if path.name not in KEPT_REPORTS)]
+                files += [(path, "of an older run") for path in older]
                 if run_id != in_use:
-                    files += _files_in(home.model_folder(run_id), "a bundle that is not the current one")
+                    files += [(path, "not the current bundle") for path in _files_in(home.model_folder(run_id))]
             elif session.status == "finished":
-                files += [file for file in _files_in(folder, "its run is finished")
-                          if file[0].parent == folder and file[0].name in (*SLOTS, *MANIFESTS)]
-        for folder in home.prepared.iterdir() if home.prepared.is_dir() else []:
-            files += _files_in(folder, "a prepared set that no run needs") if folder.name not in data else []
+                files += [(folder / name, "its run is finished") for name in (*SLOTS, *MANIFESTS)
+                          if (folder / name).exists()]
+        files += [(path, "a prepared set that no run needs") for folder in home.prepared.glob("*/")
+                  if folder.name not in data for path in _files_in(folder)]
     files.sort(key=lambda file: file[0].name == SESSION)  # last: a folder that is half gone still says whose it was
-    if delete:
-        for path, _, _ in files:
-            _remove(path)
-    return Tidying(tuple(files), delete, ws.root)
+    sized = tuple((path, path.stat().st_size, why) for path, why in files)
+    for path, _ in files if delete else []:
+        _remove(path)
+    return Tidying(sized, delete, ws.root)
 
 
 def _kept(everyone: list[Session], keep: int) -> set[str]:
     """The names of all unfinished runs and of the newest `keep` finished ones; a run and its parts go together."""
     groups: dict[tuple[str, str], list[Session]] = {}
-    for session in everyone:
-        groups.setdefault((session.config.config_id, session.data_id), []).append(session)
-    is_done = {key: all(session.status == "finished" for session in group) for key, group in groups.items()}
-    done = sorted((key for key in groups if is_done[key]), key=lambda key: max(one.run_id for one in groups[key]))
-    return {session.run_id for key, group in groups.items() if not is_done[key] or key in done[-keep:]
-            for session in group}
+    for session in everyone:  # oldest first
+        key = session.config.config_id, session.data_id
+        groups[key] = [*groups.pop(key, []), session]
+    finished = [key for key, group in groups.items() if all(one.status == "finished" for one in group)]
+    return {one.run_id for key, group in groups.items() if key not in finished[:-keep] for one in group}
 
 
 def _current(path: Path, name: str) -> str | None:
@@ -99,8 +98,8 @@ def _current(path: Path, name: str) -> str | None:
         raise SessionError(f"{path}: does not say which {name} is current. Repair it, and tidy again.") from error
 
 
-def _files_in(folder: Path, why: str) -> list[tuple[Path, int, str]]:
-    return [(path, path.stat().st_size, why) for path in sorted(folder.rglob("*")) if path.is_file()]
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _remove(path: Path) -> None:

@@ -125,8 +125,7 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     verdict = judge(order, basket, symbols, **facts)
     if too_good(verdict):
         on_stage("searching for leaks")
-        checks = [check.to_dict() for check in check_leaks(session, prepared)]
-        verdict = judge(order, basket, symbols, leak_checks=checks, **facts)
+        verdict = judge(order, basket, symbols, leak_checks=check_leaks(session, prepared), **facts)
     chosen = verdict.summary["evaluations"]["text"]
     verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {chosen}".strip()}
     verdict.summary["settings"] = {"folds": len(session.folds), "slippage": rules.slippage,
