@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.made_up import order_of, rows_of, verdict_of
-from vnq_colab.delivery import browse as module
-from vnq_colab.delivery.browse import browse
+from vnq_colab.delivery import validate as module
+from vnq_colab.delivery.validate import browse
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation import plots
 
@@ -77,7 +77,7 @@ def test_a_saved_notebook_shows_the_first_picture_where_widgets_cannot_live(vali
 
 
 @pytest.mark.parametrize("asked, message", [({"symbol": "AAB"}, r"'AAB' was not judged\. Did you mean 'AAA'\?"),
-                                            ({"family": "tree"}, r"no family 'tree'\. Did you mean 'trees'\?")])
+                                            ({"family": "tree"}, r"'tree' was not judged\. Did you mean 'trees'\?")])
 def test_what_was_not_judged_is_refused(validation, asked, message):
     with pytest.raises(ConfigError, match=message):
         browse(validation, **asked)

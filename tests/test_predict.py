@@ -26,7 +26,7 @@ def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
     assert table["score"].is_monotonic_decreasing and table["rank"].tolist() == list(range(1, 9)) and not warnings
     assert table["edge [%]"].is_monotonic_decreasing and table["p_up"].between(0, 1).all()
     accepted, _ = tomorrow(bundle, prices)
-    assert set(accepted["symbol"]) == set(bundle.accepted)
+    assert set(accepted["symbol"]) == {name for name, said in bundle.decisions.items() if said == "accept"}
 
 
 def test_rank_of_the_evening_before_is_that_of_its_own_ranking(bundle, judged):
@@ -41,7 +41,7 @@ def test_orders_are_those_of_the_judged_family_and_follow_the_verdict(bundle, ju
     table = orders(bundle, prices)
     ranked = tomorrow(bundle, prices, everyone=True)[0]
     if bundle.market_decision == "accept":
-        assert set(table.loc[table["action"] == "buy", "symbol"]) <= set(bundle.accepted)
+        assert set(table.loc[table["action"] == "buy", "symbol"]) <= {name for name, said in bundle.decisions.items() if said == "accept"}
     else:
         assert table["symbol"].tolist() == ranked["symbol"].tolist() and (table["action"] == "wait").all()
     manifest = bundle.manifest | {"verdict": {"market": {"decision": "accept"}}}
@@ -61,7 +61,7 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
     renamed.forecasters["trees"].symbols = tuple(names)
     renamed.manifest["judged_family"] = "trees"
     found = evening(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
-    assert "sessions before 2026-01-20" in found.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
+    assert "sessions before 2026-01-20" in found.outlook.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
     assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
     for refused in (lambda: orders(renamed, prices, as_of="2026-01-20"),
                     lambda: evening(Workspace(tmp_path), renamed, prices, refuse_old=True)):
@@ -125,19 +125,19 @@ def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bu
     today = evening(ws, bundle, prepared.prices)
     assert [path.parent.name for path in today.files[:2]] == ["predictions", "orders"]
     for path, table in zip(today.files, (today.table, today.orders), strict=False):
-        assert path.name == f"{today.day:%Y-%m-%d}.csv"
+        assert path.name == f"{today.outlook.day:%Y-%m-%d}.csv"
         assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
     latest = report.read_bytes()
     found = evening(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
     assert report.read_bytes() == latest and report not in found.files
-    assert any("this is no forecast of" in text for text in found.warnings)
+    assert any("this is no forecast of" in text for text in found.outlook.warnings)
 
 
 def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):
     ws, prepared = judged[0], judged[1]
     monkeypatch.setattr("vnq_colab.delivery.predict.read_json", lambda path: {"market": {"decision": "another"}})
     found = evening(ws, bundle, prepared.prices)
-    assert any("export it again before you trade" in text for text in found.warnings)
+    assert any("export it again before you trade" in text for text in found.outlook.warnings)
 
 
 def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):

@@ -12,7 +12,7 @@ _HOMES = {
     "VN102": "data.market",
     "VnqError": "errors",
     "backtest": "evaluation.backtest",
-    "browse": "delivery.browse",
+    "browse": "delivery.validate",
     "build_panel": "data.panel",
     "collect_prices": "data.collect",
     "describe_machine": "colab",

@@ -41,10 +41,6 @@ class Bundle:
         return {symbol: row["decision"] for symbol, row in self.manifest["symbols"].items()}
 
     @property
-    def accepted(self) -> tuple[str, ...]:
-        return tuple(symbol for symbol, decision in self.decisions.items() if decision == "accept")
-
-    @property
     def judged_family(self) -> str:
         """The family that was judged, and that orders are made of."""
         return self.manifest["judged_family"]
@@ -52,17 +48,19 @@ class Bundle:
     @property
     def market_decision(self) -> str:
         """accept, review, reject or unjudged: whether the order of the stocks pays after costs."""
-        verdict = self.manifest.get("verdict")
+        verdict = self.manifest["verdict"]
         return verdict["market"]["decision"] if verdict else "unjudged"
 
     def predict(self, panel: Panel, days: "pd.DatetimeIndex | list[str]") -> pd.DataFrame:
         """The Forecast of every family and the ensemble as of `days`; a symbol that is absent on one gives no row."""
         origins = np.asarray(panel.days.isin(pd.DatetimeIndex(days)))
-        seen, tables = self._from_block(panel, origins), []
-        for forecaster in self.forecasters.values():
-            known = forecaster.select(tuple(symbol for symbol in forecaster.symbols if symbol in seen.symbols))
-            tables.append(known.predict(seen, origins[-len(seen.days):]))
-        scores = pd.concat(tables, ignore_index=True)
+        first = int(np.argmax(origins)) - self.manifest["look_back"] if origins.any() else 0
+        kept = slice(self._block_start(first), None)  # what no forecast sees is left out
+        seen = replace(panel, values=panel.values[:, kept], prices=panel.prices[:, kept],
+                       present=panel.present[:, kept], days=panel.days[kept])
+        scores = pd.concat([
+            one.select(tuple(symbol for symbol in one.symbols if symbol in panel.symbols)).predict(seen, origins[kept])
+            for one in self.forecasters.values()], ignore_index=True)
         if self.judged_family == ENSEMBLE:
             scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
         scores = with_volatility(scores, panel, self.manifest["task"]["horizon"])
@@ -71,18 +69,8 @@ class Bundle:
                           for family, rows in scores.groupby("family", sort=False)],
                          ignore_index=True).drop(columns=["volatility", "actual"])
 
-    def _from_block(self, panel: Panel, origins: np.ndarray) -> Panel:
-        """The panel without the days that no forecast of `origins` sees; it begins where a block of each network does.
-
-        Networks see the calendar in blocks, so that the numbers are those of the whole panel, to the bit.
-        """
-        first = int(np.argmax(origins)) - self.manifest["look_back"] if origins.any() else 0
-        kept = slice(self._block_start(first), None)
-        return replace(panel, values=panel.values[:, kept], prices=panel.prices[:, kept],
-                       present=panel.present[:, kept], days=panel.days[kept])
-
     def _block_start(self, day: int) -> int:
-        """The last day up to this one at which a block of each network begins."""
+        """The last day up to this one at which a block of each network begins: forecasts are the same to the bit."""
         step = math.lcm(*(forecaster.block_days for forecaster in self.forecasters.values()))
         return max(day, 0) // step * step
 

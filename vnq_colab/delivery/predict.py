@@ -40,7 +40,6 @@ class Outlook:
 
     @property
     def day(self) -> pd.Timestamp:
-        """The last day."""
         return self.prices["date"].max()
 
     def latest(self, days_before: int = 0) -> pd.DataFrame:
@@ -64,7 +63,7 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
     if stale and refuse_old:
         raise DataError(f"{stale[0]}; no orders are made of old prices.")
     manifest = bundle.manifest
-    if manifest["market_index"] is not None and manifest["market_index"] != (index is not None):
+    if manifest["market_index"] not in (None, index is not None):
         raise DeliveryError("the bundle was trained with a market index: give one with --index." if index is None else
                             "the bundle was trained without a market index: leave --index out.")
     n_days, needed = prices["date"].nunique(), LEAST_DAYS + manifest["look_back"]
@@ -122,26 +121,23 @@ def _portfolio(portfolio: "str | Path | Portfolio | None", prices: pd.DataFrame,
 class Evening:
     """The ranking and the orders of a day, and the files that they were written to."""
 
-    bundle: Bundle
-    day: pd.Timestamp
-    agreement: float | None  # rank correlation of the final fit with the last fold's models on this day
+    outlook: Outlook
     table: pd.DataFrame  # as of `ranking`
     shown: pd.DataFrame  # the rows of it that are printed
     orders: pd.DataFrame | None  # None: the prices are too old
-    warnings: list[str]
-    stale: list[str]
+    agreement: float | None  # rank correlation of the final fit with the last fold's models on this day
     files: list[Path]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for --json; what is not known is null."""
-        return {"date": f"{self.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
+        return {"date": f"{self.outlook.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
                 "orders": None if self.orders is None else _records(self.orders),
-                "account": None if self.orders is None else self.orders.attrs,
-                "stale": self.stale, "warnings": self.warnings, "files": [str(path) for path in self.files]}
+                "account": None if self.orders is None else self.orders.attrs, "stale": self.outlook.stale,
+                "warnings": self.outlook.warnings, "files": [str(path) for path in self.files]}
 
     def _repr_html_(self) -> str:
         style = "background: #b3261e; color: #fff; padding: 8px"
-        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.stale)
+        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.outlook.stale)
         return f'{banners}<pre style="font-family: monospace">{escape(repr(self))}</pre>'
 
     def __repr__(self) -> str:
@@ -150,9 +146,9 @@ class Evening:
         if 0 < len(self.shown) < len(self.table):
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        orders = f"NO ORDERS: {self.stale[0].upper()}" if self.orders is None else _orders_text(self.orders)
-        return "\n".join([repr(self.bundle), *(f"warning: {text}" for text in self.warnings),
-                          f"As of {self.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
+        orders = f"NO ORDERS: {self.outlook.stale[0].upper()}" if self.orders is None else _orders_text(self.orders)
+        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
+                          f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
 
 
@@ -181,8 +177,7 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
     elif report := _show_on_report(ws, outlook, found, as_of):
         files.append(report)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
-    return Evening(bundle, outlook.day, _agreement(ws, bundle, table, outlook.day), table, shown, found,
-                   outlook.warnings, outlook.stale, files)
+    return Evening(outlook, table, shown, found, _agreement(ws, outlook, table), files)
 
 
 def _write(path: Path, table: pd.DataFrame) -> Path:
@@ -209,12 +204,12 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
     return folder / "report.html"
 
 
-def _agreement(ws: Workspace, bundle: Bundle, table: pd.DataFrame, day: pd.Timestamp) -> float | None:
+def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | None:
     """How stable the final fit is: its order of a day beside that of the models that were judged, where known."""
-    path = ws.report_folder(bundle.manifest["run_id"]) / "forecast.parquet"
+    path = ws.report_folder(outlook.bundle.manifest["run_id"]) / "forecast.parquet"
     if not path.exists():
         return None
-    chosen = [("family", "==", bundle.judged_family), ("date", "==", day)]
+    chosen = [("family", "==", outlook.bundle.judged_family), ("date", "==", outlook.day)]
     judged = pd.read_parquet(path, columns=["symbol", "score"], filters=chosen).set_index("symbol")["score"]
     both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
     return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None

@@ -1,8 +1,11 @@
-"""Validation: the folds' forecasts, scored beside the opponents, traded as a basket, judged, and told in a report."""
+"""Validation: the folds' forecasts scored beside the opponents, traded as a basket, judged, reported, and browsed."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,21 +17,24 @@ from vnq_colab.data.prepared import Prepared, default_universe, load_prepared
 from vnq_colab.data.splits import DayRange, Splits, to_day
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
-from vnq_colab.errors import ConfigError, SessionError
+from vnq_colab.errors import ConfigError, SessionError, did_you_mean
+from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.engine import MarketData
 from vnq_colab.evaluation.gates import FEWEST_SYMBOLS
-from vnq_colab.evaluation.metrics import score_rows, summary, with_outcomes
+from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
-from vnq_colab.evaluation.verdict import Verdict, judge, too_good
+from vnq_colab.evaluation.verdict import DECISIONS, Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
+from vnq_colab.notebook import in_notebook
 from vnq_colab.training.forecasting import calibrated, fold_scores
 from vnq_colab.training.session import Session
 
-CAPITAL = 1e9  # [VND] of the basket, unless asked otherwise
+CAPITAL = 1e9  # [VND] of the basket, unless set otherwise
+N_SHOWN = 10  # forecasts in the table of `browse`
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,3 +172,55 @@ def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
         names, span = [f"{first}_{last}", *names], DayRange(first, last)
     folder = session.ws.report_folder(session.run_id)
     return (folder / "_".join(names) if names else folder), span
+
+
+def browse(validation: Validation, symbol: str | None = None, *, family: str | None = None, note: str = "") -> Any:
+    """Widgets that show the stock and the family chosen in them; without ipywidgets, or outside a notebook, a picture.
+
+    Where a saved notebook is opened without its kernel, the picture of the first choice is shown instead. `symbol` None
+    begins with the best decision and the highest place in the order, `family` None with the judged one. Raises
+    ConfigError for what was not judged.
+    """
+    decided, place = validation.verdict.symbols, validation.order.symbols.set_index("symbol")["place"].fillna(0)
+    stocks = sorted(decided, key=lambda one: (DECISIONS.index(decided[one]["decision"]), -place.get(one, 0), one))
+    families = sorted(validation.forecast["family"].unique())
+    symbol, family = symbol or stocks[0], family or validation.family
+    for name, choices in ((symbol, stocks), (family, families)):
+        if name not in choices:
+            raise ConfigError(f"{name!r} was not judged.{did_you_mean(name, choices)} Choose one of the run.")
+    try:
+        import ipywidgets as widgets
+    except ImportError:
+        widgets = None
+    if widgets is None or not in_notebook():
+        return plots.symbol(validation.forecast, validation.rows, symbol, family, note=note)
+    choosers = (widgets.Dropdown(options=sorted(stocks), value=symbol, description="Stock"),
+                widgets.Dropdown(options=families, value=family, description="Family"))
+    image, text = widgets.Image(format="png", layout={"max_width": "620px"}), widgets.HTML()
+
+    def show(change: Any = None) -> None:
+        chosen = [chooser.value for chooser in choosers]
+        image.value = plots.png(plots.symbol(validation.forecast, validation.rows, *chosen, note=note))
+        text.value = _about(validation, *chosen)
+
+    for chooser in choosers:
+        chooser.observe(show, names="value")
+    show()
+    box, saved = widgets.VBox([*choosers, image, text]), base64.b64encode(image.value).decode("ascii")
+
+    class Chooser(type(box)):
+        """The widgets, and what stands in their place where they cannot live."""
+
+        def _repr_mimebundle_(self, **options: Any) -> Any:
+            return super()._repr_mimebundle_(**options) | {"image/png": saved}
+
+    return Chooser(box.children) if hasattr(box, "_repr_mimebundle_") else box
+
+
+def _about(validation: Validation, symbol: str, family: str) -> str:
+    """The decision, its reasons, and the last forecasts one by one, as HTML."""
+    row = validation.verdict.symbols[symbol]
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in row["reasons"])
+    last = past_forecasts(validation.forecast, validation.rows, family, symbol, n_days=N_SHOWN)
+    return (f"<b>{escape(symbol)}: {escape(row['decision'])}</b><ul>{reasons}</ul>"
+            f"{as_texts(last).to_html(index=False, border=0)}")
