@@ -223,6 +223,19 @@ def test_only_accepted_stocks_are_bought_and_the_others_still_count_in_the_rank(
     assert table[["action", "symbol"]].values.tolist() == [["sell", "AAE"], ["buy", "AAB"], ["keep", "AAC"]]
 
 
+def test_accepted_market_without_an_accepted_or_held_stock_gives_no_order():
+    outlook = outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO, decisions=dict.fromkeys(LETTERS, "reject"))
+    assert make_orders(outlook, paper_portfolio()).empty
+
+
+def test_order_says_which_better_ranks_it_passes_over():
+    decisions = dict.fromkeys(LETTERS, "accept") | {"AAA": "review", "AAC": "reject"}
+    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO, decisions=decisions),
+                        portfolio_of(60e6, {"AAB": 1000}))
+    assert table["symbol"].tolist() == ["AAD", "AAB"]
+    assert table["reason"].tolist() == ["rank 4 of 10, was 4; better ranks: 1 held, 2 not accepted", "rank 2 of 10, was 2"]
+
+
 @pytest.mark.parametrize("market", [None, "review", "reject", "unjudged"])
 def test_market_that_is_not_accepted_gives_a_ranking_alone(market):
     outlook = outlook_of(market_of(LETTERS), scores=FALLING, market=market)

@@ -53,14 +53,11 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     return table
 
 
-# --- what is known of a stock
-
-
 def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket, rules: MarketRules) -> pd.DataFrame:
     """One row for each judged or held stock, by symbol: its board of tomorrow, its forecast, what is held of it."""
     decisions, latest = outlook.bundle.decisions, outlook.latest().set_index("symbol")
     held = {symbol: shares for symbol, shares in portfolio.shares.items() if shares}
-    names = sorted({*decisions, *held} & set(outlook.prices["symbol"].unique()))
+    names = sorted({*decisions, *held} & set(outlook.prices["symbol"]))
     stocks = board(outlook.prices, names, rules).join(latest[["score", "edge", "rank"]])
     stocks["was"], stocks["n_ranked"] = outlook.latest(1).set_index("symbol")["rank"], len(latest)
     stocks["accepted"] = [decisions.get(symbol) == "accept" for symbol in names]
@@ -103,20 +100,15 @@ def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULE
         close, close_before = (_on_tick(part[on].to_numpy(), name) for part in (last["shown"], yesterday))
         high, low = price_limits(close, rules.band(name, tomorrow[on]), name)
         top, bottom = price_limits(close_before, rules.band(name, today[on]), name)
-        found.loc[on, ["reference_price", "limit_high", "limit_low"]] = np.column_stack(
-            [close, high, np.maximum(low, tick(close, name))])
-        found.loc[on, "at_ceiling"], found.loc[on, "at_floor"] = close >= top - 0.01, close <= bottom + 0.01
-    for name in ("at_ceiling", "at_floor"):
-        found[name] = found[name].astype(bool) & traded
-    return found
+        found.loc[on, ["reference_price", "limit_high", "limit_low", "top", "bottom"]] = np.column_stack(
+            [close, high, np.maximum(low, tick(close, name)), top - 0.01, bottom + 0.01])
+    return found.assign(at_ceiling=traded & (found["reference_price"] >= found.pop("top")),
+                        at_floor=traded & (found["reference_price"] <= found.pop("bottom")))
 
 
 def _on_tick(price: np.ndarray, exchange: str) -> np.ndarray:
     step = tick(price, exchange)
     return np.maximum(np.round(price / step), 1) * step
-
-
-# --- what is to be done
 
 
 def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
@@ -136,14 +128,14 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter, stocks["held"] > 0],
                                  ["wait", "sell", "buy", "keep"], "")
     stocks["shares"] = stocks["held"]
-    for row in stocks.itertuples():
+    for row in stocks[stocks["action"].isin(["wait", "keep"])].itertuples():
         if row.action == "wait":
             row.why.append(f"T+2, {row.arrives_on:%a} afternoon")
-        elif row.action == "keep" and row.held < row.lot:
+        elif row.held < row.lot:
             row.why.append("fewer shares than a lot: sell them by hand")
-        elif row.action == "keep" and not np.isfinite(row.score):
+        elif not np.isfinite(row.score):
             row.why.append("no forecast: decide yourself")
-        elif row.action == "keep" and row.rank > basket.keep:
+        elif row.rank > basket.keep:
             row.why.append(f"held for less than {basket.hold_days} days" if row.days_held < basket.hold_days else
                            "a swap does not pay for its costs")
 
@@ -189,7 +181,8 @@ def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules:
         if n_lots:
             stocks.loc[row.Index, "shares"] = n_lots * row.lot
             cash -= n_lots * at_ceiling
-            row.why.extend([*_passed_over(stocks, row.rank), *["closed at the ceiling: may not fill"] * row.at_ceiling])
+            row.why.extend(_passed_over(stocks, row.rank) if row.rank > basket.k else [])
+            row.why.extend(["closed at the ceiling: may not fill"] * row.at_ceiling)
         else:
             stocks.loc[row.Index, "action"] = "wait"
             row.why.append(least)
@@ -201,7 +194,7 @@ def _passed_over(stocks: pd.DataFrame, rank: float) -> list[str]:
     held = better["held"] >= better["lot"]
     counts = {"held": held.sum(), "not accepted": (~held & ~better["accepted"]).sum(),
               "not to be bought now": (~held & better["accepted"]).sum()}
-    return [f"before it {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"] if len(better) else []
+    return [f"better ranks: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"] if len(better) else []
 
 
 def _no_room(basket: Basket) -> str:
@@ -216,26 +209,22 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
         return "; ".join([*row.why, *rank] if row.action == "wait" else [*rank, *row.why])
 
     table = stocks.assign(date=day, reason=[reason(row) for row in stocks.itertuples()]).reset_index()
-    table = table.astype({"rank": "Int64"} | dict.fromkeys(COLUMNS[3:7], "int64"))
-    table["place"] = table["action"].map(dict(zip(ACTIONS, range(4), strict=True)))  # NaN: nothing to do
-    return table.dropna(subset="place").sort_values(["place", "rank", "symbol"], ignore_index=True)[list(COLUMNS)]
+    table = table[table["action"] != ""].astype({"rank": "Int64"} | dict.fromkeys(COLUMNS[3:7], "int64"))
+    table["place"] = table["action"].map(ACTIONS.index)
+    return table.sort_values(["place", "rank", "symbol"], ignore_index=True)[list(COLUMNS)]
 
 
 def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, market: str) -> list[str]:
     """What a person must know of these prices and bands."""
     traded, held = table.loc[table["action"].isin(["buy", "sell"]), "symbol"], stocks.index[stocks["held"] > 0]
-    notes = {
-        "reference prices are the adjusted closes: those of the last day are raw, unless a dividend or a right is cut "
-        "off tomorrow": "raw_close" not in prices.columns,
-        f"you hold {', '.join(held)}: nothing is advised about them while the market is not accepted":
-            market != "accept" and len(held) > 0,
-        "bands of UPCOM stand on the day's average price, which is not known here: look at the board":
-            (stocks.loc[traded, "exchange"] == "UPCOM").any(),
-        "place the sales first: purchases may use their money": {"buy", "sell"} <= set(table["action"])}
-    return [note for note, holds in notes.items() if holds]
-
-
-# --- the last check
+    return [note for note, holds in (
+        ("reference prices are the adjusted closes: those of the last day are raw, unless a dividend or a right is cut "
+         "off tomorrow", "raw_close" not in prices.columns),
+        (f"you hold {', '.join(held)}: nothing is advised about them while the market is not accepted",
+         market != "accept" and len(held) > 0),
+        ("bands of UPCOM stand on the day's average price, which is not known here: look at the board",
+         (stocks.loc[traded, "exchange"] == "UPCOM").any()),
+        ("place the sales first: their proceeds pay for purchases", {"buy", "sell"} <= set(table["action"]))) if holds]
 
 
 def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio, basket: Basket,
@@ -244,30 +233,30 @@ def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio
 
     `stocks` as of `board`, with `accepted` and `arrives`. A defect of ours, so that nothing wrong is ever written.
     """
-    cash, cost = portfolio.cash, 0.0
-    wrong = [] if table["symbol"].is_unique else ["a symbol stands there twice"]
-    for row in table.itertuples():
-        stock, held = stocks.loc[row.symbol], portfolio.shares.get(row.symbol, 0)
-        prices = np.array([row.limit_low, row.reference_price, row.limit_high], dtype="float64")
-        step, band = tick(prices, stock["exchange"]), rules.band(stock["exchange"], next_sessions(row.date, 1))
-        high, low = price_limits(prices[1:2], band, stock["exchange"])
-        is_order = row.action in ("buy", "sell")
-        broken = {
-            "unknown action": row.action not in ACTIONS,
-            "not whole lots": row.shares < 0 or (is_order and (row.shares == 0 or row.shares % stock["lot"] != 0)),
-            "off the tick": (np.abs(prices / step - np.round(prices / step)) > 1e-6).any(),
-            "outside the band": (np.diff([max(low[0], step[1]), *prices, high[0]]) < 0).any(),
-            "more than is held": row.action == "sell" and row.shares > held,
-            "not settled": row.action == "sell" and stock["arrives"] > 1,
-            "more than the traded share": is_order and row.shares * row.reference_price > (
-                basket.traded_share * stock["value"] * (1 + 1e-9)),
-            "not accepted": row.action == "buy" and not stock["accepted"],
-            "bought although held": row.action == "buy" and held >= stock["lot"],
-        }
-        wrong += [f"{row.symbol}: {rule}" for rule, is_broken in broken.items() if is_broken]
-        if row.action == "sell" and stock["arrives"] < 1 and not stock["at_floor"]:
-            cash += row.shares * row.limit_low * (1 - rules.fee - rules.sale_tax)
-        cost += row.shares * row.limit_high * (1 + rules.fee) * (row.action == "buy")
+    if table.empty:
+        return
+    rows = table.join(stocks[["exchange", "lot", "value", "accepted", "arrives", "at_floor"]], on="symbol")
+    held, shares = rows["symbol"].map(portfolio.shares).fillna(0), rows["shares"]
+    buy, sell = rows["action"] == "buy", rows["action"] == "sell"
+    band = rules.band(rows["exchange"].to_numpy(), next_sessions(table["date"].max(), 1).repeat(len(rows)))
+    prices = rows[["limit_low", "reference_price", "limit_high"]].to_numpy("float64")  # [orders, 3]
+    step = np.array([tick(price, name) for price, name in zip(prices, rows["exchange"], strict=True)])
+    high, low = np.transpose([price_limits(reference, width, name) for reference, width, name in
+                              zip(prices[:, 1], band, rows["exchange"], strict=True)])
+    ends = np.column_stack([np.maximum(low, step[:, 1]), prices, high])
+    broken = {
+        "stands there twice": rows["symbol"].duplicated(), "unknown action": ~rows["action"].isin(ACTIONS),
+        "not whole lots": (shares < 0) | ((buy | sell) & ((shares == 0) | (shares % rows["lot"] != 0))),
+        "off the tick": (np.abs(prices / step - np.round(prices / step)) > 1e-6).any(axis=1),
+        "outside the band": (np.diff(ends) < 0).any(axis=1), "more than is held": sell & (shares > held),
+        "not settled": sell & (rows["arrives"] > 1), "not accepted": buy & ~rows["accepted"],
+        "more than the traded share": (buy | sell) & (shares * prices[:, 1] > (1 + 1e-9) * basket.traded_share
+                                                      * rows["value"]),
+        "bought although held": buy & (held >= rows["lot"])}
+    wrong = [f"{symbol}: {rule}" for rule, is_broken in broken.items() for symbol in rows.loc[is_broken, "symbol"]]
+    in_time = sell & (rows["arrives"] < 1) & ~rows["at_floor"]
+    cash = portfolio.cash + (shares * rows["limit_low"])[in_time].sum() * (1 - rules.fee - rules.sale_tax)
+    cost = (shares * rows["limit_high"])[buy].sum() * (1 + rules.fee)
     if cost > cash + 1:
         wrong.append(f"purchases may cost {cost:,.0f} VND, there are {cash:,.0f}")
     if wrong:
