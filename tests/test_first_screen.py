@@ -95,6 +95,7 @@ def test_account_is_that_of_the_orders():
 
 def test_first_screen_without_orders_says_how_to_make_them():
     assert "No orders yet. They are made by: python -m vnq_colab predict" in text_of(screen())
+    assert "BASKET 10 NAV 1.00 bn cash 3% AFTER COSTS" in text_of(screen(orders=orders_of())), "nothing to do"
 
 
 @pytest.mark.parametrize("now, n_sessions", [("2026-07-10 20:00", 5), ("2026-07-13 08:30", 6)])

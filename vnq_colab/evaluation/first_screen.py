@@ -32,15 +32,14 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     summary, prices_to, now = verdict["summary"], pd.Timestamp(prices_to), pd.Timestamp(now)
     since = pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())
     accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
-    years = [row for row in summary.get("by_year") or [] if row["open"] is not None]
+    bars = _bars([row for row in summary.get("by_year") or [] if row["open"] is not None])
+    families = {row["family"]: row for row in summary.get("families") or []}
     return render(
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
         n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=(summary.get("power") or {}),
         basket=summary.get("basket"), totals=_totals(summary.get("basket")), fewest_days=FEWEST_YEARLY_DAYS,
-        bars=_bars(years), judged=next((row for row in summary.get("families") or [] if years and
-                                        row["family"] == years[0]["family"]), None),
-        orders=_orders(orders, summary, warnings), accepted=accepted,
-        others=sorted(set(verdict["symbols"]) - set(accepted)))
+        bars=bars, judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
+        accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
 
 
 def replace_first_screen(report: Path, html: str) -> None:
@@ -62,7 +61,7 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
     if orders is None:
         return None
     reason = orders["reason"].astype(str)
-    orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0], why=reason.str.partition("; rank")[0],
+    orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0], why=reason.str.split("; rank").str[0],
                            value=orders["shares"] * orders["reference_price"])
     by_action = {action: orders[orders["action"] == action] for action in ("sell", "buy", "keep", "wait")}
     by_action["wait"] = by_action["wait"].sort_values("rank", kind="stable")

@@ -35,16 +35,15 @@ def board(price: float) -> str:
     return number(price / 1000, ".2f").rstrip("0").rstrip(".")
 
 
-# A column of a table is a list of its label, its values, and how the page writes them: a number's format (the CSV has
-# more digits), or "words" (sentences, which may break), "long", "tag", "folded"; without it they are texts. Values of
-# two columns are the ends of an interval.
-WRITTEN = ("words", "long", "tag", "folded")
+# A column of a table: its label, its values, and how the page writes them: a number's format (the CSV has more digits),
+# or a style; without either they are texts. Values of two columns are the ends of an interval.
 Column = Sequence[Any]
+STYLES = ("words", "long", "tag", "folded")  # sentences, which may break; long names; decisions; behind a click
 
 
 def style_of(column: Column) -> str:
-    """How a column is written, where that is not a number's format."""
-    return column[2] if len(column) > 2 and column[2] in WRITTEN else ""
+    """The style of a column, "" for numbers and texts."""
+    return column[2] if len(column) > 2 and column[2] in STYLES else ""
 
 
 def cells(columns: Iterable[Column]) -> list[tuple[Any, ...]]:
@@ -53,15 +52,15 @@ def cells(columns: Iterable[Column]) -> list[tuple[Any, ...]]:
 
 
 def _cells(column: Column) -> list[Any]:
-    values, form = column[1], "" if style_of(column) else "".join(column[2:])
+    _, values, form = (*column, "")[:3]
     if np.ndim(values) == 2:
-        ends = [tuple(number(end, form) for end in row) for row in np.asarray(values, dtype=object)]
-        return [DASH if row == (DASH, DASH) else " to ".join(row) for row in ends]
-    return [number(value, form) if form else value for value in values]
+        ends = [[number(end, form) for end in row] for row in np.asarray(values, dtype=object)]
+        return [DASH if row == [DASH, DASH] else " to ".join(row) for row in ends]
+    return list(values) if form in ("", *STYLES) else [number(value, form) for value in values]
 
 
 def frame_of(columns: Iterable[Column]) -> pd.DataFrame:
-    """The columns of a table as a frame: labels without soft hyphens, an interval as two columns, tags as texts."""
+    """The columns of a table as a frame: labels without soft hyphens, an interval as two columns."""
     frame = {}
     for label, values, *_ in columns:
         values, label = np.asarray(values), label.replace("\u00ad", "")
