@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.formats import match_columns, read_part
-from vnq_colab.data.tickers import index_name, kinds_of, symbol_of
+from vnq_colab.data.formats import index_name, kind_of, match_columns, read_file
 from vnq_colab.errors import DataError
 
 HEADERS = {  # format: (name of the file, header, one line)
@@ -24,7 +23,7 @@ HEADERS = {  # format: (name of the file, header, one line)
 
 
 def part_of(text, name="FPT.csv"):
-    return read_part(text.encode(), name, name)
+    return read_file(text.encode(), name, name)
 
 
 def in_days(n_days, line):
@@ -59,25 +58,8 @@ def test_several_tickers_side_by_side_become_rows():
     part = part_of("Price,Close,Close,High,High,Low,Low,Open,Open,Volume,Volume\n"
                    "Ticker,FPT.VN,VNM.VN,FPT.VN,VNM.VN,FPT.VN,VNM.VN,FPT.VN,VNM.VN,FPT.VN,VNM.VN\nDate,,,,,,,,,,\n"
                    "2024-01-02,11,,12,,9,,10,,500,\n2024-01-03,11,61,12,62,9,59,10,60,500,700\n", "x.csv")
-    assert part.prices[["symbol", "close"]].values.tolist() == [["FPT", 11], ["FPT", 11], ["VNM", 61]]
-
-
-def yahoo(*tickers, closes):
-    """A file of yfinance: the rows of `closes` are days, its columns tickers; "" is no close."""
-    fields = ("Close", "High", "Low", "Open", "Volume")
-    lines = ["Price," + ",".join(field for field in fields for _ in tickers),
-             "Ticker," + ",".join(tickers * len(fields)), "Date" + "," * len(tickers) * len(fields)]
-    days = pd.bdate_range("2024-01-01", periods=len(closes)).strftime("%Y-%m-%d")
-    return "\n".join([*lines, *(",".join([day, *map(str, row * len(fields))]) for day, row in zip(days, closes,
-                                                                                              strict=True))])
-
-
-def test_days_without_a_close_are_counted_in_yahoo_s_files_but_not_the_padding_of_several_tickers():
-    part = part_of(yahoo("FPT.VN", "VNM.VN", closes=[(11, ""), ("", 61), (11, ""), (12, 62), (12, ""), (12, "")]))
-    assert part.facts.dropped == {"no close": 2} and part.facts.rows == 7
-    assert part_of(yahoo("FPT.VN", "VNM.VN", closes=[(11, ""), (11, "")])).facts.dropped == {}
-    assert part_of(yahoo("FPT.VN", closes=[("",), (11,), ("",), (12,), ("",)])).facts.dropped == {"no close": 3}
-    assert part_of(yahoo("FPT.VN", closes=[(11,), (12,)])).facts.dropped == {}
+    rows = part.prices.sort_values(["symbol", "date"])
+    assert rows[["symbol", "close"]].values.tolist() == [["FPT", 11], ["FPT", 11], ["VNM", 61]]
 
 
 def test_a_day_in_the_future_is_left_out_and_said_so_or_refused_in_our_own_columns():
@@ -95,7 +77,7 @@ def test_a_day_in_the_future_is_left_out_and_said_so_or_refused_in_our_own_colum
     ("VNINDEX", "index"), ("VN30", "index"), ("HNX-INDEX", "index"), ("UPCOM", "index"), ("UPINDEX", "index"),
     ("HNX30", "index"), ("VNALL", "index"), ("VNSML", "index"), ("VIC121003", "bond")])
 def test_stocks_are_told_from_what_is_none(symbol, kind):
-    assert kinds_of([symbol]) == {symbol: kind}
+    assert kind_of(symbol) == kind
 
 
 def test_an_index_has_one_name():
@@ -105,9 +87,10 @@ def test_an_index_has_one_name():
 
 @pytest.mark.parametrize("name, symbol", [
     ("FPT.csv", "FPT"), ("excel_fpt.csv", "FPT"), ("FPT_daily.csv", "FPT"), ("a.zip/x/FPT (1).csv.gz", "FPT"),
-    ("CSV.csv", "CSV"), ("VN-INDEX.csv", "VN-INDEX"), ("SYN001_raw.txt", "SYN001")])
+    ("CSV.csv", "CSV"), ("VN-INDEX.csv", "VNINDEX"), ("SYN001_raw.txt", "SYN001")])
 def test_a_file_is_named_after_its_stock(name, symbol):
-    assert symbol_of(name, name, []) == symbol
+    part = part_of("time,open,high,low,close,volume\n2024-01-02,10,12,9,11,500\n", name)
+    assert [*part.prices["symbol"], *part.index["symbol"]] == [symbol]
 
 
 @pytest.mark.parametrize("name", ["prices.csv", "FPT_VNM.csv", "2024.csv"])
@@ -121,7 +104,7 @@ def test_unreadable_rows_of_a_provider_are_left_out_and_counted():
     part = part_of("code,time,open,high,low,close,volume\n" + lines + ",2024-06-03,10,12,9,11,500\nFPT,dividend,,,,,\n"
                    "FPT,30/11/-0001,10,12,9,11,500\nFPT,2024-06-03,ten,12,9,11,500\nFPT,2024-06-04\n")
     assert part.facts.rows == 100
-    assert part.facts.dropped == {"wrong number of fields": 1, "no symbol": 1,
+    assert part.facts.dropped == {"wrong number of fields": 1, "symbol missing or unreadable": 1,
                                   "date unreadable or in the future": 2, "number unreadable": 1}
 
 
@@ -130,8 +113,7 @@ def test_a_provider_s_file_with_many_unreadable_rows_is_refused():
         part_of("time,open,high,low,close,volume\n" + in_days(100, "{day},10,12,9,11,500") + "x,1,1,1,1,1\n" * 10)
 
 
-@pytest.mark.parametrize("header", ["time,open,low,high,close,volume", "time,open,volume,low,close,high",
-                                    "time,close,high,low,open,volume"])
+@pytest.mark.parametrize("header", ["time,open,low,high,close,volume", "time,open,volume,low,close,high"])
 def test_swapped_columns_are_refused(header):
     random = np.random.default_rng(0)
     close = 20 * np.exp(np.cumsum(random.normal(0, 0.02, 200)))
@@ -144,6 +126,12 @@ def test_swapped_columns_are_refused(header):
         part_of("\n".join([header, *lines]))
 
 
+def test_an_unknown_format_is_refused_with_what_was_seen_and_what_is_known():
+    with pytest.raises(DataError, match="columns open, high, low, volume are missing; found date, close. Known are "
+                                        "files of AmiBroker, .*vnstock, and tables of symbol, date"):
+        part_of("when,close,date\n2024-01-02,10,2024-01-02\n")
+
+
 def test_intraday_rows_are_refused():
     lines = "".join(f"2024-01-{day:02d} {hour:02d}:00:00,10,12,9,{hour},5\n" for day in (2, 3) for hour in range(9, 15))
     with pytest.raises(DataError, match="holds 12 rows for 2 days: intraday data"):
@@ -153,5 +141,5 @@ def test_intraday_rows_are_refused():
 def test_parquet_in_a_provider_s_columns_is_read():
     table = pd.DataFrame({"time": [pd.Timestamp("2024-01-02")], "open": [10.0], "high": [12.0], "low": [9.0],
                           "close": [11.0], "volume": [5]})
-    part = read_part(table.to_parquet(), "FPT.parquet", "FPT.parquet")
+    part = read_file(table.to_parquet(), "FPT.parquet", "FPT.parquet")
     assert part.facts.format == "vnstock" and part.prices["date"][0] == pd.Timestamp("2024-01-02")

@@ -1,8 +1,6 @@
 """Damaged and unusual files of every format: read rightly or refused in one sentence, never wrong in silence."""
 
-import datetime as dt
 import io
-import re
 import zipfile
 
 import numpy as np
@@ -119,17 +117,6 @@ def decimal_commas(random, lines):
                         for line in lines[1:])]
 
 
-def excel_dates(random, lines):
-    def serial(cell):
-        form = {"--": "%Y-%m-%d", "//": "%d/%m/%Y"}.get(re.sub("[^-/]", "", cell), "%Y%m%d")
-        try:
-            return str((dt.datetime.strptime(cell, form) - dt.datetime(1899, 12, 30)).days)
-        except ValueError:
-            return cell
-
-    return [lines[0], *([serial(cell) for cell in line] for line in lines[1:])]
-
-
 def other_dates(random, lines):
     form = str(random.choice(["%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%d.%m.%Y", "%Y-%m-%d 00:00:00",
                               "%Y-%m-%dT00:00:00+07:00", "%d-%b-%Y"]))
@@ -182,7 +169,7 @@ def drop_column(random, lines):
     return [line[:place] + line[place + 1:] for line in lines]
 
 
-CELLS = [swap_columns, swap_headers, group_thousands, decimal_commas, excel_dates, other_dates, other_unit,
+CELLS = [swap_columns, swap_headers, group_thousands, decimal_commas, other_dates, other_unit,
          delete_lines, repeat_header, shuffle_lines, empty_cells, drop_column]
 
 
@@ -307,7 +294,7 @@ def flaw_of(table, truth, done):
         return (np.abs(found / from_these - 1) > np.maximum(rounding, 0.001))[:, checked].any(axis=1)
 
     wrong = is_away(true)
-    if "swap_headers" in done and len(true) < 62:  # over few days nobody can tell open from close
+    if "swap_headers" in done:  # nobody can tell open from close
         wrong &= is_away(true[:, [3, 1, 2, 0]])
     if {"flip_bytes", "mixed_encoding", "truncate", "junk_around"} & set(done):  # a digit may have become another one
         wrong &= is_away(2 * true) & is_away(true / 2)  # and the header of VNDirect's adjusted close another word
@@ -328,7 +315,7 @@ def fuzz(folder, seed, n_files):
         path.parent.mkdir()
         path.write_bytes(data)
         try:
-            table, _ = load_prices(path)
+            table, _ = load_prices(path, treatments={"unadjusted_action": "keep"})  # days are missing, too
         except DataError as error:
             assert "\n" not in str(error) and str(error).endswith(".") and len(str(error)) > 20, (number, done, error)
         except Exception as error:

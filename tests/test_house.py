@@ -32,7 +32,7 @@ COLAB_IMAGE = {
     "torch": "2.11.0", "numpy": "2.1.3", "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3",
     "scikit-learn": "1.6.1", "matplotlib": "3.10.0", "ipywidgets": "7.7.1", "ipython": "7.34.0", "ipykernel": "6.17.1",
     "nbclient": "0.10.4", "jupytext": "1.19.5", "tqdm": "4.67.3", "gdown": "5.2.2",
-    "jinja2": "3.1.6", "psutil": "5.9.5",
+    "jinja2": "3.1.6", "psutil": "5.9.5", "requests": "2.32.4",
     "safetensors": "0.8.0", "xgboost": "3.4.1", "lightgbm": "4.6.0", "statsmodels": "0.14.6", "peft": "0.20.0",
     "transformers": "5.15.0", "filelock": "", "rich": "13.9.4", "plotly": "5.24.1", "pytest": "8.4.2",
 }

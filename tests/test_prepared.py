@@ -50,7 +50,7 @@ def test_as_of_is_as_if_it_were_that_evening(tmp_path, prices):
 
 
 def test_table_without_a_column_is_one_sentence(tmp_path, prices):
-    with pytest.raises(DataError, match="column volume is missing"):
+    with pytest.raises(DataError, match="one column volume; found"):
         prepare(Workspace(tmp_path), prices.drop(columns="volume"))
 
 

@@ -12,14 +12,13 @@ import pytest
 from tests.conftest import SHARED_DATA
 from vnq_colab.data import collect
 from vnq_colab.data.prices import (
-    adjustment_factors,
     load_index,
     load_prices,
     price_files,
     read_prices,
-    typed_index,
     typed_prices,
 )
+from vnq_colab.data.units import adjustment_factors
 from vnq_colab.errors import ConfigError, DataError
 
 GOOD = ("symbol,date,open,high,low,close,volume\n"
@@ -68,9 +67,8 @@ def test_harmless_differences_change_nothing(tmp_path, change):
     (GOOD.replace("FPT,2024-01-03", "../../EVIL,2024-01-03"), "symbol is '../../EVIL', not letters and digits"),
     (GOOD.replace("2024-01-03", "9999-12-31"), "row 3: date is '9999-12-31', not a past date such as"),
     (GOOD.replace("symbol,", "Close,symbol,").replace("FPT,", "1,FPT,"), "column close stands twice"),
-    (GOOD.replace("2024-01-02", "2024-01-02T00+07:00").replace("2024-01-03", "2024-01-03T00+08:00"), "time zones"),
     ("PAR1 but not really", "cannot be read as parquet or CSV"),
-    (GOOD.replace("FPT,2024-01-03", ",2024-01-03"), "row 3 has no symbol"),
+    (GOOD.replace("FPT,2024-01-03", ",2024-01-03"), "row 3: symbol is missing, not letters"),
 ])
 def test_unusable_file_is_one_sentence(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
@@ -138,32 +136,26 @@ def test_an_index_of_one_s_own_is_a_table_of_days_and_closes():
     table = pd.DataFrame({"Close": [1103, 1101, 1102], " DATE": ["2024-01-03", "2024-01-02", "2024-01-03"], "x": "y"})
     expected = pd.DataFrame({"date": pd.to_datetime(["2024-01-02", "2024-01-03"]).astype("datetime64[ns]"),
                              "close": [1101.0, 1102.0]})
-    pd.testing.assert_frame_equal(typed_index(table), expected)
-    pd.testing.assert_frame_equal(typed_index(expected), expected)
-    pd.testing.assert_frame_equal(typed_index(expected.astype({"date": "datetime64[s]", "close": object})), expected)
+    pd.testing.assert_frame_equal(load_index(table), expected)
+    pd.testing.assert_frame_equal(load_index(expected), expected)
+    pd.testing.assert_frame_equal(load_index(expected.astype({"date": "datetime64[s]", "close": object})), expected)
 
 
 @pytest.mark.parametrize("change, said", [
     (lambda table: table.set_index("date"), "one column date.*found 2 rows of close"),
-    (lambda table: table.rename(columns={"close": "price"}), "one column close .*found 2 rows of date, price"),
+    (lambda table: table.rename(columns={"close": "price"}), "one column close; found 2 rows of date, price"),
     (lambda table: table.assign(Close=1.0), "one column close"),
     (lambda table: table.head(0), "found 0 rows"),
     (lambda table: table.assign(close=[1100, None]), "2024-01-03: the close of the index is missing"),
     (lambda table: table.assign(close=[1100, 0]), "2024-01-03: the close of the index is 0, not above 0"),
     (lambda table: table.assign(close=[1100, np.inf]), "2024-01-03: the close of the index is not finite"),
     (lambda table: table.assign(close=["1100", "dear"]), "close is 'dear', not a number"),
-    (lambda table: table.assign(date=["2024-01-02", None]), "date is None, not a past date"),
+    (lambda table: table.assign(date=["2024-01-02", None]), "date is missing, not a past date"),
     (lambda table: table.assign(date=["2024-01-02", "2062-01-02"]), "date is '2062-01-02', not a past date")])
 def test_an_index_of_one_s_own_that_is_none_is_refused(change, said):
     with pytest.raises(DataError, match=said) as caught:
-        typed_index(change(pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "close": [1100.0, 1101.0]})))
+        load_index(change(pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "close": [1100.0, 1101.0]})))
     assert "\n" not in str(caught.value)
-
-
-def test_days_with_a_time_zone_are_days_in_vietnam(tmp_path):
-    midnight = GOOD.replace("2024-01-02", "2024-01-01T17:00Z").replace("2024-01-03", "2024-01-02T17:00Z")
-    days = load_prices(write(tmp_path, midnight))[0]["date"]
-    assert days.dt.strftime("%Y-%m-%d").tolist() == ["2024-01-02", "2024-01-03"]
 
 
 def in_thousands(prices):
@@ -203,27 +195,20 @@ def test_a_doubtful_unit_is_an_error_that_names_the_file_and_the_option(tmp_path
     assert read_prices(tmp_path, unit={"x.csv": "kVND"}).files[0].unit == "thousand VND"
 
 
-def test_a_doubtful_unit_is_settled_by_a_file_of_the_same_stock(tmp_path, prices):
-    dear = prices[prices["symbol"] == "SYN001"]
-    level = 240_333.3 / dear["close"].median()  # 240.3333 thousand VND, or VND?
+def test_a_doubtful_unit_is_settled_by_the_other_stocks_of_the_file_and_by_the_provider(tmp_path, prices):
+    dear = in_thousands(prices[prices["symbol"] == "SYN001"])
+    level = 333.3 / dear["close"].median()
     dear = dear.assign(**{name: dear[name] * level for name in ("open", "high", "low", "close")})
-    dear.to_csv(tmp_path / "vnd.csv", index=False)
-    in_thousands(dear.tail(30)).to_csv(tmp_path / "week.csv", index=False)
-    units = {file.file: file.unit for file in read_prices(tmp_path).files}
-    assert units == {"vnd.csv": "VND", "week.csv": "thousand VND"}
-
-
-def test_files_that_contradict_each_other_in_the_unit_are_refused(tmp_path, prices):
-    prices.to_csv(tmp_path / "a.csv", index=False)
-    prices.to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(DataError, match="about 1,000 times those of .*b.csv for the same stocks. Name the file"):
-        read_prices(tmp_path, unit={"a.csv": "kVND", "b.csv": "VND"})
+    vnstock = dear.rename(columns={"date": "time"})[["time", "open", "high", "low", "close", "volume"]]
+    vnstock.to_csv(tmp_path / "SYN001.csv", index=False)
+    pd.concat([dear, in_thousands(prices[prices["symbol"] == "SYN004"])]).to_csv(tmp_path / "two.csv", index=False)
+    assert {file.unit for file in read_prices(tmp_path).files} == {"thousand VND"}
 
 
 def test_two_units_in_one_file_are_refused(tmp_path, prices):
     mixed = pd.concat([prices[prices["symbol"] != "SYN004"], in_thousands(prices[prices["symbol"] == "SYN004"])])
     mixed.to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(DataError, match="SYN004 closes at .* two units in one file"):
+    with pytest.raises(DataError, match="two units in one file: SYN004 closes at .*--unit x.csv=kVND"):
         read_prices(tmp_path)
 
 

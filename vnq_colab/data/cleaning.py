@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
+from vnq_colab.data.cells import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import CleaningLog, CleaningReport, FileFacts, plan_treatments
 from vnq_colab.data.jumps import Places, band_limits, find_actions, unit_levels
 from vnq_colab.data.market import EXCHANGES

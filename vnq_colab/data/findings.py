@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.columns import PRICES
+from vnq_colab.data.cells import PRICES
 from vnq_colab.errors import ConfigError, DataError
 
 SHOWN = 50  # rows of an issue that the report describes

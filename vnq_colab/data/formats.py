@@ -1,35 +1,46 @@
-"""Recognising one price file by its content: which provider wrote it, what its columns are, which rows are stocks."""
+"""One price file as one typed table: which provider wrote it, what its columns are, which of its rows are stocks."""
 
+import csv
 import io
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from vnq_colab.data.columns import NEEDED, OPTIONAL, PRICES
+from vnq_colab.data.cells import NEEDED, NUMBERS, OPTIONAL, PRICES, days_of, distinct, numbers_of, read_csv, text_of
 from vnq_colab.data.findings import FileFacts
-from vnq_colab.data.tables import (
-    Column,
-    first_rows,
-    numbers,
-    plain,
-    read_body,
-    refuse_weekends,
-    text_of,
-    timestamps,
-    words,
-)
-from vnq_colab.data.tickers import index_name, kinds_of, symbol_of
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 
-SYMBOL = r"[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
-MOST_UNREADABLE = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.01
+
+@dataclass(frozen=True)
+class Provider:
+    """How one provider writes its files."""
+
+    name: str
+    header: str = ""  # how its header begins, in lower case, joined by commas
+    unit: str = ""  # where the level of the prices fits both: "VND" or "kVND"; "" is not known
+    day_first: bool = False  # 03/04/2021 is the third of April
+    adjusted: bool | None = True  # for splits and dividends; None is not known
+
+
+PROVIDERS = (
+    Provider("AmiBroker", "<ticker>,<dtyyyymmdd>,<openfixed>,<highfixed>,<lowfixed>,<closefixed>", "kVND"),
+    Provider("CafeF", "<ticker>,<dtyyyymmdd>,<open>,<high>,<low>,<close>", "kVND"),
+    Provider("Yahoo", "date,open,high,low,close,adj close,volume", "VND", adjusted=None),
+    Provider("VNDirect", "date,high,low,open,close,volume,adj close", "VND", day_first=True),
+    Provider("cophieu68", "date,close,volume,open,high,low", "kVND", day_first=True),
+    Provider("vnstock", "time,open,high,low,close", "kVND"),
+)
+OWN = Provider("price table")
+YAHOO = PROVIDERS[2]
+UNKNOWN = Provider("by its headers", adjusted=None)
 
 # ours: what others call it, without accents, case and punctuation; of several in one file the first here counts
 SYNONYMS = {
@@ -44,251 +55,242 @@ SYNONYMS = {
     "volume": "volume vol khoiluong kl klgd khoiluonggd khoiluonggiaodich khoiluongkhoplenh klkhoplenh totalvolume",
     "exchange": "exchange san sangiaodich floor market",
 }
-OWN, MISFIT = "price table", "wrong number of fields"
-MUTE = ("by its headers", "Yahoo")  # formats that do not say whether prices are adjusted
+KINDS = {  # what is no stock, by its symbol
+    "warrant": r"C[A-Z][A-Z0-9]{2}\d{4}",
+    "fund": r"FU[EC][A-Z0-9]{3,}|E1(?:VFVN30|SSHN30)",
+    "future": r"VN(?:30|100)F[A-Z0-9]{2,}|GB(?:05|10)F[A-Z0-9]{2,}|41[A-Z0-9]{5,}",
+    "bond": r"[A-Z]{3}\d{5,6}",
+    "index": r"HNX|\^?(?:VN-?[A-Z0-9]{2,}(?:-?INDEX)?|(?:HNX|UPCOM|UP|HASTC)-?INDEX|(?:HNX|HASTC|UPCOM)[A-Z0-9]*)",
+}
+INDEX_NAMES = {"HNX": "HNXINDEX", "HASTC": "HNXINDEX", "HASTCINDEX": "HNXINDEX", "UPCOM": "UPCOMINDEX",
+               "UPINDEX": "UPCOMINDEX"}
+SYMBOL = r"\^?[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
+NO_TICKERS = {"RAW", "TXT", "ALL", "NEW", "OLD", "ADJ", "HSX", "HNX", "DAY", "GIA", "USD"}  # in the names of files
+MISFIT, NO_SYMBOL = "wrong number of fields", "symbol missing or unreadable"  # why rows are left out
+NO_DATE, NO_NUMBER = "date unreadable or in the future", "number unreadable"
+MOST_UNREADABLE = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.01
+MOST_WEEKENDS = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.0002
+MOST_IMPOSSIBLE = 0.3  # [fraction of the rows] chosen: the dirtiest real file has 0.12
 
 
 @dataclass
-class Part:
+class PriceFile:
     """One file as read: prices in the file's own unit, indices in points."""
 
+    name: str
     path: str  # as an error names it
+    provider: Provider
     facts: FileFacts
-    prices: pd.DataFrame  # symbol, date, open, high, low, close, volume; perhaps raw_close, exchange
+    prices: pd.DataFrame  # symbol, date, open, high, low, close, volume; perhaps adj_close, raw_close, exchange
     index: pd.DataFrame  # symbol, date, close
     unadjusted: bool = False
 
 
-def read_part(data: bytes, name: str, path: str, *, is_index: bool = False, strict: bool = True) -> Part:
-    """The rows of one file and what it was taken for. `is_index`: a table without symbols is an index all the same.
+def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: bool = True) -> PriceFile:
+    """The rows of one file and what it was taken for. `index`: a table without symbols is the index of that name.
 
-    `strict` refuses a table of our own columns of which any row cannot be read.
-
-    Raises DataError when it is no table of daily prices, or more than 5 % of a provider's rows cannot be read.
+    `strict` refuses a table of our own columns of which any row cannot be read. Raises DataError when it is no table of
+    daily prices, or more than 5 % of a provider's rows cannot be read.
     """
-    if data[:4] == b"PAR1":
-        columns, matched, form, lost = _parquet(data, path)
-    elif data[:4] == b"\xd0\xcf\x11\xe0" or (data[:4] == b"PK\x03\x04" and b"xl/" in data):
+    if data[:4] == b"\xd0\xcf\x11\xe0" or (data[:4] == b"PK\x03\x04" and b"xl/" in data):
         raise DataError(f"{path}: is an Excel file. Open it in Excel and save the sheet as CSV.")
-    else:
-        columns, matched, form, lost = _text(data, path, strict)
-    if not len(columns["date"]) and not lost.get(MISFIT):
+    table, matched, provider, n_misfits = (_parquet if data[:4] == b"PAR1" else _text)(data, path)
+    strict = strict and provider == OWN
+    if table.empty and (strict or not n_misfits):
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
-    in_name = re.search(r"(?:^|[._/])(?:RAW_)?(HSX|HOSE|HNX|UPCOM|INDEX)[._]", name, re.IGNORECASE)
-    place = in_name[1].upper().replace("HSX", "HOSE") if in_name and form == "CafeF" else ""
-    unadjusted = form == "CafeF" and bool(re.search(r"RAW_|\.Raw\.", name, re.IGNORECASE))
-    rows, dropped = typed_rows(columns, path, strict=strict and form == OWN, n_misfits=lost.pop(MISFIT, 0))
-    dropped |= {reason: n for reason, n in lost.items() if n}
-    _refuse_intraday(rows, path)
-    refuse_weekends(rows["date"].to_numpy(), path)
+    rows, dropped = typed_rows(table, path, strict=strict, day_first=provider.day_first, n_misfits=n_misfits)
+    refuse_other_bars(rows, path)
     if "symbol" not in rows:
-        rows["symbol"] = "VNINDEX" if is_index else symbol_of(name, path, list(matched.values()))
+        rows["symbol"] = index or _symbol_of(name, path, list(matched.values()))
+    member = re.search(r"(?:^|[._/])(RAW_)?(HSX|HOSE|HNX|UPCOM|INDEX)[._]", name, re.IGNORECASE)
+    place = member[2].upper().replace("HSX", "HOSE") if member and provider.name == "CafeF" else ""
+    unadjusted = provider.name == "CafeF" and bool(re.search(r"RAW_|\.Raw\.", name, re.IGNORECASE))
     codes, symbols = pd.factorize(rows["symbol"])
-    kinds = np.array([*kinds_of(symbols).values()], dtype=object)[codes]
-    if place == "INDEX" or is_index:
-        kinds[:] = "index"
+    is_index = place == "INDEX" or index
+    kinds = np.array(["index" if is_index else kind_of(symbol) for symbol in symbols], dtype=object)[codes]
     stocks = kinds == "stock"
     if stocks.any():
-        require_columns(matched, list(matched.values()), [name for name in NEEDED if name != "symbol"], path)
-        refuse_swapped(rows[stocks], path, least_rows=20 if form == OWN else 3)
-    index = rows.loc[kinds == "index", ["symbol", "date", "close"]]
-    index = index.assign(symbol=index["symbol"].map({name: index_name(name) for name in index["symbol"].unique()}))
-    prices = rows[stocks] if not stocks.all() else rows
+        _require_columns([*matched, "symbol"], list(matched.values()), path)
+        _refuse_implausible(rows[stocks], path)
+    indices = rows.loc[kinds == "index", ["symbol", "date", "close"]]
+    indices = indices.assign(symbol=indices["symbol"].map(index_name))
+    prices = rows if stocks.all() else rows[stocks]
     if unadjusted:
         prices = prices.assign(raw_close=prices["close"])
     if place in ("HOSE", "HNX", "UPCOM"):
         prices = prices.assign(exchange=place)
-    apart = dict(Counter(kinds[~stocks].tolist()))
-    shown = prices if len(prices) else index if len(index) else rows
-    facts = FileFacts(name, form, "" if len(prices) else "points", None if form in MUTE else not unadjusted,
-                      len(prices), f"{shown['date'].min():%Y-%m-%d}", f"{shown['date'].max():%Y-%m-%d}",
-                      matched, apart, dropped)
-    return Part(path, facts, prices.reset_index(drop=True), index.reset_index(drop=True), unadjusted)
+    days = (prices if len(prices) else indices if len(indices) else rows)["date"]
+    facts = FileFacts(name, provider.name, "" if len(prices) else "points", provider.adjusted and not unadjusted,
+                      len(prices), f"{days.min():%Y-%m-%d}", f"{days.max():%Y-%m-%d}", matched,
+                      dict(Counter(kinds[~stocks].tolist())), dropped)
+    return PriceFile(name, path, provider, facts, prices.reset_index(drop=True), indices, unadjusted)
 
 
 # ------------------------------------------------------------------------------------------------ headers and columns
 def match_columns(header: list[str], path: str) -> dict[str, str]:
     """{ours: the file's own header}, by synonyms. Raises DataError when there is no date or close, or one twice."""
-    lowered = [str(name).strip().lower() for name in header]
+    lowered = [name.strip().lower() for name in header]
     for ours in NEEDED + OPTIONAL:
         if lowered.count(ours) > 1:
             raise DataError(f"{path}: column {ours} stands twice in the table. Remove one of them.")
-    named = dict(zip(map(_bare, reversed(header)), reversed(header), strict=True))
-    found = {ours: [named[name] for name in theirs.split() if name in named] for ours, theirs in SYNONYMS.items()}
+    theirs = dict(zip(map(_bare, reversed(header)), reversed(header), strict=True))
+    found = {ours: [theirs[name] for name in names.split() if name in theirs] for ours, names in SYNONYMS.items()}
     matched = {ours: names[0] for ours, names in found.items() if names}
     if "date" not in matched or "close" not in matched:
-        require_columns(matched, header, NEEDED, path)
+        _require_columns(matched, header, path)
     return matched
 
 
-def require_columns(matched: Iterable[str], header: Iterable[str], needed: Iterable[str], path: str) -> None:
-    """Raises a DataError that names the missing columns and the nearest header."""
-    missing = [name for name in needed if name not in matched]
+def _require_columns(matched: Iterable[str], header: list[str], path: str) -> None:
+    """Raises a DataError that names the missing columns, what was seen and what is known."""
+    missing = [name for name in NEEDED if name not in matched]
     if missing:
         named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
-        spare = [str(name) for name in header if str(name).strip().lower() not in NEEDED + OPTIONAL]
+        spare = [name for name in header if name.strip().lower() not in NEEDED + OPTIONAL]
         hint = did_you_mean(missing[0], spare) if spare else ""
-        raise DataError(f"{path}: {named} missing; found {name_a_few([str(name)[:40] for name in header], 12)}."
-                        f"{hint if 'mean' in hint else ''} Needed: {', '.join(NEEDED)}; or take the file out.")
+        raise DataError(f"{path}: {named} missing; found {name_a_few([name[:40] for name in header], 12)}."
+                        f"{hint if 'mean' in hint else ''} Known are files of "
+                        f"{', '.join(provider.name for provider in PROVIDERS)}, and tables of {', '.join(NEEDED)}.")
 
 
-def _bare(header: object) -> str:
+def _bare(header: str) -> str:
     """ "Giá đóng cửa" and "<GiaDongCua>" are both giadongcua."""
-    letters = unicodedata.normalize("NFKD", str(header).lower().replace("đ", "d"))
-    return re.sub(r"[^a-z0-9]", "", letters)
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", header.lower().replace("đ", "d")))
 
 
-def _format_of(header: list[str]) -> str:
-    lowered = [str(name).strip().lower() for name in header]
-    if set(NEEDED) <= set(lowered):
-        return OWN
-    if {"<ticker>", "<dtyyyymmdd>"} <= set(lowered):
-        return "AmiBroker" if "<openfixed>" in lowered else "CafeF"
-    if lowered[:7] == ["date", "open", "high", "low", "close", "adj close", "volume"]:
-        return "Yahoo"
-    if "adj close" in lowered and "date" in lowered:
-        return "VNDirect"
-    if lowered[:6] == ["date", "close", "volume", "open", "high", "low"]:
-        return "cophieu68"
-    return "vnstock" if lowered[:5] == ["time", "open", "high", "low", "close"] else "by its headers"
+def _provider_of(header: list[str]) -> Provider:
+    lowered = [name.strip().lower() for name in header]
+    line = ",".join(lowered).removeprefix(",")  # pandas writes its index as a column without a name
+    found = (provider for provider in PROVIDERS if line.startswith(provider.header))
+    return OWN if set(NEEDED) <= set(lowered) else next(found, UNKNOWN)
 
 
-def _parquet(data: bytes, path: str) -> tuple[dict[str, Column], dict[str, str], str, dict[str, int]]:
+def _parquet(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
     try:
         file = parquet.ParquetFile(io.BytesIO(data))
         header = file.schema_arrow.names
         matched = match_columns(header, path)
-        table = file.read(columns=list(matched.values()))
+        table = file.read(columns=list(matched.values())).to_pandas(strings_to_categorical=True, date_as_object=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
-    return {ours: plain(table.column(name)) for ours, name in matched.items()}, matched, _format_of(header), {}
+    return table[list(matched.values())].set_axis([*matched], axis=1), matched, _provider_of(header), 0
 
 
-def _text(data: bytes, path: str, strict: bool) -> tuple[dict[str, Column], dict[str, str], str, dict[str, int]]:
+def _text(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
     text = text_of(data, path)
-    head, delimiter, ends = first_rows(text, 3)
-    if [_bare(row[0]) for row in head if row] in (["price", "ticker", "date"], ["ticker", "price", "date"]):
-        return _yahoo(text[ends[2]:], head, delimiter, path)
-    header, form = head[0], _format_of(head[0])
+    line, _, body = text.partition(b"\n")
+    delimiter = max(",;\t|", key=line.decode().count)
+    header = next(csv.reader([line.decode()[:100_000]], delimiter=delimiter))
+    if {_bare(header[0]), _bare(body[:20].decode(errors="ignore").partition(delimiter)[0])} == {"price", "ticker"}:
+        return _yahoo(text, delimiter, path)
     matched = match_columns(header, path)
-    if not text[ends[0]:].strip():
+    if not body:
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
-    wanted = {ours: header.index(theirs) for ours, theirs in matched.items()}
-    table, misfits = read_body(text[ends[0]:], delimiter, len(header), list(wanted.values()), path)
-    if misfits and strict and form == OWN:
-        raise DataError(f"{path}: cannot be read as parquet or CSV ({len(misfits)} rows do not have {len(header)} "
-                        f"fields, such as {misfits[0].text[:60].splitlines()[0]!r}).")
-    return {ours: table.column(str(number)) for ours, number in wanted.items()}, matched, form, {MISFIT: len(misfits)}
+    places = {ours: header.index(theirs) for ours, theirs in matched.items()}
+    table, n_misfits = read_csv(body, delimiter, len(header), places, path)
+    return table, matched, _provider_of(header), n_misfits
 
 
-def _yahoo(body: bytes, head: list[list[str]], delimiter: str, path: str) -> tuple:
-    """Columns of yfinance's three header lines, which may hold several tickers side by side, padded to equal days."""
-    fields, tickers = head[:2] if _bare(head[0][0]) == "price" else head[1::-1]
-    if len(fields) != len(tickers) or not body.strip():
-        raise DataError(f"{path}: its three header lines do not fit its columns. Download it again.")
-    table, misfits = read_body(body, delimiter, len(fields), list(range(len(fields))), path)
-    parts, n_empty, names = [], 0, dict.fromkeys(tickers[1:])
-    for ticker in names:
-        places = [place for place, name in enumerate(tickers) if name == ticker]
-        matched = match_columns(["Date"] + [fields[place] for place in places], path)
-        by_name = {"Date": 0} | {fields[place]: place for place in places}
-        part = {ours: table.column(str(by_name[theirs])) for ours, theirs in matched.items()}
-        part["symbol"] = pa.chunked_array([pa.array([ticker] * len(table), pa.string())])
-        traded = part["close"].is_valid()
-        days = np.flatnonzero(traded)
-        n_empty += (len(table) if len(names) == 1 else int(np.ptp(days)) + 1 if len(days) else 0) - len(days)
-        parts.append({ours: column.filter(traded) for ours, column in part.items()})
-    columns = {ours: pa.chunked_array([chunk for part in parts for chunk in part[ours].chunks], pa.string())
-               for ours in parts[0] if all(ours in part for part in parts)}
-    return columns, matched | {"symbol": "Ticker"}, "Yahoo", {MISFIT: len(misfits), "no close": n_empty}
+def _yahoo(text: bytes, delimiter: str, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
+    """Yahoo's three header lines (fields, tickers, Date), several tickers side by side, as a row per ticker and day."""
+    try:
+        wide = pd.read_csv(io.BytesIO(text), sep=delimiter, header=[0, 1], index_col=0, dtype=str)
+        table = wide.stack("Ticker", future_stack=True).reset_index()
+        if wide.columns.get_level_values("Ticker").nunique() > 1:
+            table = table[table["Close"].notna()]  # the other days are those of the other tickers
+    except (ValueError, KeyError, IndexError) as error:
+        raise DataError(f"{path}: its three header lines do not fit its columns ({str(error).splitlines()[0]}). "
+                        "Download it again.") from None
+    matched = match_columns([str(name) for name in table.columns], path)
+    return table[list(matched.values())].set_axis([*matched], axis=1), matched, YAHOO, 0
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
-def typed_rows(columns: dict[str, Column], path: str, *, strict: bool, n_misfits: int = 0,
+def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool = False, n_misfits: int = 0,
                ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows with typed columns, and how many were left out for which reason.
+    """Rows with typed columns, and how many were left out for which reason; `table` has our names for its columns.
 
     `strict` names the first row that cannot be read in a DataError; else such rows are left out, up to 5 % of all.
     """
-    n_rows, table, left_out = len(columns["date"]), {}, {}
-    if "symbol" in columns:
-        codes, found = words(columns["symbol"])
-        found = [str(name or "").strip().upper() for name in found] + [""]
-        names = np.array([re.sub(r"\.(?:VN|HM|HN)$", "", name) for name in found], dtype=object)
-        strange = np.array([not re.fullmatch(SYMBOL, name.removeprefix("^")) for name in names])
-        nameless = (names == "")[codes]
-        if strict and nameless.any():
-            raise DataError(f"{path}: row {nameless.argmax() + 2} has no symbol (and {nameless.sum() - 1} more).")
-        left_out |= {"no symbol": nameless, "symbol unreadable": strange[codes] & ~nameless}
-        if strict:
-            _refuse(strange[codes], columns["symbol"], "symbol", "letters and digits such as FPT", path)
-        table["symbol"] = names[codes]
-    moments = timestamps(columns["date"], path)
-    left_out["date unreadable or in the future"] = np.isnat(moments)
-    if strict:
-        _refuse(np.isnat(moments), columns["date"], "date", "a past date such as 2021-03-15", path)
-    table["date"] = moments.astype("datetime64[D]").astype("datetime64[ns]")
-    values, unreadable = numbers({name: columns[name] for name in (*PRICES, "volume", "adj_close", "raw_close")
-                                  if name in columns}, path)
-    for name, bad in unreadable.items():
-        if strict:
-            _refuse(bad, columns[name], name, "a number", path)
-    left_out["number unreadable"] = np.logical_or.reduce(list(unreadable.values()))
-    table |= values
-    if "exchange" in columns:
-        codes, found = words(columns["exchange"])
-        table["exchange"] = np.array([*(str(name).strip().upper() for name in found), ""], dtype=object)[codes]
-    bad, dropped = np.zeros(n_rows, dtype=bool), {MISFIT: n_misfits}
-    for reason, which in left_out.items():
-        dropped[reason] = int((which & ~bad).sum())
-        bad |= which
+    typed, unreadable = {}, []  # (reason, column, what was expected, rows)
+    if "symbol" in table:
+        codes, texts = distinct(table["symbol"])
+        texts = texts.str.upper().str.replace(r"\.(?:VN|HM|HN)$", "", regex=True)
+        typed["symbol"] = np.append(texts, "")[codes].astype(object)
+        bad = ~np.append(texts.str.fullmatch(SYMBOL), False)[codes].astype(bool)
+        unreadable.append((NO_SYMBOL, "symbol", "letters and digits such as FPT", bad))
+    typed["date"] = days_of(table["date"], path, day_first=day_first)
+    unreadable.append((NO_DATE, "date", "a past date such as 2021-03-15", np.isnat(typed["date"])))
+    names = [name for name in NUMBERS if name in table]
+    values, no_numbers = numbers_of({name: table[name] for name in names}, path)
+    typed |= {name: values[name] for name in names}
+    unreadable += [(NO_NUMBER, name, "a number", no_numbers[name]) for name in names]
+    if "exchange" in table:
+        codes, texts = distinct(table["exchange"])
+        typed["exchange"] = np.append(texts.str.upper(), "")[codes]
+    dropped, lost = Counter({MISFIT: n_misfits}), np.zeros(len(table), dtype=bool)
+    for reason, name, expected, bad in unreadable:
+        if strict and bad.any():
+            cell = table[name].iloc[int(bad.argmax())]
+            more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
+            raise DataError(f"{path}: row {bad.argmax() + 2}: {name} is {'missing' if pd.isna(cell) else repr(cell)}, "
+                            f"not {expected}{more}. Repair the file.")
+        dropped[reason] += int((bad & ~lost).sum())
+        lost |= bad
     dropped = {reason: n for reason, n in dropped.items() if n}
-    if sum(dropped.values()) > MOST_UNREADABLE * (n_rows + n_misfits) or bad.all():
+    n_dropped, n_rows = sum(dropped.values()), len(table) + n_misfits
+    if n_dropped > (0 if strict else MOST_UNREADABLE * n_rows) or lost.all():
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in dropped.items())
-        raise DataError(f"{path}: {sum(dropped.values()):,} of {n_rows + n_misfits:,} rows cannot be read ({reasons}). "
-                        "It is damaged, or no price file: download it again, or take it out of the folder.")
-    rows = pd.DataFrame(table)
-    return rows[~bad] if bad.any() else rows, dropped
+        raise DataError(f"{path}: {n_dropped:,} of {n_rows:,} rows cannot be read ({reasons}). It is damaged, or no "
+                        "price file: download it again, or take it out of the folder.")
+    rows = pd.DataFrame(typed)
+    return rows[~lost] if lost.any() else rows, dropped
 
 
-def _refuse(bad: np.ndarray, column: Column, name: str, expected: str, path: str) -> None:
-    if bad.any():
-        row = int(bad.argmax())
-        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
-        raise DataError(f"{path}: row {row + 2}: {name} is {column[row].as_py()!r}, not {expected}{more}. "
-                        "Repair the file.")
-
-
-def _refuse_intraday(rows: pd.DataFrame, path: str) -> None:
-    """Raises a DataError when a day has several different rows of one symbol in most days."""
-    keys = [name for name in ("symbol", "date") if name in rows.columns]
+def refuse_other_bars(rows: pd.DataFrame, path: str) -> None:
+    """Raises a DataError when most days have several rows of a symbol, or many are Saturdays and Sundays."""
+    keys = [name for name in ("symbol", "date") if name in rows]
     n_days = len(rows.drop_duplicates(keys))
     if len(rows) > 1.5 * n_days and len(rows.drop_duplicates([*keys, "close"])) > 1.5 * n_days:
         raise DataError(f"{path}: holds {len(rows):,} rows for {n_days:,} days: intraday data. Bring one row per day.")
+    weekends = (rows["date"].dt.day_of_week > 4).mean()
+    if len(rows) >= 20 and weekends > MOST_WEEKENDS:
+        raise DataError(f"{path}: {weekends:.0%} of the dates are Saturdays and Sundays: they seem to be off by a day, "
+                        "or day and month to be swapped. Write days such as 2021-03-15.")
 
 
-def refuse_swapped(rows: pd.DataFrame, path: str, *, least_rows: int) -> None:
-    """Raises a DataError when the columns hold what other columns should: then nearly every day is impossible."""
-    prices = rows[list(PRICES)].to_numpy("float64")  # [rows, 4]
-    traded = (prices > 0).all(axis=1)
-    empty = [name for name, share in zip(PRICES, (prices > 0).mean(axis=0), strict=True) if share < 0.02]
-    if empty and len(rows) >= least_rows:
-        raise DataError(f"{path}: column {empty[0]} holds no prices. Put the right headers above the columns.")
-    if traded.sum() < least_rows:
-        return
-    opened, high, low, close = prices[traded].T
-    impossible = (np.maximum(opened, close) > 1.0001 * high) | (np.minimum(opened, close) < 0.9999 * low)
-    impossible |= high > 2 * low
-    if impossible.mean() > 0.3:  # the dirtiest real file: 0.12
-        raise DataError(f"{path}: in {impossible.mean():.0%} of the rows open or close lie outside [low, high], or "
-                        "these far apart: the columns seem to be swapped. Put the right headers above them.")
-    symbols = pd.factorize(rows["symbol"])[0][traded]
-    some = np.flatnonzero(symbols < 10)
-    some = some[np.lexsort((rows["date"].to_numpy()[traded][some], symbols[some]))]
-    same = np.diff(symbols[some]) == 0
-    opened, close = np.log(opened[some]), np.log(close[some])
-    night, span = (np.minimum(np.abs(step), 0.3)[same] for step in (opened[1:] - close[:-1], close[1:] - opened[:-1]))
-    most = 1.2 if len(night) >= 60 else 2.0  # chosen: true in 1 of 2,000 stretches of real days, swapped in 24 of 25
-    if len(night) >= 20 and night.mean() > most * span.mean():
-        raise DataError(f"{path}: days open far from the close before and close near the open before: the columns "
-                        "open and close seem to be swapped. Put the right headers above them.")
+def _refuse_implausible(rows: pd.DataFrame, path: str) -> None:
+    """Raises a DataError when a column holds no prices, or open and close often lie outside [low, high]."""
+    prices = rows[list(PRICES)]
+    empty = [name for name in PRICES if (prices[name] > 0).mean() < 0.02]
+    traded = prices[(prices > 0).all(axis=1)]
+    outside = (traded.max(axis=1) > 1.0001 * traded["high"]) | (traded.min(axis=1) < 0.9999 * traded["low"])
+    outside |= traded["high"] > 2 * traded["low"]
+    if len(rows) >= 3 and (empty or outside.mean() > MOST_IMPOSSIBLE):
+        found = f"column {empty[0]} holds no prices" if empty else (
+            f"in {outside.mean():.0%} of the rows open or close lie outside [low, high], or these far apart")
+        raise DataError(f"{path}: {found}: the columns seem to be swapped. Put the right headers above them.")
+
+
+def kind_of(symbol: str) -> str:
+    """ "stock", "warrant", "fund", "future", "bond" or "index"; a stock's symbol has three letters, mostly."""
+    return next((kind for kind, form in KINDS.items() if re.fullmatch(form, symbol)), "stock")
+
+
+def index_name(symbol: str) -> str:
+    """One name for each index: HNX-INDEX is HNXINDEX."""
+    bare = symbol.replace("-", "").replace("^", "")
+    return INDEX_NAMES.get(bare, bare)
+
+
+def _symbol_of(name: str, path: str, headers: list[str]) -> str:
+    """The stock that a file's name names: FPT of FPT.csv, excel_fpt.csv, FPT_daily.csv."""
+    stem = PurePath(name).name.partition(".")[0]
+    tokens = {token for token in (stem, *re.split(r"[^A-Za-z0-9]+", stem)) if token.upper() not in NO_TICKERS}
+    tickers = {token for token in tokens if kind_of(token.upper()) != "stock"
+               or re.fullmatch(r"[A-Z][A-Z0-9]{2}|SYN\d{3,}", token.upper())}
+    named = {token.upper() for token in tickers if token.isupper() or len(tickers) == 1}
+    if len(named) != 1:
+        raise DataError(f"{path}: column symbol is missing; found {name_a_few(headers, 12)}; and the file's name does "
+                        "not name one stock. Add the column, or name the file after its stock, such as FPT.csv.")
+    return named.pop()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.cells import PRICES
 from vnq_colab.data.cleaning import clean_prices, merge_files
-from vnq_colab.data.columns import PRICES
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.data.panel import build_panel, fit_scaler

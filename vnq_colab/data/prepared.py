@@ -19,15 +19,7 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import VN102, count_sessions
 from vnq_colab.data.panel import Panel, build_panel, data_id
-from vnq_colab.data.prices import (
-    Reading,
-    fetched,
-    load_index,
-    price_files,
-    read_prices,
-    typed_index,
-    typed_prices,
-)
+from vnq_colab.data.prices import Reading, fetched, load_index, price_files, read_prices, typed_prices
 from vnq_colab.data.splits import Splits, to_day, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.errors import DataError, VnqError
@@ -113,7 +105,7 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     prices, cleaning = clean_prices(rows, source=source, files=reading.files, **options)
     warnings = cleaning.warnings + staleness(prices, day)
     if index is not None:
-        index = up_to(typed_index(index) if isinstance(index, pd.DataFrame) else load_index(index), day)
+        index = up_to(load_index(index), day)
         warnings += _gaps(prices, index)
     else:
         index, more = _index_among(reading.index[reading.index["date"] <= day], prices)
@@ -129,7 +121,7 @@ def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, unit: "str 
         return Reading(typed_prices(data, "the price table"))
     paths = [folder for folder in (ws.raw, ws.weekly_updates) if price_files(folder)]
     if data is not None:
-        paths = [fetched(data, ws.raw), *(path for path in paths if path == ws.weekly_updates)]
+        paths = [fetched(data), *(path for path in paths if path == ws.weekly_updates)]
     if not paths:
         return Reading(typed_prices(synthetic_prices(n_days=1080, last_day="2026-01-30"), "the price table"))
     return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.columns import PRICES
+from vnq_colab.data.cells import PRICES
 from vnq_colab.data.findings import CleaningLog
 
 STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much

@@ -1,0 +1,184 @@
+"""Columns and cells of a price file: bytes to text, texts to days and numbers, in one reading for a whole column."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from vnq_colab.errors import DataError
+
+PRICES = ("open", "high", "low", "close")  # the columns of a price table: prices in VND per share, volume in shares
+NEEDED = ("symbol", "date", *PRICES, "volume")
+OPTIONAL = ("raw_close", "exchange")
+NUMBERS = (*PRICES, "volume", "adj_close", "raw_close")
+NOTHING = ("", "-", "--", "NA", "N/A", "#N/A", "nan", "NaN", "NAN", "<NA>", "null", "NULL", "None", "NaT")
+MOST_FRACTIONAL = 0.3  # [fraction of the volumes] more, such as 12.3, are thousands: 12.300 shares
+FIRST_DAY = np.datetime64("1990-01-01")  # dates before it are mistakes, as are those after tomorrow
+VIETNAM = "Asia/Ho_Chi_Minh"
+ISO, COMPACT, DAY_FIRST, MONTH_FIRST = "%Y-%m-%d", "%Y%m%d", "%d-%m-%Y", "%m-%d-%Y"
+DATE_FORMATS = (ISO, DAY_FIRST, MONTH_FIRST, COMPACT, "%d-%b-%Y")  # with / or . between, too
+MOST = 0.95  # [fraction of a column's texts] a format that reads that many is the column's
+ZONED = r"[T ]\d\d(?::?\d\d)*(?:\.\d+)? ?(?:Z|UTC|[+-]\d\d:?\d\d)$"
+TIME_OF_DAY = r"(?<=\d)[T ,]+\d{1,2}:\d\d.*$|(?<=^\d{8})\.0+$"
+NUMBER = {mark: re.compile(  # by the decimal mark; the other one groups thousands
+    rf"[-+]?(?:\d{{1,3}}(?:[{other}]\d{{3}})+|\d+|(?=[{mark}]\d))(?:[{mark}]\d*)?(?:[eE][-+]?\d+)?")
+    for mark, other in (".,", ",.")}
+
+
+def text_of(data: bytes, path: str) -> bytes:
+    """A file in UTF-8, UTF-16 or an old Vietnamese or Western code page as UTF-8, its lines ending in a newline."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8", "cp1258", "latin-1"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        data = data if encoding == "utf-8" else text.encode()
+        break
+    else:
+        raise DataError(f"{path}: the text is damaged (half a character). Download it again.")
+    if b"\0" in data:
+        raise DataError(f"{path}: cannot be read as parquet or CSV (it holds NUL bytes). Download it again.")
+    if is_web_page(data):
+        raise DataError(f"{path}: is a web page, not a price file. Download the file itself.")
+    if not data.strip():
+        raise DataError(f"{path}: the file is empty. Download it again.")
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.strip(b"\n") + b"\n"
+
+
+def is_web_page(data: bytes) -> bool:
+    """True when a file begins as HTML or XML does; CafeF's own headers begin with <Ticker>."""
+    return bool(re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|error)\b", data[:200], re.IGNORECASE))
+
+
+def distinct(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """(code of each row, -1 where nothing stands; the distinct texts): each text is parsed once."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(str).astype("category")
+    texts = pd.Series(column.cat.categories.astype(str), dtype=object).str.strip()
+    codes = column.cat.codes.to_numpy()
+    return np.where(np.append(texts.isin(NOTHING), True)[codes], -1, codes), texts
+
+
+def days_of(column: pd.Series, path: str, *, day_first: bool = False) -> np.ndarray:
+    """`[rows]` datetime64[ns], days in Vietnam; NaT where no day from 1990 to tomorrow stands.
+
+    All of a column is written in one of DATE_FORMATS, with or without a time of day. `day_first`: where day and month
+    cannot be told apart, the day stands first; else such a column is a DataError.
+    """
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(VIETNAM).dt.tz_localize(None)
+    if pd.api.types.is_datetime64_dtype(column):
+        days = column.to_numpy()
+    else:
+        codes, texts = distinct(column)
+        days = np.append(_parsed_days(texts, path, day_first), np.datetime64("NaT"))[codes]
+    days = days.astype("datetime64[D]")
+    tomorrow = np.datetime64(pd.Timestamp.now(VIETNAM).date()) + 1
+    return np.where((days >= FIRST_DAY) & (days <= tomorrow), days, np.datetime64("NaT")).astype("datetime64[ns]")
+
+
+def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
+    for form in (ISO, COMPACT):  # what most files have needs no tidying
+        days = pd.to_datetime(texts, format=form, errors="coerce")
+        if days.notna().all():
+            return days.to_numpy("datetime64[ns]")
+    zoned = texts.str.contains(ZONED)
+    if zoned.any():
+        moments = pd.to_datetime(texts[zoned], format="ISO8601", utc=True, errors="coerce")
+        texts = texts.mask(zoned, moments.dt.tz_convert(VIETNAM).dt.strftime("%Y-%m-%d"))
+    texts = texts.str.replace(TIME_OF_DAY, "", regex=True).str.replace(r"(?<=\w)[/. ](?=\w)", "-", regex=True)
+    readings = {}
+    for form in DATE_FORMATS:
+        readings[form] = pd.to_datetime(texts, format=form, errors="coerce")
+        if readings[form].count() >= MOST * len(texts) and form != DAY_FIRST:
+            break
+    best = max(readings, key=lambda form: readings[form].count())
+    if best == DAY_FIRST and not day_first and readings[MONTH_FIRST].count() == readings[DAY_FIRST].count() \
+            and not readings[MONTH_FIRST].equals(readings[DAY_FIRST]):
+        raise DataError(f"{path}: the dates, such as {texts.iloc[0]}, may be day/month or month/day. Write each as a "
+                        "day such as 2021-03-15.")
+    return readings[best].to_numpy("datetime64[ns]")
+
+
+def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int], path: str,
+             ) -> tuple[pd.DataFrame, int]:
+    """(the wanted columns {name: place} as text or as clean numbers; how many rows have another number of fields)."""
+    places, n_misfits = [f"{place}" for place in range(n_columns)], [0]
+
+    def skip(row: arrow_csv.InvalidRow) -> str:
+        n_misfits[0] += 1
+        return "skip"
+
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(text), read_options=arrow_csv.ReadOptions(column_names=places),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=True, null_values=NOTHING,
+                include_columns=[f"{place}" for place in wanted.values()]))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
+    table = table.rename_columns([*wanted])
+    try:  # most files have nothing but plain numbers in all of these columns
+        plain = {name: table[name].cast(pa.float64()) for name in wanted if name in NUMBERS}
+    except pa.ArrowInvalid:
+        plain = {}
+    if "volume" in plain and (plain["volume"].to_numpy() % 1 > 0).sum() <= MOST_FRACTIONAL * len(table):
+        for name, column in plain.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+    return table.to_pandas(strings_to_categorical=True), n_misfits[0]
+
+
+def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """({name: float64 values, NaN where nothing stands}, {name: bool, something stands that is no number}).
+
+    The decimal mark of all columns together is the point or the comma, whichever leaves fewer cells unread and fewer
+    volumes fractional. Raises DataError where both leave equally many and their values differ.
+    """
+    values = {name: column.to_numpy("float64", na_value=np.nan) for name, column in columns.items()
+              if pd.api.types.is_numeric_dtype(column)}
+    unreadable = {name: np.zeros(len(column), dtype=bool) for name, column in values.items()}
+    cells = {name: distinct(column) for name, column in columns.items() if name not in values}
+    parsed, n_odd = _parsed_numbers(cells, ".")
+    all_texts = [text for _, texts in cells.values() for text in texts]
+    has_commas = any("," in text for text in all_texts)
+    if n_odd or (has_commas and not any(np.isnan(_number(text, ",", True)) for text in all_texts)):
+        other, n_odd_other = _parsed_numbers(cells, ",")
+        differ = any(not np.array_equal(parsed[name], other[name], equal_nan=True) for name in cells)
+        if has_commas and differ and n_odd == n_odd_other:
+            raise DataError(f"{path}: commas and points in the numbers can be read in two ways. Write numbers without "
+                            "thousands separators, and with a point before the decimals.")
+        parsed = other if n_odd_other < n_odd else parsed
+    for name, (codes, _) in cells.items():
+        values[name] = np.append(parsed[name], np.nan)[codes]
+        unreadable[name] = np.isnan(values[name]) & (codes >= 0)
+    return values, unreadable
+
+
+def _parsed_numbers(cells: dict[str, tuple[np.ndarray, pd.Series]], mark: str) -> tuple[dict[str, np.ndarray], int]:
+    """(the values of the distinct texts, NaN for what is no number; how many are none, or parts of a share)."""
+    parsed, n_odd = {}, 0
+    for name, (codes, texts) in cells.items():
+        try:
+            if mark == ",":
+                raise pa.ArrowInvalid
+            values = pa.array(texts.where(~texts.isin(NOTHING), None), pa.string()).cast(pa.float64()).to_numpy(False)
+        except pa.ArrowInvalid:
+            values = np.array([_number(text, mark, name == "volume") for text in texts], dtype="float64")
+        used = values[np.unique(codes[codes >= 0])]
+        n_odd += int(np.isnan(used).sum()) + (int((used % 1 != 0).sum()) if name == "volume" else 0)
+        parsed[name] = values
+    return parsed, n_odd
+
+
+def _number(text: str, mark: str, with_suffix: bool) -> float:
+    factor = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1.0) if with_suffix else 1.0  # 1.2M
+    match = NUMBER[mark].fullmatch(text if factor == 1 else text[:-1])
+    if match is None:
+        return np.nan
+    return float(match[0].replace("," if mark == "." else ".", "").replace(mark, ".")) * factor
