@@ -72,19 +72,6 @@ def test_half_precision_reaches_the_same_validation_loss(panel, splits, config):
     assert losses[0] != losses[1] and rounded.weights.dtype == torch.float32
 
 
-def test_state_goes_on_bit_for_bit_in_mid_epoch(panel, splits, config):
-    straight = train_out(learner_of(panel, splits, config, ["SYN001", "SYN002"]))
-    first = learner_of(panel, splits, config, ["SYN001", "SYN002"])
-    while not (first.epoch > 0 and first.step_in_epoch > 1):
-        first.step()
-    second = learner_of(panel, splits, config, ["SYN001", "SYN002"])
-    second.load_state_dict(first.state_dict())
-    train_out(second)
-    for symbol in ("SYN001", "SYN002"):
-        assert torch.equal(weights_of(second, symbol), weights_of(straight, symbol))
-    assert second.history == straight.history
-
-
 @pytest.mark.parametrize("supervise", ["all_days", "last_day"])
 def test_epoch_labels_every_training_day_with_context_once(panel, splits, config, supervise):
     config = replace(config, train=replace(config.train, supervise=supervise))

@@ -137,13 +137,6 @@ def test_model_that_is_not_stepped_keeps_its_bits():
     assert optimizer.steps.tolist() == [2, 1, 1, 2]
 
 
-def test_clip_is_of_each_model_alone():
-    gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
-    norms = stacked.clip_per_model(gradient, 1.0)
-    torch.testing.assert_close(norms, torch.tensor([5.0, 0.5]))
-    torch.testing.assert_close(gradient, torch.tensor([[0.6, 0.8], [0.3, 0.4]]), rtol=1e-5, atol=1e-6)
-
-
 def test_absent_day_is_never_looked_at():
     network, weights, x, present, _ = make_stack()
     other = torch.where(present.unsqueeze(-1), x, torch.randn_like(x))

@@ -93,34 +93,11 @@ def test_final_fit_takes_the_median_of_the_folds_rounds(data):
     assert len(learner.stage.blocks) == 2 and result.valid_forecaster is None and not result.curves
 
 
-def test_trees_find_a_planted_order_and_shuffled_labels_give_no_skill(data, straight):
-    later = ~(data.train | data.valid)
-    values, random = data.labels.values.copy(), np.random.default_rng(0)
-    for day in range(values.shape[1]):
-        known = np.flatnonzero(data.labels.known[:, day])
-        values[known, day] = values[random.permutation(known), day]
-    shuffled = train_out(learner_of(replace(data, labels=replace(data.labels, values=values))))
-    truth = np.where(data.labels.known, data.labels.values[:, :, 0], np.nan)
-    dealt = np.where(data.labels.known, values[:, :, 0], np.nan)
-
-    def skill(learner, of):
-        found = learner.result().forecaster.predict(data.panel, later)
-        scores = found.pivot(index="symbol", columns="date", values="score").to_numpy()
-        return rank_correlation(np.where(np.isfinite(of[:, later]), scores, np.nan), of[:, later])
-
-    assert skill(straight, truth) > 0.15
-    error = 1 / np.sqrt(19 * later.sum())  # of the mean of so many days' correlations of 20 stocks
-    assert abs(skill(shuffled, dealt)) < 2.6 * error
-    assert abs(shuffled.held_out.curves[-1][4]) < 2.6 / np.sqrt(19 * data.valid.sum())
-
-
-def test_saved_trees_are_the_same_and_other_seeds_give_others(data, straight, tmp_path):
-    forecaster = straight.result().forecaster
-    path, = forecaster.save(tmp_path, {"run_id": "x"})
-    again = trees.load(tmp_path)
-    assert path.name == "trees.pt" and again.digest() == forecaster.digest()
-    days = data.valid
-    assert again.predict(data.panel, days).equals(forecaster.predict(data.panel, days))
+def test_trees_find_a_planted_order_and_other_seeds_give_others(data, straight):
+    later, forecaster = ~(data.train | data.valid), straight.result().forecaster
+    scores = forecaster.predict(data.panel, later).pivot(index="symbol", columns="date", values="score").to_numpy()
+    truth = np.where(data.labels.known, data.labels.values[:, :, 0], np.nan)[:, later]
+    assert rank_correlation(np.where(np.isfinite(truth), scores, np.nan), truth) > 0.15
     assert train_out(learner_of(data, seed=1)).result().forecaster.digest() != forecaster.digest()
 
 

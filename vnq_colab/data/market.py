@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from vnq_colab.errors import ConfigError
+from vnq_colab.settings import BELOW_ONE, COUNT, Settings
 
 # The default universe: 102 liquid names, chosen in 2026, so every backtest on them has survivorship in it.
 VN102: tuple[str, ...] = tuple(
@@ -99,20 +99,13 @@ RULES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarketRules:
+class MarketRules(Settings):
     """What the exchange and the broker demand."""
 
-    fee: float = 0.0015  # [fraction of the trade] broker, each side
-    sale_tax: float = 0.001  # [fraction of the sale]
-    slippage: float = 0.002  # [fraction of the price] paid against the trader, each side
-    lot: int = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
-
-    def __post_init__(self) -> None:
-        for name in ("fee", "sale_tax", "slippage"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must lie in [0, 1), a fraction of the price.")
-        if self.lot < 1:
-            raise ConfigError(f"lot = {self.lot}: must be at least 1 [shares].")
+    fee: BELOW_ONE = 0.0015  # [fraction of the trade] broker, each side
+    sale_tax: BELOW_ONE = 0.001  # [fraction of the sale]
+    slippage: BELOW_ONE = 0.002  # [fraction of the price] paid against the trader, each side
+    lot: COUNT = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
 
     def band(self, exchange: str | np.ndarray, days: pd.DatetimeIndex, *,
              first_day: bool | np.ndarray = False) -> np.ndarray:

@@ -208,7 +208,7 @@ class Forecaster(abc.ABC):
     def digest(self) -> str:
         """Hex sha256 of what was learnt, at the exported precision."""
 
-    def check_features(self, panel: Panel, code_version: str = "unknown") -> None:
+    def check_features(self, panel: Panel) -> None:
         """Raises DeliveryError unless the panel has the features that it was trained on, in their order."""
         if tuple(panel.feature_names) == self.feature_names:
             return
@@ -218,7 +218,7 @@ class Forecaster(abc.ABC):
         reasons += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
         reasons = reasons or ["the same features stand in another order"]
         raise DeliveryError(f"the model and the code differ in features: {'; '.join(reasons)}. Use the version of the "
-                            f"library that exported it ({code_version}), or train again.")
+                            "library that exported it (manifest.json names it), or train again.")
 
 
 def family_module(name: str) -> ModuleType:

@@ -12,16 +12,7 @@ import torch
 from vnq_colab.config import RunConfig
 from vnq_colab.data.labels import rank_correlation
 from vnq_colab.data.panel import Panel
-from vnq_colab.models.base import (
-    EVERYONE,
-    Job,
-    StagedLearner,
-    Trained,
-    TrainingData,
-    jobs_by_fold,
-    read_model,
-    stable_seed,
-)
+from vnq_colab.models import base
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.inputs import Inputs
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
@@ -32,32 +23,33 @@ NAME, FORECASTER = "global", NetworkForecaster
 LEAST_RATE = 0.02  # [fraction] of the learning rate, at the end
 
 
-def plan(task: Task, panel: Panel, folds: list, config: RunConfig, machine: MachineConfig) -> list[Job]:
+def plan(task: Task, panel: Panel, folds: list, config: RunConfig, machine: MachineConfig) -> list[base.Job]:
     """One job for each fold, and the final fit."""
-    return jobs_by_fold(NAME, panel, folds, config.symbols)
+    return base.jobs_by_fold(NAME, panel, folds, config.symbols)
 
 
-def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
+def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
+            inputs: dict[str, dict[str, Any]]) -> base.StagedLearner:
     """The learner of one job."""
-    return StagedLearner(job, data, lambda days, _: GlobalStack(job, days, config), config.machine.device)
+    return base.StagedLearner(job, data, lambda days, _: GlobalStack(job, days, config), config.machine.device)
 
 
 def load(folder: Path) -> NetworkForecaster:
     """The forecaster that was exported into a folder."""
-    return NetworkForecaster.from_state(read_model(Path(folder) / f"{NAME}.pt"))
+    return NetworkForecaster.from_state(base.read_model(Path(folder) / f"{NAME}.pt"))
 
 
 class GlobalStack(StackLearner):
     """The seeds of one global network, trained together."""
 
-    def __init__(self, job: Job, data: TrainingData, config: RunConfig):
+    def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig):
         own = config.global_
         settings = config.train.shortened(
             epochs=own.epochs, patience=own.epochs, accumulate=1, keep_top_k=1, weight_decay=own.weight_decay,
             loss="mse", supervise="all_days", batch_windows=own.windows_per_step)
         inputs = Inputs.fit(data.panel, data.train, own.inputs)
         network = Stockformer(config.model, inputs.width(len(data.panel.feature_names)), data.labels.values.shape[2])
-        models = [(EVERYONE, member) for member in range(config.n_members)]
+        models = [(base.EVERYONE, member) for member in range(config.n_members)]
         weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
         super().__init__(job, data, config, settings, inputs, np.arange(len(data.panel.symbols)), models, network,
                          weights, keeps_last=True)
@@ -71,7 +63,7 @@ class GlobalStack(StackLearner):
 
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """Windows of all stocks, shuffled; they tile the training days, so that each stock and day is labelled once."""
-        random = np.random.default_rng(stable_seed("order", self.config.seed, *model, epoch))
+        random = np.random.default_rng(base.stable_seed("order", self.config.seed, *model, epoch))
         days = np.flatnonzero(self._train_days.any(axis=0))
         if not len(days):
             return NO_PLAN
@@ -104,9 +96,9 @@ class GlobalStack(StackLearner):
         truth = np.where(self._valid_days, self._labels.mean(-1).cpu().numpy(), np.nan)[:, days]
         return [rank_correlation(np.where(np.isfinite(truth), one[:, days], np.nan), truth) for one in scores]
 
-    def result(self) -> Trained:
+    def result(self) -> base.Trained:
         if self._diverged:
-            failed = dict.fromkeys(self.job.symbols, self._diverged[EVERYONE])
-            return Trained(None, {}, self.history, {"epochs": []}, failed)
-        return Trained(self._forecaster([EVERYONE], self.job.symbols, self.inputs), {}, self.history,
-                       {"epochs": self._best(EVERYONE, 1)})
+            failed = dict.fromkeys(self.job.symbols, self._diverged[base.EVERYONE])
+            return base.Trained(None, {}, self.history, {"epochs": []}, failed)
+        forecaster = self._forecaster([base.EVERYONE], self.job.symbols, self.inputs)
+        return base.Trained(forecaster, {}, self.history, {"epochs": self._best(base.EVERYONE, 1)})

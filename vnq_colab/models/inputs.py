@@ -5,7 +5,6 @@ because a stock's own z-score throws away what tells it from the others. A windo
 `labelled` positions carry labels: one for `last_day`; for `all_days` all that have seen enough days before.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,21 +87,3 @@ def windows_at(scaled: torch.Tensor, present: torch.Tensor, symbol: torch.Tensor
     symbol = symbol.unsqueeze(-1)
     there = present[symbol, day] & inside
     return scaled[symbol, day] * there.unsqueeze(-1), there
-
-
-def plan_epoch(days: np.ndarray, windows_per_step: int, labelled: int, seed: int) -> np.ndarray:
-    """`[steps, windows]`: the last days of one model's windows in one epoch, -1 where a step has no more.
-
-    `days` are the days to label, in order; each is labelled by exactly one window. With several labelled positions the
-    windows tile the days from a random offset, with one position there is a window for each day. The seed decides all.
-    """
-    random = np.random.default_rng(seed)
-    if labelled > 1:
-        days = np.arange(days[0] + random.integers(labelled), days[-1] + labelled, labelled)
-    days = random.permutation(days)
-    n_steps = math.ceil(len(days) / windows_per_step)
-    parts = np.array_split(days, n_steps)  # batches of nearly equal size: no step rests on one window alone
-    plan = np.full((n_steps, len(parts[0])), -1)
-    for row, part in enumerate(parts):
-        plan[row, : len(part)] = part
-    return plan

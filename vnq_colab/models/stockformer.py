@@ -4,6 +4,7 @@ Each begins as the global network of its member and is fine-tuned on its own sym
 in the source texts, it begins from random weights and sees features scaled by the symbol's own history.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vnq_colab.errors import DeliveryError
 from vnq_colab.models import global_model
 from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
 from vnq_colab.models.forecaster import NetworkForecaster
-from vnq_colab.models.inputs import Inputs, plan_epoch
+from vnq_colab.models.inputs import Inputs
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.network import (
     MOST_ATTENTION_ROWS,
@@ -143,8 +144,14 @@ class LocalStack(StackLearner):
         days = np.flatnonzero(self._train_days[row])
         if not len(days):
             return NO_PLAN
-        windows = self.settings.windows_per_batch * self.settings.accumulate
-        ends = plan_epoch(days, windows, self._labelled, stable_seed("order", self.config.seed, *model, epoch))
+        size, labelled = self.settings.windows_per_batch * self.settings.accumulate, self._labelled
+        random = np.random.default_rng(stable_seed("order", self.config.seed, *model, epoch))
+        if labelled > 1:  # windows tile the days from a random offset
+            days = np.arange(days[0] + random.integers(labelled), days[-1] + labelled, labelled)
+        parts = np.array_split(random.permutation(days), math.ceil(len(days) / size))  # no step rests on one window
+        ends = np.full((len(parts), len(parts[0])), -1)
+        for step, part in enumerate(parts):
+            ends[step, : len(part)] = part
         return Plan(np.full_like(ends, row), ends)
 
     @torch.no_grad()

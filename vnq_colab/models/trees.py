@@ -22,44 +22,31 @@ from vnq_colab.data.labels import rank_correlation
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
-from vnq_colab.models.base import (
-    EVERYONE,
-    FORMAT,
-    Forecaster,
-    Job,
-    Learner,
-    Progress,
-    StagedLearner,
-    Trained,
-    TrainingData,
-    fold_budgets,
-    jobs_by_fold,
-    read_model,
-    stable_seed,
-)
+from vnq_colab.models import base
 from vnq_colab.settings import MachineConfig, Task
 
 NAME = "trees"
 
 
-def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
+def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[base.Job]:
     """One job for each fold, and the final fit."""
-    return jobs_by_fold(NAME, panel, folds, config.symbols)
+    return base.jobs_by_fold(NAME, panel, folds, config.symbols)
 
 
-def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, dict[str, Any]]) -> StagedLearner:
+def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
+            inputs: dict[str, dict[str, Any]]) -> base.StagedLearner:
     """As many rounds as are best on the validation days; in a final fit the median of the folds' rounds."""
-    def make(days: TrainingData, held_out: Trained | None) -> TreesLearner:
-        budgets = fold_budgets(inputs, NAME) if held_out is None else [held_out.budget]
+    def make(days: base.TrainingData, held_out: base.Trained | None) -> TreesLearner:
+        budgets = base.fold_budgets(inputs, NAME) if held_out is None else [held_out.budget]
         rounds = max(1, round(float(np.median([budget["rounds"] for budget in budgets])))) if days.is_final else None
         return TreesLearner(job, days, config, rounds)
 
-    return StagedLearner(job, data, make)
+    return base.StagedLearner(job, data, make)
 
 
 def load(folder: Path) -> "TreesForecaster":
     """The forecaster that was exported into a folder."""
-    return TreesForecaster.from_state(read_model(Path(folder) / f"{NAME}.pt"))
+    return TreesForecaster.from_state(base.read_model(Path(folder) / f"{NAME}.pt"))
 
 
 def engine() -> ModuleType:
@@ -73,10 +60,10 @@ def engine() -> ModuleType:
     return xgboost
 
 
-class TreesLearner(Learner):
+class TreesLearner(base.Learner):
     """Blocks of trees, `rounds` in all; None: until the rank correlation of the validation days rises no more."""
 
-    def __init__(self, job: Job, data: TrainingData, config: RunConfig, rounds: int | None):
+    def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None):
         self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
         values = data.labels.values.mean(axis=2)  # [symbols, days]
         labels = to_ranks(values, data.labels.known) if data.task.target == "rank" else values
@@ -110,7 +97,7 @@ class TreesLearner(Learner):
             return self._n_best() is not None
         return len(self.blocks) * self.settings.block_rounds >= self.rounds
 
-    def step(self) -> Progress:
+    def step(self) -> base.Progress:
         """One block of rounds, and where rounds are searched the order of the validation days."""
         self._matrix.set_base_margin(self._margin)
         stage = "fit" if self.rounds else "search"
@@ -125,7 +112,7 @@ class TreesLearner(Learner):
             self.skills.append(rank_correlation(scores, self._truth))
             measured = {"skill": self.skills[-1]}
         share = 1.0 if self.finished else min(n_trees / (self.rounds or self.settings.rounds), 1.0)
-        return Progress(share, f"{n_trees} trees", measured)
+        return base.Progress(share, f"{n_trees} trees", measured)
 
     def _n_best(self) -> int | None:
         """How many blocks are best, once the search is over; None while it goes on."""
@@ -138,7 +125,7 @@ class TreesLearner(Learner):
         return best if is_over else None
 
     def _parameters(self, stage: str, number: int) -> dict[str, Any]:
-        settings, seed = self.settings, stable_seed(stage, self.config.seed, self.job.name, number)
+        settings, seed = self.settings, base.stable_seed(stage, self.config.seed, self.job.name, number)
         return {
             "objective": "reg:squarederror", "base_score": 0.0, "tree_method": "hist", "grow_policy": "lossguide",
             "max_depth": 0, "max_leaves": settings.leaves, "eta": settings.learning_rate,
@@ -154,16 +141,16 @@ class TreesLearner(Learner):
         self.skills, self.blocks = list(state["skills"]), [raw.numpy().tobytes() for raw in state["blocks"]]
         self._add_margins()
 
-    def result(self) -> Trained:
+    def result(self) -> base.Trained:
         blocks = self.blocks[:self._n_best()] if self.rounds is None else self.blocks
         forecaster = TreesForecaster(tuple(self.data.panel.feature_names), self.job.symbols, tuple(blocks),
                                      engine().__version__)
-        curves = [(EVERYONE, 0, (number + 1) * self.settings.block_rounds, math.nan, skill)
+        curves = [(base.EVERYONE, 0, (number + 1) * self.settings.block_rounds, math.nan, skill)
                   for number, skill in enumerate(self.skills)]
-        return Trained(forecaster, {}, curves, {"rounds": self.rounds or len(blocks) * self.settings.block_rounds})
+        return base.Trained(forecaster, {}, curves, {"rounds": self.rounds or len(blocks) * self.settings.block_rounds})
 
 
-class TreesForecaster(Forecaster):
+class TreesForecaster(base.Forecaster):
     """Blocks of trees in XGBoost's own binary JSON; a score is the sum of what they say."""
 
     family, look_back = NAME, 1
@@ -191,7 +178,7 @@ class TreesForecaster(Forecaster):
         return make_scores(NAME, self.symbols, panel.days[origins], present, score=scores)
 
     def to_state(self) -> dict[str, Any]:
-        return {"format": FORMAT, "feature_names": list(self.feature_names), "symbols": list(self.symbols),
+        return {"format": base.FORMAT, "feature_names": list(self.feature_names), "symbols": list(self.symbols),
                 "xgboost": self._version, "blocks": [as_tensor(raw) for raw in self._blocks]}
 
     @classmethod
