@@ -148,11 +148,14 @@ def test_every_evaluation_of_the_same_days_is_charged():
     p = float(mean_test(order_of(0.02).daily["ensemble"]).p)
     assert p < 0.01 < 40 * p and failed(judged(order_of(0.02)).market) == []
     assert "order" in failed(judged(order_of(0.02), n_trials=40).market)
-    assert judged(n_trials=3, previous={"text": "Not worse."}).summary["previous"] == {"text": "Not worse."}
+    previous = {"text": "Not worse.", "worse": False}
+    assert judged(n_trials=3, previous=previous).summary["previous"] == previous
     assert judged(n_trials=3).summary["evaluations"]["n_trials"] == 3
 
 
 def test_a_choice_of_stocks_is_for_review_at_most_unless_all_are_measured():
+    worse = judged(previous={"text": "Worse than run x.", "worse": True}).market
+    assert (worse["decision"], worse["reasons"]) == ("review", ["Worse than run x."])
     chosen = judged(n_universe=102)
     assert chosen.market["decision"] == "review" and "Only 30 of the 102 stocks" in chosen.market["reasons"][-1]
     order = order_of(n_symbols=102)

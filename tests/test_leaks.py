@@ -20,7 +20,7 @@ def leak(checks):
     """The sentence of the one check that failed."""
     assert [check["check"] for check in checks] == ["features", "labels", "test days", "rows"]
     assert sum(not check["passed"] for check in checks) == 1, checks
-    return next((check["check"], check["sentence"]) for check in checks if not check["passed"])
+    return next(tuple(check.values())[::2] for check in checks if not check["passed"])
 
 
 def own_days_later(panel, values, days):
@@ -54,10 +54,11 @@ def test_review_draws_four_pictures_and_proves_up_to_the_last_training_day(tmp_p
 
 def test_clean_run_passes_every_check(clean):
     prepared, session = clean
-    found = check_leaks(session, prepared)
-    assert [check["check"] for check in found] == ["features", "labels", "test days", "rows"] and all(check["passed"] for check in found)
-    assert found[0]["sentence"].startswith("All 50 features of 6 symbols are those of the prices")
-    assert found[2] == {"check": "test days", "passed": True,
+    checks = check_leaks(session, prepared)
+    assert [check["check"] for check in checks] == ["features", "labels", "test days", "rows"]
+    assert all(check["passed"] for check in checks)
+    assert checks[0]["sentence"].startswith("All 50 features of 6 symbols are those of the prices")
+    assert checks[2] == {"check": "test days", "passed": True,
                                   "sentence": "No training or validation label reaches into the test days."}
 
 

@@ -116,7 +116,7 @@ def against_previous(session: Session, forecast: pd.DataFrame, panel: Panel) -> 
     below -2: then the old bundle is worth keeping, as a whole; and `text`. Both are what the folds forecast: a final
     fit has seen these days. An old run that cannot be used is a `text` that says why, never an error.
     """
-    none = {"run_id": "", "worse": False, "kept": [], "symbols": {}}
+    none = {"run_id": "", "worse": False}
     try:
         manifest = _last_accepted(session)
         return None if manifest is None else none | _compare(session, forecast, panel, manifest)

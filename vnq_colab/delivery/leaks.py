@@ -140,8 +140,8 @@ def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
     there = panel.present[[panel.symbols.index(name) for name in names]] & tested
     for family, rows in scores.groupby("family", observed=True):
-        forecast = np.zeros_like(there)
-        forecast[pd.Index(names).get_indexer(rows["symbol"].astype(object)), panel.days.get_indexer(rows["date"])] = True
+        symbol, forecast = pd.Index(names).get_indexer(rows["symbol"].astype(object)), np.zeros_like(there)
+        forecast[symbol, panel.days.get_indexer(rows["date"])] = True
         for wrong, what in ((there & ~forecast, "not forecast"), (forecast & ~there, "forecast without a price")):
             if wrong.any():
                 yield (f"{wrong.sum()} test days of {name_a_few(np.array(names)[wrong.any(axis=1)])} were {what} by "

@@ -71,8 +71,9 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     `symbols`: one row per judged symbol, `Order.symbols` joined with its accuracy (`metrics.score_rows`) and its own
     account (`Backtest.symbols`). `basket` None: too few symbols. `n_trials` configurations were evaluated on these test
     days, this one included: p-values are charged for all of them. `accuracy`: pooled, by family. Where `order` covers
-    fewer than `n_universe` stocks, somebody chose them, and the market is for review at most. `previous`, of the last
-    accepted run on the same days, `power` and `original`, of `power`, are kept in the summary.
+    fewer than `n_universe` stocks, somebody chose them, and the market is for review at most; so it is where
+    `previous`, the last accepted run on the same days, was better (`worse` is true). It is kept in the summary, as are
+    `power` and `original`, of `power`.
     """
     if gates not in GATE_SETS:
         raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
@@ -86,7 +87,8 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
                   "after a first report looks better than it is, so judge all of them.")
     asked = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
                          **basket_numbers(basket, n_trials))
-    market = _decide_market(asked, plausible_gates(order.families, basket, accuracy or {}), leak_checks, chosen)
+    doubt = previous["text"] if previous and previous["worse"] else chosen
+    market = _decide_market(asked, plausible_gates(order.families, basket, accuracy or {}), leak_checks, doubt)
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
     value = capital / rule.k / rule.traded_share  # [VND a day] needed for one position
     by_honest, by_original = {}, {}
@@ -123,7 +125,7 @@ def confidence_set(daily: pd.DataFrame) -> list[str]:
 
 
 def _decide_market(asked: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
-                   chosen: str) -> dict[str, Any]:
+                   doubt: str) -> dict[str, Any]:
     gates = asked + plausible
     suspicious = [gate for gate in plausible if gate["passed"] is False]
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
@@ -134,8 +136,8 @@ def _decide_market(asked: list[Gate], plausible: list[Gate], leak_checks: list[d
     if suspicious or leaks:
         return _decision("review", suspicious, gates, *leaks)
     name, because = _outcome(asked)
-    if name == "accept" and chosen:
-        return _decision("review", [], gates, chosen)
+    if name == "accept" and doubt:
+        return _decision("review", [], gates, doubt)
     return _decision(name, because, gates)
 
 
