@@ -59,6 +59,7 @@ def pause() -> list[dict]:
     learner = LocalStack(Job("stockformer", 0, 0, panel.symbols), data, config)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Workspace(Path(folder)), "run")
+        store.reserve(learner.state_dict())
         timed_step(learner)
         quiet, busy, pauses, written = [], [], [], []
         for round_ in range(4):

@@ -8,7 +8,7 @@ import pytest
 from vnq_colab.clock import Clock
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Progress
-from vnq_colab.training import process, progress
+from vnq_colab.training import progress
 from vnq_colab.training.jobs import new_row
 from vnq_colab.training.progress import WIDTH, Display, finish_words
 from vnq_colab.training.session import Session
@@ -61,13 +61,12 @@ def test_time_left_is_that_of_the_whole_run_at_the_speed_so_far(session, now):
     assert " · ? left · " in resumed.line(at(0.0))
     now[0] += 60
     assert resumed.line(at(0.5)).startswith("job 3/8 stockformer_fold1_pack00 · search, 20 trees · 11:00 left · ")
-    assert "8 jobs done in 2 min, failed: SYN001" in finish_words_of(session)
 
 
-def finish_words_of(session):
+def test_end_says_what_was_done_and_what_failed(session):
     session.seconds["training"] = 100.0
     session.ledger["SYN001"] = {"state": "failed", "reason": "gradient not finite"}
-    return finish_words(session)
+    assert finish_words(session) == "8 jobs done in 2 min, failed: SYN001"
 
 
 def test_line_names_the_things_and_stays_within_its_width(session, capsys, monkeypatch):
@@ -103,20 +102,6 @@ def test_plain_output_is_one_line_in_an_interval_on_stderr(session, capsys, monk
         steps += 1
     said = capsys.readouterr()
     assert steps > 100 and 2 <= len(said.err.splitlines()) <= 4 and said.out == ""
-
-
-def test_full_memory_is_said_once(session, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "MEMORY_SECONDS", 0)
-    shown = Display(session, Clock())
-    shown.start("trees_fold1")
-    monkeypatch.setattr(process, "FULL_PERCENT", 100)
-    shown.step(at(0.1))
-    assert "careful" not in capsys.readouterr().err
-    monkeypatch.setattr(process, "FULL_PERCENT", 0)
-    for _ in range(5):
-        shown.step(at(0.2))
-    said = capsys.readouterr().err
-    assert said.count("careful: ") == 1 and "by this process" in said and "machine.pack_models" in said
 
 
 def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, config, monkeypatch):

@@ -1,6 +1,5 @@
 """A run from start to end: what is chosen, what is continued, what is lost when it is killed (nothing)."""
 
-import errno
 import json
 import os
 import signal
@@ -156,24 +155,6 @@ def test_reserve_is_at_most_half_of_a_short_time(tmp_path, panel, trees):
     """36 s are less than what is kept for the end of a long run, and enough for this one."""
     assert loop.MARGIN_SECONDS > 0.01 * 3600
     assert run_quietly(Workspace(tmp_path), panel, trees, hours=0.01).status == "finished"
-
-
-def test_full_disk_in_mid_training_pauses_and_loses_nothing(tmp_path, panel, config, straight, monkeypatch):
-    config = replace(config, train=replace(config.train, checkpoint_minutes=1e-9))
-    ws = Workspace(tmp_path)
-    sync, calls, seen = os.fsync, [], []
-
-    def full(handle):
-        calls.append(1)
-        if len(calls) > 12:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(handle)
-
-    monkeypatch.setattr(os, "fsync", full)
-    session = run_quietly(ws, panel, config, on_finish=seen.append)
-    assert session.status == "paused" and "disk is full" in session.why and seen == [session]
-    monkeypatch.setattr(os, "fsync", sync)
-    assert hashes(resume(ws, quiet=True)) == hashes(straight)
 
 
 # ---------------------------------------------------------------------------------------- symbols that do not work out

@@ -39,7 +39,7 @@ class CheckpointStore:
         self.pause = self.seconds = 0.0  # [s] training stood still for the newest checkpoint; until it was written
         self._sequence = 0  # of the newest checkpoint of this process
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[dict[str, Any]] | None = None
+        self._writing: Future[dict[str, Any] | None] | None = None
         self._manifest: dict[str, Any] | None = None  # of a checkpoint that was written since somebody asked
 
     @classmethod
@@ -62,6 +62,12 @@ class CheckpointStore:
         self.wait()
         self._writing = self._writer.submit(self._write, _on_host(state) | {"facts": facts}, facts, started)
         self.pause = time.monotonic() - started
+
+    def reserve(self, state: dict[str, Any]) -> None:
+        """Touches, in the background, as much memory as a snapshot of `state` takes: the first one is ten times slower.
+        """
+        self.wait()
+        self._writing = self._writer.submit(_touch, _bytes(state))
 
     def wait(self) -> None:
         """Until the checkpoint in the background is written. Raises StorageError when it could not be."""
@@ -173,6 +179,20 @@ def _give_way() -> None:
     if sys.platform == "linux":  # elsewhere priorities belong to processes
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+def _touch(size: int) -> None:
+    _give_way()
+    with contextlib.suppress(RuntimeError, MemoryError):  # then a checkpoint will say so
+        torch.empty(size, dtype=torch.uint8).fill_(1)
+
+
+def _bytes(value: Any) -> int:
+    """Of all tensors in it."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_bytes, parts))
 
 
 def _on_host(value: Any) -> Any:

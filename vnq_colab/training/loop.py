@@ -110,6 +110,7 @@ class Attempt:
             if self.session.ledger[symbol]["state"] == "pending":
                 self.session.ledger[symbol]["state"] = "training"
         self.session.save()
+        self.store.reserve(learner.state_dict())
         while not learner.finished:
             started = time.monotonic()
             with self.clock.spend("training"):

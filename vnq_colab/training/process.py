@@ -24,7 +24,6 @@ from vnq_colab.training.session import Session
 CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-FULL_PERCENT = 85  # of the system's memory: from here on the system may begin to swap, or to kill
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
 
 
@@ -117,17 +116,6 @@ def memory_used() -> str:
     """What this process holds now, and the most that torch held on the GPU, e.g. "1.9 GB, GPU 31.4 GB"."""
     used = f"{psutil.Process().memory_info().rss / 1e9:.1f} GB"
     return used + (f", GPU {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_initialized() else "")
-
-
-def memory_warning() -> str | None:
-    """A sentence when the system's memory is nearly full, else None."""
-    system = psutil.virtual_memory()
-    if system.percent <= FULL_PERCENT:
-        return None
-    own = psutil.Process().memory_info().rss
-    return (f"careful: {system.percent:.0f} % of this machine's {system.total / 1e9:.0f} GB of memory is in use, "
-            f"{own / 1e9:.1f} GB of it by this process. Close other programs; if that is not enough, a new run can "
-            "hold fewer networks at once: a smaller machine.pack_models.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,12 +13,11 @@ from vnq_colab.errors import name_a_few
 from vnq_colab.files import write_atomic
 from vnq_colab.models.base import Progress
 from vnq_colab.notebook import in_notebook
-from vnq_colab.training.process import memory_used, memory_warning
+from vnq_colab.training.process import memory_used
 from vnq_colab.training.session import Session
 
 PLAIN_SECONDS = 10  # between two lines where the output is not live
 LIVE_SECONDS = 1
-MEMORY_SECONDS = 30  # between two looks at the system's memory
 KEPT_LINES = 2000
 WIDTH = 160  # characters of the line, at most
 
@@ -31,7 +30,6 @@ class Display:
         paths = [home.log_folder(session.run_id) / "progress.txt" for home in (session.ws.local, session.ws)]
         self._log, before = paths[0], next(filter(os.path.exists, paths), None)
         self._lines: list[str] = before.read_text(encoding="utf-8", errors="replace").splitlines() if before else []
-        self._is_memory_full = False  # said already
         self._job, self._skill = "", ""
         self._began, self._done_before = time.monotonic(), self._n_done
         self._out = sys.stdout if in_notebook() else sys.stderr  # a notebook paints stderr red
@@ -52,10 +50,8 @@ class Display:
     def say(self, text: str) -> None:
         """A line that stays."""
         self._lines = [*self._lines[-KEPT_LINES:], f"{utc_now()} {text}"]
-        if self._bar is not None:
-            self._write(lambda: (self._bar.set_description_str(""), self._bar.write(text, file=self._out)))
-        elif not self._quiet:
-            self._write(lambda: print(text, file=self._out, flush=True))
+        if not self._quiet:
+            self._write(lambda: tqdm.write(text, file=self._out))
 
     def show(self, text: str) -> None:
         """Where it stands, in place of the line before, where that can be; elsewhere at most once in ten seconds."""
@@ -82,10 +78,6 @@ class Display:
         """Shows where training stands."""
         if "skill" in progress.measured:
             self._skill = f"skill on validation days {progress.measured['skill']:.3f}"
-        if not self._is_memory_full and self._clock.due("memory", seconds=MEMORY_SECONDS) and (
-                warning := memory_warning()):
-            self._is_memory_full = True
-            self.say(warning)
         self.show(self.line(progress))
 
     def line(self, progress: Progress) -> str:

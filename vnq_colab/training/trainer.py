@@ -46,10 +46,10 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
           on_finish: OnFinish | None = None, take_over: bool = False, quiet: bool = False) -> Session:
     """Trains all jobs of the config; a run with the same config and data is continued, not started again.
 
-    `hours` from now is the latest time to stop (None: no limit). Ctrl-C stops at the next safe point. The session that
-    comes back is finished or paused; its ledger names what failed. `on_finish` is called with it in every case.
-    `take_over` goes on with a run that another process may still be training. With `part` "1/2" on one machine and
-    "2/2" on another, in one folder, each trains every second fold; whoever finishes last trains the final fit.
+    `hours` from now is the latest time to stop (None: no limit); Ctrl-C stops at the next safe point. The session that
+    comes back is finished or paused; `on_finish` is called with it in every case. `take_over` does not ask whether
+    another process still trains the run. With `part` "1/2" on one machine and "2/2" on another, in one folder, each
+    trains every second fold; whoever finishes last trains the final fit.
     """
     ws.check_writable()
     symbols, skipped = judged_symbols(panel, config)
