@@ -221,7 +221,7 @@ def test_describe_machine_recognises_the_desktop_by_the_name_of_its_processor(mo
     give_gpu(monkeypatch, None)
     lines = "processor\t: 0\nmodel name\t: Intel(R) Core(TM) i7-14700KF\nprocessor\t: 1\n"
     (tmp_path / "cpuinfo").write_text(lines, encoding="utf-8")
-    monkeypatch.setattr("vnq_colab.training.ownership.CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("vnq_colab.training.process.CPU_INFO", tmp_path / "cpuinfo")
     assert colab.describe_machine().profile == "i7-14700"
 
 

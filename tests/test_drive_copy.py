@@ -96,9 +96,9 @@ def test_drive_that_fails_is_tried_again_and_said_meanwhile(ws, monkeypatch):
     drive.put(local_session(ws))
     while len(tries) < 3:
         threading.Event().wait(0.01)
-    assert "Drive is 0 s behind" in drive.words() and "not connected" in drive.words()
+    assert "Drive is 0 s behind" in drive.delay() and "not connected" in drive.delay()
     is_back.set()
-    assert drive.close(10) == "" and drive.words() == ""
+    assert drive.close(10) == "" and drive.delay() == ""
     assert (ws.checkpoint_folder("run") / "session.json").exists()
 
 

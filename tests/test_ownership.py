@@ -72,7 +72,7 @@ def test_silent_machine_elsewhere_gives_way_after_two_heartbeats(elsewhere, caps
     assert "Watching for 0 s" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sign", ["save", "give_sign_of_life"])
+@pytest.mark.parametrize("sign", ["save", "beat"])
 def test_moving_machine_elsewhere_is_refused(elsewhere, sign):
     other = Session.load(elsewhere.ws, elsewhere.run_id)
     beats = threading.Timer(0.05, getattr(other, sign))
@@ -92,7 +92,7 @@ def test_owner_that_was_taken_over_writes_nothing_more(session):
     other.begin_attempt()
     names = ("session.json", "session_copy.json", "heartbeat.json")
     before = [(session.folder / name).read_bytes() for name in names]
-    for write in (session.save, session.give_sign_of_life):
+    for write in (session.save, session.beat):
         with pytest.raises(TakenOverError, match="was taken over"):
             write()
     assert [(session.folder / name).read_bytes() for name in names] == before
@@ -108,7 +108,7 @@ def test_token_is_above_every_heartbeat_that_was_seen(session):
 
 def test_newest_sign_of_life_is_that_of_the_heartbeat(session):
     session.drive = "Drive is 12 min behind"
-    session.give_sign_of_life()
+    session.beat()
     again = Session.load(session.ws, session.run_id)
     assert again.drive == session.drive and again.heartbeat == session.heartbeat
 

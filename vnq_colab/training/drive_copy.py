@@ -56,7 +56,7 @@ class DriveCopy:
         with self._changed:
             return not self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
 
-    def words(self) -> str:
+    def delay(self) -> str:
         """"Drive is 12 min behind (why)" when a write waits for long, else nothing."""
         with self._changed:
             now = time.monotonic()
@@ -165,7 +165,7 @@ class Heartbeat:
     def _beat(self) -> None:
         session = self._session
         there = session.ws.checkpoint_folder(session.run_id)
-        session.give_sign_of_life()
+        session.beat()
         if session.folder != there:
             if session.is_taken_over(there):
                 raise TakenOverError(session.run_id)

@@ -212,7 +212,7 @@ class Attempt:
         """Between two steps: whether the run is still ours, whether a checkpoint is whole, how far behind Drive is."""
         if self.drive.taken_over or self.heartbeat.taken_over:
             raise TakenOverError(self.session.run_id)
-        self.session.drive = self.drive.words()
+        self.session.drive = self.drive.delay()
         if manifest := self.store.written():
             self.session.checkpoint = manifest
             self.drive.put_checkpoint(self.store.folder / manifest["slot"], manifest)
@@ -220,7 +220,7 @@ class Attempt:
 
     def _save_session(self) -> None:
         """Here and on Drive."""
-        self.session.drive = self.drive.words()
+        self.session.drive = self.drive.delay()
         self.session.save()
         _put_session(self.session, self.drive)
 

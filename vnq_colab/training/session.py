@@ -98,7 +98,7 @@ class Session:
         Source: Kleppmann 2016, How to do distributed locking.
         """
         self.owner, self.token = secrets.token_hex(8), self.token + 1
-        self.give_sign_of_life()
+        self.beat()
 
     def is_taken_over(self, folder: Path) -> bool:
         """Whether the heartbeat in a folder has a higher token, or ours and another owner. A damaged one says nothing.
@@ -108,20 +108,20 @@ class Session:
             return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
         return False
 
-    def give_sign_of_life(self) -> None:
+    def beat(self) -> None:
         """Rewrites heartbeat.json. Raises TakenOverError when the run is another's by now."""
-        self._count_sign_of_life()
+        self._next_sequence()
         write_sealed(self.folder / HEARTBEAT, {"owner": self.owner, "token": self.token, "sequence": self.sequence,
                                                "written": self.heartbeat, "drive": self.drive})
 
     def save(self) -> None:
         """Rewrites session.json whole, then its copy. Raises TakenOverError when the run is another's by now."""
-        self._count_sign_of_life()
+        self._next_sequence()
         value = self.to_dict()
         for name in (SESSION, SESSION_COPY):
             write_sealed(self.folder / name, value)
 
-    def _count_sign_of_life(self) -> None:
+    def _next_sequence(self) -> None:
         if self.is_taken_over(self.folder):
             raise TakenOverError(self.run_id)
         self.heartbeat, self.sequence = utc_now(), self.sequence + 1
