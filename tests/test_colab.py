@@ -210,7 +210,7 @@ def test_describe_machine_finds_the_profile_and_the_dtype_of_the_gpu_that_was_gi
 
 def test_describe_machine_without_a_gpu_takes_the_cpu_profile_and_knows_no_limit(monkeypatch):
     give_gpu(monkeypatch, None)
-    monkeypatch.setattr(colab, "processor_name", lambda: "AMD EPYC 7B12")
+    monkeypatch.setattr("vnq_colab.training.process.processor_name", lambda: "AMD EPYC 7B12")
     machine = colab.describe_machine()
     assert (machine.where, machine.profile, machine.device, machine.dtype) == ("local", "cpu", "cpu", "float32")
     assert machine.gpu is machine.gpu_memory_gb is machine.hours_left is machine.units_per_hour is None
