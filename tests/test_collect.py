@@ -148,10 +148,6 @@ def test_collect_gives_up_after_some_tries_and_leaves_nothing_behind(ws, site, t
     assert "\n" not in str(error.value) and not site.trouble and (not ws.raw.exists() or names_in(ws.raw) == [])
 
 
-def test_collect_waits_longer_before_each_further_try():
-    assert collect.RETRIES.backoff_factor > 0 and {429, 502, 503} <= set(collect.RETRIES.status_forcelist)
-
-
 @pytest.mark.parametrize("content, said", [
     (PAGE, "not a whole zip"), (b"PK\3\4 nothing", "not a whole zip"), (b"", "not a whole zip"),
     (zip_of(THURSDAY).replace(b"SYN001", b"SYN002", 1), "a damaged zip"),

@@ -132,6 +132,12 @@ def test_an_unknown_format_is_refused_with_what_was_seen_and_what_is_known():
         part_of("when,close,date\n2024-01-02,10,2024-01-02\n")
 
 
+def test_dates_off_by_a_day_are_refused():
+    lines = in_days(40, "{day}T17:00:00Z,10,12,9,11,500")
+    with pytest.raises(DataError, match="20% of the dates are Saturdays and Sundays"):
+        part_of("time,open,high,low,close,volume\n" + lines)
+
+
 def test_intraday_rows_are_refused():
     lines = "".join(f"2024-01-{day:02d} {hour:02d}:00:00,10,12,9,{hour},5\n" for day in (2, 3) for hour in range(9, 15))
     with pytest.raises(DataError, match="holds 12 rows for 2 days: intraday data"):
@@ -141,5 +147,5 @@ def test_intraday_rows_are_refused():
 def test_parquet_in_a_provider_s_columns_is_read():
     table = pd.DataFrame({"time": [pd.Timestamp("2024-01-02")], "open": [10.0], "high": [12.0], "low": [9.0],
                           "close": [11.0], "volume": [5]})
-    part = read_file(table.to_parquet(), "FPT.parquet", "FPT.parquet")
-    assert part.facts.format == "vnstock" and part.prices["date"][0] == pd.Timestamp("2024-01-02")
+    part = read_file(table.set_index("time").to_parquet(), "FPT.parquet", "FPT.parquet")
+    assert part.facts.columns["date"] == "time" and part.prices["date"][0] == pd.Timestamp("2024-01-02")

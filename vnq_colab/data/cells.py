@@ -95,7 +95,7 @@ def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
     readings = {}
     for form in DATE_FORMATS:
         readings[form] = pd.to_datetime(texts, format=form, errors="coerce")
-        if readings[form].count() >= MOST * len(texts) and form != DAY_FIRST:
+        if form != DAY_FIRST and max(reading.count() for reading in readings.values()) >= MOST * len(texts):
             break
     best = max(readings, key=lambda form: readings[form].count())
     if best == DAY_FIRST and not day_first and readings[MONTH_FIRST].count() == readings[DAY_FIRST].count() \
@@ -164,20 +164,17 @@ def _parsed_numbers(cells: dict[str, tuple[np.ndarray, pd.Series]], mark: str) -
     """(the values of the distinct texts, NaN for what is no number; how many are none, or parts of a share)."""
     parsed, n_odd = {}, 0
     for name, (codes, texts) in cells.items():
-        try:
-            if mark == ",":
-                raise pa.ArrowInvalid
-            values = pa.array(texts.where(~texts.isin(NOTHING), None), pa.string()).cast(pa.float64()).to_numpy(False)
-        except pa.ArrowInvalid:
-            values = np.array([_number(text, mark, name == "volume") for text in texts], dtype="float64")
-        used = values[np.unique(codes[codes >= 0])]
-        n_odd += int(np.isnan(used).sum()) + (int((used % 1 != 0).sum()) if name == "volume" else 0)
-        parsed[name] = values
+        parsed[name] = np.array([_number(text, mark, name == "volume") for text in texts], dtype="float64")
+        used = parsed[name][np.unique(codes[codes >= 0])]
+        n_odd += int((np.isnan(used) | ((used % 1 != 0) & (name == "volume"))).sum())
     return parsed, n_odd
 
 
 def _number(text: str, mark: str, with_suffix: bool) -> float:
-    factor = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1.0) if with_suffix else 1.0  # 1.2M
+    """The number that a text is, 1.2M of shares too; NaN where it is none."""
+    if mark == "." and text.replace(".", "", 1).isdecimal():
+        return float(text)
+    factor = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1.0) if with_suffix else 1.0
     match = NUMBER[mark].fullmatch(text if factor == 1 else text[:-1])
     if match is None:
         return np.nan

@@ -170,7 +170,8 @@ def _parquet(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Prov
         file = parquet.ParquetFile(io.BytesIO(data))
         header = file.schema_arrow.names
         matched = match_columns(header, path)
-        table = file.read(columns=list(matched.values())).to_pandas(strings_to_categorical=True, date_as_object=False)
+        table = file.read(columns=list(matched.values())).to_pandas(
+            strings_to_categorical=True, date_as_object=False, ignore_metadata=True)  # else an index is no column
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
     return table[list(matched.values())].set_axis([*matched], axis=1), matched, _provider_of(header), 0

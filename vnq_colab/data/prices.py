@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -79,9 +80,11 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
         some = [adjusted(read_file(*content, strict=on_bad_rows in (None, "raise")))
                 for content in _contents(Path(one), f"{Path(one).name}/" if len(paths) > 1 else "")]
         files += sorted(some, key=lambda file: (not file.unadjusted, file.facts.last_day, file.facts.file))
-    for number, file in enumerate(files):  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
-        if n_before := [other.name for other in files[:number]].count(file.name):
-            file.facts = replace(file.facts, file=f"{file.name} ({n_before + 1})")
+    seen = Counter()
+    for file in files:
+        seen[file.name] += 1
+        if seen[file.name] > 1:  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
+            file.facts = replace(file.facts, file=f"{file.name} ({seen[file.name]})")
     files = in_vnd(files, unit)
     filled = [file for file in files if len(file.prices)]
     columns = [*NEEDED, *OPTIONAL, *(["unadjusted"] if any(file.unadjusted for file in files) else [])]
