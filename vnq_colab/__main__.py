@@ -69,7 +69,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     if what_if := _what_if(session, options, ("gates", "slippage")):  # a question apart, with a report of its own
         _output(options, repr(validate(session, prepared=prepared, **what_if)))
     _announce(options, f"exporting {session.run_id}")
-    bundle = export_bundle(session, validation.verdict)
+    bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
     _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
     tomorrow = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(tomorrow), _bundle_facts(bundle) | tomorrow.to_dict())

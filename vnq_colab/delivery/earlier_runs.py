@@ -145,10 +145,10 @@ def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: d
     rows = with_outcomes(pd.concat([forecast[list(COLUMNS)].merge(old[keys]), old]), panel)
     daily = daily_rank_correlations(rows, "actual_open").dropna()
     order_t = float(hac_t((daily[family] - daily[PREVIOUS]).to_numpy()))
-    found = {"run_id": run_id, "first": f"{daily.index[0]:%Y-%m-%d}", "last": f"{daily.index[-1]:%Y-%m-%d}",
+    facts = {"run_id": run_id, "first": f"{daily.index[0]:%Y-%m-%d}", "last": f"{daily.index[-1]:%Y-%m-%d}",
              "n_days": len(daily), "old_order": float(daily[PREVIOUS].mean()), "new_order": float(daily[family].mean()),
              "order_t": order_t if np.isfinite(order_t) else None, "worse": order_t < WORSE_T}
     text = ("On {n_days} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of the last "
-            "accepted run {run_id} {old_order:.3f}").format(**found)
-    return found | {"text": f"{text} (t of the difference {order_t:.1f}): " + (
-        "worse, so look before the old bundle is replaced." if found["worse"] else "not worse.")}
+            "accepted run {run_id} {old_order:.3f}").format(**facts)
+    return facts | {"text": f"{text} (t of the difference {order_t:.1f}): " + (
+        "worse, so look before the old bundle is replaced." if facts["worse"] else "not worse.")}

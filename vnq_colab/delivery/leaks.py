@@ -88,7 +88,7 @@ def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
         "labels": (labels, "All labels are those of the prices"),
         "test days": (_overlaps(session, panel), "No training or validation label reaches into the test days"),
         "rows": (_wrong_rows(session, panel), "Every stock that is present on a test day was forecast, and no other")}
-    wrong = {check: next(found, None) for check, (found, _) in questions.items()}
+    wrong = {check: next(answers, None) for check, (answers, _) in questions.items()}
     return [{"check": check, "passed": wrong[check] is None, "sentence": f"{wrong[check] or good}."}
             for check, (_, good) in questions.items()]
 

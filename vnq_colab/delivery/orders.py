@@ -91,7 +91,7 @@ def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULE
     exchange = last.get("exchange", pd.Series("HOSE", symbols))
     exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy(object)
     today, tomorrow = (pd.DatetimeIndex([day] * len(symbols)) for day in (days[-1], next_sessions(days[-1], 1)[0]))
-    found = pd.DataFrame({"exchange": exchange, "value": value.to_numpy(), "lot": rules.lots(exchange, tomorrow)},
+    table = pd.DataFrame({"exchange": exchange, "value": value.to_numpy(), "lot": rules.lots(exchange, tomorrow)},
                          index=pd.Index(symbols, name="symbol"))
     traded = ((last["date"] == days[-1]) & (last["volume"] > 0)).to_numpy()
     yesterday = before["close"] * last["shown"] / last["close"]  # on the basis of the last day
@@ -100,10 +100,10 @@ def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULE
         close, close_before = (_on_tick(part[on].to_numpy(), name) for part in (last["shown"], yesterday))
         high, low = price_limits(close, rules.band(name, tomorrow[on]), name)
         top, bottom = price_limits(close_before, rules.band(name, today[on]), name)
-        found.loc[on, ["reference_price", "limit_high", "limit_low", "top", "bottom"]] = np.column_stack(
+        table.loc[on, ["reference_price", "limit_high", "limit_low", "top", "bottom"]] = np.column_stack(
             [close, high, np.maximum(low, tick(close, name)), top - 0.01, bottom + 0.01])
-    return found.assign(at_ceiling=traded & (found["reference_price"] >= found.pop("top")),
-                        at_floor=traded & (found["reference_price"] <= found.pop("bottom")))
+    return table.assign(at_ceiling=traded & (table["reference_price"] >= table.pop("top")),
+                        at_floor=traded & (table["reference_price"] <= table.pop("bottom")))
 
 
 def _on_tick(price: np.ndarray, exchange: str) -> np.ndarray:
@@ -172,7 +172,7 @@ def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules:
     n_free = max(basket.k - int(is_left.sum()), 0)
     for number, row in enumerate(buys.itertuples()):
         a_lot, at_ceiling = (price * row.lot * (1 + rules.fee) for price in (row.reference_price, row.limit_high))
-        share = cash / max(min(n_free, len(buys)) - number, 1)  # what is left goes to the later ones
+        share = cash / max(min(n_free, len(buys)) - number, 1)  # the rest goes to the later ones
         lots = {"no place until something is sold": np.inf if number < n_free else 0,
                 f"a lot is {a_lot / 1e6:,.1f} m, a place {place / 1e6:,.1f} m": place / a_lot,
                 _no_room(basket): row.most / row.lot, "not enough cash at the ceiling": share / at_ceiling}

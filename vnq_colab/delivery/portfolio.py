@@ -82,7 +82,7 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
             hint = did_you_mean(symbol[row], known) if "symbol" in sentence else ""
             raise DataError(f"{path}, row {row + 2} ({symbol[row]},{text[row]},{day[row]}): {sentence}{hint}")
     if not is_cash.any():
-        raise DataError(f"{path}: there is no row {CASH}. Add one with your money in VND, such as {CASH},500000000, "
+        raise DataError(f"{path}: there is no row {CASH}. Add one with your cash in VND, such as {CASH},500000000, "
                         "at its end.")
     rows = list(zip(symbol[~is_cash], amount[~is_cash].astype(int), arrives[~is_cash], strict=True))
     return Portfolio(float(amount[is_cash].iloc[0] // 1), {name: shares for name, shares, _ in rows},

@@ -30,7 +30,7 @@ NEW = "new"  # instead of a portfolio's file: make one
 
 @dataclass(frozen=True, repr=False)
 class Outlook:
-    """The judged family's Forecast from the last two days of a price table, and what is to be said of them."""
+    """The judged family's Forecast from the last two days of a price table, with warnings about these prices."""
 
     bundle: Bundle
     forecast: pd.DataFrame  # with `decision`
@@ -163,21 +163,21 @@ def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.Da
     if portfolio == NEW:
         refuse_existing(ws.portfolio)
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
-    table, found, name = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}.csv"
+    table, to_do, name = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}.csv"
     if not outlook.stale:
         held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
-        found = make_orders(outlook, held, capital)
+        to_do = make_orders(outlook, held, capital)
         if portfolio == NEW:
             write_portfolio(ws.portfolio, held)
-    files = [_write(ws.predictions / name, table)] + ([] if found is None else [_write(ws.orders / name, found)])
+    files = [_write(ws.predictions / name, table)] + ([] if to_do is None else [_write(ws.orders / name, to_do)])
     trained_to = bundle.manifest["trained_to"]
     if f"{outlook.day:%Y-%m-%d}" < trained_to:
         outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of "
                                 f"{outlook.day:%Y-%m-%d}, and the report keeps its orders")
-    elif report := _show_on_report(ws, outlook, found, as_of):
+    elif report := _show_on_report(ws, outlook, to_do, as_of):
         files.append(report)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
-    return Evening(outlook, table, shown, found, _agreement(ws, outlook, table), files)
+    return Evening(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)
 
 
 def _write(path: Path, table: pd.DataFrame) -> Path:
@@ -195,7 +195,7 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
         return None
     if read_json(folder / "verdict.json")["market"]["decision"] != verdict["market"]["decision"]:
         outlook.warnings.append("the run was judged again after this bundle was exported, otherwise: export "
-                                "it again before you trade; the report is left as it is")
+                                "it again before you trade; the report stays as it is")
         return None
     now = day if manifest["synthetic"] else to_day(as_of) if as_of else pd.Timestamp.now()
     replace_first_screen(folder / "report.html", first_screen(

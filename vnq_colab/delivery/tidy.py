@@ -1,4 +1,4 @@
-"""Making room: what finished runs leave behind that nothing needs any more. Shows first, deletes when asked to."""
+"""Making room: what finished runs leave behind that nothing needs any more. Shows first, deletes on request."""
 
 import os
 from dataclasses import dataclass

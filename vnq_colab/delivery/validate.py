@@ -39,7 +39,7 @@ N_SHOWN = 10  # forecasts in the table of `browse`
 
 @dataclass(frozen=True, repr=False)
 class Validation:
-    """What validation found; `report` is the page to open."""
+    """Forecasts, scores, basket and verdict of a run; `report` is the page to open."""
 
     forecast: pd.DataFrame  # of every family, opponents too, on the judged days
     rows: pd.DataFrame  # of the forecast whose outcome is known, as of `metrics.with_outcomes`
@@ -68,7 +68,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     Nothing is trained or inferred: the jobs' files hold the forecasts. `prepared` spares reading the run's data again.
     `days` is a pair of dates for a part of the test days, `capital` [VND] that of the basket (a billion), `slippage`
     [fraction of the price] what a fill costs (0.002). With one of these or other gates the report goes to a folder in
-    `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays. `on_stage` is told what begins.
+    `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
 
     The evaluation of these days is written down, and every p-value is charged for the configurations evaluated before;
     the last accepted run is judged on the same days; and what is too good to be true is searched for leaks.
