@@ -281,11 +281,6 @@ def test_intervals_hold_in_calm_and_in_wild_stretches():
         assert inside[mood == stretch].mean() == pytest.approx(0.9, abs=0.05)
 
 
-def test_calibration_refuses_what_it_cannot_serve():
-    rows = world(14, n_days=60)
-    with pytest.raises(DataError, match="rows of zero, but this is the calibration of stockformer"):
-        fit(rows).apply(rows.assign(family="zero"))
+def test_calibration_without_a_validation_day_is_refused():
     with pytest.raises(DataError, match="stockformer: no validation day has an outcome"):
-        fit(rows.iloc[:0])
-    with pytest.raises(DataError, match="no column volatility. Add it by with_volatility"):
-        fit(scores_of(rows).drop(columns="volatility"))
+        fit(world(14, n_days=60).iloc[:0])

@@ -210,6 +210,7 @@ def test_score_that_is_a_factor_is_nothing_without_it(market):
     assert found["5-day reversal"] == 0 == found["all four"] and found["illiquidity"] != 0
 
 
+@pytest.mark.slow
 def test_order_is_that_of_alphalens(market, factors):
     """Quantile returns, exchange of the best fifth, rank autocorrelation and mean IC of another library."""
     with warnings.catch_warnings():

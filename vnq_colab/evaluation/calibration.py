@@ -54,7 +54,7 @@ class Calibration:
         z = _standardised(rows, day)
         edge = max(float((z * _centred(actual, day)).sum() / max(float((z * z).sum()), 1e-12)), LEAST_EDGE)
         error = actual - (rows["mean"].to_numpy() if "mean" in rows and rows["mean"].notna().all() else edge * z)
-        spread = float(np.sqrt(((error / _volatility(rows)) ** 2).mean()))
+        spread = float(np.sqrt(((error / rows["volatility"].to_numpy()) ** 2).mean()))
         base = cls(family, edge, spread, 1.0, None)
         _, mean, scale, p_up = base._values(rows, day)
         quantile = _quantile(np.abs(actual - mean) / scale, day)
@@ -63,11 +63,8 @@ class Calibration:
     def apply(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The Forecast of these scores: `edge, mean, scale, p_up`, calibrated, and the interval `low, high`.
 
-        `scores` have the column `volatility` of `with_volatility`. Raises DataError for rows of another family.
+        `scores` are of this family and have the column `volatility` of `with_volatility`.
         """
-        if others := sorted(set(scores["family"].unique()) - {self.family}):
-            raise DataError(f"forecast: rows of {name_a_few(others)}, but this is the calibration of {self.family}. "
-                            "Choose its rows first.")
         edge, mean, scale, p_up = self._values(scores, _days(scores))
         half = (np.nan if self.quantile is None else self.quantile) * scale
         return scores.assign(edge=edge, mean=mean, scale=scale, p_up=p_up, low=mean - half, high=mean + half)
@@ -80,7 +77,7 @@ class Calibration:
 
         edge = self.edge * _standardised(scores, day)
         mean = own("mean", edge)
-        scale = own("scale", np.maximum(self.spread * _volatility(scores), LEAST_SCALE))
+        scale = own("scale", np.maximum(self.spread * scores["volatility"].to_numpy(), LEAST_SCALE))
         p_up = own("p_up", ndtr(mean / scale))
         return edge, mean, scale, p_up if self.slope == 1 else expit(self.slope * _logit(p_up))
 
@@ -116,12 +113,6 @@ def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFr
     symbol, names = pd.factorize(rows["symbol"])
     place = pd.Index(panel.symbols).get_indexer(names)[symbol], panel.days.get_indexer(rows["date"])
     return rows.assign(volatility=volatility.T[place], actual=panel.ahead(horizon)[place])
-
-
-def _volatility(rows: pd.DataFrame) -> np.ndarray:
-    if "volatility" not in rows:
-        raise DataError("calibration: the rows have no column volatility. Add it by with_volatility.")
-    return rows["volatility"].to_numpy("float64")
 
 
 def _days(rows: pd.DataFrame) -> np.ndarray:

@@ -77,7 +77,8 @@ def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family
     score, edge = score[cut], edge[cut]
     outcomes = {horizon: np.where(could_buy, panel.ahead(horizon, OPEN), np.nan)[cut] for horizon in HORIZONS}
     ranks, outcome_ranks = ranks_of_both(score, outcomes[HORIZON])
-    excess = centred(np.where(np.isfinite(ranks), outcomes[HORIZON], np.nan))
+    excess = np.where(np.isfinite(ranks), outcomes[HORIZON], np.nan)
+    excess = excess - day_means(excess)
     groups = _groups(score, outcomes, _exchanges(prices, panel.symbols)[symbols], _past(panel, symbols, days))
 
     product, spread = products_and_spread(ranks, outcome_ranks)
@@ -151,11 +152,6 @@ def family_tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFra
 def day_means(values: np.ndarray) -> np.ndarray:
     """`[symbols, days] -> [days]`: mean of the known values; NaN where there is none."""
     return pd.DataFrame(values).mean().to_numpy()
-
-
-def centred(values: np.ndarray) -> np.ndarray:
-    """`[symbols, days]`: values less the mean of their day."""
-    return values - day_means(values)
 
 
 def ranks_of_both(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
@@ -277,7 +273,7 @@ def _slope(edge: np.ndarray, excess: np.ndarray) -> tuple[float, float]:
 
     Source: Driscoll & Kraay 1998, REStat 80(4).
     """
-    edge, excess = np.nan_to_num(centred(edge)), np.nan_to_num(excess)
+    edge, excess = np.nan_to_num(edge - day_means(edge)), np.nan_to_num(excess)
     square = (edge**2).sum()
     if square < 1e-18:
         return np.nan, np.nan

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 
-from vnq_colab.errors import ConfigError, DataError, did_you_mean
+from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.gates import Gate, basket_numbers, market_gates, original_gates, plausible_gates, symbol_gates
@@ -77,10 +76,6 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     """
     if gates not in GATE_SETS:
         raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
-    if not isinstance(n_trials, (int, np.integer)) or n_trials < 1:
-        raise ConfigError(f"n_trials = {n_trials!r}: must be a whole number of configurations, this one included.")
-    if symbols["symbol"].duplicated().any():
-        raise DataError("symbols: one stands there twice. Give one row per symbol.")
     chosen = ""
     if n_universe is not None and len(order.symbols) < n_universe:
         chosen = (f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made "
