@@ -43,7 +43,7 @@ class Calibration:
     def fit(cls, family: str, rows: pd.DataFrame) -> Self:
         """The calibration of a family from rows of validation days: `date, score, volatility`, and `actual`.
 
-        With `mean` (and `scale`, `p_up`) among the columns these are calibrated, else they are made of the score.
+        With `mean` (and `scale`, `p_up`) among the columns these are calibrated, else they follow from the score.
         edge: the outcome relative to the day's mean, regressed on the score standardised within the day. p_up:
         temperature scaling with Platt's targets. Intervals: split-conformal. Raises DataError for no rows.
         Source: Grinold & Kahn 1999; Platt 1999; Guo et al. 2017, ICML; Lei et al. 2018, JASA 113(523).

@@ -119,8 +119,12 @@ def daily_rank_correlations(rows: pd.DataFrame, outcome: str) -> pd.DataFrame:
     score, actual = np.full((2, len(families), len(symbols), len(days)), np.nan)
     for values, column in ((score, "score"), (actual, outcome)):
         values[family, symbol, day] = rows[column].to_numpy("float64")
-    table = pd.DataFrame({name: rank_correlation(score[place], actual[place]) for place, name in enumerate(families)},
-                         index=pd.DatetimeIndex(days, name="date"))
+    score[np.isnan(actual)] = np.nan
+    table = pd.DataFrame(index=pd.DatetimeIndex(days, name="date"))
+    for place, name in enumerate(families):
+        if place == 0 or not np.array_equal(actual[place], actual[place - 1], equal_nan=True):  # mostly the same rows
+            outcome_ranks = within_day_ranks(actual[place])
+        table[name] = correlation(within_day_ranks(score[place]), outcome_ranks)
     return table[np.isfinite(actual).any(axis=(0, 1))]
 
 

@@ -27,8 +27,8 @@ def found_share(order: Order, result: BasketResult, panel: Panel, *, n_trials: i
                 n_forecasters: int = N_FORECASTERS, seed: int = 0) -> dict[str, float]:
     """Share of scores with a rank correlation of 0.00, 0.02, 0.04 and 0.06 that the market gates accept.
 
-    They are made of the very returns of these days and of noise, both of which last as long as the judged family's
-    score; traded by its basket under its rules, and judged like it. The share of 0.00 is the false-pass rate.
+    They are the returns of these days and noise, both filtered to the autocorrelation of the judged family's score;
+    traded by its basket under its rules, and judged like it. The share of 0.00 is the false-pass rate.
     """
     market, random = result.market, np.random.default_rng(seed)
     cut = np.ix_(pd.Index(panel.symbols).get_indexer(market.symbols), panel.days.get_indexer(market.days))
@@ -45,8 +45,10 @@ def found_share(order: Order, result: BasketResult, panel: Panel, *, n_trials: i
     weight = np.clip(true / max(most, 1e-9), 0, 1).astype("float32")
     noise = persistent([random.standard_normal((len(market.days), n_forecasters, len(market.symbols)), dtype="float32")
                         for _ in parts], parts)
-    score = np.sqrt(1 - weight**2) * noise[:, None] + weight * signal[:, None, None]  # [days, planted, n, symbols]
-    score = np.where(is_scored[:, None, None], score, np.float32(np.nan)).reshape(len(score), -1, score.shape[-1])
+    score = np.sqrt(1 - weight**2) * noise[:, None]  # [days, planted, n, symbols], in place as it is large
+    score += weight * signal[:, None, None]
+    np.copyto(score, np.nan, where=~is_scored[:, None, None])
+    score = score.reshape(len(score), -1, score.shape[-1])
     daily = correlations_with(ranks, known, score)[judged]
     shows = np.flatnonzero(mean_test(daily).p * n_trials <= MOST_P_ORDER)  # the others fail, whatever they earn
     size = (true * np.float32(spread)).reshape(-1, 1)[shows // n_forecasters]
@@ -95,7 +97,7 @@ def persistent(shocks: list[np.ndarray], parts: list[tuple[float, float]]) -> np
 
 
 def lasting_signal(next_day: np.ndarray, known: np.ndarray, parts: list[tuple[float, float]]) -> np.ndarray:
-    """`[days, symbols]`: a score of variance 1 that knows the returns of the days to come, the nearest best."""
+    """`[days, symbols]`: a score of variance 1 from the returns of the days to come, the nearest with most weight."""
     coming = normal_scores(next_day, known & np.isfinite(next_day))[::-1]
     signal = persistent([coming] * len(parts), parts)[::-1]
     return signal / max(float(signal[known].std()), 1e-9)

@@ -80,10 +80,10 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     if n_universe is not None and len(order.symbols) < n_universe:
         chosen = (f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made "
                   "after a first report looks better than it is, so judge all of them.")
-    asked = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
+    required = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
                          **basket_numbers(basket, n_trials))
     doubt = previous["text"] if previous and previous["worse"] else chosen
-    market = _decide_market(asked, plausible_gates(order.families, basket, accuracy or {}), leak_checks, doubt)
+    market = _decide_market(required, plausible_gates(order.families, basket, accuracy or {}), leak_checks, doubt)
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
     value = capital / rule.k / rule.traded_share  # [VND a day] needed for one position
     by_honest, by_original = {}, {}
@@ -119,18 +119,18 @@ def confidence_set(daily: pd.DataFrame) -> list[str]:
     return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > CONFIDENCE_SET]
 
 
-def _decide_market(asked: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
+def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
                    doubt: str) -> dict[str, Any]:
-    gates = asked + plausible
+    gates = required + plausible
     suspicious = [gate for gate in plausible if gate["passed"] is False]
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
     if suspicious and leak_checks and not leaks:
         leaks = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."]
-    if short := [gate for gate in asked[:2] if not gate["passed"]]:
+    if short := [gate for gate in required[:2] if not gate["passed"]]:
         return _decision("unjudged", short + suspicious, gates, *leaks)
     if suspicious or leaks:
         return _decision("review", suspicious, gates, *leaks)
-    name, because = _outcome(asked)
+    name, because = _outcome(required)
     if name == "accept" and doubt:
         return _decision("review", [], gates, doubt)
     return _decision(name, because, gates)
@@ -138,8 +138,8 @@ def _decide_market(asked: list[Gate], plausible: list[Gate], leak_checks: list[d
 
 def _decide_symbol(gates: list[Gate], market: str) -> dict[str, Any]:
     """In a market with that decision."""
-    enough, *asked, plausible = gates
-    name, because = _outcome(asked)
+    enough, *required, plausible = gates
+    name, because = _outcome(required)
     if market == "unjudged":
         return _decision("unjudged", [], gates, "The market is unjudged.")
     if not enough["passed"]:
