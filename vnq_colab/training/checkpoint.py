@@ -64,8 +64,7 @@ class CheckpointStore:
         self.pause = time.monotonic() - started
 
     def reserve(self, state: dict[str, Any]) -> None:
-        """Touches, in the background, as much memory as a snapshot of `state` takes: the first one is ten times slower.
-        """
+        """Touches, in the background, the memory of a snapshot of `state`: the first one would be ten times slower."""
         self.wait()
         self._writing = self._writer.submit(_touch, _bytes(state))
 

@@ -66,10 +66,7 @@ class DriveCopy:
         return f"Drive is {spell(waits)} behind" + (f" ({self.trouble})" if self.trouble else "")
 
     def close(self, patience: float) -> str:
-        """Waits until everything has arrived, at most `patience` seconds from the last success; "" or what is missing.
-
-        After that nothing more is written.
-        """
+        """Waits until all has arrived, at most `patience` seconds from one file to the next; "" or what is missing."""
         with self._changed:
             is_moving = True
             while is_moving and self._waiting and not self.taken_over:

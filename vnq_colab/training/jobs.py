@@ -32,8 +32,7 @@ class JobList:
         return self.session.jobs
 
     def next(self) -> str | None:
-        """The first job that is unfinished, is ours, and has all that it needs; other parts' finished jobs are adopted.
-        """
+        """The first unfinished job that is ours and has all it needs; what other parts finished is adopted first."""
         part = self.session.part
         if part:
             others = other_parts(self.session)  # anew each time: one may have begun after us

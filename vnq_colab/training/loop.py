@@ -189,8 +189,7 @@ class Attempt:
 
     # -------------------------------------------------------------------------------------------- nothing gets lost
     def _take_up_what_was_finished(self) -> None:
-        """Jobs that an attempt that was killed had finished, and that its session does not know, or Drive has not got.
-        """
+        """By an attempt that was killed, and what its session does not know, or Drive has not got."""
         self.jobs.adopt_finished()
         _put_finished_jobs(self.session, self.store, self.drive)
         self.drive.put(self.session.ws.local.configs / f"{self.session.run_id}.json")

@@ -55,7 +55,7 @@ class Display:
 
     def show(self, text: str) -> None:
         """Where it stands, in place of the line before, where that can be; elsewhere at most once in ten seconds."""
-        if self._quiet or not self._clock.due("progress", seconds=LIVE_SECONDS if self._bar else PLAIN_SECONDS):
+        if self._quiet or not self._clock.due("progress", seconds=PLAIN_SECONDS if self._bar is None else LIVE_SECONDS):
             return
         if self._bar is not None:
             self._write(lambda: self._bar.set_description_str(text[:WIDTH]))

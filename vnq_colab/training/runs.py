@@ -26,10 +26,7 @@ def new_run_id(ws: Workspace, config: RunConfig) -> str:
 
 
 def run_names(ws: Workspace) -> list[str]:
-    """The names of all runs on this machine and on Drive, oldest first.
-
-    Raises StorageError when Drive does not answer and this machine knows none.
-    """
+    """All runs of this machine and Drive, oldest first. Raises StorageError when neither says anything."""
     names: set[str] = set()
     trouble = None
     for home in dict.fromkeys((ws.local, ws)):
@@ -59,10 +56,7 @@ def sessions(ws: Workspace) -> list[Session]:
 
 
 def other_parts(session: Session) -> list[Session]:
-    """The runs that train the other parts of what a session trains a part of, as they stand now.
-
-    One that cannot be read is none, and its own machine says so.
-    """
+    """The runs that train the other parts of what a session trains a part of, as they stand now, where readable."""
     others: list[Session] = []
     for name in run_names(session.ws) if session.part is not None else ():
         if name.endswith(f"of{session.part[1]}") and name != session.run_id:
@@ -73,10 +67,7 @@ def other_parts(session: Session) -> list[Session]:
 
 
 def latest_session(ws: Workspace, run: str | None = None) -> Session:
-    """The newest run, or the one whose name is, or begins with, `run`.
-
-    Raises SessionError when there is none.
-    """
+    """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
     if run is not None:
         names = run_names(ws)
         matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)]

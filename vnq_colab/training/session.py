@@ -101,8 +101,7 @@ class Session:
         self.beat()
 
     def is_taken_over(self, folder: Path) -> bool:
-        """Whether the heartbeat in a folder has a higher token, or ours and another owner. A damaged one says nothing.
-        """
+        """Whether a folder's heartbeat has a higher token, or ours and another owner. A damaged one says nothing."""
         with contextlib.suppress(OSError, VnqError, KeyError):
             beat = read_sealed(folder / HEARTBEAT)
             return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
@@ -260,8 +259,7 @@ class Session:
 
 
 def _read_session(path: Path) -> dict[str, Any]:
-    """What a session.json holds. Raises CheckpointError when it is damaged, SessionError when it is not of our format.
-    """
+    """What a session.json holds. Raises CheckpointError when it is damaged, SessionError in another format."""
     value = read_sealed(path)
     if (number := value.get("format", FORMAT)) != FORMAT:
         raise SessionError(
