@@ -46,22 +46,17 @@ def test_scores_hold_our_model_and_every_opponent(judged):
     assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(FAMILIES, 8)
 
 
-def test_other_days_are_judged_beside_the_verdict_of_the_run(judged):
-    _, prepared, session, validation = judged
-    days, stored = prepared.panel.days, (validation.report.parent / "verdict.json").read_bytes()
-    other = validate(session, prepared=prepared, days=(f"{days[-30]:%Y-%m-%d}", f"{days[-10]:%Y-%m-%d}"))
-    assert other.forecast["date"].nunique() == 21
-    assert other.report.parent.parent == validation.report.parent
-    assert (validation.report.parent / "verdict.json").read_bytes() == stored
-
-
-@pytest.mark.parametrize("asked", [{"slippage": 0.05}, {"capital": 1e7}, {"gates": "original"}])
-def test_a_question_apart_leaves_the_verdict_of_the_run(judged, asked):
+@pytest.mark.parametrize("settings", [{"days": (-30, -10)}, {"gates": "original", "capital": 1e7, "slippage": 0.05}])
+def test_other_settings_are_judged_beside_the_verdict_of_the_run(judged, settings):
     _, prepared, session, validation = judged
     stored = (validation.report.parent / "verdict.json").read_bytes()
-    other = validate(session, prepared=prepared, **asked)
-    (name, value), = asked.items()
-    assert other.report.parent == validation.report.parent / f"{name}_{value}"
+    name = "_".join(f"{name}_{value}" for name, value in settings.items())
+    if "days" in settings:
+        settings = {"days": tuple(f"{prepared.panel.days[place]:%Y-%m-%d}" for place in settings["days"])}
+        name = "_".join(settings["days"])
+    other = validate(session, prepared=prepared, **settings)
+    assert other.report.parent == validation.report.parent / name
+    assert other.forecast["date"].nunique() == (21 if "days" in settings else validation.forecast["date"].nunique())
     assert (validation.report.parent / "verdict.json").read_bytes() == stored
 
 
@@ -83,7 +78,7 @@ def test_misspelt_gates_are_refused(judged):
 def test_nothing_is_trained_or_inferred(judged, monkeypatch):
     """The forecasts are those in the jobs' files, with what calibration makes of them."""
     _, prepared, session, validation = judged
-    for name in ("network_forecaster.NetworkForecaster", "trees.TreesForecaster"):
+    for name in ("forecaster.NetworkForecaster", "trees.TreesForecaster"):
         monkeypatch.setattr(f"vnq_colab.models.{name}.predict", lambda *_: pytest.fail("it infers"))
     again = validate(session, prepared=prepared).forecast
     pd.testing.assert_frame_equal(again, validation.forecast)
