@@ -147,15 +147,15 @@ def _compare(known: dict[str, _Block], other: dict[str, _Block]) -> Iterator[dic
                    "where": f"{_in_words(odd[0])}: the row is there in one world only"}
             continue
         differ = _bits(mine) != _bits(theirs)
+        n_by_column = np.count_nonzero(differ, axis=0)
         parts = [(f"{name} {column}", [place]) for place, column in enumerate(block.columns)]
         for what, columns in parts or [(name, [*range(mine.shape[1])])]:
-            where = ""
-            if differ[:, columns].any():
+            where, n_differ = "", int(n_by_column[columns].sum())
+            if n_differ:
                 row, column = (int(axis[0]) for axis in np.nonzero(differ[:, columns]))
                 where = (f"{_in_words([key[row] for key in block.keys])}: {mine[row, columns[column]]} became "
                          f"{theirs[row, columns[column]]}")
-            yield {"what": what, "compared": len(mine) * len(columns), "differ": int(differ[:, columns].sum()),
-                   "where": where}
+            yield {"what": what, "compared": len(mine) * len(columns), "differ": n_differ, "where": where}
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -144,8 +144,12 @@ class Scaler:
 
     def scale(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
         """`[symbols, days, features] -> [symbols, days, features]`: standardised, clipped, 0 where absent."""
-        scaled = (values - self.mean[:, None]) / self.spread[:, None]
-        np.clip(scaled, -SCALED_BOUND, SCALED_BOUND, out=scaled)
+        scaled = np.empty(values.shape, dtype="float32")
+        mean, spread = (np.broadcast_to(part, (len(values), part.shape[1])) for part in (self.mean, self.spread))
+        for row, block in enumerate(scaled):  # one symbol at a time fits the caches
+            np.subtract(values[row], mean[row], out=block)
+            np.divide(block, spread[row], out=block)
+            np.clip(block, -SCALED_BOUND, SCALED_BOUND, out=block)
         scaled[~present] = 0
         return scaled
 
