@@ -77,25 +77,15 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     only that it stays: a position is opened once and sold whole.
 
     `capital`, in whole dong, is that of the one account (None: a billion), or of each symbol's (None: 100 million);
-    `traded_share` the largest fraction of a day's traded volume that one order may be (None: the basket's own, else no
-    limit). `index` is a table `date, close` [points] that is shown beside the accounts.
-
-    Fills are at the open, `rules.slippage` against the trader; shares that become sellable at a close (T+2 since
-    2022-08-29) are sold there when that was decided the day before. There is no buy at the ceiling, no sale at the
-    floor, none before settlement, no fill on a day without volume. A purchase takes whole lots, as many as the account
-    allows; a sale sells all, an odd lot too. What the traded share cuts off is traded on the days after. A symbol whose
-    prices end before the table does is settled the day after, at its last close, without slippage. On a day without a
-    forecast everything stays. The test ends `HORIZON` trading days after the last origin, or with the prices.
-
-    Bands and ticks apply to raw prices, which are known where `raw_close` is. Elsewhere adjusted prices stand for them,
-    and one within a tick of the band's end counts as on it; shares and lots are always those of the adjusted prices.
-    Raises ConfigError for arguments and for a function that fails, DataError for tables that cannot be used.
+    `traded_share` the largest fraction of a day's volume that one order may be (None: the basket's own, else no limit).
+    `index` is a table `date, close` [points] that is shown beside the accounts. On a day without a forecast everything
+    stays; the test ends `HORIZON` trading days after the last origin, or with the prices. `engine.trade` says how
+    orders are filled. Raises ConfigError for arguments and for a function that fails, DataError for tables that cannot
+    be used.
     """
-    if isinstance(strategy, str) and strategy != LONG_FLAT:
-        raise ConfigError(f"there is no strategy {strategy!r}.{did_you_mean(strategy, [LONG_FLAT])} Take "
-                          f"{LONG_FLAT!r}, a Basket or a function.")
-    if not (isinstance(strategy, (str, Basket)) or callable(strategy)):
-        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}.")
+    if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
+        near = did_you_mean(strategy, [LONG_FLAT]) if isinstance(strategy, str) else ""
+        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}.{near}")
     if traded_share is None and isinstance(strategy, Basket):
         traded_share = strategy.traded_share
     if traded_share is not None and not 0 < traded_share <= 1:
@@ -106,13 +96,13 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     rule: Rule
     if isinstance(strategy, Basket):
         rule, name = BasketRule(*scores_of(forecast, market), [strategy], market.rules), repr(strategy)
-    elif isinstance(strategy, str):
-        up = forecast.assign(up=forecast["mean"] > 0).pivot(index="date", columns="symbol", values="up")
-        up = up.reindex(market.days, columns=market.symbols).astype("float64").ffill()
-        rule, name = _weights(up.to_numpy() > 0), strategy  # before the first forecast: not up
-    else:
+    elif callable(strategy):
         name = getattr(strategy, "__name__", repr(strategy))
         rule = _own_rule(strategy, name, forecast, market)
+    else:
+        up = forecast.assign(up=forecast["mean"] > 0).pivot(index="date", columns="symbol", values="up")
+        up = up.reindex(market.days, columns=market.symbols).astype("float64").ffill()
+        rule, name = _while(up.to_numpy() > 0), LONG_FLAT  # before the first forecast: not up
     return account_of(forecast, market, rule, capital, name, traded_share=traded_share, index=index)
 
 
@@ -159,7 +149,7 @@ def account_of(forecast: pd.DataFrame, market: MarketData, rule: Rule, capital: 
         raise ConfigError(f"capital = {capital!r}: must be positive, at most {MOST_CAPITAL:.0e} [VND].")
     capital, is_common = float(np.floor(capital)), strategy != LONG_FLAT
     book = trade(market, rule, capital, is_common=is_common, traded_share=traded_share, record=True)
-    hold = trade(market, _weights(np.ones(market.open.shape, dtype=bool)), capital, is_common=False,
+    hold = trade(market, _while(np.ones(market.open.shape, dtype=bool)), capital, is_common=False,
                  traded_share=None if is_common else traded_share).worth
     equity = pd.DataFrame({"strategy": book.worth.mean(axis=1), "buy_and_hold": hold.mean(axis=1)}, index=market.days)
     if index is not None:
@@ -171,7 +161,7 @@ def account_of(forecast: pd.DataFrame, market: MarketData, rule: Rule, capital: 
                     _symbols(orders, shares, hold, market, capital), orders, cash, shares, market)
 
 
-def _weights(wanted: np.ndarray) -> Rule:
+def _while(wanted: np.ndarray) -> Rule:
     """Accounts of their own that are wholly in shares while `wanted [days, symbols]`."""
     def rule(day: int, accounts: Accounts) -> Orders:
         enter = np.flatnonzero(wanted[day] & ~accounts.is_held)
@@ -196,8 +186,8 @@ def _own_rule(strategy: Strategy, name: str, forecast: pd.DataFrame, market: Mar
         except VnqError:
             raise
         except Exception as error:
-            raise ConfigError(f"{where}: it raised {type(error).__name__}: {error}. Its arguments are a day's rows of "
-                              "the forecast and the shares of the account that are held, by symbol.") from error
+            raise ConfigError(f"{where}: it raised {type(error).__name__}: {error}. It is called with a day's rows of "
+                              "the forecast and with what is held.") from error
         weight = _checked_weights(answer, where, market.symbols)
         enter = np.flatnonzero((weight > 0) & ~is_held)
         enter = enter[np.argsort(-weight[enter], kind="stable")]
@@ -226,16 +216,13 @@ def _checked_weights(answer: "pd.Series | Mapping[str, float]", where: str, symb
 
 def _index_value(index: pd.DataFrame, days: pd.DatetimeIndex, capital: float) -> np.ndarray:
     """`[days]`: the capital, had it moved as the market index [VND]."""
-    if missing := [name for name in ("date", "close") if name not in index.columns]:
-        raise DataError(f"index: columns {missing} are missing. It needs date and close; load_index reads it.")
+    if not {"date", "close"} <= set(index.columns) or index["date"].duplicated().any():
+        raise DataError(f"index: columns {list(index.columns)}, {len(index)} rows. It needs date and close, one row a "
+                        "day; load_index reads it.")
     close = index.set_index("date")["close"].astype("float64").sort_index()
-    if close.index.has_duplicates:
-        day = close.index[close.index.duplicated()][0]
-        raise DataError(f"index: two closes of {day:%Y-%m-%d}. Give one index; load_index chooses it by name.")
     close = close[np.isfinite(close) & (close > 0)].reindex(days, method="ffill").to_numpy()
     if np.isnan(close[0]):
-        raise DataError(f"index: no close on or before {days[0]:%Y-%m-%d}, the first day of the forecast. Give one "
-                        "that begins earlier.")
+        raise DataError(f"index: no close on or before {days[0]:%Y-%m-%d}, the first day of the forecast.")
     return capital * close / close[0]
 
 

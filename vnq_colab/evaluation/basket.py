@@ -80,19 +80,23 @@ def best_first(score: np.ndarray) -> np.ndarray:
 
 
 class BasketRule:
-    """Baskets as a rule of the engine: one for all, one for each strategy, or with `by_day` one for each day."""
+    """Baskets as a rule of the engine: one for all, one for each strategy, or with `by_day` one for each day.
+
+    `score` and `edge` are `[days, strategies, symbols]`; of one strategy they hold for all.
+    """
 
     def __init__(self, score: np.ndarray, edge: np.ndarray | None, baskets: list[Basket], rules: MarketRules, *,
                  by_day: bool = False) -> None:
-        self.score, self.edge, self.by_day = score, edge, by_day  # [days, strategies, symbols]
+        self.score, self.edge, self.by_day = score, edge, by_day
         self.limits = np.array([(basket.k, basket.keep, basket.hold_days) for basket in baskets]).T
-        self.cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
+        self.cost, self.traded_share = 2 * (rules.fee + rules.slippage) + rules.sale_tax, baskets[0].traded_share
 
     def __call__(self, day: int, accounts: Accounts) -> Orders:
-        limits = self.limits[:, day : day + 1] if self.by_day else self.limits
-        edge = None if self.edge is None else self.edge[day]
-        leave, enter = decide(limits, self.score[day], edge, accounts.held, accounts.days_held(day), self.cost)
-        return leave, enter, 1 / (limits[0] + np.zeros(len(accounts.held)))[enter // accounts.held.shape[1]]
+        limits, held = self.limits[:, day : day + 1] if self.by_day else self.limits, accounts.held
+        score, edge = (None if part is None else np.broadcast_to(part[day], held.shape) for part in
+                       (self.score, self.edge))
+        leave, enter = decide(limits, score, edge, held, accounts.days_held(day), self.cost)
+        return leave, enter, 1 / np.broadcast_to(limits[0], len(held))[enter // held.shape[1]]
 
 
 class RandomRule:

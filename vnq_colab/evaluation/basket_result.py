@@ -37,7 +37,7 @@ class BasketResult:
     basket: Basket  # the rule of the last fold: orders follow it
     chosen: pd.DataFrame  # fold, first, last (its test days), k, keep
     capital: float  # [VND]
-    equity: pd.DataFrame  # by date [VND]: basket, equal_weighted, index (where there is one), buy_and_hold
+    equity: pd.DataFrame  # by date [VND]: basket, equal_weighted, buy_and_hold, index (where there is one)
     totals: pd.DataFrame  # by column of equity: yearly, sharpe, max_drawdown, last_12_months [fraction]
     returns: pd.DataFrame  # by date: daily simple returns of the columns of equity
     alpha: float  # [fraction a year]
@@ -87,10 +87,9 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
 
     `prices` is a price table, or the MarketData made of one, which has its own rules. `valid` are the same columns of
     validation days, with `fold`: for the test days of a fold, k and keep are chosen on the validation days of this fold
-    and those before it (`choose_basket`), all of which lie before them. With `basket`, without `valid` and with fewer
-    than 250 such days nothing is chosen. The rule may change from fold to fold; the account goes on. Random baskets
-    make on each day as many exchanges as ours, of random stocks that have a forecast, in the same engine at the same
-    costs.
+    and those before it, all of which lie before them. With `basket`, without `valid` and with fewer than 250 such days
+    nothing is chosen. The rule may change from fold to fold; the account goes on. Random baskets make on each day as
+    many exchanges as ours, of random stocks that have a forecast, at the same costs.
     """
     if n_random < 0 or not np.isfinite(capital) or capital < 1:
         raise ConfigError(f"capital = {capital}, n_random = {n_random}: capital must be positive [VND], n_random 0 or "
@@ -100,42 +99,38 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
     default = (basket or Basket()).limited(len(market.symbols))
     chosen, baskets = _choice(forecast, everything, None if basket else valid, folds, default, capital)
     fold = pd.DatetimeIndex(chosen["first"]).searchsorted(market.days, side="right") - 1  # days between: the earlier
-    by_day = [baskets[place] for place in np.maximum(fold, 0)]
+    by_day = [baskets[max(place, 0)] for place in fold]
     score, edge = scores_of(forecast, market)
-    trades = account_of(forecast, market, BasketRule(score, edge, by_day, market.rules, by_day=True), capital,
-                        repr(baskets[-1]), traded_share=default.traded_share, index=index)
+    rule = BasketRule(score, edge, by_day, market.rules, by_day=True)
+    trades = account_of(forecast, market, rule, capital, repr(baskets[-1]), traded_share=rule.traded_share, index=index)
     returns = trades.equity.rename(columns={"strategy": "basket"}).pct_change(fill_method=None).iloc[1:]
     returns.insert(1, "equal_weighted", equal_weighted(market))
-    returns = returns[[name for name in ("basket", "equal_weighted", "index", "buy_and_hold") if name in returns]]
     equity = pd.concat([pd.DataFrame(1.0, market.days[:1], returns.columns), (1 + returns).cumprod()]) * trades.capital
     universe, known = returns["equal_weighted"].to_numpy(), _known(len(returns))
     alpha, t, p = alpha_test(returns["basket"], universe)
     random = _random_alphas(trades, np.isfinite(score[:, 0]), by_day, universe, n_random, seed)
-    held_longer = run_baskets(market, score, edge, [replace(baskets[-1], hold_days=days) for days in HOLD_DAYS],
-                              trades.capital)
+    longer = [replace(baskets[-1], hold_days=days) for days in HOLD_DAYS]
+    seldom = _a_year(run_baskets(market, score, edge, longer, trades.capital), universe)
     return BasketResult(
         basket=baskets[-1], chosen=chosen, capital=trades.capital, equity=equity, totals=_totals(equity, returns),
         returns=returns, alpha=float(alpha * known), alpha_t=float(t * known), alpha_p=float(p * known), random=random,
         beaten=float((random < alpha).mean()) if n_random else np.nan,
-        break_even=_break_even(market, score, edge, by_day, trades.capital, universe, float(alpha)) * known,
-        capacity=_capacity(market, score, edge, by_day, universe), by_year=_by_year(equity, returns), trades=trades,
-        market=market, seldom=pd.DataFrame({"hold_days": HOLD_DAYS, **_a_year(held_longer, universe)}),
-        **_excess(returns), **_costs(trades))
+        break_even=_break_even(market, rule, trades.capital, universe, float(alpha)) * known,
+        capacity=_capacity(market, rule, universe), by_year=_by_year(equity, returns), trades=trades, market=market,
+        seldom=pd.DataFrame({"hold_days": HOLD_DAYS, **seldom}), **_excess(returns), **_costs(trades))
 
 
 def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",
                 capital: float) -> np.ndarray:
     """`[days, strategies, symbols]` × 2 -> `[days, strategies]`: what common accounts are worth at each close [VND].
 
-    `score` (float32) is NaN where a stock is not to be bought; without `edge` there is no cost hurdle. `basket` is one
-    for all strategies, or a list of one for each; a list trades one score too.
+    `score` (float32) is NaN where a stock is not to be bought; without `edge` there is no cost hurdle. One basket holds
+    for all strategies; with a list of one for each, one score does.
     """
     baskets = [basket] if isinstance(basket, Basket) else basket
-    n = max(score.shape[1], len(baskets))
-    if score.shape[1] < n:
-        score, edge = (None if part is None else np.repeat(part, n, axis=1) for part in (score, edge))
     rule = BasketRule(score, edge, baskets, market.rules)
-    return trade(market, rule, capital, n_strategies=n, traded_share=baskets[0].traded_share).worth
+    n = len(baskets) if len(baskets) > 1 else score.shape[1]
+    return trade(market, rule, capital, n_strategies=n, traded_share=rule.traded_share).worth
 
 
 def equal_weighted(market: MarketData) -> np.ndarray:
@@ -202,29 +197,24 @@ def _random_alphas(trades: Backtest, known: np.ndarray, by_day: list[Basket], un
     return alpha_test(value[1:] / value[:-1] - 1, universe)[0]
 
 
-def _capacity(market: MarketData, score: np.ndarray, edge: np.ndarray, by_day: list[Basket],
-              universe: np.ndarray) -> pd.DataFrame:
+def _capacity(market: MarketData, rule: BasketRule, universe: np.ndarray) -> pd.DataFrame:
     """The basket in accounts of other sizes."""
-    n = len(CAPITALS)
-    rule = BasketRule(*(np.repeat(part, n, axis=1) for part in (score, edge)), by_day, market.rules, by_day=True)
-    book = trade(market, rule, np.array(CAPITALS), n_strategies=n, traded_share=by_day[0].traded_share, record=True)
+    book = trade(market, rule, np.array(CAPITALS), n_strategies=len(CAPITALS), traded_share=rule.traded_share,
+                 record=True)
     missing, held = book.missing.sum(axis=0), (book.worth - book.cash).sum(axis=0)
     return pd.DataFrame({"capital": CAPITALS, **_a_year(book.worth, universe),
                          "unfilled": missing / np.maximum(missing + held, 1.0)})
 
 
-def _break_even(market: MarketData, score: np.ndarray, edge: np.ndarray, by_day: list[Basket], capital: float,
-                universe: np.ndarray, alpha: float) -> float:
+def _break_even(market: MarketData, rule: BasketRule, capital: float, universe: np.ndarray, alpha: float) -> float:
     """The slippage at which alpha is 0 within half a percent a year, by secants; the cost hurdle stays what it is.
 
     NaN where alpha is negative without any slippage, or the search does not end: fills move by lots, so alpha is not
     smooth.
     """
-    rule = BasketRule(score, edge, by_day, market.rules, by_day=True)
-
     def alpha_at(slippage: float) -> float:
         there = replace(market, rules=replace(market.rules, slippage=slippage))
-        value = trade(there, rule, capital, traded_share=by_day[0].traded_share).worth[:, 0]
+        value = trade(there, rule, capital, traded_share=rule.traded_share).worth[:, 0]
         return float(alpha_test(value[1:] / value[:-1] - 1, universe)[0])
 
     slippage = market.rules.slippage

@@ -1,7 +1,6 @@
 """Orders filled under the exchange's rules, day by day and in whole dong.
 
-Axes: days, strategies, symbols; a place is strategy × n_symbols + symbol. An order can be filled at two moments of a
-day, its open and its close, numbered 2 * day and 2 * day + 1.
+Axes: days, strategies, symbols. Place: strategy × n_symbols + symbol. Moment: 2 × day at its open, 1 more at its close.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES, Marke
 from vnq_colab.errors import DataError
 
 SAME_BASIS = 0.002  # chosen: raw / adjusted moves by less from rounding, and by more on a day without a right
-GRIDS = ("open", "close", "volume", "trades", "can_buy", "can_sell", "can_sell_late", "lot")  # `[days, symbols]`
 
 
 def dong(value: np.ndarray) -> np.ndarray:
@@ -49,54 +47,51 @@ class MarketData:
     @classmethod
     def of(cls, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> Self:
         """Of all days and symbols of a price table. Raises DataError for prices that nobody can trade on."""
-        check_tradable(prices)
+        _check_tradable(prices)
         days, symbols = trading_days(prices), pd.Index(np.sort(prices["symbol"].unique()).astype(object))
         place = days.get_indexer(prices["date"]), symbols.get_indexer(prices["symbol"])
 
-        def grid(values: "pd.Series | np.ndarray", empty: float = np.nan) -> np.ndarray:
+        def grid(values: "pd.Series | np.ndarray | float", empty: float = np.nan) -> np.ndarray:
             block = np.full((len(days), len(symbols)), empty)
             block[place] = values
             return block
 
-        close, volume = grid(prices["close"]), grid(prices["volume"], 0.0)
-        raw = grid(prices["raw_close"]) if "raw_close" in prices.columns else np.full_like(close, np.nan)
+        opened, close, volume = grid(prices["open"]), grid(prices["close"]), grid(prices["volume"], 0.0)
+        raw = grid(prices.get("raw_close", np.nan))
         raw = np.where(np.isfinite(raw) & (raw > 0), raw, np.nan)
-        exchange = np.full_like(close, np.nan)  # place in EXCHANGES
-        if "exchange" in prices.columns:
-            number = pd.Index(EXCHANGES).get_indexer(prices["exchange"]).astype("float64")
-            exchange = _filled(grid(np.where(number < 0, np.nan, number)))
+        number = pd.Index(EXCHANGES).get_indexer(prices.get("exchange", pd.Series("", prices.index)))
+        exchange = _filled(grid(np.where(number < 0, np.nan, number)))  # place in EXCHANGES
         lots = np.stack([rules.lots(name, days) for name in EXCHANGES])  # [exchanges, days]
         today = np.arange(len(days))
         at_open, at_close = today + rules.sellable_after(days), today + rules.sellable_at_close_after(days)
-        opened, last = grid(prices["open"]), prices.groupby("symbol", observed=True)["date"].max().reindex(symbols)
         return cls(
             rules, days, symbols.to_numpy(), opened, _filled(close),
             volume * np.where(np.isfinite(raw), raw / close, 1.0), volume > 0,
             *_permissions(days, opened, close, raw, exchange, volume > 0, rules),
             lots[np.nan_to_num(exchange).astype(int), today[:, None]],  # HOSE where it is not known
             np.minimum(2 * at_open, 2 * at_close + 1).astype("int32"),
-            days.searchsorted(pd.DatetimeIndex(last), side="right"))
+            len(days) - np.isfinite(opened)[::-1].argmax(axis=0))
 
     def cut(self, symbols: np.ndarray, first: int, end: int) -> Self:
         """These symbols on the days from place `first` to `end - 1`; accounts begin anew there."""
         column = pd.Index(self.symbols).get_indexer(symbols)
-        parts = {name: np.take(getattr(self, name)[first:end], column, axis=1) for name in GRIDS}
-        return replace(self, days=self.days[first:end], symbols=self.symbols[column], **parts,
+        grids = {name: np.take(grid[first:end], column, axis=1) for name, grid in vars(self).items()
+                 if isinstance(grid, np.ndarray) and grid.ndim == 2}
+        return replace(self, days=self.days[first:end], symbols=self.symbols[column], **grids,
                        sellable_from=self.sellable_from[first:end] - 2 * first,
                        ends=np.clip(self.ends[column], first, end) - first)
 
 
-def check_tradable(prices: pd.DataFrame) -> None:
-    """Raises DataError for the first row whose open, close or volume cannot be traded on, and for doubled days."""
+def _check_tradable(prices: pd.DataFrame) -> None:
+    """Raises DataError for the first row that cannot be traded on, and for the second of a day."""
     values = prices[["open", "close", "volume"]].to_numpy("float64")
-    bad = ~(np.isfinite(values) & (values > [0, 0, -1]))
-    for number, name in enumerate(("open [VND]", "close [VND]", "volume [shares]", "")):
-        wrong = bad[:, number] if name else prices.duplicated(["symbol", "date"]).to_numpy()
-        if wrong.any():
-            row, more = prices[wrong].iloc[0], f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
-            what = f"{name} is {row[name.split()[0]]}" if name else "two rows of prices for one day"
-            raise DataError(f"{row['symbol']} {row['date']:%Y-%m-%d}: {what}{more}. Clean the prices with "
-                            "clean_prices.")
+    wrong = ~(np.isfinite(values) & (values > [0, 0, -1])).all(axis=1)
+    is_second = prices.duplicated(["symbol", "date"]).to_numpy()
+    if (bad := wrong | is_second).any():
+        row, more = prices[bad].iloc[0], f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
+        what = "nobody can trade on that" if wrong[bad.argmax()] else "it is the second row of this day"
+        raise DataError(f"{row['symbol']} {row['date']:%Y-%m-%d}: open {row['open']:,}, close {row['close']:,} [VND], "
+                        f"volume {row['volume']:,} [shares]: {what}{more}. Clean the prices with clean_prices.")
 
 
 def _filled(values: np.ndarray) -> np.ndarray:
@@ -113,9 +108,9 @@ def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, 
                  trades: np.ndarray, rules: MarketRules) -> np.ndarray:
     """`[days, symbols]` bool, three times: may be bought at the open, sold at the open, sold at the close.
 
-    On raw prices where `raw` is known: the reference is the raw close before, or the adjusted one on today's basis
-    after a right was cut off. Elsewhere on adjusted prices, where a price within one tick of the band's end counts as
-    on it. The first day on an exchange, and the first after a long halt, have the wider band; a first row has none.
+    On raw prices where `raw` is known: the reference is the raw close before, after a right the adjusted one on today's
+    basis. Elsewhere on adjusted prices, where one within a tick of the band's end counts as on it. The first day on an
+    exchange, and the first after a long halt, have the wider band; a first row has none.
     """
     reference, basis, day = _before(_filled(close)), raw / close, np.arange(len(days))[:, None]
     last_trade = _before(np.maximum.accumulate(np.where(trades, day, -1.0), axis=0))
@@ -143,8 +138,7 @@ def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, 
     return allowed & trades
 
 
-# What a rule decides at the close of a day: which places to sell, which to buy, the most important first, and with what
-# share of the account.
+# A rule's decision at a close: places to sell, places to buy (the most important first), their shares of the account
 Orders = tuple[np.ndarray, np.ndarray, np.ndarray]
 FILLS = ("place", "day", "at", "change", "quote", "price", "amount", "cost")
 
@@ -165,45 +159,43 @@ def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital
           record: bool = False) -> Book:
     """Asks a rule for orders at each close, fills them on the next day, and keeps the book.
 
-    All symbols of a strategy share one account; with `is_common` False each has one of its own. Orders of a day are
-    filled at the next open that allows it, a sale also at the close of the very day on which the shares become
-    sellable. Sales come before purchases, and their cash can be used at once; a sale that cannot be made keeps its
-    place, and the purchase that it was to pay for waits. A position is opened once, with a share of what the account
-    was worth at the last close, and sold whole. `capital` [VND] is that of every account, or one for each;
-    `traded_share` the largest fraction of a day's volume that one order may be, None: no limit.
+    All symbols of a strategy share one account; with `is_common` False each has one of its own. `capital` [VND] is that
+    of every account, or one for each; `traded_share` the largest fraction of a day's volume that one order may be,
+    None: no limit, and what it cuts off is traded on the days after.
+
+    Orders are filled at the next open, `rules.slippage` against the trader; a sale also at the close of the day at
+    whose close the shares become sellable (T+2 since 2022-08-29). There is no buy at the ceiling, no sale at the floor,
+    none before settlement, no fill without volume. Sales come first, and their cash can be used at once; one that
+    cannot be made keeps its place, and the purchase that it was to pay for waits. A purchase takes whole lots, a sale
+    all shares. A symbol whose prices end is settled the day after, at its last close, without slippage.
     """
     accounts = Accounts(market, n_strategies, is_common, capital, traded_share, record)
-    n_days, n_kept = len(market.days), len(market.days) * record
-    worth, cash = (np.tile(accounts.cash, (n, 1)) for n in (n_days, n_kept))
-    shares, missing = np.zeros((n_kept, *accounts.held.shape)), np.zeros((n_kept, n_strategies))
+    n_days, shape = len(market.days), accounts.held.shape
+    worth, cash = (np.tile(accounts.cash, (n, 1)) for n in (n_days, n_days * record))
+    shares, missing = np.zeros((n_days * record, *shape)), np.zeros((n_days * record, n_strategies))
     for day in range(1, n_days):
         leave, enter, share = rule(day - 1, accounts)
         accounts.fill(day, leave, enter, share)
+        wanted, worth[day] = share * accounts.worth[accounts.account[enter]], accounts.close(day)
         if record:
-            missing[day] = accounts.missing(day, enter, share)
-        worth[day] = accounts.close(day)
-        if record:
-            cash[day], shares[day] = accounts.cash, accounts.shares.reshape(accounts.held.shape)
+            cash[day], shares[day] = accounts.cash, accounts.shares.reshape(shape)
+            missing[day] = accounts.missing(day, enter, wanted)
     columns = zip(FILLS, zip(*accounts.fills, strict=True), strict=False)
-    fills = pd.DataFrame({name: np.concatenate(column) for name, column in columns}, columns=list(FILLS))
-    return Book(worth, cash, shares, missing, fills)
+    return Book(worth, cash, shares, missing, pd.DataFrame(
+        {name: np.concatenate(column) for name, column in columns}, columns=list(FILLS)))
 
 
 class Accounts:
-    """All accounts on one day. A rule may read `held`, `days_held`, `shares`, `worth`, and which `places` hold shares.
-
-    Arrays are `[places]`, but `held [strategies, symbols]`.
-    """
+    """All accounts on one day. A rule may read `held`, `days_held`, `shares [places]` and `worth`."""
 
     def __init__(self, market: MarketData, n_strategies: int, is_common: bool, capital: "float | np.ndarray",
                  traded_share: float | None, record: bool) -> None:
-        n_symbols = len(market.symbols)
-        size = n_strategies * n_symbols
+        n_symbols, size = len(market.symbols), n_strategies * len(market.symbols)
         self.market, self.record = market, record
         self.most = None if traded_share is None else np.floor(traded_share * market.volume + 1e-6)  # shares an order
         self.shares, self.to_buy = np.zeros(size), np.zeros(size)  # to_buy: what `most` cut off a purchase
-        self.is_held = np.zeros(size, dtype=bool)
-        self.held = self.is_held.reshape(n_strategies, n_symbols)  # the same memory
+        self.held = np.zeros((n_strategies, n_symbols), dtype=bool)
+        self.is_held = self.held.reshape(-1)  # [places] the same memory
         self.sellable_from, self.bought_on = np.zeros(size, "int32"), np.zeros(size, "int32")  # moment, day
         self.column = np.tile(np.arange(n_symbols), n_strategies)
         self.account = np.repeat(np.arange(n_strategies), n_symbols) if is_common else np.arange(size)
@@ -237,12 +229,11 @@ class Accounts:
             self._buy_in_turn(enter, share, day, n_most)
         self._sell(leave[market.can_sell_late[day, column] & (moment == 2 * day + 1)], day, "close")
 
-    def missing(self, day: int, enter: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """`[strategies]`: the value of what was to be bought and was not [VND]."""
-        refused = share * self.worth[self.account[enter]] * ~self.is_held[enter]
+    def missing(self, day: int, enter: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """`[strategies]`: the value of what was to be bought and is not held [VND]."""
         to_buy = self.to_buy.reshape(self.held.shape)
         cut = np.where(to_buy > 0, to_buy * self.market.close[day], 0)
-        return np.bincount(enter // self.held.shape[1], refused, len(to_buy)) + cut.sum(axis=1)
+        return np.bincount(enter // self.held.shape[1], value * ~self.is_held[enter], len(to_buy)) + cut.sum(axis=1)
 
     def close(self, day: int) -> np.ndarray:
         """`[accounts]`: what each is worth at the close [VND]."""
@@ -265,9 +256,8 @@ class Accounts:
 
     def _buy_in_turn(self, places: np.ndarray, share: np.ndarray, day: int, n_most: np.ndarray) -> None:
         """One purchase of each account after the other, `n_most [accounts]` of each."""
-        can = self.market.can_buy[day, self.column[places]]
-        places, share = places[can], share[can]
-        order = np.argsort(self.account[places], kind="stable")
+        can = np.flatnonzero(self.market.can_buy[day, self.column[places]])
+        order = can[np.argsort(self.account[places[can]], kind="stable")]
         places, share = places[order], share[order]
         account = self.account[places]
         number = turn(account)
@@ -287,10 +277,9 @@ class Accounts:
             lots -= (amount + dong(amount * fee) > limit) & (lots > 0)
         bought = lots * lot
         if self.most is not None:
-            wanted = np.where(is_new, bought, np.minimum(self.to_buy[places], bought))
-            bought = np.floor(np.minimum(wanted, self.most[day, column]) / lot) * lot
-            before = self.to_buy[places]
-            self.to_buy[places] = np.where(bought > 0, np.where(is_new, wanted, before) - bought, before)
+            whole = np.where(is_new, bought, self.to_buy[places])
+            bought = np.floor(np.minimum(np.minimum(bought, whole), self.most[day, column]) / lot) * lot
+            self.to_buy[places] = np.where(bought > 0, whole - bought, self.to_buy[places])
         self.bought_on[places[is_new]] = day
         self._book(1, places, day, "open", bought, quote, price)
         self.sellable_from[places[bought > 0]] = self.market.sellable_from[day]
@@ -307,6 +296,5 @@ class Accounts:
         now = self.shares[places] + side * shares
         self.shares[places], self.is_held[places] = now, now > 0
         if self.record:
-            day, at = np.full(len(places), day), np.full(len(places), at)
-            columns = places, day, at, side * shares, quote, price, amount, cost
+            columns = np.broadcast_arrays(places, day, at, side * shares, quote, price, amount, cost)
             self.fills.append(tuple(column[shares > 0] for column in columns))
