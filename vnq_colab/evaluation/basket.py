@@ -11,7 +11,7 @@ import numpy as np
 
 from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError
-from vnq_colab.evaluation.engine import Accounts, Orders, turn
+from vnq_colab.evaluation.engine import Accounts, Orders
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,24 @@ def decide(limits: "tuple[int, int, int] | np.ndarray", score: np.ndarray, edge:
     rank alone. Where more than k are held, those below rank `keep` are sold without a successor until k are left.
     """
     n, width = score.shape
-    k, keep, hold_days = np.broadcast_to(np.reshape(limits, (3, -1)), (3, n))
+    k, keep, hold_days = np.reshape(limits, (3, -1)) + np.zeros((3, n), dtype=int)
     score, best = score.reshape(-1), best_first(score) + width * np.arange(n)[:, None]
     n_held = held.sum(axis=1)
     empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)  # [strategies]
     near = best[:, : int((k + n_held).max(initial=0))]  # no more than k are bought
     row_in, at = np.nonzero(np.isfinite(score[near]) & ~held.reshape(-1)[near])
-    enter, pair_in = near[row_in, at], turn(row_in) - empty[row_in]  # below 0: for an empty place
-    worst = best[:, : keep.min(initial=width) - 1 : -1]  # the worst first
-    row_out, at = np.nonzero(held.reshape(-1)[worst])
-    leave = worst[row_out, at]
-    leaves = (width - 1 - at >= keep[row_out]) & np.isfinite(score[leave]) & (
+    enter, n_in = near[row_in, at], np.bincount(row_in, minlength=n)
+    far = best[:, keep.min(initial=width) :]
+    row_out, at = np.nonzero(held.reshape(-1)[far][:, ::-1])  # the worst first
+    rank = width - 1 - at
+    leave = best[row_out, rank]
+    leaves = (rank >= keep[row_out]) & np.isfinite(score[leave]) & (
         days_held.reshape(-1)[leave] >= hold_days[row_out])
     row_out, leave = row_out[leaves], leave[leaves]
-    pair_out = turn(row_out) - surplus[row_out]  # below 0: one too many
-    n_pairs = np.minimum(np.bincount(row_in, minlength=n) - empty, np.bincount(row_out, minlength=n) - surplus)
+    n_out = np.bincount(row_out, minlength=n)
+    pair_in = np.arange(len(row_in)) - (n_in.cumsum() - n_in + empty)[row_in]  # below 0: for an empty place
+    pair_out = np.arange(len(row_out)) - (n_out.cumsum() - n_out + surplus)[row_out]  # below 0: one too many
+    n_pairs = np.minimum(n_in - empty, n_out - surplus)
     enters, leaves = pair_in < 0, pair_out < 0
     swap_in, swap_out = (np.flatnonzero((pair >= 0) & (pair < n_pairs[row])) for pair, row in (
         (pair_in, row_in), (pair_out, row_out)))
@@ -93,10 +96,11 @@ class BasketRule:
 
     def __call__(self, day: int, accounts: Accounts) -> Orders:
         limits, held = self.limits[:, day : day + 1] if self.by_day else self.limits, accounts.held
-        score, edge = (None if part is None else np.broadcast_to(part[day], held.shape) for part in
-                       (self.score, self.edge))
+        score, edge = self.score[day], None if self.edge is None else self.edge[day]
+        if len(score) < len(held):
+            score, edge = (None if part is None else np.broadcast_to(part, held.shape) for part in (score, edge))
         leave, enter = decide(limits, score, edge, held, accounts.days_held(day), self.cost)
-        return leave, enter, 1 / np.broadcast_to(limits[0], len(held))[enter // held.shape[1]]
+        return leave, enter, 1 / (limits[0] + np.zeros(len(held)))[enter // held.shape[1]]
 
 
 class RandomRule:

@@ -21,11 +21,6 @@ def dong(value: np.ndarray) -> np.ndarray:
     return np.floor(value + (0.5 + 1e-6))
 
 
-def turn(owner: np.ndarray) -> np.ndarray:
-    """`[rows]`: how many rows of the same owner stand before; `owner` is sorted."""
-    return np.arange(len(owner)) - np.searchsorted(owner, owner)
-
-
 @dataclass(frozen=True)
 class MarketData:
     """Prices, and what can be bought and sold when, as arrays of days and symbols."""
@@ -260,7 +255,7 @@ class Accounts:
         order = can[np.argsort(self.account[places[can]], kind="stable")]
         places, share = places[order], share[order]
         account = self.account[places]
-        number = turn(account)
+        number = np.arange(len(places)) - np.searchsorted(account, account)
         number[number >= n_most[account]] = -1
         for now in range(int(number.max(initial=-1)) + 1):
             self._buy(places[number == now], share[number == now], day)
