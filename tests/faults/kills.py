@@ -44,7 +44,7 @@ class Tally:
 def kill_one_run(parent: Parent, reference: Reference, folder: Path, tally: Tally, *, seed: int, kills: int,
                  on_drive: bool = False, size: str = "twelve", exported: bool = False, **choices: Any) -> int:
     """A run that is killed so many times at random instants; returns how many kills hit it."""
-    trial, chance, hit, begun = Trial(folder, size, on_drive), picked(seed, "kills", on_drive), 0, 0
+    trial, chance, hit = Trial(folder, size, on_drive), picked(seed, "kills", on_drive), 0
     where = f"seed {seed}{' on Drive' if on_drive else ''}"
     first = parent.run(trial.job("go_on", kill=_instant(chance, reference.log_bytes), **choices))
     while first["exit"] == -9 and hit < MOST_ATTEMPTS:
@@ -57,7 +57,6 @@ def kill_one_run(parent: Parent, reference: Reference, folder: Path, tally: Tall
         known = trial.finished_jobs()
         if not on_drive:
             _check_whole(trial, tally, where)
-        begun += 1
         faults = {"kill": _instant(chance, 0.7 * reference.log_bytes)} if hit < kills else {}
         second = parent.run(trial.job("go_on", **faults, **choices))
         _check_attempt(trial, known, second, tally, f"{where}, kill {hit}")

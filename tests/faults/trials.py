@@ -178,9 +178,6 @@ class Trial:
         shutil.rmtree(self.folder / "scratch", ignore_errors=True)
         (self.folder / "scratch").mkdir()
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 @dataclass
 class Reference:
