@@ -52,7 +52,8 @@ def test_first_screen_says_what_to_do_on_monday():
     html = screen(orders=orders_of(SELL, BUY, WAIT, *KEEP), warnings=["a warning"])
     text = text_of(html)
     for claim in ("Mon 06/07 08:30", "prices to Fri 03/07 (fresh)", "TRADE: the order pays after costs",
-                  "2 of 3 stocks accepted: HAH VFS", "accept 97 of 100 simulated forecasts", "BASKET 10 NAV 1.00 bn cash 3%",
+                  "2 of 3 stocks accepted: HAH VFS", "accept 97 of 100 simulated forecasts",
+                  "BASKET 10 NAV 1.00 bn cash 3%",
                   "SELL STB 2,000 limit 23.25–26.75 rank 41 (was 8)", "BUY HAH 1,000 limit 46.5–53.5 rank 1",
                   "WAIT GMD 1,900 T+2, Tue afternoon KEEP", "KEEP DDV DPG",
                   "! HAH closed at the ceiling: may not fill", "! a warning",

@@ -190,6 +190,15 @@ def test_style_is_what_ruff_asks_for():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_contributing_says_of_each_file_what_it_holds():
+    text = (HOUSE / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)
+    first_lines = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    expected = {name: claim.splitlines()[0].rstrip(".") for name, claim in first_lines.items()
+                if name != "__init__" and claim}
+    assert {name: claim for name, claim in named if name in first_lines and name != "__init__"} == expected
+
+
 # --- requirements
 
 

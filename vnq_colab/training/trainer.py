@@ -24,7 +24,7 @@ from vnq_colab.data.synthetic import is_synthetic
 from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import HEARTBEAT, SESSION, Workspace
-from vnq_colab.models.base import Job, family_module
+from vnq_colab.models.base import FAMILIES, Job, family_module
 from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
 from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
@@ -110,8 +110,7 @@ def plan_jobs(panel: Panel, folds: list[Splits], config: RunConfig) -> list[Job]
     families = list(config.families)
     if "stockformer" in families and config.stockformer.start == "global" and "global" not in families:
         families.append("global")
-    order = sorted(families, key=("trees", "global", "stockformer").index)
-    jobs = [job for family in order
+    jobs = [job for family in FAMILIES if family in families
             for job in family_module(family).plan(config.task, panel, folds, config, config.machine)]
     return sorted(jobs, key=lambda job: len(folds) if job.fold is None else job.fold)
 
