@@ -29,12 +29,11 @@ from machine import keep, peak_gb
 from torch import nn
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.labels import make_labels
 from vnq_colab.data.panel import Panel, build_panel
-from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.data.task import Splits, make_labels, yearly_folds
 from vnq_colab.models.base import Job, TrainingData
-from vnq_colab.models.inputs import Inputs, windows_at
+from vnq_colab.models.forecaster import Inputs, windows_at
 from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.settings import HORIZON, LocalConfig, MachineConfig, NetworkConfig, Task
 from vnq_colab.training.process import keep_freed_memory

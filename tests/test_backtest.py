@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny import forecast_of
-from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.market import MarketRules
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.backtest import backtest as any_backtest
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
+from vnq_colab.settings import HORIZON
 
 FREE = MarketRules(fee=0, sale_tax=0, slippage=0)
 CAPITAL = 10_000_000.0

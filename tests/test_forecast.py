@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tests.tiny import forecast_of
-from vnq_colab.data.forecast import COLUMNS, SCORES, check_forecast, ensemble_scores, make_scores
+from vnq_colab.data.task import COLUMNS, SCORES, check_forecast, ensemble_scores, make_scores
 from vnq_colab.errors import DataError
 
 DAYS = pd.bdate_range("2025-01-01", periods=4)

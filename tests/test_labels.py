@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import norm, spearmanr
 
 from tests.tiny import panel_of
-from vnq_colab.data.labels import check_market, make_labels, normal_scores, rank_correlation
 from vnq_colab.data.panel import CLOSE, OPEN
+from vnq_colab.data.task import check_market, make_labels, normal_scores, rank_correlation
 from vnq_colab.errors import DataError
 from vnq_colab.settings import Task
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.splits import Splits, split_days, yearly_folds
+from vnq_colab.data.task import Splits, split_days, yearly_folds
 from vnq_colab.errors import DataError
 
 DAYS = pd.bdate_range("2018-01-01", "2024-02-20")  # 2024 has too few days to be judged by itself

@@ -10,9 +10,9 @@ import pandas as pd
 
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
-from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
+from vnq_colab.data.task import ENSEMBLE, ensemble_scores
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, with_volatility

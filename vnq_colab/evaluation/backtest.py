@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import ENSEMBLE, HORIZON, check_forecast
 from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.task import ENSEMBLE, check_forecast
 from vnq_colab.errors import ConfigError, DataError, VnqError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket, BasketRule
 from vnq_colab.evaluation.engine import Accounts, Book, MarketData, Orders, dong, trade
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
+from vnq_colab.settings import HORIZON
 
 MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
 LONG_FLAT = "long_flat"

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON, check_forecast
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
+from vnq_colab.data.task import check_forecast
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.significance import TRADING_DAYS, mean_test, wilson_interval
+from vnq_colab.settings import HORIZON
 
 MOST_QUARTERS = 12  # beyond three years of judged days, coverage is shown by year
 FORMS = {"date": ("As of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"), "actual": ("Actual [%]", "+.1f"),

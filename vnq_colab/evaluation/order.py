@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.market import LIMIT_TOLERANCE, VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.significance import LAGS, Z_95, hac_mean, monotone_p
+from vnq_colab.settings import HORIZON
 
 HORIZONS = (1, 2, 3, 5, 10, 20)  # [days]
 AUTOCORRELATION_LAGS = (1, 5, 20)  # [days]

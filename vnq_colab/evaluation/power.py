@@ -6,7 +6,6 @@ Axes: days, forecasters, symbols.
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import HORIZON
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import FLAT, OPEN, Panel
@@ -16,6 +15,7 @@ from vnq_colab.evaluation.gates import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import alpha_test, deflated_sharpe, mean_test
+from vnq_colab.settings import HORIZON
 
 PLANTED = (0.0, 0.02, 0.04, 0.06)  # rank correlations with tradable returns
 N_FORECASTERS = 50  # of each; chosen: 102 stocks over 1,860 days take 5 s

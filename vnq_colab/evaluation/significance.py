@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from vnq_colab.data.forecast import HORIZON
 from vnq_colab.errors import DataError
+from vnq_colab.settings import HORIZON
 
 TRADING_DAYS = 250  # per year in Vietnam: 247 to 252 in 2016-2025
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution

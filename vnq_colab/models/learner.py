@@ -17,8 +17,7 @@ import torch
 
 from vnq_colab.config import RunConfig
 from vnq_colab.models.base import Job, Learner, Progress, TrainingData, stable_seed
-from vnq_colab.models.forecaster import NetworkForecaster
-from vnq_colab.models.inputs import Inputs, windows_at
+from vnq_colab.models.forecaster import Inputs, NetworkForecaster, windows_at
 from vnq_colab.models.network import Parts, StackedAdamW, Stockformer, clip_per_model, loss_per_model, unstack
 from vnq_colab.settings import TrainConfig
 

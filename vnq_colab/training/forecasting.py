@@ -3,10 +3,9 @@
 import pandas as pd
 import torch
 
-from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
-from vnq_colab.data.splits import Splits
+from vnq_colab.data.task import Splits, check_forecast, ensemble_scores
 from vnq_colab.errors import SessionError
 from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.models.base import Forecaster, Trained, TrainingData, restored

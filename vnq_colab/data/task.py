@@ -1,0 +1,253 @@
+"""A task on a panel: the labels that are learnt, the folds of days, and the Forecast that comes of it.
+
+Of task `rank` the label is where a stock will stand among all stocks of the day: its return over the horizon, ranked
+within the day and mapped to a standard normal, so that no day and no outlier weighs more than another.
+
+A fold is a stretch of test days, a calendar year by default, and all days before it; between its ranges lies a purge,
+so that no label crosses a border.
+
+A Forecast is one table that every family and every opponent produces: family, symbol, date, score, edge, mean, scale,
+p_up. `date` is the forecast origin: what is known up to that day's close is used. `score` orders the symbols of a day,
+higher is better. `edge` is what that is worth [log return over the horizon, relative to the mean of the universe],
+`mean` the expected log return over the horizon, `scale` its standard deviation, `p_up` the probability that it is
+positive. A learner gives scores alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
+"""
+
+import datetime as dt
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from vnq_colab.config import MOST_FOLDS
+from vnq_colab.data.history import within_day_ranks
+from vnq_colab.data.panel import CLOSE, OPEN, Panel
+from vnq_colab.errors import DataError
+from vnq_colab.notebook import tell
+from vnq_colab.settings import Task
+
+FEWEST_STOCKS, COARSE_STOCKS = 5, 20  # of a market whose ranks are learnt; below the second they are coarse
+RETURNS_OF = {"open": (OPEN,), "close": (CLOSE,), "mixed": (CLOSE, OPEN)}  # by `task.label`
+LEAST_TRAIN_DAYS = 400
+LEAST_TEST_DAYS = 60  # of the last year; a shorter beginning of it belongs to the year before
+MOST_VALID_DAYS = 250  # a year
+VALID_SHARE = 0.2  # of the days before the test days
+PURGE_DAYS = Task().purge_days
+SCORES = ("family", "symbol", "date", "score")
+COLUMNS = (*SCORES, "edge", "mean", "scale", "p_up")
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`values` is 0 where not `known`: a row without a label is not learnt from, and is forecast all the same."""
+
+    values: np.ndarray  # [symbols, days, outputs] float32
+    known: np.ndarray  # [symbols, days] bool
+
+
+def make_labels(panel: Panel, task: Task) -> Labels:
+    """The labels of a task. "rank": one output, the mean of normal scores; "return": the daily log returns of the
+    horizon, one output each; "direction": one output, -1 or 1, of the return from close to close.
+    """
+    if task.target == "return":
+        ahead = np.stack([np.roll(panel.returns, -step, axis=1) for step in range(1, task.horizon + 1)], axis=2)
+        ahead[:, len(panel.days) - task.horizon:] = np.nan
+        known = panel.present & np.isfinite(ahead).all(axis=2)
+        return Labels(np.where(known[:, :, None], ahead, 0).astype("float32"), known)
+    if task.target == "direction":
+        moves = panel.ahead(task.horizon)
+        return Labels(np.nan_to_num(np.sign(moves))[:, :, None].astype("float32"), np.isfinite(moves))
+    scores = np.mean([normal_scores(panel.ahead(task.horizon, column)) for column in RETURNS_OF[task.label]], axis=0)
+    return Labels(np.nan_to_num(scores)[:, :, None].astype("float32"), np.isfinite(scores))
+
+
+def normal_scores(values: np.ndarray) -> np.ndarray:
+    """`[symbols, days] -> [symbols, days]`: within-day ranks mapped to a standard normal; NaN stays, a single one is 0.
+
+    The quantile of rank r of n is (r - 1/2) / n. Source: Blom 1958, with c = 1/2.
+    """
+    from scipy.special import ndtri
+
+    count = np.isfinite(values).sum(axis=0)  # [days]
+    place = (within_day_ranks(values) + 1) / 2 * (count - 1)  # from 0, the lowest; NaN stays
+    return ndtri((place + 0.5) / np.maximum(count, 1))
+
+
+def rank_correlation(scores: np.ndarray, truth: np.ndarray) -> float:
+    """`[stocks, days]` twice: the mean over days of Spearman's rank correlation; NaN without a day of two stocks."""
+    here, there = (within_day_ranks(values) for values in (scores, truth))
+    known = np.isfinite(here) & np.isfinite(there)
+    here, there = (np.where(known, values, 0) for values in (here, there))  # ranks have mean 0
+    both = np.sqrt((here ** 2).sum(axis=0) * (there ** 2).sum(axis=0))
+    return float(((here * there).sum(axis=0)[both > 0] / both[both > 0]).mean()) if (both > 0).any() else float("nan")
+
+
+def check_market(panel: Panel, task: Task) -> Task:
+    """The task as this market can bear it; says what is changed, or coarse. Raises DataError for too few stocks.
+
+    Without open prices (each equals its close) labels are of closes.
+    """
+    if task.target != "rank":
+        return task
+    n_stocks = len(panel.symbols)
+    if n_stocks < FEWEST_STOCKS:
+        raise DataError(f"{n_stocks} stocks have no order worth learning: at least {FEWEST_STOCKS} are needed, better "
+                        f"100. Bring more stocks, or forecast each one's own return: --set task.target=return --set "
+                        "stockformer.start=own --families stockformer.")
+    if n_stocks < COARSE_STOCKS:
+        tell(f"ranks among {n_stocks} stocks are coarse; from {COARSE_STOCKS} on they say something")
+    opens, closes = panel.prices[panel.present][:, [OPEN, CLOSE]].T
+    if task.label != "close" and not (np.isfinite(opens) & (opens != closes)).any():
+        tell("the data has no open prices of its own: what is learnt is the order of returns from close to close")
+        return replace(task, label="close")
+    return task
+
+
+def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
+    """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
+    if isinstance(text, dt.date):
+        return pd.Timestamp(text).normalize()
+    try:
+        return pd.Timestamp(dt.datetime.strptime(text, "%Y-%m-%d"))
+    except (ValueError, TypeError):
+        raise DataError(f"{text!r} is not a date: write it as 2026-11-20.") from None
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Days from `first` to `last`, both included, as "2024-03-01"."""
+
+    first: str
+    last: str
+
+    def mask(self, days: pd.DatetimeIndex) -> np.ndarray:
+        """`[days]` bool: which of the days lie inside."""
+        return np.asarray((days >= to_day(self.first)) & (days <= to_day(self.last)))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Day ranges of forecast origins, the same for all symbols; the purged days between hold none."""
+
+    train: DayRange
+    valid: DayRange
+    test: DayRange
+    purge_days: int
+
+    def __post_init__(self) -> None:
+        ends = [to_day(day) for part in (self.train, self.valid, self.test) for day in (part.first, part.last)]
+        if ends != sorted(ends) or self.purge_days < PURGE_DAYS:
+            raise DataError(f"{self!r}: the ranges must follow one another, with at least {PURGE_DAYS} days purged.")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict) -> "Splits":
+        return cls(*(DayRange(**value[name]) for name in ("train", "valid", "test")), value["purge_days"])
+
+    def __repr__(self) -> str:
+        ranges = (f"{name} {part.first} to {part.last}" for name, part in
+                  (("train", self.train), ("valid", self.valid), ("test", self.test)))
+        return f"Splits: {', '.join(ranges)}; {self.purge_days} days purged before each border"
+
+
+def split_days(days: pd.DatetimeIndex, valid_from: str, test_from: str, test_to: str | None = None, *,
+               purge_days: int = PURGE_DAYS) -> Splits:
+    """One fold by the dates of its borders; `test_to` None: to the last day.
+
+    The last `purge_days` days before a border belong to no range: their labels would reach across it. Raises DataError
+    when a range would be empty.
+    """
+    valid, test = (int(days.searchsorted(to_day(day))) for day in (valid_from, test_from))
+    end = len(days) if test_to is None else int(days.searchsorted(to_day(test_to), side="right"))
+    borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, end)}
+    ranges = {}
+    for name, (first, last) in borders.items():
+        if last - first < 1:
+            raise DataError(f"no {name} days are left of {len(days):,} trading days beside the {purge_days} purged "
+                            "before each border. Bring a longer history, or move the borders.")
+        ranges[name] = DayRange(f"{days[first]:%Y-%m-%d}", f"{days[last - 1]:%Y-%m-%d}")
+    return Splits(**ranges, purge_days=purge_days)
+
+
+def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days: int = PURGE_DAYS) -> list[Splits]:
+    """The newest `folds` years of a market as folds, oldest first; None: at most eight.
+
+    Before a fold's test days lie its validation days, a fifth of what is there and at most a year, and before those its
+    training days, at least 400. A market too short for the folds asked gets as many as it has. Training always precedes
+    the test, so there is nothing to embargo: the purge does the work. Raises DataError when there is not one fold.
+    """
+    if folds is not None and folds < 1:
+        raise DataError(f"folds = {folds}: at least one year is judged.")
+    starts = [int(place) for place in np.flatnonzero(np.diff(days.year, prepend=0))]
+    if len(starts) > 1 and len(days) - starts[-1] < LEAST_TEST_DAYS:
+        starts.pop()
+    splits: list[Splits] = []
+    for first, end in zip(starts[::-1], [len(days), *starts[:0:-1]], strict=True):
+        n_valid = min(MOST_VALID_DAYS, int(VALID_SHARE * first))
+        if first - n_valid - purge_days < LEAST_TRAIN_DAYS or len(splits) == (folds or MOST_FOLDS):
+            break
+        splits.insert(0, split_days(days, days[first - n_valid], days[first], days[end - 1], purge_days=purge_days))
+    if not splits:
+        needed = round((LEAST_TRAIN_DAYS + purge_days) / (1 - VALID_SHARE)) + LEAST_TEST_DAYS
+        raise DataError(f"{len(days):,} trading days do not make a fold: {LEAST_TRAIN_DAYS} training days, a fifth for "
+                        f"validation and a year to judge need about {needed}. Bring a longer history.")
+    return splits
+
+
+def make_scores(family: str, symbols: "tuple[str, ...] | list[str]", days: pd.DatetimeIndex, there: np.ndarray,
+                **values: np.ndarray) -> pd.DataFrame:
+    """The rows of a family by symbol and date: `there [symbols, days]` bool; `score=` and more `[symbols, days]`."""
+    symbol, day = np.nonzero(there)
+    table = {"family": family, "symbol": np.asarray(symbols, dtype=object)[symbol], "date": days[day]}
+    return pd.DataFrame(table | {name: np.asarray(part, "float64")[symbol, day] for name, part in values.items()})
+
+
+def check_forecast(forecast: pd.DataFrame, columns: tuple[str, ...] = COLUMNS) -> pd.DataFrame:
+    """The forecast, sorted by family, symbol and date. Raises DataError when it is not one.
+
+    `columns` are those that it must have: `SCORES` for what a learner gives.
+    """
+    missing = [name for name in columns if name not in forecast.columns]
+    if missing:
+        raise DataError(f"forecast: columns {missing} are missing. It needs {', '.join(columns)}.")
+    if forecast["date"].dtype.kind != "M" or getattr(forecast["date"].dtype, "tz", None) is not None:
+        raise DataError(f"forecast: date is {forecast['date'].dtype}. It needs dates without a time zone: "
+                        "pd.to_datetime(forecast[\"date\"]).")
+    place = np.zeros(len(forecast), "int64")  # whole numbers are sorted much faster than texts
+    for name in ("family", "symbol", "date"):
+        codes, values = pd.factorize(forecast[name], sort=True, use_na_sentinel=False)
+        place = place * len(values) + codes
+    if (np.diff(place) < 0).any():
+        forecast = forecast.iloc[np.argsort(place, kind="stable")]
+    forecast = forecast.reset_index(drop=True)
+    _refuse(forecast, np.diff(np.sort(place), prepend=-1) == 0, "two forecasts for one day", "date")
+    for name in columns[3:]:
+        _refuse(forecast, ~np.isfinite(forecast[name].to_numpy("float64")), f"{name} is not a number", name)
+    if "p_up" in columns:
+        _refuse(forecast, ~forecast["p_up"].between(0, 1), "p_up outside [0, 1]", "p_up")
+        _refuse(forecast, forecast["scale"] <= 0, "scale is not positive", "scale")
+    return forecast
+
+
+def ensemble_scores(scores: pd.DataFrame, families: "tuple[str, ...] | list[str]") -> pd.DataFrame:
+    """The family `ensemble`: for each symbol and day the mean of these families' within-day ranks, -1 to 1."""
+    chosen = scores[scores["family"].isin(list(families))]
+    keys = [name for name in ("part", "fold") if name in chosen.columns]
+    by_day = chosen.groupby(["family", *keys, "date"])["score"]
+    n_others = by_day.transform("size") - 1
+    ranks = np.where(n_others > 0, 2 * (by_day.rank() - 1) / n_others.clip(lower=1) - 1, 0.0)
+    rows = chosen[["symbol", "date", *keys]].assign(score=ranks)
+    mean = rows.groupby(["symbol", "date", *keys], as_index=False, observed=True)["score"].mean()
+    return mean.assign(family=ENSEMBLE)[["family", "symbol", "date", *keys, "score"]]
+
+
+def _refuse(forecast: pd.DataFrame, bad: "pd.Series | np.ndarray", what: str, column: str) -> None:
+    bad = np.asarray(bad)
+    if bad.any():
+        row = forecast[bad].iloc[0]
+        more = f" (and {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        raise DataError(f"forecast of {row['symbol']} {row['date']:%Y-%m-%d}: {what}, found {row[column]}{more}. "
+                        "Make the forecast again.")
