@@ -73,36 +73,40 @@ def days_of(column: pd.Series, path: str, *, day_first: bool = False) -> np.ndar
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert(VIETNAM).dt.tz_localize(None)
     if pd.api.types.is_datetime64_dtype(column):
-        days = column.to_numpy()
+        days = column.to_numpy("datetime64[D]")
     else:
         codes, texts = distinct(column)
         days = np.append(_parsed_days(texts, path, day_first), np.datetime64("NaT"))[codes]
-    days = days.astype("datetime64[D]")
     tomorrow = np.datetime64(pd.Timestamp.now(VIETNAM).date()) + 1
     return np.where((days >= FIRST_DAY) & (days <= tomorrow), days, np.datetime64("NaT")).astype("datetime64[ns]")
 
 
 def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
+    if day_first:  # as its provider writes, beside rows of remarks
+        days = pd.to_datetime(texts, format="%d/%m/%Y", errors="coerce")
+        if days.count() >= MOST * len(texts) and not texts[days.isna()].str.fullmatch(r"[\d/]+").any():
+            return days.to_numpy("datetime64[D]")
     for form in (ISO, COMPACT):  # what most files have needs no tidying
-        days = pd.to_datetime(texts, format=form, errors="coerce")
-        if days.notna().all():
-            return days.to_numpy("datetime64[ns]")
+        try:
+            return pd.to_datetime(texts, format=form).to_numpy("datetime64[D]")
+        except ValueError:
+            continue
     zoned = texts.str.contains(ZONED)
     if zoned.any():
         moments = pd.to_datetime(texts[zoned], format="ISO8601", utc=True, errors="coerce")
-        texts = texts.mask(zoned, moments.dt.tz_convert(VIETNAM).dt.strftime("%Y-%m-%d"))
+        texts = texts.mask(zoned, moments.dt.tz_convert(VIETNAM).dt.strftime(ISO))
     texts = texts.str.replace(TIME_OF_DAY, "", regex=True).str.replace(r"(?<=\w)[/. ](?=\w)", "-", regex=True)
-    readings = {}
+    days = {}
     for form in DATE_FORMATS:
-        readings[form] = pd.to_datetime(texts, format=form, errors="coerce")
-        if form != DAY_FIRST and max(reading.count() for reading in readings.values()) >= MOST * len(texts):
+        days[form] = pd.to_datetime(texts, format=form, errors="coerce")
+        if form != DAY_FIRST and max(of_form.count() for of_form in days.values()) >= MOST * len(texts):
             break
-    best = max(readings, key=lambda form: readings[form].count())
-    if best == DAY_FIRST and not day_first and readings[MONTH_FIRST].count() == readings[DAY_FIRST].count() \
-            and not readings[MONTH_FIRST].equals(readings[DAY_FIRST]):
+    best = max(days, key=lambda form: days[form].count())
+    if best == DAY_FIRST and not day_first and days[MONTH_FIRST].count() == days[DAY_FIRST].count() \
+            and not days[MONTH_FIRST].equals(days[DAY_FIRST]):
         raise DataError(f"{path}: the dates, such as {texts.iloc[0]}, may be day/month or month/day. Write each as a "
                         "day such as 2021-03-15.")
-    return readings[best].to_numpy("datetime64[ns]")
+    return days[best].to_numpy("datetime64[D]")
 
 
 def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int], path: str,
