@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
-from vnq_colab.errors import PausedError, VnqError, name_a_few
+from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
         return options.command(ws, options)
     except VnqError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return PAUSED if isinstance(error, PausedError) else BAD_INPUT
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return PAUSED

@@ -1,17 +1,18 @@
-"""Every error that a user of the library can meet.
+"""Every error that a user of the library can meet, and where a sentence is said to the person.
 
 VnqError                a sentence for the person: what was found, where, what to do
 ├── DataError           prices or panel: symbol, day, value found
 ├── ConfigError         a setting or an argument: did you mean ...?
 ├── SessionError        a run: what differs (data, config, code)
-│   ├── TakenOverError  a run that another process trains now
-│   └── PausedError     work that stopped before its end, and goes on when it is asked for again
+│   └── TakenOverError  a run that another process trains now
 ├── CheckpointError     a saved state: which file, which was used instead
 ├── DeliveryError       a bundle: which file, which gate
 └── StorageError        a disk or Drive: what could not be written, how to make room
 """
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -37,10 +38,6 @@ class TakenOverError(SessionError):
     def __init__(self, run_id: str):
         super().__init__(f"run {run_id} was taken over by another process, which goes on with it. This one has stopped "
                          "and writes nothing more.")
-
-
-class PausedError(SessionError):
-    """Work of several runs that stopped before its end; asking again goes on."""
 
 
 class CheckpointError(VnqError):
@@ -69,3 +66,15 @@ def name_a_few(names: Iterable[str], most: int = 5) -> str:
     names = list(names)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def in_notebook() -> bool:
+    """True in a Jupyter kernel, where stderr is painted red; False in a terminal, a script or a subprocess."""
+    ipython = sys.modules.get("IPython")  # whoever runs in a notebook has imported it already
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+def tell(text: str) -> None:
+    """Prints a sentence for the person: to stderr, in a notebook to stdout; nobody may be reading any longer."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)

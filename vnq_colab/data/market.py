@@ -107,6 +107,11 @@ class MarketRules(Settings):
     slippage: BELOW_ONE = 0.002  # [fraction of the price] paid against the trader, each side
     lot: COUNT = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
 
+    @property
+    def round_trip(self) -> float:
+        """[fraction] what a sale and a purchase of the same value cost: fees, slippage, tax."""
+        return 2 * (self.fee + self.slippage) + self.sale_tax
+
     def band(self, exchange: str | np.ndarray, days: pd.DatetimeIndex, *,
              first_day: bool | np.ndarray = False) -> np.ndarray:
         """Daily price band as a fraction of the reference price; `exchange` and `days` broadcast together.

@@ -22,8 +22,7 @@ import pandas as pd
 from vnq_colab.config import MOST_FOLDS
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
-from vnq_colab.errors import DataError
-from vnq_colab.notebook import tell
+from vnq_colab.errors import DataError, tell
 from vnq_colab.settings import Task
 
 FEWEST_STOCKS, COARSE_STOCKS = 5, 20  # of a market whose ranks are learnt; below the second they are coarse

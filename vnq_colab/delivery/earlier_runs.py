@@ -14,12 +14,11 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.task import COLUMNS, to_day
 from vnq_colab.delivery.bundle import read_manifest
-from vnq_colab.errors import CheckpointError, VnqError, name_a_few
+from vnq_colab.errors import CheckpointError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
 from vnq_colab.evaluation.significance import hac_t
 from vnq_colab.files import read_sealed, storage_error, write_sealed
-from vnq_colab.notebook import tell
 from vnq_colab.training.runs import RUN_ID
 from vnq_colab.training.session import Session
 

@@ -120,10 +120,9 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     held, score = (stocks["held"] >= stocks["lot"]).to_numpy(), stocks["score"].to_numpy("float64")
     eligible = (held | stocks["accepted"].to_numpy()) & np.isfinite(score)
     keep = max(basket.k, int((eligible & (stocks["rank"] <= basket.keep)).sum()))
-    cost = 2 * (rules.fee + rules.slippage) + rules.sale_tax
     places = decide((basket.k, keep, basket.hold_days), np.where(eligible, score, np.nan)[None],
                     stocks["edge"].to_numpy("float64")[None], held[None],
-                    np.where(held, stocks["days_held"], 0.0)[None], cost)
+                    np.where(held, stocks["days_held"], 0.0)[None], rules.round_trip)
     leave, enter = (np.isin(np.arange(len(held)), part) for part in places)
     stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter, stocks["held"] > 0],
                                  ["wait", "sell", "buy", "keep"], "")

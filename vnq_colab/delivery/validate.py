@@ -15,7 +15,7 @@ from vnq_colab.data.prepared import Prepared, default_universe, load_prepared
 from vnq_colab.data.task import DayRange, Splits, check_forecast, make_labels, to_day
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
-from vnq_colab.errors import ConfigError, SessionError, did_you_mean
+from vnq_colab.errors import ConfigError, SessionError, did_you_mean, in_notebook
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
@@ -27,7 +27,6 @@ from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
-from vnq_colab.notebook import in_notebook
 from vnq_colab.training.forecasting import calibrated, fold_scores
 from vnq_colab.training.session import Session
 

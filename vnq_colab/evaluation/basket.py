@@ -92,7 +92,7 @@ class BasketRule:
                  by_day: bool = False) -> None:
         self.score, self.edge, self.by_day = score, edge, by_day
         self.limits = np.array([(basket.k, basket.keep, basket.hold_days) for basket in baskets]).T
-        self.cost, self.traded_share = 2 * (rules.fee + rules.slippage) + rules.sale_tax, baskets[0].traded_share
+        self.cost, self.traded_share = rules.round_trip, baskets[0].traded_share
 
     def __call__(self, day: int, accounts: Accounts) -> Orders:
         limits, held = self.limits[:, day : day + 1] if self.by_day else self.limits, accounts.held

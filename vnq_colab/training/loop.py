@@ -11,10 +11,9 @@ from vnq_colab.clock import Clock
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.task import Splits, make_labels
-from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError
+from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, tell
 from vnq_colab.layout import SESSION, SESSION_COPY
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
-from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat

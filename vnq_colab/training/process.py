@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from vnq_colab import __version__
-from vnq_colab.notebook import in_notebook, tell
+from vnq_colab.errors import in_notebook, tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.session import Session
 

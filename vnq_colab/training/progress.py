@@ -9,10 +9,9 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from vnq_colab.clock import Clock, spell, utc_now
-from vnq_colab.errors import name_a_few
+from vnq_colab.errors import in_notebook, name_a_few
 from vnq_colab.files import write_atomic
 from vnq_colab.models.base import Progress
-from vnq_colab.notebook import in_notebook
 from vnq_colab.training.process import memory_used
 from vnq_colab.training.session import Session
 

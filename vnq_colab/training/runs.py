@@ -7,10 +7,9 @@ import time
 
 from vnq_colab.clock import utc_stamp
 from vnq_colab.config import RunConfig
-from vnq_colab.errors import SessionError, VnqError, did_you_mean
+from vnq_colab.errors import SessionError, VnqError, did_you_mean, tell
 from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace
-from vnq_colab.notebook import tell
 from vnq_colab.training.session import Session
 
 RUN_ID = re.compile(r"\d{8}T\d{6}_([a-z0-9]+_)?[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")  # the first version's too

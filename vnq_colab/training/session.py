@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
 from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
-from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError, name_a_few
+from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError, name_a_few, tell
 from vnq_colab.files import read_json, read_sealed, write_atomic, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
-from vnq_colab.notebook import tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -283,5 +282,5 @@ def _config_differences(session: Session) -> str:
     for home in (session.ws.local, session.ws):
         with contextlib.suppress(OSError, VnqError, KeyError, TypeError):
             began = RunConfig.from_dict(read_json(home.configs / f"{session.run_id}.json")["config"])
-            return name_a_few(began.differences(session.config))
+            return name_a_few(began.differences(session.config)) or "the library has had other settings since"
     return "its config_id differs"

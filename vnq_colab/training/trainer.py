@@ -20,12 +20,11 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import default_universe, keep_panel, load_panel
 from vnq_colab.data.synthetic import is_synthetic
 from vnq_colab.data.task import Splits, check_market, yearly_folds
-from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few
+from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few, tell
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import HEARTBEAT, SESSION, Workspace
 from vnq_colab.models.base import FAMILIES, Job, family_module
 from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
-from vnq_colab.notebook import tell
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import new_row
