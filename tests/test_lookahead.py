@@ -21,9 +21,9 @@ def test_nothing_in_the_panel_knows_the_future(prices, index):
     assert proof.passed and "No look-ahead" in repr(proof)
     assert set(proof.table["world"]) == {"every later value changed", "stocks delisted and listed", "no later rows"}
     page = proof._repr_html_()
-    assert page.count("<tr") == 1 + 5 and "50 features" in page and ">0 of " in page
+    assert page.count("<tr") == 1 + 4 and "50 features" in page and ">0 of " in page
     seen = set(proof.table["what"])
-    assert {"cleaned rows", "returns", "scaler", "windows"} < seen and len(seen) == 4 + len(FEATURES)
+    assert {"cleaned rows", "returns", "scaler"} < seen and len(seen) == 3 + len(FEATURES)
 
 
 def test_nothing_knows_the_future_without_an_index_or_early_on(prices):
@@ -46,7 +46,7 @@ def test_feature_that_peeks_is_caught_and_named(prices, monkeypatch, compute):
     proof = prove_no_lookahead(prices)
     assert not proof.passed
     assert repr(proof).startswith("LOOK-AHEAD") and f"feature {honest.name}" in repr(proof)
-    honest_ones = proof.table[~proof.table["what"].isin([f"feature {honest.name}", "scaler", "windows"])]
+    honest_ones = proof.table[~proof.table["what"].isin([f"feature {honest.name}", "scaler"])]
     assert (honest_ones["differ"] == 0).all()
 
 
@@ -65,9 +65,9 @@ def test_cleaning_that_looks_at_the_whole_history_is_caught(prices, monkeypatch)
 
 def test_scaler_of_all_days_is_caught(prices, monkeypatch):
     honest = lookahead.fit_scaler
-    monkeypatch.setattr(lookahead, "fit_scaler", lambda panel, first, last: honest(panel, first, panel.days[-1]))
+    monkeypatch.setattr(lookahead, "fit_scaler", lambda panel, train: honest(panel, np.ones_like(train)))
     proof = prove_no_lookahead(prices)
-    assert set(proof.table[proof.table["differ"] > 0]["what"]) == {"scaler", "windows"}
+    assert set(proof.table[proof.table["differ"] > 0]["what"]) == {"scaler"}
 
 
 def test_proof_needs_a_future(prices):
@@ -77,7 +77,7 @@ def test_proof_needs_a_future(prices):
 
 def test_proof_is_stored_as_json(prices):
     value = json.loads(json.dumps(prove_no_lookahead(prices).to_dict()))
-    assert value["passed"] and len(value["table"]) == 3 * (4 + len(FEATURES))
+    assert value["passed"] and len(value["table"]) == 3 * (3 + len(FEATURES))
 
 
 def test_overlapping_files_on_two_bases_are_no_look_ahead(prices):

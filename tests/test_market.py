@@ -10,9 +10,7 @@ from vnq_colab.data.market import (
     VN_RULES,
     MarketRules,
     count_sessions,
-    in_force,
     is_session,
-    lot,
     next_sessions,
     price_limits,
     tick,
@@ -60,25 +58,10 @@ def test_band_of_each_row_goes_by_its_own_exchange_and_day():
     assert VN_RULES.band("UPCOM", days, first_day=True).tolist() == [0.40] * 4
 
 
-def test_rules_are_one_dated_table_with_sources_in_order():
-    table = pd.DataFrame(RULES)
-    assert (table["source"] != "").all() and set(table["exchange"]) == set(EXCHANGES)
-    assert pd.to_datetime(table["since"]).notna().all()
-    assert table.groupby(["rule", "exchange"])["since"].apply(lambda since: since.is_monotonic_increasing).all()
-
-
-def test_ticks_say_that_their_days_are_not_known():
-    ticks = [row for row in RULES if row.rule.startswith("tick")]
-    assert len(ticks) == 5 and all("not dated in our sources" in row.source for row in ticks)
-    assert all("before 2016-09-12" in row.source for row in ticks if row.exchange == "HOSE")
-
-
-def test_default_costs_are_those_of_the_table():
-    today = pd.DatetimeIndex(["2026-11-02"])
-    for rule, value in (("broker's fee", VN_RULES.fee), ("tax on sales", VN_RULES.sale_tax)):
-        assert in_force(rule, "HOSE", today).tolist() == [value]
-    assert in_force("tax on cash dividends", "HNX", today).tolist() == [0.05]
-    assert lot("HOSE", today).tolist() == [VN_RULES.lot]
+def test_rules_are_dated_in_order_and_begin_with_hose():
+    for exchanges in RULES.values():
+        assert next(iter(exchanges)) == "HOSE" and set(exchanges) <= set(EXCHANGES)
+        assert all(pd.DatetimeIndex(dated).is_monotonic_increasing for dated in exchanges.values())
 
 
 def test_trading_days_are_the_union_of_all_symbols():
@@ -90,7 +73,7 @@ def test_trading_days_are_the_union_of_all_symbols():
 def test_lots_are_dated_unless_another_one_is_asked_for():
     days = pd.DatetimeIndex(["2020-12-31", "2021-01-04"])
     assert VN_RULES.lots("HOSE", days).tolist() == [10, 100]
-    assert lot(np.array(["HNX", "UPCOM"]), days).tolist() == [100, 100]
+    assert VN_RULES.lots(np.array(["HNX", "UPCOM"]), days).tolist() == [100, 100]
     assert MarketRules(lot=1).lots("HOSE", days).tolist() == [1, 1]
 
 

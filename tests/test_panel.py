@@ -92,14 +92,14 @@ def test_data_id_is_the_same_on_every_machine(monkeypatch):
 
 
 def test_scaler_sees_training_days_only(panel):
-    first, last = panel.days[50], panel.days[250]
-    scaler = fit_scaler(panel, first, last)
+    train = np.isin(np.arange(len(panel.days)), range(50, 251))
+    scaler = fit_scaler(panel, train)
     values = panel.values.copy()
     values[:, 251:] += 100
     values[:, :50] -= 100
     prices = panel.prices.copy()
     prices[:, 251:] *= np.linspace(1, 3, prices.shape[1] - 251)[:, None]
-    other = fit_scaler(replace(panel, values=values, prices=prices), first, last)
+    other = fit_scaler(replace(panel, values=values, prices=prices), train)
     for part in ("mean", "spread", "target"):
         np.testing.assert_array_equal(getattr(other, part), getattr(scaler, part))
     scaled = scaler.scale(panel.values, panel.present)[0, 50:251][panel.present[0, 50:251]]
@@ -109,7 +109,7 @@ def test_scaler_sees_training_days_only(panel):
 
 
 def test_scaled_value_is_bounded_and_absent_days_are_zero(panel):
-    scaler = fit_scaler(panel, panel.days[0], panel.days[100])
+    scaler = fit_scaler(panel, np.arange(len(panel.days)) <= 100)
     scaled = scaler.scale(panel.values * 1000, panel.present)
     assert np.abs(scaled).max() <= 5
     assert not scaled[~panel.present].any()

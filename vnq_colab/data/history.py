@@ -76,10 +76,10 @@ class MarketSeries:
         self.level = np.cumsum(self.returns)  # [days] log
         self._ranks: dict[Callable, np.ndarray] = {}
 
-    def histories(self, n_symbols: int = BLOCK) -> Iterator["History"]:
-        """All symbols in blocks of at most so many."""
-        for first in range(0, len(self.symbols), n_symbols):
-            yield History(self, first, min(first + n_symbols, len(self.symbols)))
+    def histories(self) -> Iterator["History"]:
+        """All symbols in blocks."""
+        for first in range(0, len(self.symbols), BLOCK):
+            yield History(self, first, min(first + BLOCK, len(self.symbols)))
 
     def across(self, compute: Callable[["History"], np.ndarray]) -> np.ndarray:
         """`[table rows]`: a function of each symbol's own history, for all of them."""
@@ -201,9 +201,9 @@ def mean(values: np.ndarray, days: int) -> np.ndarray:
 
 def deviation(values: np.ndarray, days: int, least: float | np.ndarray = 1e-6) -> np.ndarray:
     """`[..., rows] -> [..., rows]`: standard deviation (population) of the last `days` rows, 0 below `least`."""
-    found = np.sqrt(np.maximum(mean(values * values, days) - mean(values, days) ** 2, 0))
-    found[found < least] = 0  # what is left of a constant is rounding
-    return found
+    spread = np.sqrt(np.maximum(mean(values * values, days) - mean(values, days) ** 2, 0))
+    spread[spread < least] = 0  # what is left of a constant is rounding
+    return spread
 
 
 def covariance(one: np.ndarray, other: np.ndarray, days: int) -> np.ndarray:
@@ -238,21 +238,6 @@ def within_day_ranks(values: np.ndarray) -> np.ndarray:
 
     NaN stays, and the only stock of a day gets 0.
     """
-    ranks = np.array(values.T, dtype="float64", order="C")  # [days, symbols]
-    for first in range(0, len(ranks), 256):  # so many days fit the cache
-        _rank_rows(ranks[first : first + 256])
-    return ranks.T
-
-
-def _rank_rows(values: np.ndarray) -> None:
-    """`[days, symbols]`, in place: rank in its row, -1 to 1."""
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    place = np.broadcast_to(np.arange(values.shape[1], dtype="float64"), values.shape)
-    is_new = np.ones(values.shape, dtype=bool)
-    is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.maximum.accumulate(np.where(is_new, place, 0), axis=1)
-    last = np.minimum.accumulate(np.where(np.roll(is_new, -1, axis=1), place, np.inf)[:, ::-1], axis=1)[:, ::-1]
-    n_others = np.isfinite(values).sum(axis=1, keepdims=True) - 1
-    ranks = np.where(n_others > 0, (first + last) / np.maximum(n_others, 1) - 1, 0)
-    np.put_along_axis(values, order, np.where(np.isnan(ordered), np.nan, ranks), axis=1)
+    ranks = pd.DataFrame(values).rank().to_numpy()  # from 1
+    n_others = np.isfinite(ranks).sum(axis=0) - 1
+    return 2 * (ranks - 1) / np.maximum(n_others, 1) - (n_others > 0)

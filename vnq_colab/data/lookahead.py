@@ -63,10 +63,7 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
     days. None puts the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
     """
     days = np.sort(prices["date"].unique())
-    if at is None:
-        day = pd.Timestamp(days[int(0.8 * (len(days) - 1))])
-    else:
-        day = to_day(at)
+    day = pd.Timestamp(days[int(0.8 * (len(days) - 1))]) if at is None else to_day(at)
     if not days[0] <= day < days[-1]:
         raise DataError(f"at = {day:%Y-%m-%d}: name a day from {pd.Timestamp(days[0]):%Y-%m-%d} on and before "
                         f"{pd.Timestamp(days[-1]):%Y-%m-%d}, so that there is a future to change.")
@@ -120,19 +117,17 @@ def _known(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     """All that is known at the close of a day, by name."""
     clean, _ = clean_prices(prices, **how)
     panel, kept = build_panel(clean, index), clean[clean["date"] <= day]
-    last = int(panel.days.searchsorted(day, side="right"))
-    listed = np.flatnonzero(panel.present[:, :last].any(axis=1))  # a stock that is listed later is not known yet
-    scaler, symbols = fit_scaler(panel, panel.days[0], day).select(listed), np.array(panel.symbols, object)[listed]
-    values, present = panel.values[listed, :last], panel.present[listed, :last]
-    symbol, place = np.nonzero(present)
+    so_far = np.asarray(panel.days <= day)
+    symbol, place = np.nonzero(panel.present & so_far)
+    scaler, symbols = fit_scaler(panel, so_far), np.array(panel.symbols, object)
+    listed = np.unique(symbol)  # a stock that is listed later is not known yet
     rows = symbols[symbol], panel.days.to_numpy()[place]
     return {
         "cleaned rows": _Block((kept["symbol"].to_numpy(object), kept["date"].to_numpy()),
                                kept.select_dtypes("number").to_numpy("float64")),
-        "scaler": _Block((symbols,), np.column_stack([scaler.mean, scaler.spread, scaler.target])),
-        "returns": _Block(rows, panel.returns[listed, :last][present][:, None]),
-        "feature": _Block(rows, values[present], tuple(FEATURES)),
-        "windows": _Block(rows, scaler.scale(values, present)[present]),
+        "scaler": _Block((symbols[listed],), np.column_stack([scaler.mean, scaler.spread, scaler.target])[listed]),
+        "returns": _Block(rows, panel.returns[symbol, place][:, None]),
+        "feature": _Block(rows, panel.values[symbol, place], tuple(FEATURES)),
     }
 
 

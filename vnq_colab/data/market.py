@@ -1,12 +1,11 @@
 """The market's rules: who is traded, price bands, ticks, lots, settlement, costs. One dated table.
 
-Source: the public rules of HOSE, HNX and UPCOM as they stood in November 2026. A row whose source is "memory" could
-not be looked up and is to be verified; bands before 2016 are among them, so backtests start in 2016.
+Source: the public rules of HOSE, HNX and UPCOM as they stood in November 2026. What is from memory could not be looked
+up and is to be verified; bands before 2016 are among it, so backtests start in 2016.
 Bands and ticks apply to raw prices; most sources give adjusted ones. A stock changes its exchange over the years.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ VN102: tuple[str, ...] = tuple(
 )
 
 EXCHANGES = ("HOSE", "HNX", "UPCOM")
-TODAYS_LOT = 100  # [shares] on all three exchanges; `lot` knows the earlier ones
+TODAYS_LOT = 100  # [shares] on all three exchanges
 LIMIT_TOLERANCE = {"HOSE": 0.005, "HNX": 0.01, "UPCOM": 0.01}  # [fraction of the price] a tick at 10,000 VND
 HOLIDAYS = ("01-01", "04-30", "05-01", "09-02")  # known years ahead; the exchange announces others and days in lieu
 # Weekdays of 2016 to 2025 on which no stock traded. Source: the days without a row in the shared vn_daily.parquet.
@@ -48,61 +47,29 @@ LUNAR_NEW_YEARS = pd.DatetimeIndex(
 )
 TET_DAYS = range(-2, 5)  # around the lunar new year: no session on these in 2014 to 2025
 LONG_HALT_SESSIONS = 25  # memory: after so many sessions without a trade the first day's band applies again
-
-
-class Rule(NamedTuple):
-    """One rule of one exchange, in force from a day until the next row of the same rule and exchange."""
-
-    rule: str
-    exchange: str
-    since: str
-    value: float
-    unit: str
-    source: str
-
-
-_NOW = "rules of November 2026"
-_TICK = _NOW + "; not dated in our sources"
-_HOSE_TICK = _TICK + "; before 2016-09-12, from memory, 100 below 50,000, 500 below 100,000, else 1,000 VND"
-HOSE_TICKS = ((0, 10.0), (10_000, 50.0), (50_000, 100.0))  # (from this raw price, step) [VND]
-RULES = (
-    Rule("band", "HOSE", "2000-07-28", 0.05, "of the reference price", "memory"),
-    Rule("band", "HOSE", "2013-01-15", 0.07, "of the reference price", _NOW + "; the date from memory"),
-    Rule("band", "HNX", "2005-03-08", 0.07, "of the reference price", "memory"),
-    Rule("band", "HNX", "2013-01-15", 0.10, "of the reference price", _NOW + "; the date from memory"),
-    Rule("band", "UPCOM", "2009-06-24", 0.10, "of the reference price", "memory"),
-    Rule("band", "UPCOM", "2015-07-01", 0.15, "of the reference price", _NOW + "; the date from memory"),
-    Rule("first-day band", "HOSE", "2000-07-28", 0.20, "of the reference price", _NOW + "; earlier years from memory"),
-    Rule("first-day band", "HNX", "2005-03-08", 0.30, "of the reference price", _NOW + "; earlier years from memory"),
-    Rule("first-day band", "UPCOM", "2009-06-24", 0.40, "of the reference price", _NOW + "; earlier years from memory"),
-    Rule("lot", "HOSE", "2000-07-28", 10, "shares", "memory"),
-    Rule("lot", "HOSE", "2021-01-01", 100, "shares", _NOW + "; the date from memory"),
-    Rule("lot", "HNX", "2005-03-08", 100, "shares", _NOW),
-    Rule("lot", "UPCOM", "2009-06-24", 100, "shares", _NOW),
-    *(Rule(f"tick from {price:,} VND", "HOSE", "2000-07-28", step, "VND", _HOSE_TICK) for price, step in HOSE_TICKS),
-    Rule("tick from 0 VND", "HNX", "2005-03-08", 100, "VND", _TICK),
-    Rule("tick from 0 VND", "UPCOM", "2009-06-24", 100, "VND", _TICK),
-    *(rule for name in EXCHANGES for rule in (
-        # Trading days after the purchase at whose OPEN the shares can first be sold in daily data. Since 2022-08-29
-        # they arrive at 13:00 of T+2: a sale at the close of T+2, or at the open of T+3.
-        Rule("sellable at the open", name, "2000-07-28", 4, "trading days", "T+3 until 2015-12-31"),
-        Rule("sellable at the open", name, "2016-01-01", 3, "trading days", "T+2, end of day, from 2016-01-01"),
-        Rule("sellable at the open", name, "2022-08-29", 3, "trading days", "T+2 from 13:00, from 2022-08-29"),
-        Rule("sellable at the close", name, "2000-07-28", 4, "trading days", "T+3 until 2015-12-31"),
-        Rule("sellable at the close", name, "2016-01-01", 3, "trading days", "T+2, end of day, from 2016-01-01"),
-        Rule("sellable at the close", name, "2022-08-29", 2, "trading days", "T+2 from 13:00, from 2022-08-29"),
-        Rule("broker's fee", name, "2000-07-28", 0.0015, "of each trade", "about what brokers take in 2026"),
-        Rule("tax on sales", name, "2000-07-28", 0.001, "of the sale", _NOW),
-        Rule("tax on cash dividends", name, "2000-07-28", 0.05, "of the dividend", _NOW),
-    )),
-)
+# From (raw price) on, the step [VND] on HOSE. Of November 2026, not dated in our sources; before 2016-09-12, from
+# memory, 100 below 50,000, 500 below 100,000, else 1,000 VND. HNX and UPCOM: 100 VND throughout.
+HOSE_TICKS = ((0, 10.0), (10_000, 50.0), (50_000, 100.0))
+# By rule and exchange: the value in force from a day on.
+RULES: dict[str, dict[str, dict[str, float]]] = {
+    # [fraction of the reference price] today's values are of the rules of November 2026; days and earlier ones: memory
+    "band": {"HOSE": {"2000-07-28": 0.05, "2013-01-15": 0.07}, "HNX": {"2005-03-08": 0.07, "2013-01-15": 0.10},
+             "UPCOM": {"2009-06-24": 0.10, "2015-07-01": 0.15}},
+    "first-day band": {"HOSE": {"2000-07-28": 0.20}, "HNX": {"2005-03-08": 0.30}, "UPCOM": {"2009-06-24": 0.40}},
+    "lot": {"HOSE": {"2000-07-28": 10, "2021-01-01": TODAYS_LOT}, "HNX": {"2005-03-08": TODAYS_LOT},
+            "UPCOM": {"2009-06-24": TODAYS_LOT}},  # [shares] that of 10, and its last day, from memory
+    # [trading days] after the purchase, on all exchanges: T+3 until 2015; from 2016 shares arrive at the end of T+2,
+    # from 2022-08-29 at 13:00 of T+2, in time for its close.
+    "sellable at the open": {"HOSE": {"2000-07-28": 4, "2016-01-01": 3}},
+    "sellable at the close": {"HOSE": {"2000-07-28": 4, "2016-01-01": 3, "2022-08-29": 2}},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarketRules(Settings):
     """What the exchange and the broker demand."""
 
-    fee: BELOW_ONE = 0.0015  # [fraction of the trade] broker, each side
+    fee: BELOW_ONE = 0.0015  # [fraction of the trade] about what brokers take in 2026, each side
     sale_tax: BELOW_ONE = 0.001  # [fraction of the sale]
     slippage: BELOW_ONE = 0.002  # [fraction of the price] paid against the trader, each side
     lot: COUNT = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
@@ -133,7 +100,7 @@ class MarketRules(Settings):
 
     def lots(self, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]` int: the dated lot of the exchange [shares]; `self.lot` where that is not today's."""
-        return lot(exchange, days) if self.lot == TODAYS_LOT else np.full(len(days), self.lot)
+        return in_force("lot", exchange, days).astype(int) if self.lot == TODAYS_LOT else np.full(len(days), self.lot)
 
 
 VN_RULES = MarketRules()
@@ -144,23 +111,16 @@ def in_force(rule: str, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> n
 
     An unknown exchange counts as HOSE. Days before the first date of a rule take its first value.
     """
-    place = pd.Index(EXCHANGES).get_indexer(np.ravel(exchange)).reshape(np.shape(exchange))
-    place, days = np.maximum(place, 0), np.asarray(days, "datetime64[ns]")  # HOSE stands first
-    value = np.full(np.broadcast_shapes(place.shape, days.shape), np.nan)
-    for row in RULES:
-        if row.rule == rule:
-            here = place == EXCHANGES.index(row.exchange)
-            value = np.where(here & (np.isnan(value) | (days >= np.datetime64(row.since))), row.value, value)
+    value, days = np.nan, np.asarray(days, "datetime64[ns]")
+    for name, dated in RULES[rule].items():  # HOSE stands first
+        since = np.array(list(dated), "datetime64[ns]")
+        then = np.array(list(dated.values()), "float64")[np.maximum(since.searchsorted(days, side="right") - 1, 0)]
+        value = then if name == "HOSE" else np.where(np.asarray(exchange) == name, then, value)
     return value
 
 
-def lot(exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
-    """`[days]` int: the smallest number of shares of an order [shares]."""
-    return in_force("lot", exchange, days).astype(int)
-
-
 def tick(price: np.ndarray, exchange: str | np.ndarray) -> np.ndarray:
-    """`[...] -> [...]`: the price step [VND] at a raw price. HOSE 10, 50, 100 by level; HNX and UPCOM 100."""
+    """`[...] -> [...]`: the price step [VND] at a raw price."""
     levels, steps = np.array(HOSE_TICKS).T
     return np.where(np.isin(exchange, ("HNX", "UPCOM")), 100.0, steps[np.searchsorted(levels, price, side="right") - 1])
 
@@ -180,7 +140,7 @@ def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str | np.nda
 def is_session(days: pd.DatetimeIndex) -> np.ndarray:
     """`[days]` bool: a weekday that is no fixed holiday of Vietnam, not near the lunar new year, and no known day off.
 
-    Of the past the data's own days say more (`trading_days`): this is for the days that are not there yet.
+    For days that the data does not have yet; of the past see `trading_days`.
     """
     tet = [LUNAR_NEW_YEARS + pd.Timedelta(days=day) for day in TET_DAYS]
     closed = np.isin(days.strftime("%m-%d"), HOLIDAYS) | days.isin(DAYS_OFF) | days.isin(tet[0].append(tet[1:]))

@@ -51,11 +51,11 @@ class Panel:
     @functools.cached_property
     def returns(self) -> np.ndarray:
         """`[symbols, days]` daily log return of the close; NaN where absent and on a symbol's first day."""
-        found = np.full(self.present.shape, np.nan)
+        returns = np.full(self.present.shape, np.nan)
         for row, present in enumerate(self.present):
             close = self.prices[row, present, CLOSE]
-            found[row, np.flatnonzero(present)[1:]] = np.log(close[1:] / close[:-1])
-        return found
+            returns[row, np.flatnonzero(present)[1:]] = np.log(close[1:] / close[:-1])
+        return returns
 
     @functools.cached_property
     def ranks(self) -> np.ndarray:
@@ -63,18 +63,16 @@ class Panel:
 
         The stocks are all of the panel's, so a panel of some symbols has other ranks: choose symbols afterwards.
         """
-        found = np.empty_like(self.values)
+        ranks = np.empty_like(self.values)
         for place in range(len(self.feature_names)):
-            found[:, :, place] = within_day_ranks(np.where(self.present, self.values[:, :, place], np.nan))
-        return np.nan_to_num(found, copy=False)
+            ranks[:, :, place] = within_day_ranks(np.where(self.present, self.values[:, :, place], np.nan))
+        return np.nan_to_num(ranks, copy=False)
 
     def select(self, symbols: "list[str] | tuple[str, ...]") -> "Panel":
         """The same days and features for some of the symbols, in the order given. Raises DataError for unknown ones."""
-        index = {symbol: place for place, symbol in enumerate(self.symbols)}
-        unknown = [symbol for symbol in symbols if symbol not in index]
-        if unknown:
+        rows = pd.Index(self.symbols).get_indexer(symbols)
+        if unknown := [symbol for symbol, row in zip(symbols, rows, strict=True) if row < 0]:
             raise DataError(f"the data has no symbol {name_a_few(unknown)}.{did_you_mean(unknown[0], self.symbols)}")
-        rows = [index[symbol] for symbol in symbols]
         return Panel(self.values[rows], self.prices[rows], self.present[rows], tuple(symbols), self.days,
                      self.feature_names, self.data_id)
 
@@ -82,16 +80,16 @@ class Panel:
         """`[symbols, days]` log return over the next `horizon` days that somebody could have; NaN where not known.
 
         From close to close of the market's days; with `column` OPEN from the open of the next day to the open `horizon`
-        days after it, which is what can be bought and sold on an evening's forecast. A symbol must be present on the
-        origin and on both days.
+        days after it, which is what a forecast made at the close can trade. A symbol must be present on the origin and
+        on both days.
         """
         log, delay = np.log(self.prices[:, :, column]), 1 if column == OPEN else 0
-        found = np.full(log.shape, np.nan)
+        ahead = np.full(log.shape, np.nan)
         n_days = log.shape[1] - horizon - delay
         if n_days > 0:
-            found[:, :n_days] = log[:, horizon + delay:] - log[:, delay:n_days + delay]
-        found[~self.present] = np.nan
-        return found
+            ahead[:, :n_days] = log[:, horizon + delay:] - log[:, delay:n_days + delay]
+        ahead[~self.present] = np.nan
+        return ahead
 
     def save(self, path: Path) -> None:
         """Writes a parquet file: one row per symbol and present day, features as float32."""
@@ -110,8 +108,7 @@ class Panel:
         try:
             table = pd.read_parquet(path)
             data_id, days = table.attrs["data_id"], pd.DatetimeIndex(table.attrs["days"]).as_unit("ns")
-            symbols = tuple(table["symbol"].cat.categories)
-            shown = table[list(PRICES)].to_numpy("float64")
+            symbols, quotes = tuple(table["symbol"].cat.categories), table[list(PRICES)].to_numpy("float64")
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
         names = tuple(name for name in table.columns if name not in ("symbol", "date", *PRICES))
@@ -120,7 +117,7 @@ class Panel:
         prices = np.full((*values.shape[:2], len(PRICES)), np.nan)
         present = np.zeros(values.shape[:2], dtype=bool)
         values[place] = table[list(names)].to_numpy("float32")
-        prices[place] = shown
+        prices[place] = quotes
         present[place] = True
         return cls(values, prices, present, symbols, days, names, data_id)
 
@@ -154,21 +151,17 @@ class Scaler:
         return scaled
 
 
-def fit_scaler(panel: Panel, first: pd.Timestamp, last: pd.Timestamp) -> Scaler:
-    """The scaler of the days from `first` to `last`, both included.
-
-    A symbol absent throughout gets mean 0, spread 1.
-    """
-    inside = np.asarray((panel.days >= first) & (panel.days <= last))
+def fit_scaler(panel: Panel, train: np.ndarray) -> Scaler:
+    """The scaler of the days marked in `train [days]`; a symbol absent throughout gets mean 0, spread 1."""
     mean = np.zeros((len(panel.symbols), len(panel.feature_names)))
     spread = np.ones_like(mean)
-    for row, present in enumerate(panel.present & inside):
+    for row, present in enumerate(panel.present & train):
         if present.any():
             values = panel.values[row, present].astype("float64")  # [days, features]
             mean[row] = values.mean(axis=0)
             variance = values.var(axis=0)
             spread[row] = np.where(variance > 1e-12, np.sqrt(variance), 1.0)  # a constant feature stays constant
-    daily = panel.returns[:, inside]
+    daily = panel.returns[:, train]
     known = np.isfinite(daily)
     target = np.sqrt((np.where(known, daily, 0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
     target = np.where(target > 1e-6, target, 0.02)  # 2 % a day: a symbol without a move has no spread of its own

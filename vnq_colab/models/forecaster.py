@@ -48,8 +48,7 @@ class Inputs:
     @classmethod
     def fit_own(cls, panel: Panel, train: np.ndarray) -> "Inputs":
         """A scaler of each symbol's own history, labels in units of its own spread."""
-        days = panel.days[train]
-        return cls(fit_scaler(panel, days[0], days[-1]), "features", per_symbol=True)
+        return cls(fit_scaler(panel, train), "features", per_symbol=True)
 
     def width(self, n_features: int) -> int:
         """How many numbers a network sees of a day."""
