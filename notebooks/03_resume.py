@@ -71,7 +71,7 @@ vnq.plots.learning_curves(session, note=session.note)
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `there is no run yet` | run notebook 2 first, with the same folder |
 # | a checkpoint is damaged | nothing to do: the other one is taken, and the sentence says what that costs |
-# | `Watching for 10 min` | another machine trained this run. If it gives no sign of life in that time, this one goes on; if you know that it is gone, tick `TAKE_OVER` and run again |
+# | `Watching for 60 s` | another machine trained this run. If it gives no sign of life in that time, this one goes on; if you know that it is gone, tick `TAKE_OVER` and run again |
 # | `is being trained by another` | stop that one first, or tick `TAKE_OVER`: the other notices at its next write, and stops |
 # | `Drive is … behind` | nothing to do: training goes on, and everything is on the machine's own disk until Drive takes it; keep the machine until the sentence is gone |
 # | a symbol failed | `session.ledger_table()` says why; the other symbols are not affected |
