@@ -77,13 +77,11 @@ MOST_IMPOSSIBLE = 0.3  # [fraction of the rows] chosen: the dirtiest real file h
 class PriceFile:
     """One file as read: prices in the file's own unit, indices in points."""
 
-    name: str
     path: str  # as an error names it
     provider: Provider
     facts: FileFacts
-    prices: pd.DataFrame  # symbol, date, open, high, low, close, volume; perhaps adj_close, raw_close, exchange
+    prices: pd.DataFrame  # NEEDED; perhaps adj_close, raw_close, exchange; unadjusted, True, where they are
     index: pd.DataFrame  # symbol, date, close
-    unadjusted: bool = False
 
 
 def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: bool = True) -> PriceFile:
@@ -116,14 +114,14 @@ def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: boo
     indices = indices.assign(symbol=indices["symbol"].map(index_name))
     prices = rows if stocks.all() else rows[stocks]
     if unadjusted:
-        prices = prices.assign(raw_close=prices["close"])
+        prices = prices.assign(raw_close=prices["close"], unadjusted=True)
     if place in ("HOSE", "HNX", "UPCOM"):
         prices = prices.assign(exchange=place)
     days = (prices if len(prices) else indices if len(indices) else rows)["date"]
     facts = FileFacts(name, provider.name, "" if len(prices) else "points", provider.adjusted and not unadjusted,
                       len(prices), f"{days.min():%Y-%m-%d}", f"{days.max():%Y-%m-%d}", matched,
                       dict(Counter(kinds[~stocks].tolist())), dropped)
-    return PriceFile(name, path, provider, facts, prices.reset_index(drop=True), indices, unadjusted)
+    return PriceFile(path, provider, facts, prices.reset_index(drop=True), indices)
 
 
 # ------------------------------------------------------------------------------------------------ headers and columns

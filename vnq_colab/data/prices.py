@@ -7,21 +7,22 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.cells import NEEDED, OPTIONAL
+from vnq_colab.data.cells import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import CleaningReport, FileFacts
-from vnq_colab.data.formats import NO_DATE, NO_NUMBER, OWN, index_name, read_file, refuse_other_bars, typed_rows
-from vnq_colab.data.units import Unit, adjusted, in_vnd, unit_of
-from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file, refuse_other_bars, typed_rows
+from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 
 SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
+KVND_BELOW, VND_FROM = 100, 1000  # a median close below is in thousand VND, one from here on in VND
+Unit = str | Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
                 treatments: dict[str, str] | None = None) -> tuple[pd.DataFrame, CleaningReport]:
     """The cleaned price table of a file, folder, zip or Drive link, and the report of what was read and repaired.
 
-    Prices in VND per share, adjusted; volume in shares. `unit` as in `read_prices`; `on_bad_rows` and `treatments` as
-    in `clean_prices`, None: "raise" for tables in our own columns, else "treat". Raises DataError when a file is
-    missing, empty or no table of daily prices, or its unit is in doubt.
+    `unit` as in `read_prices`; `on_bad_rows` and `treatments` as in `clean_prices`, None: "raise" for tables in our own
+    columns, else "treat". Raises DataError when a file is missing or no table of daily prices, or its unit is in doubt.
     """
     reading = read_prices(fetched(path), unit=unit, on_bad_rows=on_bad_rows)
     if reading.prices.empty:
@@ -56,8 +56,7 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
 def fetched(path: str | Path) -> Path:
     """The local copy of what a Drive share link names; any other path as it is."""
     if not isinstance(path, (str, Path)) or not str(path).strip():
-        found = "empty" if isinstance(path, str) else type(path).__name__
-        raise DataError(f"the path of the prices is {found}. Name a file or a folder; a table goes to prepare.")
+        raise DataError("the path of the prices is empty or none. Name a file or a folder; a table goes to prepare.")
     link = str(path)
     if not link.startswith(("http://", "https://")):
         return Path(path)
@@ -67,32 +66,33 @@ def fetched(path: str | Path) -> Path:
 
 
 def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_bad_rows: str | None = None) -> Reading:
-    """The rows as they stand in files, folders and zips, with typed columns and in VND; nothing repaired yet.
+    """The rows as they stand in files, folders and zips, typed, in VND and adjusted where their file says how.
 
-    `unit` settles whether files hold "VND" or "kVND" (thousand VND): one for all, or {file name: unit}; None tells it
-    from the prices. `on_bad_rows` "drop" and "treat" leave out rows that cannot be read, up to 5 %, and count them;
-    else such a row in a table of our own columns is a DataError. In the order of `file` later ones win: those of later
-    paths, and in a folder those of a later last day; unadjusted ones come first.
+    `unit`: "VND" or "kVND" (thousand VND) for all, or {file name: unit}; None takes it from the prices. Rows that
+    cannot be read, up to 5 %, are left out and counted; in tables of our own columns only with `on_bad_rows` "drop" or
+    "treat", else a DataError. Later categories of `file` win: path by path, unadjusted first, then by last day.
     """
     paths = path if isinstance(path, list) else [path]
     files = []
     for one in paths:
-        some = [adjusted(read_file(*content, strict=on_bad_rows in (None, "raise")))
+        some = [read_file(*content, strict=on_bad_rows in (None, "raise"))
                 for content in _contents(Path(one), f"{Path(one).name}/" if len(paths) > 1 else "")]
-        files += sorted(some, key=lambda file: (not file.unadjusted, file.facts.last_day, file.facts.file))
+        files += sorted(some, key=lambda file: ("unadjusted" not in file.prices, file.facts.last_day, file.facts.file))
     seen = Counter()
     for file in files:
-        seen[file.name] += 1
-        if seen[file.name] > 1:  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
-            file.facts = replace(file.facts, file=f"{file.name} ({seen[file.name]})")
-    files = in_vnd(files, unit)
+        seen[name := file.facts.file] += 1
+        if seen[name] > 1:  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
+            file.facts = replace(file.facts, file=f"{name} ({seen[name]})")
+        file.prices = adjusted(file)
+    _to_vnd(files, unit)
     filled = [file for file in files if len(file.prices)]
-    columns = [*NEEDED, *OPTIONAL, *(["unadjusted"] if any(file.unadjusted for file in files) else [])]
-    prices = pd.concat([file.prices.assign(unadjusted=file.unadjusted) for file in filled],
-                       ignore_index=True) if filled else pd.DataFrame(columns=columns)
+    columns = [*NEEDED, *OPTIONAL, "unadjusted"]
+    prices = pd.concat([file.prices for file in filled], ignore_index=True) if filled else pd.DataFrame(columns=columns)
     prices = prices[[name for name in columns if name in prices]]
     if "exchange" in prices:
         prices["exchange"] = prices["exchange"].fillna("")
+    if "unadjusted" in prices:
+        prices["unadjusted"] = prices["unadjusted"].eq(True)
     codes = np.repeat(np.arange(len(filled)), [len(file.prices) for file in filled])
     prices["file"] = pd.Categorical.from_codes(codes, [file.facts.file for file in filled], ordered=True)
     index = pd.concat([file.index for file in files], ignore_index=True)
@@ -102,8 +102,7 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
 
 def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     """A table in the price table's columns and types, rows as they are; `path` names it in a DataError."""
-    picked = _own_columns(table, NEEDED, path)
-    rows = typed_rows(picked, path, strict=True)[0][[*picked]]
+    rows = typed_rows(_own_columns(table, NEEDED, path), path, strict=True)[0]
     refuse_other_bars(rows, path)
     if unit_of(rows, path, "VND") != "VND":
         raise DataError(f"{path}: the median close is {rows['close'].median():,.1f}, which looks like thousand VND. "
@@ -123,12 +122,105 @@ def _own_columns(table: pd.DataFrame, needed: tuple[str, ...], path: str) -> pd.
     return table.iloc[:, [lowered.index(name) for name in names]].set_axis(names, axis=1)
 
 
+# ----------------------------------------------------------------------------------------------- units and adjustment
+def _to_vnd(files: list[PriceFile], unit: Unit) -> None:
+    of_all, of_file = (unit, {}) if isinstance(unit, str) else (None, dict(unit or {}))
+    for given in [of_all, *of_file.values()]:
+        if given not in (None, "VND", "kVND"):
+            raise ConfigError(f"unit = {given!r}: must be 'VND' or 'kVND' (thousand VND).")
+    names = [file.facts.file for file in files]
+    for name in set(of_file) - {*names, *(PurePath(name).name for name in names)}:
+        raise ConfigError(f"unit names {name!r}, which is no file that was read.{did_you_mean(name, names)}")
+    for file, name in zip(files, names, strict=True):
+        if file.prices.empty:
+            continue
+        given = of_file.get(name, of_file.get(PurePath(name).name))
+        found = given or unit_of(file.prices, file.path, file.provider.unit, of_all, name)
+        file.facts = replace(file.facts, unit="thousand VND" if found == "kVND" else "VND")
+        if found == "kVND":
+            file.prices = file.prices.assign(**{column: (file.prices[column] * 1000).round(6)
+                                                for column in {*PRICES, "raw_close"} & set(file.prices)})
+
+
+def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = None, name: str = "FILE") -> str:
+    """ "VND" or "kVND", from the stocks' median closes; where these fit both units the `given` one, else the `usual`.
+
+    Raises DataError when neither is known, the given one does not fit, or one file holds both.
+    """
+    levels = prices["close"].where(prices["close"] > 0).groupby(prices["symbol"]).median().dropna()
+    if levels.empty:
+        return "VND"
+    level = levels.median()
+    cheap, dear = levels[levels < KVND_BELOW], levels[levels > 2 * VND_FROM]  # of which one of the units cannot be
+    if KVND_BELOW <= level < VND_FROM:
+        found = "kVND" if len(cheap) else "VND" if len(dear) else given or usual
+    else:
+        found = "kVND" if level < KVND_BELOW else "VND"
+    strange = dear if found == "kVND" else cheap
+    if not found:
+        flaw = f"the median close is {level:,.1f}, which can be VND or thousand VND"
+    elif given and found != given:
+        flaw = f"--unit {given} is for all files, but this one is clearly in {found} (the median close is {level:,.1f})"
+    elif len(strange):
+        flaw = (f"two units in one file: {strange.index[0]} closes at {strange.iloc[0]:,.2f} in the median, the other "
+                f"stocks at {level:,.2f}")
+    else:
+        return found
+    insisted = given or "kVND"
+    raise DataError(f"{path}: {flaw}. Name the file and its unit, VND or kVND: --unit {name}={insisted} (in Python: "
+                    f"unit={{{name!r}: {insisted!r}}}).")
+
+
+def adjusted(file: PriceFile) -> pd.DataFrame:
+    """The prices of a file, adjusted where an adjusted close stands beside raw prices; the raw close is kept."""
+    if "adj_close" not in file.prices:
+        return file.prices
+    rows = file.prices.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
+    factors = [adjustment_factors(stock["close"].to_numpy(), stock["adj_close"].to_numpy())
+               for _, stock in rows.groupby("symbol", sort=False)]
+    factor = np.concatenate(factors)
+    changes = np.concatenate([np.abs(np.diff(np.log(one))) > 0.001 for one in factors])
+    if not 0.005 < np.median(factor) < 1.01 or (len(changes) > 5 and changes.mean() > 0.3):
+        raise DataError(f"{file.path}: the adjusted close is no steady fraction of the close (in the median "
+                        f"{np.median(factor):.2g}): the columns seem to be swapped. Put the right headers above them.")
+    is_raw = file.provider != YAHOO and "raw_close" not in rows  # Yahoo's close is adjusted for splits
+    raw = {"raw_close": rows["close"]} if is_raw else {}
+    return rows.assign(**raw, **{name: rows[name] * factor for name in PRICES}).drop(columns="adj_close")
+
+
+def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
+    """`[days], [days] -> [days]`: the factor between raw and adjusted prices of one symbol, undone of its rounding.
+
+    Constant between two corporate actions: each day confines it to (adjusted ± half a rounding step) / close, and a new
+    constant begins on the day whose interval leaves nothing of the earlier ones. New rows can change old factors, by
+    the size of the rounding.
+    """
+    known = (close > 0) & (adjusted > 0)
+    if not known.any():
+        return np.ones(len(close))
+    level = np.median(adjusted[known])
+    steps = [step for step in 100.0 / 10 ** np.arange(8) if step < level / 25 and np.mean(
+        np.abs(adjusted[known] / step - np.round(adjusted[known] / step)) < 1e-6) > 0.98]
+    half = (steps or [1e-5])[0] / 2 * (1 + 1e-9)  # of the file's rounding step
+    low, high = (adjusted - half) / np.where(known, close, 1), (adjusted + half) / np.where(known, close, 1)
+    factor = np.full(len(close), np.nan)
+    start, least, most = 0, 0.0, np.inf
+    for day in (*np.flatnonzero(known).tolist(), None):
+        if day is not None and max(least, low[day]) <= min(most, high[day]):
+            least, most = max(least, low[day]), min(most, high[day])
+            continue
+        same = np.median(np.abs(adjusted[start:day] - close[start:day])) == 0  # an odd day does not shift the rest
+        factor[start:day] = 1.0 if same else (least + most) / 2
+        if day is not None:
+            start, least, most = day, low[day], high[day]
+    return factor
+
+
 # -------------------------------------------------------------------------------------------------------------- index
 def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.DataFrame:
     """The market index `date, close` [points], one row a date, from a file or a table with these columns.
 
-    Of a file with several indices, the one named `symbol`. Raises DataError when it is not there, or a day of it has no
-    close above 0 or cannot be read.
+    Of several indices the one named `symbol`. Raises DataError when it is not there, or a day has no close above 0.
     """
     if isinstance(index, pd.DataFrame):
         path = "the index"
@@ -140,7 +232,7 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
         if not files:
             raise DataError(f"{path}: there is no index {symbol} in it.")
         for file in files:
-            if lost := [f"{why} {n:,}" for why, n in file.facts.dropped.items() if why in (NO_DATE, NO_NUMBER)]:
+            if lost := [f"{why} {n:,}" for why, n in file.facts.dropped.items() if why.startswith(("date", "number"))]:
                 raise DataError(f"{file.path}: days of the index cannot be read ({', '.join(lost)}). Repair the file.")
         rows = pd.concat([file.index for file in sorted(files, key=lambda file: file.facts.last_day)])
         rows = rows[rows["symbol"] == index_name(symbol)]
@@ -161,8 +253,8 @@ def price_files(folder: Path) -> list[Path]:
         if not isinstance(error, FileNotFoundError):
             raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
 
-    found = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return sorted(file for file in found if _is_wanted(file))
+    files = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return sorted(filter(_is_wanted, files))
 
 
 def _contents(path: Path, prefix: str) -> Iterator[tuple[bytes, str, str]]:
@@ -170,18 +262,17 @@ def _contents(path: Path, prefix: str) -> Iterator[tuple[bytes, str, str]]:
     if not path.exists():
         near = did_you_mean(path.name, [file.name for file in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
-    found = [(path, path.name)] if path.is_file() else [
-        (file, prefix + file.relative_to(path).as_posix()) for file in price_files(path)]
-    empty = True
-    for file, name in found:
+    is_empty = True
+    for file in [path] if path.is_file() else price_files(path):
+        name = path.name if file == path else prefix + file.relative_to(path).as_posix()
         try:
             data = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
         for content in _unpacked(data, name, str(file)):
-            empty = False
+            is_empty = False
             yield content
-    if empty:
+    if is_empty:
         raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
 
 
