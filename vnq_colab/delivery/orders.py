@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, VN_RULES, MarketRules, next_sessions, price_limits, tick, trading_days
+from vnq_colab.data.market import EXCHANGES, VN_RULES, next_sessions, price_limits, tick, trading_days
 from vnq_colab.delivery.portfolio import Portfolio
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.basket import Basket, decide
@@ -22,8 +22,7 @@ ACTIONS = ("sell", "buy", "wait", "keep")
 MEDIAN_DAYS = 20  # [sessions] of the median traded value; a day without trades counts as 0
 
 
-def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None = None,
-                rules: MarketRules = VN_RULES) -> pd.DataFrame:
+def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None = None) -> pd.DataFrame:
     """The checked orders of an Outlook, sales first: one row for each, and for what is kept; columns as in COLUMNS.
 
     `capital` [VND] is the most that the basket may be worth, None all of the portfolio. `attrs` holds day, nav and cash
@@ -32,47 +31,47 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     bundle = outlook.bundle
     stored, market = bundle.manifest.get("basket"), bundle.market_decision
     basket = Basket(**stored) if stored else Basket().limited(len(bundle.decisions))
-    stocks = _stocks(outlook, portfolio, basket, rules)
+    stocks = _stocks(outlook, portfolio, basket)
     nav = portfolio.cash + float((stocks["held"] * stocks["reference_price"]).sum())
     worth, lots = nav if capital is None else min(nav, capital), stocks["reference_price"] * stocks["lot"]
-    if worth < (needed := lots.min() * (1 + rules.fee)):
+    if worth < (needed := lots.min() * (1 + VN_RULES.fee)):
         raise ConfigError(f"{worth:,.0f} VND are less than one lot of any stock: the cheapest, {lots.idxmin()}, needs "
                           f"{np.ceil(needed):,.0f}. Give more with --capital, or in the portfolio's row CASH.")
     if market == "accept":
-        _decide(stocks, basket, rules)
-        cash = portfolio.cash + _sell(stocks, basket, rules)
-        _buy(stocks, basket, cash, worth, rules)
+        _decide(stocks, basket)
+        cash = portfolio.cash + _sell(stocks, basket)
+        _buy(stocks, basket, cash, worth)
     else:
         stocks["action"], stocks["shares"] = "wait", stocks["held"]
         stocks["why"] = [[f"market not accepted: {market}"]] * len(stocks)
     table = _table(stocks, outlook.day)
-    check_orders(table, stocks, portfolio, basket, rules)
+    check_orders(table, stocks, portfolio, basket)
     table.attrs = {"day": f"{next_sessions(outlook.day, 1)[0]:%Y-%m-%d}", "nav": nav, "cash": portfolio.cash,
                    "k": basket.k, "market": market,
                    "notes": [f"portfolio: {portfolio.source}", *_notes(table, stocks, outlook.prices, market)]}
     return table
 
 
-def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket, rules: MarketRules) -> pd.DataFrame:
+def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket) -> pd.DataFrame:
     """One row for each judged or held stock, by symbol: its board of tomorrow, its forecast, what is held of it."""
     decisions, latest = outlook.bundle.decisions, outlook.latest().set_index("symbol")
     held = {symbol: shares for symbol, shares in portfolio.shares.items() if shares}
     names = sorted({*decisions, *held} & set(outlook.prices["symbol"]))
-    stocks = board(outlook.prices, names, rules).join(latest[["score", "edge", "rank"]])
+    stocks = board(outlook.prices, names).join(latest[["score", "edge", "rank"]])
     stocks["was"], stocks["n_ranked"] = outlook.latest(1).set_index("symbol")["rank"], len(latest)
     stocks["accepted"] = [decisions.get(symbol) == "accept" for symbol in names]
     stocks["held"] = [held.get(symbol, 0) for symbol in names]
     most = basket.traded_share * stocks["value"] / stocks["reference_price"]
     stocks["most"] = np.floor(most / stocks["lot"]).astype("int64") * stocks["lot"]  # [shares] of one order
     past, ahead = trading_days(outlook.prices), next_sessions(outlook.day, 9)
-    stocks["arrives_on"] = sellable = [portfolio.sellable_from.get(symbol) for symbol in names]
+    stocks["arrives_on"] = [portfolio.sellable_from.get(symbol) for symbol in names]
     stocks["arrives"] = [-np.inf if day is None else past.append(ahead).searchsorted(day) - len(past) + 1
-                         for day in sellable]  # session on which the shares arrive: 0 is the last day, 1 tomorrow
-    stocks["days_held"] = rules.sellable_at_close_after(ahead[:1])[0] + 1 - stocks["arrives"]  # that of purchase too
+                         for day in stocks["arrives_on"]]  # session of their arrival: 0 is the last day, 1 tomorrow
+    stocks["days_held"] = VN_RULES.sellable_at_close_after(ahead[:1])[0] + 1 - stocks["arrives"]  # that of purchase too
     return stocks.assign(action="", shares=0, why=[[] for _ in names])
 
 
-def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULES) -> pd.DataFrame:
+def board(prices: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
     """`[symbols]`: reference_price, limit_low, limit_high [VND] and lot of tomorrow; value, at_ceiling, at_floor.
 
     On raw prices where `raw_close` is known, else on adjusted ones, whose newest are raw. `value` is the median value
@@ -84,34 +83,31 @@ def board(prices: pd.DataFrame, symbols: list[str], rules: MarketRules = VN_RULE
     raw = rows.get("raw_close", rows["close"])
     rows = rows.assign(shown=raw.where(raw > 0, rows["close"]))
     rows["value"] = rows["shown"] * rows["volume"]
-    own = rows.groupby("symbol", observed=True)
-    last, before = (own.nth(place).set_index("symbol").reindex(symbols) for place in (-1, -2))
     value = rows.pivot(index="date", columns="symbol", values="value").reindex(
         index=days[-MEDIAN_DAYS:], columns=symbols).fillna(0.0).median()
+    own = rows.groupby("symbol", observed=True)
+    last, before = (own.nth(place).set_index("symbol").reindex(symbols) for place in (-1, -2))
     exchange = last.get("exchange", pd.Series("HOSE", symbols))
     exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy(object)
-    today, tomorrow = (pd.DatetimeIndex([day] * len(symbols)) for day in (days[-1], next_sessions(days[-1], 1)[0]))
-    table = pd.DataFrame({"exchange": exchange, "value": value.to_numpy(), "lot": rules.lots(exchange, tomorrow)},
-                         index=pd.Index(symbols, name="symbol"))
+    close = _on_tick(last["shown"], exchange)
+    close_before = _on_tick(before["close"] * last["shown"] / last["close"], exchange)  # on the basis of the last day
+    tomorrow = next_sessions(days[-1], 1)
+    high, low = price_limits(close, VN_RULES.band(exchange, tomorrow), exchange)
+    ceiling, floor = price_limits(close_before, VN_RULES.band(exchange, days[-1:]), exchange)
     traded = ((last["date"] == days[-1]) & (last["volume"] > 0)).to_numpy()
-    yesterday = before["close"] * last["shown"] / last["close"]  # on the basis of the last day
-    for name in set(exchange):
-        on = exchange == name
-        close, close_before = (_on_tick(part[on].to_numpy(), name) for part in (last["shown"], yesterday))
-        high, low = price_limits(close, rules.band(name, tomorrow[on]), name)
-        top, bottom = price_limits(close_before, rules.band(name, today[on]), name)
-        table.loc[on, ["reference_price", "limit_high", "limit_low", "top", "bottom"]] = np.column_stack(
-            [close, high, np.maximum(low, tick(close, name)), top - 0.01, bottom + 0.01])
-    return table.assign(at_ceiling=traded & (table["reference_price"] >= table.pop("top")),
-                        at_floor=traded & (table["reference_price"] <= table.pop("bottom")))
+    return pd.DataFrame({
+        "exchange": exchange, "reference_price": close, "limit_low": np.maximum(low, tick(close, exchange)),
+        "limit_high": high, "lot": VN_RULES.lots(exchange, tomorrow), "value": value.to_numpy(),
+        "at_ceiling": traded & (close >= ceiling - 0.01), "at_floor": traded & (close <= floor + 0.01),
+    }, index=pd.Index(symbols, name="symbol"))
 
 
-def _on_tick(price: np.ndarray, exchange: str) -> np.ndarray:
-    step = tick(price, exchange)
-    return np.maximum(np.round(price / step), 1) * step
+def _on_tick(price: pd.Series, exchange: np.ndarray) -> np.ndarray:
+    step = tick(price.to_numpy(), exchange)
+    return np.maximum(np.round(price.to_numpy() / step), 1) * step
 
 
-def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
+def _decide(stocks: pd.DataFrame, basket: Basket) -> None:
     """Sets `action` by the basket's rule: the one of the backtest, in which only accepted stocks are bought.
 
     The rank at which a stock is sold is the one among all; among those that may be held it is as many places as of
@@ -122,7 +118,7 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
     keep = max(basket.k, int((eligible & (stocks["rank"] <= basket.keep)).sum()))
     places = decide((basket.k, keep, basket.hold_days), np.where(eligible, score, np.nan)[None],
                     stocks["edge"].to_numpy("float64")[None], held[None],
-                    np.where(held, stocks["days_held"], 0.0)[None], rules.round_trip)
+                    np.where(held, stocks["days_held"], 0.0)[None], VN_RULES.round_trip)
     leave, enter = (np.isin(np.arange(len(held)), part) for part in places)
     stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter, stocks["held"] > 0],
                                  ["wait", "sell", "buy", "keep"], "")
@@ -139,7 +135,7 @@ def _decide(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> None:
                            "a swap does not pay for its costs")
 
 
-def _sell(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> float:
+def _sell(stocks: pd.DataFrame, basket: Basket) -> float:
     """Sets the shares of the sales; gives what those bring at the floor that can be filled from the morning on [VND].
 
     What cannot be sold tomorrow becomes `wait`.
@@ -160,17 +156,17 @@ def _sell(stocks: pd.DataFrame, basket: Basket, rules: MarketRules) -> float:
         if row.at_floor:
             row.why.append("closed at the floor: may not fill")
         elif row.arrives < 1:
-            brings += shares * row.limit_low * (1 - rules.fee - rules.sale_tax)
+            brings += shares * row.limit_low * (1 - VN_RULES.fee - VN_RULES.sale_tax)
     return brings
 
 
-def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float, rules: MarketRules) -> None:
+def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float) -> None:
     """Sets the shares of the purchases, best first: equal places, covered by the cash. What gets none waits."""
     is_left = stocks["held"] - stocks["shares"].where(stocks["action"] == "sell", 0) >= stocks["lot"]
     buys, place = stocks[stocks["action"] == "buy"].sort_values("rank"), worth / basket.k
     n_free = max(basket.k - int(is_left.sum()), 0)
     for number, row in enumerate(buys.itertuples()):
-        a_lot, at_ceiling = (price * row.lot * (1 + rules.fee) for price in (row.reference_price, row.limit_high))
+        a_lot, at_ceiling = (price * row.lot * (1 + VN_RULES.fee) for price in (row.reference_price, row.limit_high))
         share = cash / max(min(n_free, len(buys)) - number, 1)  # the rest goes to the later ones
         lots = {"no place until something is sold": np.inf if number < n_free else 0,
                 f"a lot is {a_lot / 1e6:,.1f} m, a place {place / 1e6:,.1f} m": place / a_lot,
@@ -226,8 +222,7 @@ def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, mark
         ("place the sales first: their proceeds pay for purchases", {"buy", "sell"} <= set(table["action"]))) if holds]
 
 
-def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio, basket: Basket,
-                 rules: MarketRules = VN_RULES) -> None:
+def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio, basket: Basket) -> None:
     """Raises RuntimeError where an order breaks a rule: lots, band, tick, settlement, cash, traded share.
 
     `stocks` as of `board`, with `accepted` and `arrives`. A defect of ours, so that nothing wrong is ever written.
@@ -237,11 +232,11 @@ def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio
     rows = table.join(stocks[["exchange", "lot", "value", "accepted", "arrives", "at_floor"]], on="symbol")
     held, shares = rows["symbol"].map(portfolio.shares).fillna(0), rows["shares"]
     buy, sell = rows["action"] == "buy", rows["action"] == "sell"
-    band = rules.band(rows["exchange"].to_numpy(), next_sessions(table["date"].max(), 1).repeat(len(rows)))
+    exchange = rows["exchange"].to_numpy()
     prices = rows[["limit_low", "reference_price", "limit_high"]].to_numpy("float64")  # [orders, 3]
-    step = np.array([tick(price, name) for price, name in zip(prices, rows["exchange"], strict=True)])
-    high, low = np.transpose([price_limits(reference, width, name) for reference, width, name in
-                              zip(prices[:, 1], band, rows["exchange"], strict=True)])
+    step = tick(prices, exchange[:, None])
+    band = VN_RULES.band(exchange, next_sessions(table["date"].max(), 1))
+    high, low = price_limits(prices[:, 1], band, exchange)
     ends = np.column_stack([np.maximum(low, step[:, 1]), prices, high])
     broken = {
         "stands there twice": rows["symbol"].duplicated(), "unknown action": ~rows["action"].isin(ACTIONS),
@@ -254,8 +249,8 @@ def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio
         "bought although held": buy & (held >= rows["lot"])}
     wrong = [f"{symbol}: {rule}" for rule, is_broken in broken.items() for symbol in rows.loc[is_broken, "symbol"]]
     in_time = sell & (rows["arrives"] < 1) & ~rows["at_floor"]
-    cash = portfolio.cash + (shares * rows["limit_low"])[in_time].sum() * (1 - rules.fee - rules.sale_tax)
-    cost = (shares * rows["limit_high"])[buy].sum() * (1 + rules.fee)
+    cash = portfolio.cash + (shares * rows["limit_low"])[in_time].sum() * (1 - VN_RULES.fee - VN_RULES.sale_tax)
+    cost = (shares * rows["limit_high"])[buy].sum() * (1 + VN_RULES.fee)
     if cost > cash + 1:
         wrong.append(f"purchases may cost {cost:,.0f} VND, there are {cash:,.0f}")
     if wrong:
