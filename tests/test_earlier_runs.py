@@ -12,8 +12,7 @@ from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.data.prepared import prepare
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle
-from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation
-from vnq_colab.delivery.tidy import tidy
+from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation, tidy
 from vnq_colab.delivery.validate import validate
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
@@ -240,7 +239,7 @@ def test_checkpoints_of_the_old_run_are_not_needed(copy, week, table):
 @pytest.mark.parametrize("damage, words", [
     (lambda models, reports: (models / "manifest.json").write_text("x"), "not readable as JSON"),
     (lambda models, reports: write_json(models / "manifest.json", {"symbols": [1]}), "not a manifest"),
-    (lambda models, reports: write_json(models / "manifest.json", [1]), "not a manifest"),
+    (lambda models, reports: write_json(models / "manifest.json", [1]), "not a file of this library"),
     (lambda models, reports: write_json(models / "manifest.json", {"format": 1}), "of the first version"),
     (lambda models, reports: (reports / "forecast.parquet").unlink(), "forecast.parquet"),
     (lambda models, reports: (reports / "forecast.parquet").write_text("x"), "ArrowInvalid"),

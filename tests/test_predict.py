@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,9 @@ def test_table_is_best_first_and_of_accepted_symbols_alone(bundle, judged):
     assert table["edge [%]"].is_monotonic_decreasing and table["p_up"].between(0, 1).all()
     accepted, _ = tomorrow(bundle, prices)
     assert set(accepted["symbol"]) == names_of(bundle)
+    outlook, column = look_ahead(bundle, prices), "expected 5-day return [%]"
+    own_mean = replace(outlook, forecast=outlook.forecast.assign(mean=0.01))
+    assert column not in table and column in ranking(own_mean), "never the edge twice"
 
 
 def test_rank_of_the_evening_before_is_that_of_its_own_ranking(bundle, judged):

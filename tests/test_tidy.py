@@ -5,7 +5,7 @@ import pytest
 from vnq_colab.data.prepared import prepare
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
-from vnq_colab.delivery.tidy import tidy
+from vnq_colab.delivery.earlier_runs import tidy
 from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError, VnqError
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace

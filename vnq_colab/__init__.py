@@ -33,7 +33,7 @@ _HOMES = {
     "resume": "training.trainer",
     "review": "delivery.leaks",
     "status": "training.runs",
-    "tidy": "delivery.tidy",
+    "tidy": "delivery.earlier_runs",
     "train": "training.trainer",
     "validate": "delivery.validate",
 }

@@ -1,7 +1,7 @@
 """The Bundle: the final fit of every family, and a manifest that a person can read, with the sha256 of everything."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,26 @@ from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.evaluation.verdict import Verdict
-from vnq_colab.files import read_json, sha256_of, unsealed, write_json, write_sealed
+from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.training.forecasting import final_calibrations, final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
 FORMAT = 2  # of manifest.json
-MANIFEST = {"run_id", "families", "judged_family", "ensemble_families", "synthetic", "trained_to", "market_symbols",
-            "market_index", "look_back", "task", "verdict", "symbols", "calibration", "files"}  # what one must have
+MANIFEST = {  # what one must have
+    "format", "run_id", "families", "judged_family", "ensemble_families", "synthetic", "trained_to",
+    "market_symbols", "market_index", "look_back", "task", "verdict", "symbols", "calibration", "files"}
 PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Bundle:
-    """Exported models: what the local machine runs every evening."""
+    """Exported models: what the local machine runs every day after the close."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], forecasters: dict[str, Forecaster]):
-        self.folder, self.manifest, self.forecasters = folder, manifest, forecasters
+    folder: Path
+    manifest: dict[str, Any]
+    forecasters: dict[str, Forecaster]
 
     @property
     def decisions(self) -> dict[str, str]:
@@ -75,9 +78,7 @@ class Bundle:
         return max(day, 0) // step * step
 
     def _recent(self, prices: pd.DataFrame, n_days: int) -> pd.Timestamp:
-        """The first day that features of the last `n_days` are made from: windows of a year, and smoothed ones, no
-        longer know what lay before. The very first day where a stock's own days are too few, as after a halt.
-        """
+        """The first day that features of the last `n_days` depend on; the very first one after a stock's long halt."""
         days, symbol = np.sort(prices["date"].unique()), pd.factorize(prices["symbol"])[0]
         first = days[self._block_start(len(days) - PAST_DAYS)]
         last_seen = days[-min(self.manifest["look_back"] + n_days, len(days))]
@@ -110,9 +111,9 @@ class Bundle:
 def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Panel | None = None) -> Bundle:
     """Writes the final fit with its decisions to `models/<run_id>/`, and makes it the current bundle.
 
-    Nothing is trained: the final fit is one of the run's jobs. Its calibration is that of the folds' validation days.
-    `verdict` None takes the one that validation stored; a run without any is exported as unjudged; `panel` spares
-    reading the run's own again. Raises SessionError while a job is missing.
+    Its calibration is that of the folds' validation days. `verdict` None takes the one that validation stored; a run
+    without any is exported as unjudged; `panel` spares reading the run's own again. Raises SessionError while a job is
+    missing.
     """
     verdict, config = stored_verdict(session) if verdict is None else verdict, session.config
     if verdict is not None and verdict.run_id not in ("", session.run_id):
@@ -154,7 +155,7 @@ def load_bundle(path: "str | Path") -> Bundle:
     folder, current = Path(path), Path(path) / "current.json"
     if current.exists():
         try:
-            folder = folder / read_json(current)["run_id"]
+            folder /= read_json(current)["run_id"]
         except (KeyError, TypeError):
             raise DeliveryError(f"{current}: does not say which bundle is in use. Export again.") from None
     manifest = read_manifest(folder)
@@ -170,17 +171,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """A bundle's manifest. Raises DeliveryError when there is none, or none of this version."""
     path = folder / "manifest.json"
     try:
-        manifest = read_json(path)
+        manifest = read_sealed(path)
     except FileNotFoundError:
         raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
                             ) from None
-    version = manifest.get("format") if isinstance(manifest, dict) else None
+    version = manifest.get("format")
     if isinstance(version, int) and version != FORMAT:
         raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if version > FORMAT else
                             f"{path}: of the first version, which did not forecast an order. Train and export again.")
-    if version is None or (missing := MANIFEST - set(manifest := unsealed(manifest, path))):
-        lacks = ", ".join(sorted(missing)) if version else "its format"
-        raise DeliveryError(f"{path}: not a manifest of this library, it lacks {lacks}. Export again.")
+    if missing := MANIFEST - set(manifest):
+        raise DeliveryError(f"{path}: not a manifest of this library, it lacks {', '.join(sorted(missing))}. Export "
+                            "again.")
     return manifest
 
 

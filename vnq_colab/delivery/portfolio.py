@@ -35,16 +35,8 @@ def paper_portfolio(capital: float | None = None) -> Portfolio:
     return Portfolio(float(int(capital)), {}, {}, f"a paper portfolio of {int(capital):,} VND")
 
 
-def refuse_existing(path: Path) -> None:
-    """Raises ConfigError where there is a portfolio."""
-    if path.exists():
-        raise ConfigError(f"{path}: there is a portfolio already, and it is not overwritten. Leave --portfolio out to "
-                          "use it, or move it away first.")
-
-
 def write_portfolio(path: Path, portfolio: Portfolio) -> None:
-    """Writes a portfolio of cash alone. Raises ConfigError where there is a file already."""
-    refuse_existing(path)
+    """Writes a portfolio of cash alone."""
     text = f"{','.join(COLUMNS)}\n{CASH},{portfolio.cash:.0f},\n"
     write_atomic(path, lambda file: file.write(text.encode()))
 

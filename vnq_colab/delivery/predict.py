@@ -16,8 +16,8 @@ from vnq_colab.data.prepared import staleness, up_to
 from vnq_colab.data.task import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
-from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, refuse_existing, write_portfolio
-from vnq_colab.errors import DataError, DeliveryError, name_a_few
+from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
+from vnq_colab.errors import ConfigError, DataError, DeliveryError, name_a_few
 from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
 from vnq_colab.files import read_json, write_atomic
 from vnq_colab.layout import Workspace
@@ -86,22 +86,23 @@ def ranking(outlook: Outlook) -> pd.DataFrame:
     """One row for each judged symbol, best first, those without a price on the last day at the end.
 
     Columns: rank among all of them (1 is the best), symbol, date, decision, score, p_up, edge over the mean stock in 5
-    days [%], expected 5-day return [%], its spread [%], and the ends of its 90 % interval [%].
+    days [%], expected 5-day return [%] of a family that forecasts one beside the edge, its spread [%], and the ends of
+    its 90 % interval [%].
     """
     latest, decisions = outlook.latest().sort_values("rank"), outlook.bundle.decisions
     absent = [symbol for symbol in decisions if symbol not in set(latest["symbol"])]
     latest = latest.astype({"rank": "Int64"}).set_index("symbol").reindex([*latest["symbol"], *absent]).reset_index()
-    return_, spread = {name: 100 * np.expm1(latest[name]) for name in ("edge", "mean", "low", "high")}, latest["scale"]
+    percent = {name: 100 * np.expm1(latest[name]) for name in ("edge", "mean", "low", "high")}
+    own_mean = {} if latest["mean"].equals(latest["edge"]) else {"expected 5-day return [%]": percent["mean"]}
     return pd.DataFrame({
         "rank": latest["rank"], "symbol": latest["symbol"], "date": outlook.day,
         "decision": latest["symbol"].map(decisions), "score": latest["score"], "p_up": latest["p_up"],
-        "edge [%]": return_["edge"], "expected 5-day return [%]": return_["mean"], "spread [%]": 100 * spread,
-        "low [%]": return_["low"], "high [%]": return_["high"]})
+        "edge [%]": percent["edge"], **own_mean, "spread [%]": 100 * latest["scale"],
+        "low [%]": percent["low"], "high [%]": percent["high"]})
 
 
-def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: "str | Path | Portfolio | None" = None,
-           capital: float | None = None, *, index: pd.DataFrame | None = None,
-           as_of: str | None = None) -> pd.DataFrame:
+def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: str | Path | None = None, capital: float | None = None, *,
+           index: pd.DataFrame | None = None, as_of: str | None = None) -> pd.DataFrame:
     """What to do on the session after the last day of a price table, as of `make_orders`.
 
     `portfolio` is a file, or None for one on paper; `capital` is the most that the basket may be worth [VND], and what
@@ -111,14 +112,12 @@ def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: "str | Path | Portfo
     return make_orders(outlook, _portfolio(portfolio, outlook.prices, capital), capital)
 
 
-def _portfolio(portfolio: "str | Path | Portfolio | None", prices: pd.DataFrame, capital: float | None) -> Portfolio:
-    if portfolio is None or portfolio == NEW:
-        return paper_portfolio(capital)
-    return portfolio if isinstance(portfolio, Portfolio) else read_portfolio(portfolio, prices)
+def _portfolio(path: str | Path | None, prices: pd.DataFrame, capital: float | None) -> Portfolio:
+    return paper_portfolio(capital) if path in (None, NEW) else read_portfolio(path, prices)
 
 
 @dataclass(frozen=True, repr=False)
-class Evening:
+class DayPlan:
     """The ranking and the orders of a day, and the files that they were written to."""
 
     outlook: Outlook
@@ -154,37 +153,34 @@ class Evening:
 
 def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
             as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
-            everyone: bool = False, refuse_old: bool = False) -> Evening:
+            everyone: bool = False, refuse_old: bool = False) -> DayPlan:
     """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
 
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
     `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError.
     """
-    if portfolio == NEW:
-        refuse_existing(ws.portfolio)
+    if portfolio == NEW and ws.portfolio.exists():
+        raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
+                          "out to use it, or move it away first.")
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
-    table, to_do, name = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}.csv"
+    table, to_do, day = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}"
+    tables = {ws.predictions / f"{day}.csv": table}
     if not outlook.stale:
         held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
-        to_do = make_orders(outlook, held, capital)
+        tables[ws.orders / f"{day}.csv"] = to_do = make_orders(outlook, held, capital)
         if portfolio == NEW:
             write_portfolio(ws.portfolio, held)
-    files = [_write(ws.predictions / name, table)] + ([] if to_do is None else [_write(ws.orders / name, to_do)])
-    trained_to = bundle.manifest["trained_to"]
-    if f"{outlook.day:%Y-%m-%d}" < trained_to:
-        outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of "
-                                f"{outlook.day:%Y-%m-%d}, and the report keeps its orders")
+    for path, rows in tables.items():
+        text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
+        write_atomic(path, lambda file, text=text: file.write(text.encode()))
+    files, trained_to = list(tables), bundle.manifest["trained_to"]
+    if day < trained_to:
+        outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of {day}, "
+                                "and the report keeps its orders")
     elif report := _show_on_report(ws, outlook, to_do, as_of):
         files.append(report)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
-    return Evening(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)
-
-
-def _write(path: Path, table: pd.DataFrame) -> Path:
-    """Writes a table as CSV, whole or not at all."""
-    text = table.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
-    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
-    return path
+    return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)
 
 
 def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:
