@@ -136,15 +136,15 @@ def test_notebook_uses_only_public_names_that_exist(name):
     assert used <= {*vnq_colab.__all__, "__version__"}
 
 
-# --- execution: every notebook in its order, each "Run all" twice in one kernel
+# --- execution: every notebook in its order, "Run all" once, or twice in one kernel
 
 
-def run_twice(name: str, folder: Path, environment: dict[str, str]) -> list[str]:
-    """What the notebook printed and showed, the second time."""
+def run_all(name: str, folder: Path, environment: dict[str, str], times: int = 2) -> list[str]:
+    """What the notebook printed and showed, the last time."""
     notebook = read(name)
-    n_cells = len(notebook.cells)
-    again = json.loads(json.dumps(notebook.cells))
-    notebook.cells += [nbformat.from_dict(cell | {"id": f"{cell['id']}-again"}) for cell in again]
+    once = json.loads(json.dumps(notebook.cells))
+    notebook.cells = [nbformat.from_dict(cell | {"id": f"{cell['id']}-{time}"}) for time in range(times)
+                      for cell in once]
     path = os.pathsep.join([str(HOUSE), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "VNQ_PROFILE": "smoke", "PYTHONPATH": path, **environment}
     client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
@@ -153,7 +153,7 @@ def run_twice(name: str, folder: Path, environment: dict[str, str]) -> list[str]
     shown = []
     said = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
     assert "Warning" not in said, said
-    for cell in notebook.cells[n_cells:]:
+    for cell in notebook.cells[-len(once):]:
         for output in cell.get("outputs", []):
             shown.append(output.get("text") or output.data.get("text/html") or output.data["text/plain"])
         if cell.cell_type == "code":
@@ -162,12 +162,13 @@ def run_twice(name: str, folder: Path, environment: dict[str, str]) -> list[str]
     return shown
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # of the notebook client, on Windows
-def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
+def test_notebooks_run_as_local_jupyter_on_a_synthetic_market(tmp_path, times):
     home = tmp_path / "home"
     environment = {"VNQ_HOME": str(home), "IPYTHONDIR": str(tmp_path / "ipython")}
     for name in ORDER:
-        shown = "\n".join(run_twice(name, tmp_path, environment))
+        shown = "\n".join(run_all(name, tmp_path, environment, times))
         assert str(home) in shown
         assert "SYNTHETIC" in shown, f"{name} does not say that the prices are made up"
     assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == SMOKE_SYMBOLS + 3
@@ -183,16 +184,16 @@ def test_notebooks_run_twice_on_colab_with_prices_in_drive(tmp_path):
     write_startup(tmp_path / "ipython", tmp_path)
     drive = tmp_path / "content" / "drive" / "MyDrive"
     environment = {"VNQ_HOME": "", "IPYTHONDIR": str(tmp_path / "ipython")}
-    assert str(drive) in "\n".join(run_twice("01_prepare", tmp_path, environment)), "an empty Drive is mounted and used"
+    assert str(drive) in "\n".join(run_all("01_prepare", tmp_path, environment)), "an empty Drive is mounted and used"
     today = f"{pd.Timestamp.today():%Y-%m-%d}"
     prices = synthetic_prices(8, 1060, seed=1, last_day=today).assign(
         symbol=lambda table: table["symbol"].str.replace("SYN", "TST"))
     prices.to_parquet(drive / WORKSPACE_NAME / "data" / "raw" / "prices.parquet")
     for name in ORDER[:5]:
-        shown = "\n".join(run_twice(name, tmp_path, environment))
+        shown = "\n".join(run_all(name, tmp_path, environment))
         assert str(drive / WORKSPACE_NAME) in shown
         assert "SYNTHETIC" not in shown
-    assert "Colab machine" in "\n".join(run_twice("02_train_all_102", tmp_path, environment))
+    assert "Colab machine" in "\n".join(run_all("02_train_all_102", tmp_path, environment))
     assert len(list((drive / WORKSPACE_NAME / "models").glob("*/TST*_stockformer_simple_best.pt"))) == 8
     assert not (tmp_path / WORKSPACE_NAME).exists(), "nothing is written beside Drive"
 
@@ -213,5 +214,5 @@ def test_notebooks_of_a_run_that_pauses_at_once_end_without_an_error(tmp_path):
     (startup / "00_no_time.py").write_text(NO_TIME, encoding="utf-8")
     prepare(Workspace(tmp_path / "home"), synthetic_prices(12, 1060, seed=1))
     environment = {"VNQ_HOME": str(tmp_path / "home"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    assert "Not finished: 03_resume goes on" in "\n".join(run_twice("02_train_all_102", tmp_path, environment))
-    assert "Not finished: run this notebook again" in "\n".join(run_twice("03_resume", tmp_path, environment))
+    assert "Not finished: 03_resume goes on" in "\n".join(run_all("02_train_all_102", tmp_path, environment))
+    assert "Not finished: run this notebook again" in "\n".join(run_all("03_resume", tmp_path, environment))
