@@ -192,7 +192,7 @@ def skill_of(family, panel, folds, config, labels):
     forecast = trained.forecaster.predict(panel, folds[0].test.mask(panel.days))
     place = forecast["symbol"].map(panel.symbols.index), panel.days.get_indexer(forecast["date"])
     rows = forecast.assign(label=labels.values[*place, 0])[labels.known[place]]
-    daily = daily_rank_correlations(rows, "label")[family].dropna()
+    daily = daily_rank_correlations(rows, "label")[0][family].dropna()
     assert len(daily) > 200
     return daily.mean(), daily.std() / np.sqrt(len(daily))
 

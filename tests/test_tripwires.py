@@ -12,7 +12,7 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.data.task import make_labels, yearly_folds
 from vnq_colab.delivery import leaks
 from vnq_colab.delivery.leaks import check_leaks
-from vnq_colab.evaluation.gates import MOST_CORRELATION
+from vnq_colab.evaluation.verdict import MOST_CORRELATION
 from vnq_colab.models.forecaster import Inputs
 
 

@@ -131,7 +131,7 @@ def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: d
                           filters=[("family", "==", manifest["judged_family"])])
     old = old.assign(family=PREVIOUS).merge(forecast[keys])
     rows = with_outcomes(pd.concat([forecast[list(COLUMNS)].merge(old[keys]), old]), panel)
-    daily = daily_rank_correlations(rows, "actual_open").dropna()
+    daily = daily_rank_correlations(rows, "actual_open")[0].dropna()
     order_t = float(hac_t((daily[family] - daily[PREVIOUS]).to_numpy()))
     facts = {"run_id": run_id, "first": f"{daily.index[0]:%Y-%m-%d}", "last": f"{daily.index[-1]:%Y-%m-%d}",
              "n_days": len(daily), "old_order": float(daily[PREVIOUS].mean()), "new_order": float(daily[family].mean()),

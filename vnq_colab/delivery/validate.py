@@ -20,12 +20,11 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.engine import MarketData
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
-from vnq_colab.evaluation.verdict import DECISIONS, Verdict, judge, too_good
+from vnq_colab.evaluation.verdict import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.forecasting import calibrated, fold_scores
 from vnq_colab.training.session import Session

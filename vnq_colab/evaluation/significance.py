@@ -30,6 +30,11 @@ def wilson_interval(successes: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.
     return np.clip((middle - half) / width, 0, 1), np.clip((middle + half) / width, 0, 1)
 
 
+def known(form: str, value: float) -> str:
+    """The value as text; an empty one where it is not known."""
+    return form.format(value) if np.isfinite(value) else ""
+
+
 # --- means of days that overlap
 
 
@@ -211,6 +216,15 @@ def model_confidence_set(losses: ArrayLike, *, n_samples: int = N_SAMPLES, seed:
         p_values[worst] = p
         remaining.remove(worst)
     return p_values
+
+
+def confidence_set(daily: pd.DataFrame) -> list[str]:
+    """The families of `daily [days, families]` that cannot be told from the best, best first: 90 % confidence."""
+    daily = daily.dropna(axis=1, how="all").dropna()
+    if len(daily) < FEWEST_DATES:
+        return []
+    p_values = pd.Series(model_confidence_set(-daily.to_numpy()), index=daily.columns)
+    return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > 0.1]
 
 
 def monotone_p(daily: np.ndarray, seed: int = 0) -> float:

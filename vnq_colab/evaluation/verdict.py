@@ -1,26 +1,39 @@
 """May this be traded? The market is judged first, by rank correlation and a basket after costs; then each stock.
 
-One stock alone cannot prove a rank correlation of 0.1; the market can, within a year.
+One stock alone cannot prove a rank correlation of 0.1; the market can, within a year. Every gate is a plain dict:
+`gate`, `asked`, `measured`, `low, high` (95 % interval), `needed`, `passed` (None: not measured), and a `sentence`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.basket_result import BasketResult
-from vnq_colab.evaluation.gates import Gate, basket_numbers, market_gates, original_gates, plausible_gates, symbol_gates
+from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.significance import FEWEST_DATES, model_confidence_set, shrink
+from vnq_colab.evaluation.significance import FEWEST_DATES, Z_95, confidence_set, deflated_sharpe, mean_test, shrink
 from vnq_colab.files import read_json, write_json
 
 DECISIONS = ("accept", "review", "reject", "unjudged")
 GATE_SETS = ("honest", "original")
-CONFIDENCE_SET = 0.1  # [p-value] of the 90 % model confidence set
+FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
+MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
+LEAST_BEATEN, LEAST_PROBABILITY = 0.95, 0.95  # of random baskets; that the Sharpe ratio is no luck
+MOST_CORRELATION, MOST_SHARPE, MOST_ACCURACY = 0.2, 4.0, 0.65  # above: too good to be true
+FEWEST_SYMBOL_DAYS = 250  # chosen: a year; below, the error of a place is as large as any place
+LEAST_PLACE = 0.9  # [probability] that its place in the order is above 0
+MOST_LOCKED = 0.1  # [fraction of days] on which it could not be bought
+ORIGINAL = {"accuracy": 0.52, "rmse": 0.03, "sharpe": 0.8, "drawdown": 0.10}  # the project's source texts
+TOO_GOOD = "too good to be true: look for a leak, in the data too"
+TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
+Gate = dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +73,7 @@ class Verdict:
 
 
 def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, gates: str = "honest", run_id: str = "",
-          n_trials: int = 1, accuracy: Mapping[str, float] | None = None, n_universe: int | None = None,
+          n_trials: int = 1, accuracy: Mapping[str, float] | None = None, n_universe: int = 0,
           previous: dict[str, Any] | None = None, leak_checks: list[dict[str, Any]] | None = None,
           power: dict[str, float] | None = None, original: dict[str, float] | None = None) -> Verdict:
     """Decides on the market, and then on every symbol, whether the forecasts of `order.family` may be traded.
@@ -76,12 +89,11 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     """
     if gates not in GATE_SETS:
         raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
-    chosen = ""
-    if n_universe is not None and len(order.symbols) < n_universe:
-        chosen = (f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made "
-                  "after a first report looks better than it is, so judge all of them.")
+    chosen = "" if len(order.symbols) >= n_universe else (
+        f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made after a first "
+        "report looks better than it is, so judge all of them.")
     required = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
-                         **basket_numbers(basket, n_trials))
+                            **_basket_numbers(basket, n_trials))
     doubt = previous["text"] if previous and previous["worse"] else chosen
     market = _decide_market(required, plausible_gates(order.families, basket, accuracy or {}), leak_checks, doubt)
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
@@ -110,19 +122,117 @@ def too_good(verdict: Verdict) -> bool:
                for row in (verdict.market, *verdict.symbols.values()) for gate in row["gates"])
 
 
-def confidence_set(daily: pd.DataFrame) -> list[str]:
-    """The families of `daily [days, families]` that cannot be told from the best, best first: 90 % confidence."""
-    daily = daily.dropna(axis=1, how="all").dropna()
-    if len(daily) < FEWEST_DATES:
-        return []
-    p_values = pd.Series(model_confidence_set(-daily.to_numpy()), index=daily.columns)
-    return [str(name) for name in daily.mean().sort_values(ascending=False).index if p_values[name] > CONFIDENCE_SET]
+# --- gates
+
+
+def _gate(name: str, asked: str, measured: float, compare: Callable[[float, float], bool], needed: float, says: str,
+          is_certain: bool = True, low: float = np.nan, high: float = np.nan) -> Gate:
+    """A gate that passes where `compare(measured, needed)` holds and it is certain enough; NaN: not measured."""
+    numbers = {"measured": measured, "low": low, "high": high, "needed": needed}
+    numbers = {key: float(value) if np.isfinite(value) else None for key, value in numbers.items()}
+    is_measured = numbers["measured"] is not None
+    return {"gate": name, "asked": asked, **numbers,
+            "passed": bool(compare(measured, needed) and is_certain) if is_measured else None,
+            "sentence": f"{says} (asked: {asked})." if is_measured else f"Not measured: {asked}."}
+
+
+def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha: float, alpha_p: float, beaten: float,
+                 probability: float) -> list[Gate]:
+    """The gates of a market.
+
+    `daily [days]` are rank correlations, not measured where they are too few for a t; of a basket: `alpha` a year with
+    its p, the share of random baskets that it has `beaten`, and the `probability` that is its deflated Sharpe ratio.
+    """
+    test, charge = mean_test(daily), f"charged for {n_trials} test-set evaluation{'s' * (n_trials > 1)}"
+    correlation = test.mean if test.n_days >= FEWEST_DATES else np.nan
+    p_order, p_basket = (min(1.0, float(p) * n_trials) for p in (test.p, alpha_p))  # 1 where there is no spread
+    interval = f", 95% interval {test.low:.3f} to {test.high:.3f}" if np.isfinite(test.low) else ""
+    return [
+        _gate("enough_symbols", f"at least {FEWEST_SYMBOLS} judged stocks", n_symbols, ge, FEWEST_SYMBOLS,
+              f"{n_symbols} stocks are judged"),
+        _gate("enough_days", f"at least {FEWEST_DAYS} test days", test.n_days, ge, FEWEST_DAYS,
+              f"{test.n_days:,} test days are judged"),
+        _gate("order", f"a rank correlation above 0 with p of at most {MOST_P_ORDER:g}", correlation, gt, 0.0,
+              f"The rank correlation with tradable returns is {test.mean:.3f}{interval}, p = {p_order:.2g} {charge}",
+              p_order <= MOST_P_ORDER, test.low, test.high),
+        _gate("basket", f"a basket's alpha after costs above 0 with p of at most {MOST_P_BASKET:g}", alpha, gt, 0.0,
+              f"After costs the basket has an alpha of {alpha:+.1%} a year over the equal-weighted universe, p = "
+              f"{p_basket:.2g} {charge}", p_basket <= MOST_P_BASKET),
+        _gate("random_baskets", f"an alpha above that of {LEAST_BEATEN:.0%} of random baskets", beaten, gt,
+              LEAST_BEATEN, f"It beats {beaten:.1%} of random baskets of the same turnover"),
+        _gate("deflated_sharpe", f"a deflated Sharpe ratio above {LEAST_PROBABILITY:g}", probability, gt,
+              LEAST_PROBABILITY, f"The deflated Sharpe ratio of its excess returns is {probability:.3f}, {charge}"),
+    ]
+
+
+def _basket_numbers(basket: BasketResult | None, n_trials: int) -> dict[str, float]:
+    """What `market_gates` asks of a basket; NaN without one, and where its days are too few for numbers a year."""
+    if basket is None or not np.isfinite(basket.alpha):
+        return dict.fromkeys(("alpha", "alpha_p", "beaten", "probability"), np.nan)
+    excess = (basket.returns["basket"] - basket.returns["equal_weighted"]).dropna()
+    return {"alpha": basket.alpha, "alpha_p": basket.alpha_p, "beaten": basket.beaten,
+            "probability": float(deflated_sharpe(excess, n_trials))}
+
+
+def plausible_gates(families: pd.DataFrame, basket: BasketResult | None, accuracy: Mapping[str, float]) -> list[Gate]:
+    """What is too good to be true, of any family: correlation, Sharpe ratio of the basket, pooled accuracy."""
+    best = families.sort_values("open", ascending=False).iloc[0]
+    pooled = pd.Series({"no family": np.nan} | dict(accuracy)).sort_values(ascending=False)  # NaN comes last
+    enough = 1.0 if families["n_days"].max() >= FEWEST_DATES else np.nan
+    sharpe = np.nan if basket is None else float(basket.totals.loc["basket", "sharpe"])
+    return [
+        _gate("plausible_order", f"no family with a rank correlation above {MOST_CORRELATION:g}", enough * best["open"],
+              le, MOST_CORRELATION, f"The rank correlation of {best['family']} is {best['open']:.3f}, {TOO_GOOD}"),
+        _gate("plausible_sharpe", f"a net Sharpe ratio of at most {MOST_SHARPE:g}", sharpe, le, MOST_SHARPE,
+              f"The basket's Sharpe ratio is {sharpe:.1f}, {TOO_GOOD}"),
+        _gate("plausible_accuracy", f"no family with a pooled accuracy above {MOST_ACCURACY:.0%}",
+              enough * pooled.iloc[0], le, MOST_ACCURACY,
+              f"The accuracy of {pooled.index[0]} is {pooled.iloc[0]:.1%}, {TOO_GOOD}"),
+    ]
+
+
+def symbol_gates(row: Any, place: float, error: float, value: float) -> list[Gate]:
+    """The gates of a row of `symbols`: its shrunk `place` with its error, and the traded value that is needed [VND]."""
+    probability = float(ndtr(place / error))
+    return [
+        _gate("enough_days", f"at least {FEWEST_SYMBOL_DAYS} scored days", row.n_days, ge, FEWEST_SYMBOL_DAYS,
+              f"{row.n_days:,.0f} days are scored"),
+        _gate("place", f"a share in the rank correlation above 0 with at least {LEAST_PLACE:.0%} probability",
+              place, gt, 0.0, f"Its share in the rank correlation, shrunk (empirical Bayes), is {place:.3f}, above 0 "
+              f"with probability {probability:.0%}", probability >= LEAST_PLACE, place - Z_95 * error,
+              place + Z_95 * error),
+        _gate("traded_value", f"at least {value / 1e9:.1f} bn VND a day, so that one position of the basket is a small "
+              "part", row.traded_value, ge, value, f"Median traded value {row.traded_value / 1e9:.1f} bn VND a day"),
+        _gate("locked", f"not to be bought on at most {MOST_LOCKED:.0%} of the days", row.locked, le, MOST_LOCKED,
+              f"Not to be bought on {row.locked:.1%} of the days"),
+        _gate("plausible_accuracy", f"an accuracy of at most {MOST_ACCURACY:.0%}", row.accuracy, le, MOST_ACCURACY,
+              f"Accuracy {row.accuracy:.1%}, {TOO_GOOD}"),
+    ]
+
+
+def original_gates(row: Any) -> list[Gate]:
+    """Those of the project's source texts. The Sharpe ratio of an account that never moved is 0."""
+    tier = next((name for least, name in TIERS.items() if row.accuracy > least), "below every tier")
+    is_known = row.n_days >= FEWEST_YEARLY_DAYS and np.isfinite(row.max_drawdown)
+    sharpe = np.nan_to_num(row.sharpe) if is_known else np.nan
+    return [
+        _gate("accuracy", "a 5-day accuracy above 52% (minimum; 54% acceptable, 56% good, 58% excellent)", row.accuracy,
+              gt, ORIGINAL["accuracy"], f"Accuracy {row.accuracy:.1%}, {tier}", True, row.accuracy_low,
+              row.accuracy_high),
+        _gate("rmse", "a 5-day RMSE below 0.03", row.rmse_5, lt, ORIGINAL["rmse"],
+              f"5-day RMSE {row.rmse_5:.4f} [log return]"),
+        _gate("sharpe", "a Sharpe ratio above 0.8", sharpe, gt, ORIGINAL["sharpe"], f"Sharpe ratio {sharpe:.2f}"),
+        _gate("drawdown", "a maximum drawdown below 10%", row.max_drawdown, lt, ORIGINAL["drawdown"],
+              f"Maximum drawdown {row.max_drawdown:.1%}"),
+    ]
+
+
+# --- decisions
 
 
 def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
                    doubt: str) -> dict[str, Any]:
-    gates = required + plausible
-    suspicious = [gate for gate in plausible if gate["passed"] is False]
+    gates, suspicious = required + plausible, [gate for gate in plausible if gate["passed"] is False]
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
     if suspicious and leak_checks and not leaks:
         leaks = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."]
@@ -131,9 +241,7 @@ def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: lis
     if suspicious or leaks:
         return _decision("review", suspicious, gates, *leaks)
     name, because = _outcome(required)
-    if name == "accept" and doubt:
-        return _decision("review", [], gates, doubt)
-    return _decision(name, because, gates)
+    return _decision("review", [], gates, doubt) if name == "accept" and doubt else _decision(name, because, gates)
 
 
 def _decide_symbol(gates: list[Gate], market: str) -> dict[str, Any]:
@@ -181,7 +289,7 @@ def _text(order: Order, basket: BasketResult | None, market: dict[str, Any], cou
                f"{basket.alpha:+.1%} (t {basket.alpha_t:.1f}).")
     else:
         why = market["reasons"][0][:1].lower() + market["reasons"][0][1:]
-    others = ", ".join(f"{counts[name]} {words[name]}" for name in DECISIONS[1:] if counts[name])
+    others = ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n and name != "accept")
     text = (f"The market is {words[market['decision']]}: {why} {counts['accept']} of {sum(counts.values())} stocks "
             f"are accepted{f' ({others})' if others else ''}.")
     return text if not power else (

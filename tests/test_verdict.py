@@ -10,10 +10,9 @@ import pytest
 
 from vnq_colab.errors import CheckpointError, ConfigError
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.significance import hac_t, mean_test
-from vnq_colab.evaluation.verdict import DECISIONS, Verdict, confidence_set, judge, too_good
+from vnq_colab.evaluation.significance import confidence_set, hac_t, mean_test
+from vnq_colab.evaluation.verdict import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 
 DAYS = pd.bdate_range("2022-01-03", periods=600)
 PASSED, FAILED = ({"check": "features", "passed": True, "sentence": "No feature knows the future."},
@@ -109,6 +108,27 @@ def test_market_with_too_few_stocks_or_days_is_unjudged_and_so_are_its_stocks(or
     assert verdict.market["decision"] == "unjudged" and verdict.market["reasons"] == [said]
     assert {found["decision"] for found in verdict.symbols.values()} == {"unjudged"}
     assert judged(order_of(n_symbols=20, n_days=500)).market["decision"] == "accept"
+
+
+@pytest.mark.parametrize("ours", [0.3, -0.3])
+def test_gates_that_ask_for_a_t_or_for_numbers_a_year_are_not_measured_on_a_short_span(ours):
+    """Twelve days: whatever looks good or bad on them, nothing passes, fails or is too good, and no text says nan."""
+    unknown = {"alpha": np.nan, "alpha_p": np.nan, "totals": basket_of().totals.assign(sharpe=np.nan)}
+    verdict = judged(order_of(ours, n_days=12, place_error=np.nan), basket_of(n_days=12, beaten=0.1, **unknown),
+                     accuracy={"ensemble": 0.8})
+    gates = gates_of(verdict.market)
+    assert failed(verdict.market) == ["enough_days"] and gates["enough_symbols"]["passed"] and not too_good(verdict)
+    assert all(gates[name]["passed"] is None for name in gates if not name.startswith("enough"))
+    assert verdict.market["decision"] == "unjudged" and "nan" not in repr(verdict)
+    original = judged(order_of(n_days=12), gates="original").symbols["S00"]
+    assert original["decision"] == "unjudged" and gates_of(original)["sharpe"]["passed"] is None
+
+
+def test_order_that_is_the_same_every_day_fails_without_an_interval():
+    order = order_of(0.0)
+    order.daily["ensemble"] = 0.0
+    reason = judged(order).market["reasons"][0]
+    assert reason.startswith("The rank correlation with tradable returns is 0.000, p = 1 charged")
 
 
 def test_market_without_a_basket_is_not_accepted():
