@@ -8,8 +8,7 @@ import pytest
 
 from tests.test_report import text_of
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.first_screen import BEGIN, END, first_screen, replace_first_screen
-from vnq_colab.evaluation.page import board, money
+from vnq_colab.evaluation.page import BEGIN, END, board, first_screen, money, replace_first_screen
 
 MONDAY, FRIDAY = pd.Timestamp("2026-07-06 08:30"), pd.Timestamp("2026-07-03")
 EVIL = '<script>alert("1")</script>'

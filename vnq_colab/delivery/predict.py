@@ -18,7 +18,7 @@ from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
 from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, name_a_few
-from vnq_colab.evaluation.first_screen import first_screen, replace_first_screen
+from vnq_colab.evaluation.page import first_screen, replace_first_screen
 from vnq_colab.files import read_json, write_atomic
 from vnq_colab.layout import Workspace
 

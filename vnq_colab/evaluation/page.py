@@ -1,10 +1,13 @@
-"""Jinja templates of the report, and how they write numbers, tables and pictures; Jinja escapes every text.
+"""The page of a report: its Jinja templates, how they write numbers and tables, and its first screen.
 
-A page needs no network and no other file: pictures and tables are in it as data.
+A page needs no network and no other file: pictures and tables are in it as data; Jinja escapes every text. The first
+screen is made of plain values alone, those of `Verdict.to_dict()`, so that the orders of another day can be put in its
+place without anything computed anew.
 """
 
 import base64
 from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,14 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from vnq_colab.data.market import VN_RULES, is_session
+from vnq_colab.data.prepared import MOST_SESSIONS
+from vnq_colab.errors import DataError
+from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
+from vnq_colab.files import write_atomic
+
+BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
+N_RANKED = 10  # best of a ranking without orders
 DASH = "–"  # what is not known
 
 
@@ -41,22 +52,15 @@ Column = Sequence[Any]
 STYLES = ("words", "long", "tag", "folded")  # sentences, which may break; long names; decisions; behind a click
 
 
-def style_of(column: Column) -> str:
-    """The style of a column, "" for numbers and texts."""
-    return column[2] if len(column) > 2 and column[2] in STYLES else ""
-
-
 def cells(columns: Iterable[Column]) -> list[tuple[Any, ...]]:
     """`[rows][columns]`: what a table shows."""
-    return list(zip(*map(_cells, columns), strict=True))
+    def texts(_: str, values: Any, form: str = "") -> list[Any]:
+        if np.ndim(values) == 2:
+            ends = [[number(end, form) for end in row] for row in np.asarray(values, dtype=object)]
+            return [DASH if row == [DASH, DASH] else " to ".join(row) for row in ends]
+        return list(values) if form in ("", *STYLES) else [number(value, form) for value in values]
 
-
-def _cells(column: Column) -> list[Any]:
-    _, values, form = (*column, "")[:3]
-    if np.ndim(values) == 2:
-        ends = [[number(end, form) for end in row] for row in np.asarray(values, dtype=object)]
-        return [DASH if row == [DASH, DASH] else " to ".join(row) for row in ends]
-    return list(values) if form in ("", *STYLES) else [number(value, form) for value in values]
+    return list(zip(*(texts(*column) for column in columns), strict=True))
 
 
 def frame_of(columns: Iterable[Column]) -> pd.DataFrame:
@@ -84,7 +88,86 @@ def render(template: str, **values: Any) -> str:
 
 ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
                           undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-ENVIRONMENT.filters |= {"number": number, "money": money, "board": board, "style": style_of,
-                        "cells": cells, "frame": frame_of, "csv": csv, "date": format,
+ENVIRONMENT.filters |= {"number": number, "money": money, "board": board, "cells": cells, "frame": frame_of,
+                        "csv": csv, "date": format,
+                        "style": lambda column: column[2] if column[2:] and column[2] in STYLES else "",
                         "base64": lambda data: base64.b64encode(data).decode("ascii")}
 ENVIRONMENT.globals["zip"] = zip
+
+
+# --- the first screen: may I trade on this, what do I sell, buy, keep
+
+
+def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None, prices_to: pd.Timestamp,
+                 now: pd.Timestamp, note: str = "", warnings: Sequence[str] = ()) -> str:
+    """HTML between two comments, which `replace_first_screen` finds.
+
+    `verdict` as of `Verdict.to_dict()`; `orders` as of `delivery.orders`, None before there are any; `prices_to` is the
+    last day of the prices, `now` when this is read; `note` is what nobody may miss; `warnings` are sentences.
+    """
+    summary, prices_to, now = verdict["summary"], pd.Timestamp(prices_to), pd.Timestamp(now)
+    since = pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())
+    accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
+    bars = _bars([row for row in summary["by_year"] if row["open"] is not None])
+    families = {row["family"]: row for row in summary["families"]}
+    return render(
+        "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
+        n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
+        basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
+        judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
+        accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
+
+
+def replace_first_screen(report: Path, html: str) -> None:
+    """Puts another first screen into a report.html, whole or not at all. Raises DataError where it has none."""
+    try:
+        page = Path(report).read_text(encoding="utf-8")
+    except OSError:
+        page = ""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{report}: there is no report with a first screen. Make it with: python -m vnq_colab validate")
+    write_atomic(Path(report), lambda file: file.write(f"{before}{html}{after}".encode()))
+
+
+def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any] | None:
+    """The orders of the next session by action, with what they cost; None where there are none yet."""
+    if orders is None:
+        return None
+    reason = orders["reason"].astype(str)
+    orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0], why=reason.str.split("; rank").str[0],
+                           value=orders["shares"] * orders["reference_price"])
+    by_action = {action: orders[orders["action"] == action] for action in ("sell", "buy", "keep", "wait")}
+    by_action["wait"] = by_action["wait"].sort_values("rank", kind="stable")
+    sold, bought = (by_action[side]["value"].sum() for side in ("sell", "buy"))
+    unsure = [f"{row.symbol} {part.strip()}" for side in ("sell", "buy") for row in by_action[side].itertuples()
+              for part in row.reason.split(";") if "may not fill" in part]
+    account = {"k": (summary["basket"] or {}).get("k", ""), "nav": None, "cash": None, "day": None} | orders.attrs
+    return {**account, "day": account["day"] and pd.Timestamp(account["day"]),
+            **{action: list(part.itertuples()) for action, part in by_action.items()},
+            "best": list(by_action["wait"].dropna(subset="rank").head(N_RANKED).itertuples()),
+            "sold": sold, "bought": bought, "warnings": [*unsure, *warnings],
+            "cost": (sold + bought) * (VN_RULES.fee + summary["settings"]["slippage"]) + sold * VN_RULES.sale_tax}
+
+
+def _totals(basket: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """By account its `totals`, and `in_all`, its whole return [fraction], where the days are too few for one a year."""
+    found = {row["name"]: row for row in basket["totals"]} if basket else {}
+    if basket and basket["alpha"] is None:
+        found = {name: row | {"in_all": prod(1 + year[name] for year in basket["by_year"]) - 1}
+                 for name, row in found.items() if name in basket["by_year"][0]}
+    return found
+
+
+def _bars(years: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rank correlation of each year with its 95 % interval, as places in a drawing 340 wide and 93 high."""
+    ends = [row[name] for row in years for name in ("low", "high", "open") if row[name] is not None]
+    most, least = max([*ends, 0.02]), min([*ends, 0.0])
+
+    def y(value: float | None) -> float | None:
+        return None if value is None else round(4 + 64 * (most - value) / (most - least), 1)
+
+    return {"family": years[0]["family"] if years else "", "zero": y(0), "step": 340 / max(len(years), 1), "years": [
+        {"period": row["period"], "value": row["open"], "y": y(row["open"]), "low": y(row["low"]),
+         "high": y(row["high"])} for row in years]}

@@ -13,10 +13,9 @@ from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
-from vnq_colab.evaluation.first_screen import first_screen
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.page import render
+from vnq_colab.evaluation.page import first_screen, render
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 from vnq_colab.files import write_atomic
 
