@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.cleaning import clean_prices, combine
 from vnq_colab.data.findings import CleaningLog, plan_treatments
-from vnq_colab.data.sources import combine
 
 DAYS = pd.bdate_range("2025-05-12", periods=20).astype("datetime64[ns]")
 

@@ -11,13 +11,11 @@ import pandas as pd
 
 from vnq_colab.data.cells import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import CleaningLog, CleaningReport, FileFacts, plan_treatments
-from vnq_colab.data.jumps import Places, band_limits, find_actions, unit_levels
+from vnq_colab.data.jumps import Places, band_limits, without_jumps
 from vnq_colab.data.market import EXCHANGES
-from vnq_colab.data.sources import combine
 from vnq_colab.errors import DataError
 
-LEAST_PRICE, MOST_PRICE = 1e-3, 1e9  # [VND]
-MOST_VOLUME = 1e15  # [shares]
+LEAST_PRICE, MOST_PRICE, MOST_VOLUME = 1e-3, 1e9, 1e15  # [VND], [VND], [shares]
 FAR_CLOSE = 1.5  # a close that far outside the day's range, as a ratio, makes neither of them believable
 WIDEST_RANGE = 2.4  # high / low of a day inside the widest band: 1.4 / 0.6, and rounding
 USUAL_DAYS = "30D"  # about 20 trading days
@@ -25,6 +23,9 @@ LEAST_SYMBOLS = 5  # symbols that must have traded in that time before a day can
 FEW = 0.05  # [fraction]
 LONG_GAP = 5  # [trading days]
 LEAST_DAYS = 20  # from which the distance of days is judged
+STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much
+ROUNDING = 0.001  # chosen: what adjusted closes of one day differ by beside that, from dividends rounded on the way
+SEAM_DAYS = 5  # common days whose median gives the ratio of two bases
 
 
 def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Mapping[str, str] | None = None,
@@ -32,23 +33,22 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: M
                  ) -> tuple[pd.DataFrame, CleaningReport]:
     """A price table without bad rows, one row per symbol and day, sorted, and the report of what was found.
 
-    `raw` holds prices [VND per share] and volumes [shares] under `symbol, date, open, high, low, close, volume`;
-    optionally `raw_close`, `exchange`, `unadjusted` and `file` (see `sources.combine`). `on_bad_rows` decides on rows
-    that are bad in themselves: "raise" names the first in a DataError, "drop" leaves them out, "treat" repairs what can
-    be repaired. `treatments` chooses for single issues, {"unit_jump": "keep"}; `findings.ISSUES` has all names.
+    `raw`: `symbol, date, open, high, low, close` [VND per share], `volume` [shares]; perhaps `raw_close`, `exchange`,
+    `unadjusted` and `file` (see `combine`). `on_bad_rows` decides on rows that are bad in themselves: "raise" names the
+    first in a DataError, "drop" leaves them out, "treat" repairs what can be repaired. `treatments` chooses for single
+    issues, {"unit_jump": "keep"}; `findings.ISSUES` has all names.
     """
     log = CleaningLog(plan_treatments(on_bad_rows, treatments), source, len(raw))
     rows = _with_exchange(_on_trading_days(_merged(raw, log), log), log)
     places = Places.of(rows)
-    rows = _flagged(_on_one_basis(rows, places, log), places, log)
+    rows = _flagged(without_jumps(rows, places, log), places, log)
     first, last = (f"{day:%Y-%m-%d}" for day in (rows["date"].min(), rows["date"].max()))
     return _named(rows), CleaningReport(source, len(raw), len(rows), int(rows["symbol"].nunique()), first, last,
                                         log.findings, files=list(files))
 
 
-def merge_files(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: Mapping[str, str] | None = None,
-                ) -> pd.DataFrame:
-    """What `clean_prices` cleans on: the rows of all files made sound and merged, one per symbol and day."""
+def merge_files(raw: pd.DataFrame, *, on_bad_rows: str, treatments: Mapping[str, str] | None) -> pd.DataFrame:
+    """What `clean_prices` goes on with: the rows of all files repaired and merged, one per symbol and day."""
     return _named(_merged(raw, CleaningLog(plan_treatments(on_bad_rows, treatments), "the price table", len(raw))))
 
 
@@ -131,13 +131,117 @@ def _without_duplicates(rows: pd.DataFrame, repaired: np.ndarray, log: CleaningL
     """Of several rows of one symbol, day and file the last that needed no repair, else the last."""
     keys = ["symbol", "date", *({"file"} & set(rows))]
     several = rows.duplicated(keys, keep=False).to_numpy()
-    if not several.any():
-        return rows
     best_last = rows.loc[several, keys].assign(sound=~repaired[several]).sort_values([*keys, "sound"], kind="stable")
     bad, dropped = np.zeros((2, len(rows)), bool)
     bad[best_last.index[best_last.duplicated(keys, keep="last")]] = True
     log.note("duplicate", rows, bad, dropped)
     return log.kept(rows, dropped)
+
+
+# ------------------------------------------------------------------------------------------------------ several files
+def combine(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
+    """One row per symbol and day, without the columns `file` and `unadjusted`; what was merged is logged.
+
+    `rows` are sorted by symbol, day and file, at most one row for each. Later categories of `file` win on their days; a
+    file on another basis is rescaled to the earlier ones' by the median ratio of the first 5 common days, unless it
+    holds all earlier days. Volume, raw_close and exchange come from the latest file that knows them. Unadjusted rows
+    beside adjusted ones give `raw_close` and, scaled by the last common day, the prices after the last adjusted day.
+    """
+    unadjusted = rows["unadjusted"].to_numpy(bool) if "unadjusted" in rows else np.zeros(len(rows), bool)
+    file = rows["file"].array if "file" in rows else pd.Categorical.from_codes(np.zeros(len(rows), int), ["-"])
+    rows = rows.drop(columns=["unadjusted", "file"], errors="ignore")
+    if unadjusted.any():
+        raw = rows.get("raw_close", np.nan)
+        rows["raw_close"] = np.where(unadjusted & pd.isna(raw), rows["close"], raw)
+    symbol = rows["symbol"].cat.codes.to_numpy("int64")
+    has_adjusted = np.bincount(symbol[~unadjusted], minlength=len(rows["symbol"].cat.categories)) > 0
+    beside = unadjusted & has_adjusted[symbol]
+    same_symbol = symbol[1:] == symbol[:-1]
+    if not beside.any() and (file.codes[1:] == file.codes[:-1])[same_symbol].all():  # each symbol has a file of its own
+        return rows
+    merge = _Merge(rows, symbol)
+    plain = np.flatnonzero(~beside)
+    nth = pd.Series(file.codes[plain]).groupby(symbol[plain]).rank("dense").to_numpy(int)
+    for number in range(1, nth.max(initial=0) + 1):  # each symbol's first file, then each symbol's second, ...
+        merge.add(plain[nth == number])
+    merge.add_unadjusted(np.flatnonzero(beside))
+    merge.note(log, file)
+    return merge.table(beside)
+
+
+class _Merge:
+    """All rows, sorted by symbol and day, and for each cell of symbol and day the row that stands."""
+
+    def __init__(self, rows: pd.DataFrame, symbol: np.ndarray) -> None:
+        self.rows, self.symbol, self.date, self.close = rows, symbol, rows["date"].to_numpy(), rows["close"].to_numpy()
+        new = np.r_[True, (symbol[1:] != symbol[:-1]) | (self.date[1:] != self.date[:-1])]
+        self.cell = np.cumsum(new) - 1  # [rows]
+        self.row = np.full(self.cell[-1] + 1, -1)  # [cells] that stands
+        self.n_days = np.zeros(len(rows["symbol"].cat.categories), int)  # [symbols] that have a row
+        self.scale = np.ones(len(rows))  # [rows] brings prices to the basis of the earlier files
+        self.differs_from = np.full(len(rows), -1)  # [rows] the earlier file's row whose close disagrees
+        self.is_apart = np.zeros(len(rows), bool)  # [rows] of a file without a common day
+
+    def add(self, new: np.ndarray) -> None:
+        """One more file of some symbols: the places of its rows."""
+        common = pd.DataFrame({"symbol": self.symbol[new], "here": new, "there": self.row[self.cell[new]]})
+        common = common[common["there"] >= 0]
+        here, there, symbol = (common[name].to_numpy() for name in ("here", "there", "symbol"))
+        common["ratio"] = self.close[there] * self.scale[there] / self.close[here]
+        common["tolerance"] = ROUNDING + STEP / self.close[here]
+        by_symbol = common.groupby("symbol")
+        seam = by_symbol.head(SEAM_DAYS).groupby("symbol")["ratio"].median()
+        basis = np.ones(len(self.n_days))  # [symbols] the earlier basis / this file's
+        basis[seam.index] = seam.where((seam - 1).abs() > by_symbol["tolerance"].first(), 1.0)
+        n_common = np.bincount(symbol, minlength=len(basis))
+        basis[n_common == self.n_days] = 1.0  # it holds every earlier day, and replaces them all
+        differs = (common["ratio"] / basis[symbol] - 1).abs() > common["tolerance"]
+        self.differs_from[here[differs]] = there[differs]
+        self.is_apart[new] = ((self.n_days > 0) & (n_common == 0))[self.symbol[new]]
+        self.scale[new] = basis[self.symbol[new]]
+        self.n_days += np.bincount(self.symbol[new], minlength=len(basis)) - n_common
+        self.row[self.cell[new]] = new
+
+    def add_unadjusted(self, rows: np.ndarray) -> None:
+        """Places of market prices beside adjusted ones: only those after the last adjusted day stand."""
+        new = rows[~pd.Series(self.cell[rows]).duplicated(keep="last")]  # of several files the last
+        adjusted = self.row[self.row >= 0]
+        last_day = pd.Series(self.date[adjusted]).groupby(self.symbol[adjusted]).last()  # [symbols]
+        there = self.row[self.cell[new]]
+        here, there = new[there >= 0], there[there >= 0]
+        ratio = pd.Series(self.close[there] * self.scale[there] / self.close[here]).groupby(self.symbol[here]).last()
+        tail = new[self.date[new] > last_day.reindex(self.symbol[new]).to_numpy()]
+        scale = ratio.reindex(self.symbol[tail])
+        self.is_apart[tail], self.scale[tail] = scale.isna(), scale.fillna(1.0)
+        self.row[self.cell[tail]] = tail
+
+    def table(self, beside: np.ndarray) -> pd.DataFrame:
+        """The rows that stand, on one basis, with the last known volume, raw close and exchange of their day."""
+        names = [name for name in ("volume", "raw_close", "exchange") if name in self.rows]
+        order = np.lexsort((~beside, self.cell))  # an unadjusted row tells only what no other one does
+        known = self.rows[names].take(order).groupby(self.cell[order]).last()
+        cells = np.flatnonzero(self.row >= 0)
+        row = self.row[cells]
+        table = self.rows.take(row).reset_index(drop=True)
+        table[[*PRICES]] *= self.scale[row, None]
+        return table.assign(**{name: known[name].array[cells] for name in names})
+
+    def note(self, log: CleaningLog, file: pd.Categorical) -> None:
+        """Logs what was merged, and how."""
+        def disagreement(row: int) -> str:
+            if self.is_apart[row]:
+                return f"{file[row]} shares no day with the files before"
+            earlier, later = (f"{self.close[one] * self.scale[one]:,.10g} in {file[one]}"
+                              for one in (self.differs_from[row], row))
+            return f"close {earlier} and {later} [VND]"
+
+        dropped, stands = np.zeros((2, len(file)), bool)
+        stands[self.row[self.row >= 0]] = True
+        apart = (self.differs_from >= 0) | self.is_apart
+        log.note("sources_disagree", self.rows, apart, dropped, describe=disagreement)
+        log.note("basis_changed", self.rows, self.scale != 1, dropped,
+                 describe=lambda row: f"prices of {file[row]} ×{self.scale[row]:.4g}")
+        log.note("several_files", self.rows, ~stands, dropped, describe=lambda row: f"row of {file[row]}")
 
 
 # ---------------------------------------------------------------------------------------------------- days and series
@@ -177,28 +281,6 @@ def _with_exchange(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
         return rows
     log.note("unknown_exchange", rows, rows["exchange"].isna().to_numpy(), np.zeros(len(rows), bool))
     return rows.assign(exchange=rows.groupby("symbol", observed=True)["exchange"].ffill().fillna(EXCHANGES[0]))
-
-
-def _on_one_basis(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFrame:
-    """Jumps of the unit and unadjusted corporate actions are undone."""
-    nothing_dropped = np.zeros(len(rows), bool)
-
-    def jump(row: int) -> str:
-        before, now = rows["close"].iloc[row - 1 : row + 1]
-        return f"close {before:,.10g} to {now:,.10g} [VND]"
-
-    level = unit_levels(rows["close"].to_numpy(), places.start)
-    if log.note("unit_jump", rows, level != 0, nothing_dropped, describe=jump).any():
-        scale = 1000.0 ** np.abs(level)
-        rows = rows.assign(**{name: np.where(level > 0, rows[name] / scale, rows[name] * scale)
-                              for name in {*PRICES, "raw_close"} & set(rows)})
-    actions = find_actions(rows, places)
-    events = np.isin(np.arange(len(rows)), list(actions.events))
-    if log.note("unadjusted_action", rows, events, nothing_dropped, describe=lambda row: (
-            f"{jump(row)}, {actions.events[row]}; from there on prices ×{actions.price[row]:.4g}")).any():
-        volume = np.where(actions.volume == 1, rows["volume"], np.ceil(rows["volume"] / actions.volume))
-        rows = rows.assign(volume=volume, **{name: rows[name] * actions.price for name in PRICES})
-    return rows
 
 
 def _flagged(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFrame:

@@ -148,10 +148,8 @@ class CleaningReport:
             *(f"  warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        def in_words(value: object) -> object:
-            return ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value
-
-        files = pd.DataFrame([asdict(item) for item in self.files]).map(in_words)
+        files = pd.DataFrame([asdict(item) for item in self.files]).map(
+            lambda value: ", ".join(f"{name} {n}" for name, n in value.items()) if isinstance(value, dict) else value)
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
             tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
                       for table in (files, self.to_frame()) if len(table)]
@@ -160,7 +158,7 @@ class CleaningReport:
 
 
 class CleaningLog:
-    """The treatment of each issue, and what was found so far."""
+    """The treatment of each issue, and what was found so far in the `n_read` rows of a source."""
 
     def __init__(self, plan: dict[str, str], source: str, n_read: int) -> None:
         self.plan, self.source, self.n_read = plan, source, n_read
@@ -177,11 +175,14 @@ class CleaningLog:
 
         def example(row: int) -> str:
             one = rows.iloc[row]
-            return f"{one['symbol']} {one['date']:%Y-%m-%d}: {describe(row) if describe else value_of(one, issue)}"
+            return f"{one['symbol']} {one['date']:%Y-%m-%d}: {describe(row) if describe else _value_of(one, issue)}"
 
         if treatment == "raise" and bad.any():
-            raise DataError(self._refusal(example(int(bad.argmax())), int(bad.sum())))
-        masks = {name: bad if name == treatment else np.zeros_like(bad) for name in DONE}
+            more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
+            raise DataError(f"{example(int(bad.argmax()))}{more}. Repair {self.source}, or leave such rows out with "
+                            "--on-bad-rows drop, or have them repaired with --on-bad-rows treat (in Python: on_bad_rows"
+                            "=\"drop\" or \"treat\").")
+        masks = {name: bad & (name == treatment) for name in DONE}
         if treatment == "repair" and repairable is not None:
             masks |= {"repair": bad & repairable, "drop": bad & ~repairable}
         for name, mask in masks.items():
@@ -198,13 +199,8 @@ class CleaningLog:
                             "table?")
         return rows[~dropped].reset_index(drop=True) if dropped.any() else rows
 
-    def _refusal(self, example: str, n_rows: int) -> str:
-        more = f" (and {n_rows - 1} more rows)" if n_rows > 1 else ""
-        return (f"{example}{more}. Repair {self.source}, or leave such rows out with --on-bad-rows drop, or have them "
-                "repaired with --on-bad-rows treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
 
-
-def value_of(row: pd.Series, issue: str) -> str:
+def _value_of(row: pd.Series, issue: str) -> str:
     """ "high 41,200 < low 41,900 [VND]"."""
     if issue == "bad_range" and row["high"] < row["low"]:
         return f"high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"

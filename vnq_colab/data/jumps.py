@@ -1,6 +1,5 @@
 """Jumps inside a symbol's series: unit changes and unadjusted corporate actions, found and undone causally.
 
-A decision about a day uses rows up to that day; a repair rescales that day and later ones, so the past keeps its bits.
 All arrays are [rows] of a table sorted by symbol and day, one row each.
 """
 
@@ -11,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.cells import PRICES
+from vnq_colab.data.findings import CleaningLog
 from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES
 
 UNIT_MOVE = (0.3, 3.3)  # what beside a change of unit may happen to the price: a first day, a split, a bad print
@@ -55,25 +56,6 @@ class Limits(NamedTuple):
     missed: np.ndarray  # [rows] trading days since the row before, at least 1
 
 
-class Actions(NamedTuple):
-    """Corporate actions that were found, and the factors that undo them."""
-
-    price: np.ndarray  # [rows] factor of the prices
-    volume: np.ndarray  # [rows] divisor of the volume
-    events: dict[int, str]  # row: what explains it
-
-
-def unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """`[rows]` int: how often the close has jumped ×1000 since the symbol's first row; ÷1000 counts -1."""
-    ratio = close[1:] / close[:-1]
-    thousands = np.round(np.log(ratio) / np.log(1_000))
-    rest = ratio / 1_000.0**thousands
-    jump = np.r_[0, np.where((rest >= UNIT_MOVE[0]) & (rest <= UNIT_MOVE[1]), thousands, 0).astype(int)]
-    jump[start == np.arange(len(close))] = 0
-    level = np.cumsum(jump)
-    return level - level[start]
-
-
 def sessions(days: pd.DatetimeIndex) -> np.ndarray:
     """`[days]` int: the number of each trading day, counted on over weekdays where the data has a hole."""
     weekdays = np.busday_count(days[:-1].to_numpy("datetime64[D]"), days[1:].to_numpy("datetime64[D]"))
@@ -110,8 +92,40 @@ def band_limits(table: pd.DataFrame, places: Places) -> Limits:
     return Limits(np.where(begins, -np.inf, floor), np.where(begins, np.inf, ceiling), width, first_day, missed)
 
 
-def find_actions(table: pd.DataFrame, places: Places) -> Actions:
-    """Corporate actions that the prices were not adjusted for, and the factors that undo them from their day on.
+def without_jumps(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFrame:
+    """The rows, jumps of the unit and unadjusted corporate actions undone from their day on, and logged."""
+    def jump(row: int) -> str:
+        before, now = rows["close"].iloc[row - 1 : row + 1]
+        return f"close {before:,.10g} to {now:,.10g} [VND]"
+
+    nothing_dropped = np.zeros(len(rows), bool)
+    level = _unit_levels(rows["close"].to_numpy(), places.start)
+    if log.note("unit_jump", rows, level != 0, nothing_dropped, describe=jump).any():
+        scale = 1000.0 ** np.abs(level)
+        rows = rows.assign(**{name: np.where(level > 0, rows[name] / scale, rows[name] * scale)
+                              for name in {*PRICES, "raw_close"} & set(rows)})
+    price, divisor, events = _actions(rows, places)
+    is_event = np.isin(np.arange(len(rows)), list(events))
+    if log.note("unadjusted_action", rows, is_event, nothing_dropped, describe=lambda row: (
+            f"{jump(row)}, {events[row]}; from there on prices ×{price[row]:.4g}")).any():
+        volume = np.where(divisor == 1, rows["volume"], np.ceil(rows["volume"] / divisor))
+        rows = rows.assign(volume=volume, **{name: rows[name] * price for name in PRICES})
+    return rows
+
+
+def _unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """`[rows]` int: how often the close has jumped ×1000 since the symbol's first row; ÷1000 counts -1."""
+    ratio = close[1:] / close[:-1]
+    thousands = np.round(np.log(ratio) / np.log(1_000))
+    rest = ratio / 1_000.0**thousands
+    jump = np.r_[0, np.where((rest >= UNIT_MOVE[0]) & (rest <= UNIT_MOVE[1]), thousands, 0).astype(int)]
+    jump[start == np.arange(len(close))] = 0
+    level = np.cumsum(jump)
+    return level - level[start]
+
+
+def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """(factor of the prices, divisor of the volume, {row: what explains it}) of unadjusted corporate actions.
 
     A candidate is a day that lies as a whole outside the limits, or below HOSE's floor where the symbol has kept to
     HOSE's band for a year and is not labelled HNX or UPCOM. It is explained, in this order, by raw closes that did not
@@ -120,17 +134,17 @@ def find_actions(table: pd.DataFrame, places: Places) -> Actions:
     is not explained stays as it is.
     """
     row, events = np.arange(len(table)), {}
-    price, volume = np.ones((2, len(table)))
+    factors = np.ones((len(table), 2))  # of the price, of the volume
     for _ in range(MOST_ROUNDS):  # where bad prints crowd, undoing some shows others; each round is causal
-        scaled = table.assign(**{name: table[name] * price for name in ("open", "high", "low", "close")})
+        scaled = table.assign(**{name: table[name] * factors[:, 0] for name in PRICES})
         found = pd.DataFrame(_explained(_candidates(scaled, places)), columns=["row", "price", "volume", "words"])
         if found.empty:
             break
-        factor = found.set_index("row")[["price", "volume"]].reindex(row)  # [rows], from the event on
-        factor[(row == places.start)[:, None] & factor.isna()] = 1.0
-        price, volume = (factor.ffill() * np.column_stack([price, volume])).to_numpy().T
+        more = found.set_index("row")[["price", "volume"]].reindex(row)  # [rows, 2], from the event on
+        more[(row == places.start)[:, None] & more.isna()] = 1.0
+        factors *= more.ffill().to_numpy()
         events = dict(zip(found["row"], found["words"], strict=True)) | events
-    return Actions(price, volume, events)
+    return *factors.T, events
 
 
 def _candidates(table: pd.DataFrame, places: Places) -> pd.DataFrame:
