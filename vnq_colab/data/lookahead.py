@@ -125,7 +125,7 @@ def _known(prices: pd.DataFrame, index: pd.DataFrame | None, day: pd.Timestamp,
     return {
         "cleaned rows": _Block((kept["symbol"].to_numpy(object), kept["date"].to_numpy()),
                                kept.select_dtypes("number").to_numpy("float64")),
-        "scaler": _Block((symbols[listed],), np.column_stack([scaler.mean, scaler.spread, scaler.target])[listed]),
+        "scaler": _Block((symbols[listed],), np.column_stack(scaler)[listed]),
         "returns": _Block(rows, panel.returns[symbol, place][:, None]),
         "feature": _Block(rows, panel.values[symbol, place], tuple(FEATURES)),
     }

@@ -6,8 +6,10 @@ False, its features are 0 and its prices are NaN.
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,11 +70,16 @@ class Panel:
             ranks[:, :, place] = within_day_ranks(np.where(self.present, self.values[:, :, place], np.nan))
         return np.nan_to_num(ranks, copy=False)
 
-    def select(self, symbols: "list[str] | tuple[str, ...]") -> "Panel":
-        """The same days and features for some of the symbols, in the order given. Raises DataError for unknown ones."""
+    def rows(self, symbols: Sequence[str]) -> np.ndarray:
+        """The places of these symbols in the panel. Raises DataError for unknown ones."""
         rows = pd.Index(self.symbols).get_indexer(symbols)
         if unknown := [symbol for symbol, row in zip(symbols, rows, strict=True) if row < 0]:
             raise DataError(f"the data has no symbol {name_a_few(unknown)}.{did_you_mean(unknown[0], self.symbols)}")
+        return rows
+
+    def select(self, symbols: Sequence[str]) -> "Panel":
+        """The same days and features for some of the symbols, in the order given."""
+        rows = self.rows(symbols)
         return Panel(self.values[rows], self.prices[rows], self.present[rows], tuple(symbols), self.days,
                      self.feature_names, self.data_id)
 
@@ -127,22 +134,17 @@ class Panel:
                 f"{self.present.mean():.0%} present")
 
 
-@dataclass(frozen=True)
-class Scaler:
+class Scaler(NamedTuple):
     """Mean and spread of each feature and of the daily return, per symbol, from training days only."""
 
     mean: np.ndarray  # [symbols, features] float32
     spread: np.ndarray  # [symbols, features] float32, positive
     target: np.ndarray  # [symbols] float32, positive: root mean square of the daily log return
 
-    def select(self, rows: "list[int] | slice") -> "Scaler":
-        """The same for some of its symbols."""
-        return Scaler(self.mean[rows], self.spread[rows], self.target[rows])
-
     def scale(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
         """`[symbols, days, features] -> [symbols, days, features]`: standardised, clipped, 0 where absent."""
         scaled = np.empty(values.shape, dtype="float32")
-        mean, spread = (np.broadcast_to(part, (len(values), part.shape[1])) for part in (self.mean, self.spread))
+        mean, spread = (np.broadcast_to(part, (len(values), part.shape[1])) for part in self[:2])
         for row, block in enumerate(scaled):  # one symbol at a time fits the caches
             np.subtract(values[row], mean[row], out=block)
             np.divide(block, spread[row], out=block)

@@ -97,7 +97,7 @@ class Learner(abc.ABC):
     @property
     @abc.abstractmethod
     def finished(self) -> bool:
-        """True when there is nothing left to learn."""
+        """Whether nothing is to be learnt any more."""
 
     @abc.abstractmethod
     def step(self) -> Progress:
@@ -120,8 +120,8 @@ class StagedLearner(Learner):
     """Two stages of a fold: a learner that has not seen its validation days, then one that forecasts its test days.
 
     The first one's forecasts of the validation days are out of sample: they calibrate, and say how long to train. The
-    second learns from all days before the test, because the newest year is worth more than anything held out
-    (EXPERIMENTS, 2026-11-28). A final fit has one stage. `make(data, result of the stage before)` makes each.
+    second learns from all days before the test. A final fit has one stage. `make(data, result of the stage before)`
+    makes each.
     """
 
     def __init__(self, job: Job, data: TrainingData, make: "Callable[[TrainingData, Trained | None], Learner]",
@@ -132,23 +132,30 @@ class StagedLearner(Learner):
         self._go_on()
 
     @property
+    def _is_last(self) -> bool:
+        return self.data.is_final or self.held_out is not None
+
+    @property
     def finished(self) -> bool:
-        return self.stage.finished and (self.data.is_final or self.held_out is not None)
+        return self.stage.finished and self._is_last
 
     def step(self) -> Progress:
-        is_last = self.data.is_final or self.held_out is not None
+        was_last = self._is_last
         progress = self.stage.step()
         self._go_on()
-        share = progress.share if self.data.is_final else 0.5 * progress.share + 0.5 * is_last
+        share = progress.share if self.data.is_final else 0.5 * (progress.share + was_last)
         return replace(progress, share=1.0 if self.finished else share,
-                       words=f"{'fit' if is_last else 'held out'}, {progress.words}")
+                       words=f"{'fit' if was_last else 'held out'}, {progress.words}")
 
     def _go_on(self) -> None:
         """From the first stage to the second, once that is finished."""
-        if self.stage.finished and self.held_out is None and not self.data.is_final:
-            self.held_out = self.stage.result()
-            if self.held_out.forecaster is not None:
-                self.stage = self._make(self.data.all_before_the_test(), self.held_out)
+        if self.stage.finished and not self._is_last:
+            self._begin_second(self.stage.result())
+
+    def _begin_second(self, held_out: Trained) -> None:
+        self.held_out = held_out
+        if held_out.forecaster is not None:
+            self.stage = self._make(self.data.all_before_the_test(), held_out)
 
     def state_dict(self) -> dict[str, Any]:
         first = self.held_out and {
@@ -161,10 +168,7 @@ class StagedLearner(Learner):
             return
         if (first := state["held_out"]) is not None:
             forecaster = first["forecaster"] and restored(first["forecaster"], self.job.family, self.device)
-            self.held_out = Trained(forecaster, first["rows"], [tuple(row) for row in first["curves"]], first["budget"],
-                                    first["failed"])
-            if forecaster is not None:
-                self.stage = self._make(self.data.all_before_the_test(), self.held_out)
+            self._begin_second(Trained(**first | {"forecaster": forecaster, "curves": [*map(tuple, first["curves"])]}))
         self.stage.load_state_dict(state["stack"])
 
     def result(self) -> Trained:
@@ -212,13 +216,13 @@ class Forecaster(abc.ABC):
         """Raises DeliveryError unless the panel has the features that it was trained on, in their order."""
         if tuple(panel.feature_names) == self.feature_names:
             return
-        missing = [name for name in self.feature_names if name not in panel.feature_names]
-        added = [name for name in panel.feature_names if name not in self.feature_names]
-        reasons = [f"it was trained on {', '.join(missing)}, which this code does not compute"] if missing else []
-        reasons += [f"this code computes {', '.join(added)}, which it does not know"] if added else []
-        reasons = reasons or ["the same features stand in another order"]
-        raise DeliveryError(f"the model and the code differ in features: {'; '.join(reasons)}. Use the version of the "
-                            "library that exported it (manifest.json names it), or train again.")
+        missing, added = (", ".join(name for name in one if name not in other) for one, other in (
+            (self.feature_names, panel.feature_names), (panel.feature_names, self.feature_names)))
+        reasons = [f"it was trained on {missing}, which this code does not compute"] if missing else []
+        reasons += [f"this code computes {added}, which it does not know"] if added else []
+        raise DeliveryError(f"the model and the code differ in features: "
+                            f"{'; '.join(reasons) or 'the same features stand in another order'}. Use the version of "
+                            "the library that exported it (manifest.json names it), or train again.")
 
 
 def family_module(name: str) -> ModuleType:

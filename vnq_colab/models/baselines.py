@@ -20,13 +20,12 @@ def opponents(panel: Panel, labels: Labels, folds: list[Splits], symbols: tuple[
 
     zero: no order at all. majority: always the direction more frequent in the training days. momentum: the last five
     days go on. reversal: they turn. crossing: up while the mean price of ten days lies above that of fifty. ridge: a
-    linear regression of all stocks' features to their labels, as in Hoerl & Kennard 1970. What they need is taken from
-    the training and validation days and from the past of each origin.
+    linear regression of all stocks' features to their labels, as in Hoerl & Kennard 1970.
     """
-    rows = [panel.symbols.index(symbol) for symbol in symbols]
+    rows = panel.rows(symbols)
     there, tables = panel.present[rows], []
     past, cross = _trend(panel.prices[rows, :, CLOSE], there)
-    rules = {"momentum": past, "reversal": -past, "crossing": cross}
+    rules = {"momentum": past, "reversal": -past, "crossing": cross, "zero": np.zeros(there.shape)}
     ridge = _Ridge(panel, labels)
     ahead = panel.ahead()[rows]
     for fold, splits in enumerate(folds):
@@ -35,19 +34,19 @@ def opponents(panel: Panel, labels: Labels, folds: list[Splits], symbols: tuple[
         known = np.isfinite(moves).sum(axis=1, keepdims=True)
         up = np.where(known > 0, (moves > 0).sum(axis=1, keepdims=True) / np.maximum(known, 1), 0.5)
         typical = np.nanmedian(np.abs(moves)) if known.any() else FLAT
-        found = {name: {"score": signal, "mean": typical * np.sign(np.where(np.abs(signal) > FLAT, signal, 0))}
-                 for name, signal in (rules | {"zero": np.zeros(there.shape)}).items()}
-        for values in found.values():
-            values["p_up"] = 0.5 + NEAR_HALF * np.sign(values["mean"])
+        forecasts = {}
+        for name, signal in rules.items():
+            sign = np.sign(np.where(np.abs(signal) > FLAT, signal, 0))
+            forecasts[name] = {"score": signal, "mean": typical * sign, "p_up": 0.5 + NEAR_HALF * sign}
         majority = {"score": up, "mean": np.where(up >= 0.5, typical, -typical), "p_up": up}
-        found["majority"] = {name: np.broadcast_to(values, there.shape) for name, values in majority.items()}
-        found["ridge"] = {"score": ridge.fit(train, splits.valid.mask(panel.days))[rows]}
+        forecasts["majority"] = {name: np.broadcast_to(values, there.shape) for name, values in majority.items()}
+        forecasts["ridge"] = {"score": ridge.fit(train, splits.valid.mask(panel.days))[rows]}
         for part in ("valid", "test"):
             symbol, day = np.nonzero(there & getattr(splits, part).mask(panel.days))
             keys = {"symbol": pd.Categorical.from_codes(symbol, list(symbols)), "date": panel.days[day]}
-            tables += [pd.DataFrame({"family": name, **keys, **{name: column[symbol, day] for name, column in
+            tables += [pd.DataFrame({"family": name, **keys, **{key: column[symbol, day] for key, column in
                                                                 values.items()}, "fold": fold, "part": part})
-                       for name, values in found.items()]
+                       for name, values in forecasts.items()]
     return pd.concat(tables, ignore_index=True)
 
 

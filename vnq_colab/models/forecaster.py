@@ -41,9 +41,10 @@ class Inputs:
     def fit(cls, panel: Panel, train: np.ndarray, kind: str) -> "Inputs":
         """One scaler for all stocks, from the days marked in `train [days]`."""
         values = panel.values[panel.present & train]  # [stock-days, features]
-        mean, spread = values.mean(axis=0, dtype="float64"), values.std(axis=0, dtype="float64")
+        mean, spread = (values.mean(axis=0, dtype="float64", keepdims=True),
+                        values.std(axis=0, dtype="float64", keepdims=True))
         spread = np.where(spread > 1e-6, spread, 1.0)  # a constant feature stays constant
-        return cls(Scaler(*(part.astype("float32") for part in (mean[None], spread[None], np.ones(1)))), kind)
+        return cls(Scaler(mean.astype("float32"), spread.astype("float32"), np.ones(1, "float32")), kind)
 
     @classmethod
     def fit_own(cls, panel: Panel, train: np.ndarray) -> "Inputs":
@@ -56,34 +57,29 @@ class Inputs:
 
     def of(self, panel: Panel, rows: np.ndarray) -> np.ndarray:
         """`[rows, days, inputs]` float32 of the symbols at these places of the whole panel; 0 where absent."""
-        parts = []
-        if self.kind != "ranks":
-            parts.append(self.scaler.scale(panel.values[rows], panel.present[rows]))
-        if self.kind != "features":
-            parts.append(panel.ranks[rows] * UNIT_SPREAD)
-        return np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+        if self.kind == "ranks":
+            return panel.ranks[rows] * UNIT_SPREAD
+        scaled = self.scaler.scale(panel.values[rows], panel.present[rows])
+        return scaled if self.kind == "features" else np.concatenate([scaled, panel.ranks[rows] * UNIT_SPREAD], axis=2)
 
-    def select(self, rows: "list[int]") -> "Inputs":
+    def select(self, rows: np.ndarray) -> "Inputs":
         """The same for some symbols, where each has its own scaler."""
-        return Inputs(self.scaler.select(rows), self.kind, True) if self.per_symbol else self
+        return replace(self, scaler=Scaler(*(part[rows] for part in self.scaler))) if self.per_symbol else self
 
     @classmethod
     def joined(cls, parts: "list[Inputs]") -> "Inputs":
         """Those of the symbols of several packs together."""
-        if not parts[0].per_symbol:
-            return parts[0]
-        scalers = [part.scaler for part in parts]
-        return cls(Scaler(*(np.concatenate([getattr(one, name) for one in scalers])
-                            for name in ("mean", "spread", "target"))), parts[0].kind, True)
+        first = parts[0]
+        scaler = Scaler(*map(np.concatenate, zip(*(part.scaler for part in parts), strict=True)))
+        return replace(first, scaler=scaler) if first.per_symbol else first
 
     def to_state(self) -> dict[str, Any]:
-        parts = {name: torch.from_numpy(getattr(self.scaler, name).copy()) for name in ("mean", "spread", "target")}
+        parts = {name: torch.from_numpy(part.copy()) for name, part in self.scaler._asdict().items()}
         return {"kind": self.kind, "per_symbol": self.per_symbol} | parts
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Inputs":
-        return cls(Scaler(*(state[name].numpy() for name in ("mean", "spread", "target"))), state["kind"],
-                   state["per_symbol"])
+        return cls(Scaler(*(state[name].numpy() for name in Scaler._fields)), state["kind"], state["per_symbol"])
 
 
 def windows_at(scaled: torch.Tensor, present: torch.Tensor, symbol: torch.Tensor, last: torch.Tensor,
@@ -138,8 +134,7 @@ class NetworkForecaster(Forecaster):
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
         self.check_features(panel)
         outputs = self._outputs(panel, origins)  # [symbols, origins, outputs]
-        rows = [panel.symbols.index(symbol) for symbol in self.symbols]
-        present, days = panel.present[rows][:, origins], panel.days[origins]
+        present, days = panel.present[panel.rows(self.symbols)][:, origins], panel.days[origins]
         if self.task.target != "return":
             return make_scores(self.family, self.symbols, days, present, score=outputs.mean(axis=2))
         unit, n_days = self.inputs.scaler.target[:, None], self.task.horizon
@@ -153,9 +148,9 @@ class NetworkForecaster(Forecaster):
         """`[symbols, origins, outputs]`: the mean of the members.
 
         A day's number is read from the window that ends with its block of the calendar, so that it is the same
-        whichever days are asked for.
+        whichever other days are forecast.
         """
-        rows = np.array([panel.symbols.index(symbol) for symbol in self.symbols])
+        rows = panel.rows(self.symbols)
         scaled = torch.from_numpy(self.inputs.of(panel, rows)).to(self.device)
         present = torch.from_numpy(panel.present[rows]).to(self.device)
         n_labels = self.task.horizon if self.task.target == "return" else 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 
@@ -20,13 +21,7 @@ from vnq_colab.models import global_model
 from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
-from vnq_colab.models.network import (
-    MOST_ATTENTION_ROWS,
-    Stockformer,
-    loss_per_model,
-    n_outputs,
-    warmup_cosine,
-)
+from vnq_colab.models.network import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "stockformer", NetworkForecaster
@@ -100,17 +95,26 @@ def load(folder: Path) -> NetworkForecaster:
     return NetworkForecaster.joined([NetworkForecaster.from_state(read_model(file)) for file in files])
 
 
+def mean_epochs(budgets: list[dict[str, Any]], models: list[Model], usual: int, least: int) -> dict[Model, int]:
+    """How long each model is trained: its mean over the folds, and that of all models where it has none."""
+    known = pd.DataFrame({(number, symbol): epochs for number, budget in enumerate(budgets)
+                          for symbol, epochs in budget["epochs"].items()})  # [members, (fold, symbol)]
+    if not known.empty:
+        usual, known = known.to_numpy().mean(), known.T.groupby(level=1).mean().T
+    return {(symbol, member): max(least, round(float(known[symbol][member] if symbol in known else usual)))
+            for symbol, member in models}
+
+
 class LocalStack(StackLearner):
     """The networks of one pack of symbols."""
 
     def __init__(self, job: Job, data: TrainingData, config: RunConfig, start: NetworkForecaster | None = None,
                  budgets: list[dict[str, Any]] | None = None):
-        panel, own = data.panel, config.stockformer
-        rows = np.array([panel.symbols.index(symbol) for symbol in job.symbols])
+        panel, own, rows = data.panel, config.stockformer, data.panel.rows(job.symbols)
         models = [(symbol, member) for symbol in job.symbols for member in range(config.n_members)]
-        n_labels, epochs_of = data.labels.values.shape[2], None
+        n_labels = data.labels.values.shape[2]
         if start is None:
-            settings, inputs = config.train, Inputs.fit_own(panel, data.train).select(rows.tolist())
+            settings, inputs = config.train, Inputs.fit_own(panel, data.train).select(rows)
             network = Stockformer(config.model, len(panel.feature_names), n_outputs(config.train.loss, n_labels))
             weights = torch.stack([network.initial_weights(config.seed, *model) for model in models])
         else:
@@ -119,16 +123,7 @@ class LocalStack(StackLearner):
             inputs = start.inputs
             network = Stockformer(config.model, inputs.width(len(panel.feature_names)), n_labels)
             weights = start.weights[0].float().repeat(len(job.symbols), 1)  # [models, parameters]: member by member
-        if budgets is not None:
-            found: dict[str, list[list[int]]] = {}
-            for budget in budgets:
-                for symbol, epochs in budget["epochs"].items():
-                    found.setdefault(symbol, []).append(epochs)
-            usual = np.mean([epochs for lists in found.values() for epochs in lists]) if found else settings.epochs
-            epochs_of = {(symbol, member): round(float(np.mean([epochs[member] for epochs in found[symbol]])))
-                         if symbol in found else round(float(usual)) for symbol, member in models}
-            if start is None:
-                epochs_of = {model: max(1, epochs) for model, epochs in epochs_of.items()}
+        epochs_of = budgets and mean_epochs(budgets, models, settings.epochs, least=1 if start is None else 0)
         super().__init__(job, data, config, settings, inputs, rows, models, network, weights, epochs_of=epochs_of,
                          judges_start=start is not None)
 
@@ -172,7 +167,7 @@ class LocalStack(StackLearner):
         symbols = tuple(symbol for symbol in self.job.symbols if (symbol, 0) in self._done)
         if not symbols:
             return Trained(None, {}, self.history, {"epochs": {}}, dict(self._diverged))
-        places = [self.job.symbols.index(symbol) for symbol in symbols]
+        places = np.array([self.job.symbols.index(symbol) for symbol in symbols])
         forecaster = self._forecaster(symbols, symbols, self.inputs.select(places))
         rows = {symbol: {"best_epochs": self._best(symbol, 1), "skill": float(np.mean(self._best(symbol, 2)))}
                 for symbol in symbols}

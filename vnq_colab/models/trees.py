@@ -162,7 +162,7 @@ class TreesForecaster(base.Forecaster):
 
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
         self.check_features(panel)
-        rows = [panel.symbols.index(symbol) for symbol in self.symbols]
+        rows = panel.rows(self.symbols)
         present = panel.present[rows][:, origins]
         scores = np.zeros(present.shape)
         if present.any():
