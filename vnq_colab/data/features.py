@@ -26,18 +26,15 @@ from vnq_colab.data.history import (
 from vnq_colab.data.market import LUNAR_NEW_YEARS
 
 
-def log_return(h: History, days: int) -> np.ndarray:
-    """Log return of the close over so many days."""
+def _log_return(h: History, days: int) -> np.ndarray:
     return np.log(h.close / shift(h.close, days))
 
 
-def return_5(h: History) -> np.ndarray:
-    """Log return of the close over 5 days."""
-    return log_return(h, 5)
+def _return_5(h: History) -> np.ndarray:
+    return _log_return(h, 5)
 
 
-def volume_surprise(h: History) -> np.ndarray:
-    """The volume beside its mean of 20 days."""
+def _volume_surprise(h: History) -> np.ndarray:
     return surprise(h.volume, mean(h.volume, 20))
 
 
@@ -183,9 +180,9 @@ _BAND = "- 1 - band of its exchange and day| <= 0.005 on HOSE, 0.01 on HNX and U
 # name, formula, unit, what computes it, days before the first value, bounds (one number: from minus that), source
 RETURNS_AND_TREND = (
     feature("return_1", "log(close / close of the day before)", "log return", lambda h: h.returns, 1, 0.2),
-    feature("return_5", "log(close / close 5 days before)", "log return", return_5, 5, 0.5),
-    feature("return_20", "log(close / close 20 days before)", "log return", lambda h: log_return(h, 20), 20),
-    feature("return_60", "log(close / close 60 days before)", "log return", lambda h: log_return(h, 60), 60, 1.5),
+    feature("return_5", "log(close / close 5 days before)", "log return", _return_5, 5, 0.5),
+    feature("return_20", "log(close / close 20 days before)", "log return", lambda h: _log_return(h, 20), 20),
+    feature("return_60", "log(close / close 60 days before)", "log return", lambda h: _log_return(h, 60), 60, 1.5),
     feature("mean_distance_10", "log(close / mean close of 10 days)", "log ratio",
             lambda h: np.log(h.close / mean(h.close, 10)), 9, 0.4),
     feature("mean_distance_50", "log(close / mean close of 50 days)", "log ratio",
@@ -202,7 +199,7 @@ RETURNS_AND_TREND = (
             "+ low + close) / 3", "ratio", _cci, 13, 4.7, "Lambert 1980"),
     feature("efficiency_20", "return of 20 days / sum of the 20 absolute daily returns", "fraction",
             lambda h: divide(rolling(h.returns, 20), rolling(np.abs(h.returns), 20)), 20, source="Kaufman 1995"),
-    feature("return_120", "log(close / close 120 days before)", "log return", lambda h: log_return(h, 120), 120, 2.0),
+    feature("return_120", "log(close / close 120 days before)", "log return", lambda h: _log_return(h, 120), 120, 2.0),
     feature("high_distance_252", "log(close / highest high of up to 252 days)", "log ratio",
             lambda h: _after(59, np.log(h.close / rolling(h.high, 252, np.maximum, -np.inf))), 59, (-2.5, 0),
             "George & Hwang 2004"),
@@ -241,7 +238,7 @@ VOLATILITY = (
 )
 VOLUME = (
     feature("volume_surprise", "log(volume / mean volume of 20 days), each raised by 1 % of that mean", "log ratio",
-            volume_surprise, 19, (-4.7, 3)),
+            _volume_surprise, 19, (-4.7, 3)),
     feature("volume_trend", "log(mean volume of 5 / of 60 days), each raised by 1 % of the latter", "log ratio",
             lambda h: surprise(mean(h.volume, 5), mean(h.volume, 60)), 59, (-4.7, 2.5)),
     feature("money_flow_14", "(MFI14 - 50) / 50: (up flow - down flow) / (up + down) of 14 days, flow = typical price "
@@ -269,13 +266,13 @@ MARKET = (
     feature("breadth_50", "share of stocks above their mean close of 50 days less share below", "fraction",
             lambda h: h.on_own_days(h.market.above_mean_50), 49),
     feature("relative_strength_20", "return over 20 days less the market's in that time", "log return",
-            lambda h: log_return(h, 20) - (h.level - shift(h.level, 20)), 20),
+            lambda h: _log_return(h, 20) - (h.level - shift(h.level, 20)), 20),
     feature("beta_60", "slope of the daily return on the market's, 60 days, less 1", "ratio", _beta, 60, 3.0,
             "Sharpe 1964"),
     feature("return_rank_5", "rank of the 5-day return among the stocks of the day, -1 lowest to 1 highest", "rank",
-            lambda h: h.pack(h.market.ranks(return_5)), 5, source="Jegadeesh 1990"),
+            lambda h: h.pack(h.market.ranks(_return_5)), 5, source="Jegadeesh 1990"),
     feature("volume_rank", "rank of the volume surprise among the stocks of the day, -1 lowest to 1 highest", "rank",
-            lambda h: h.pack(h.market.ranks(volume_surprise)), 19),
+            lambda h: h.pack(h.market.ranks(_volume_surprise)), 19),
     feature("weekday", "day of the week, Monday -1 to Friday 1", "fraction",
             lambda h: h.on_own_days(h.market.days.day_of_week.to_numpy("float64") / 2 - 1)),
     feature("tet_nearness", "1 - calendar days to the lunar new year / 30, 0 when it is further away", "fraction",

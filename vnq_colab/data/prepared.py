@@ -67,8 +67,9 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
             unit: "str | dict[str, str] | None" = None) -> Prepared:
     """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
 
-    `data` and the options are those of `gather`. The set becomes the current one, which `train` takes; the panel of a
-    whole one of the same data is taken as it stands. Data more than 5 sessions older than `as_of` brings a warning.
+    `data` and the options are those of `gather`. The set becomes the current one, which `train` takes; where the same
+    data is stored already, its panel is taken as it stands. Data more than 5 sessions older than `as_of` brings a
+    warning.
     """
     ws.check_writable()
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
@@ -103,15 +104,13 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
     options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
     prices, cleaning = clean_prices(rows, source=source, files=reading.files, **options)
-    warnings = cleaning.warnings + staleness(prices, day)
-    if index is not None:
-        index = up_to(load_index(index), day)
-        warnings += _gaps(prices, index)
+    if index is None:
+        index, warnings = _index_among(reading.index[reading.index["date"] <= day], prices)
     else:
-        index, more = _index_among(reading.index[reading.index["date"] <= day], prices)
-        warnings += more
-    return Gathered(prices=prices, index=index, cleaning=replace(cleaning, warnings=warnings), rows=rows,
-                    cleaning_options=options)
+        index = up_to(load_index(index), day)
+        warnings = _gaps(prices, index)
+    cleaning = replace(cleaning, warnings=cleaning.warnings + staleness(prices, day) + warnings)
+    return Gathered(prices=prices, index=index, cleaning=cleaning, rows=rows, cleaning_options=options)
 
 
 def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, unit: "str | dict[str, str] | None",
@@ -135,7 +134,7 @@ def prepared_prices(ws: Workspace) -> tuple[pd.DataFrame, pd.DataFrame | None]:
 
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
-    with _whole(ws.prepared / (current_id(ws) if data_id is None else data_id)) as folder:
+    with _whole(ws.prepared / (data_id or current_id(ws))) as folder:
         facts = read_json(folder / "prepared.json")
         if tuple(facts["features"]) != tuple(FEATURES):
             raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
@@ -160,12 +159,10 @@ def current_id(ws: Workspace) -> str:
 def keep_panel(ws: Workspace, panel: Panel) -> None:
     """Stores a panel built by hand, so that its run can be resumed; leaves alone a stored one that holds all of it."""
     path = ws.prepared / panel.data_id / "panel.parquet"
-    try:
-        stored = set(pd.read_parquet(path, columns=["symbol"])["symbol"].cat.categories)
-    except (OSError, ValueError, KeyError, AttributeError):  # not there, or damaged
-        stored = set()
-    if not set(panel.symbols) <= stored:
-        panel.save(path)
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):  # not there, or damaged
+        if set(panel.symbols) <= {*pd.read_parquet(path, columns=["symbol"])["symbol"].cat.categories}:
+            return
+    panel.save(path)
 
 
 def load_panel(ws: Workspace, data_id: str) -> Panel:
@@ -186,8 +183,7 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
 
 def default_universe(panel: Panel) -> tuple[str, ...]:
     """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
-    there = set(panel.symbols)
-    return tuple(symbol for symbol in VN102 if symbol in there) or panel.symbols
+    return tuple(symbol for symbol in VN102 if symbol in panel.symbols) or panel.symbols
 
 
 def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
@@ -222,10 +218,12 @@ def _index_among(series: pd.DataFrame, prices: pd.DataFrame) -> tuple[pd.DataFra
     index = series.loc[series["close"] > 0, ["date", "close"]].reset_index(drop=True)
     n_bad = len(series) - len(index)
     warnings = [f"{MARKET_INDEX}: {n_bad} rows without a positive close are left out"] if n_bad else []
-    if index.empty or not (gaps := _gaps(prices, index)):
-        return (None if index.empty else index), warnings
-    return None, [*warnings, f"the {MARKET_INDEX} among the files is not used, the market is the mean of all stocks: "
-                             f"{gaps[0]}"]
+    if index.empty:
+        return None, warnings
+    if gaps := _gaps(prices, index):
+        return None, [*warnings, f"the {MARKET_INDEX} among the files is not used, the market is the mean of all "
+                                 f"stocks: {gaps[0]}"]
+    return index, warnings
 
 
 def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
@@ -273,14 +271,13 @@ def _write(prepared: Prepared) -> None:
     folder = prepared.folder
     (folder / PROOF).unlink(missing_ok=True)  # it was about what stood here before
     require_space(folder, 2 * prepared.panel.values.nbytes, "the prepared data set")
-    tables = {"prices": prepared.prices, "index": prepared.index}
-    for name, table in tables.items():
-        if table is not None:
-            write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     prepared.panel.save(folder / "panel.parquet")
     write_json(folder / "splits.json", [fold.to_dict() for fold in prepared.folds])
     names = ["panel.parquet", "splits.json"]
-    names += [f"{name}.parquet" for name, table in tables.items() if table is not None]
+    for name, table in (("prices.parquet", prepared.prices), ("index.parquet", prepared.index)):
+        if table is not None:
+            write_atomic(folder / name, lambda file, table=table: table.to_parquet(file, index=False))
+            names.append(name)
     write_json(folder / "prepared.json", {  # last: its presence says that the set is whole
         "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),
         "source": prepared.cleaning.source, "synthetic": prepared.synthetic, "index": prepared.index is not None,

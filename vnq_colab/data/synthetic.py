@@ -27,13 +27,10 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0,
     """A price table of `n_symbols` made-up stocks over the `n_days` trading days that end with `last_day`.
 
     `signal`, 0 to 0.8, is the mean over days of Spearman's rank correlation of the best possible forecast with the
-    5-day return from close to close: what a learner that sees everything would reach. Without other values a market
-    that is trained and judged over two years in minutes.
+    5-day return from close to close.
     """
     if not 0 <= signal <= MOST_SIGNAL:
         raise ConfigError(f"signal = {signal}: must lie in [0, {MOST_SIGNAL}].")
-    if n_symbols < 1 or n_days < 2:
-        raise ConfigError(f"n_symbols = {n_symbols}, n_days = {n_days}: a market needs a symbol and two days.")
     random = np.random.default_rng(seed)
     days = pd.bdate_range(end=last_day, periods=int(n_days * 1.1) + 20)
     days = days[is_session(days) | days.isin(DAYS_OFF)][-n_days:]  # a made-up market has no days in lieu
@@ -45,7 +42,7 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0,
     own = random.standard_t(5, (n_days, n_symbols)) / np.sqrt(5 / 3)
     noise = np.sqrt(MARKET_SHARE) * market + np.sqrt(1 - MARKET_SHARE) * own
     drift = np.zeros_like(noise)
-    drift[1:] = signal_strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
+    drift[1:] = _strength(signal) * hidden[:-1]  # what was visible yesterday moves the price today
     quiet = random.random(noise.shape) < np.where(random.random(n_symbols) < 0.15, 0.08, 0.002)
     prices = _walk(random, np.where(quiet, 0, volatility * (drift + noise)), exchanges, days)
     volume = np.exp(random.uniform(11, 15, n_symbols) + VOLUME_SHOWS * hidden + 0.15 * random.normal(size=noise.shape))
@@ -68,8 +65,8 @@ def _autoregression(random: np.random.Generator, n_days: int, width: int, persis
     return lfilter([1.0], [1.0, -persistence], shocks, axis=0)
 
 
-def signal_strength(signal: float) -> float:
-    """How much of a day's volatility the signal moves, so that the best forecast has the rank correlation asked for.
+def _strength(signal: float) -> float:
+    """How much of a day's volatility the signal moves, so that the best forecast has this rank correlation.
 
     The expected 5-day return is b (1 + p + .. + p^4) of today's signal; the signal's later shocks are noise to whoever
     forecasts today, like a stock's own noise; the market's moves are no part of an order. Solves b² A / (b² B + 5 C)
@@ -98,16 +95,13 @@ def _walk(random: np.random.Generator, returns: np.ndarray, exchanges: np.ndarra
         high = np.maximum(opening, closing) * np.exp(wick[0, day])
         low = np.minimum(opening, closing) * np.exp(-wick[1, day])
         for place, price in enumerate((opening, high, low, closing)):
-            prices[day, :, place] = _to_tick(np.clip(price, floor, ceiling), floor, ceiling, exchanges)
+            price = np.clip(price, floor, ceiling)
+            step = tick(price, exchanges)
+            lowest = np.maximum(np.ceil(floor / step), 1)
+            highest = np.maximum(np.floor(ceiling / step), lowest)
+            prices[day, :, place] = np.clip(np.round(price / step), lowest, highest) * step
         reference = prices[day, :, 3]
     return prices
-
-
-def _to_tick(price: np.ndarray, floor: np.ndarray, ceiling: np.ndarray, exchanges: np.ndarray) -> np.ndarray:
-    """The nearest price on the tick inside the band; never below one tick."""
-    step = tick(price, exchanges)
-    lowest = np.maximum(np.ceil(floor / step), 1)
-    return np.clip(np.round(price / step), lowest, np.maximum(np.floor(ceiling / step), lowest)) * step
 
 
 def _table(days: pd.DatetimeIndex, exchanges: np.ndarray, prices: np.ndarray, volume: np.ndarray, listed: np.ndarray,
