@@ -5,6 +5,7 @@ live site could not be tried.
 """
 
 import datetime as dt
+import itertools
 import re
 import shutil
 import tempfile
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import pandas as pd
 import requests
 from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
-from vnq_colab.data.cells import is_web_page
+from vnq_colab.data.cells import VIETNAM, is_web_page
 from vnq_colab.data.task import to_day
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 from vnq_colab.files import require_space, write_atomic
@@ -29,7 +31,7 @@ CAFEF = "https://cafef1.mediacdn.vn/data/ami_data"
 KINDS = {"adjusted": "CafeF.SolieuGD.Upto{}.zip", "raw": "CafeF.SolieuGD.Raw.Upto{}.zip",
          "index": "CafeF.Index.Upto{}.zip"}  # {}: the day as 20112026
 HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; vnq_colab)", "Accept-Encoding": "identity"}
-VIETNAM = dt.timezone(dt.timedelta(hours=7))  # no summer time since 1975
+LOOK_BACK_DAYS = 10
 RETRIES = Retry(total=3, backoff_factor=2, status_forcelist=(408, 429, 500, 502, 503, 504))  # waits 0, 4, 8 s
 TIMEOUT_SECONDS = 60
 DRIVE_LINK = re.compile(r"https?://(?:drive|docs|drive\.usercontent)\.google\.com/(?:.*/)?"
@@ -46,43 +48,41 @@ class Collected:
     notes: tuple[str, ...]  # what was passed over, not found, or is replaced by now
 
     def __repr__(self) -> str:
-        size = sum(file.stat().st_size for file in self.files if file.exists()) / 1e6
-        lines = [f"Collected: {len(self.files)} files up to {self.day}, {size:,.1f} MB; "
-                 f"{len(self.files) - len(self.skipped)} fetched, {len(self.skipped)} already there",
-                 f"  {name_a_few(file.name for file in self.files)} in {self.files[0].parent}"]
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
+        return "\n".join([
+            f"Collected: {len(self.files)} files up to {self.day}; {len(self.files) - len(self.skipped)} fetched, "
+            f"{len(self.skipped)} already there",
+            f"  {name_a_few(file.name for file in self.files)} in {self.files[0].parent}",
+            *(f"  {note}" for note in self.notes)])
 
 
 def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, kinds: tuple[str, ...] = tuple(KINDS),
-                   look_back_days: int = 10, quiet: bool = False) -> Collected:
+                   quiet: bool = False) -> Collected:
     """Brings CafeF's newest zips up to `day` (None: today in Vietnam) into `data/raw/`.
 
-    One zip per kind, of the newest day that has it, at most `look_back_days` back. What is there is neither fetched
-    again nor removed: a note says which older zips are not needed. Raises DataError when nothing is found, or the site
-    does not answer.
+    One zip per kind, of the newest day that has it, at most 10 days back. What is there is neither fetched again nor
+    removed: a note says which older zips are not needed. Raises DataError when there is none, or the site does not
+    answer.
     """
-    last = dt.datetime.now(VIETNAM).date() if day is None else to_day(day).date()
+    last = pd.Timestamp.now(VIETNAM).date() if day is None else to_day(day).date()
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError(f"kinds: {unknown[0]!r} is not known.{did_you_mean(unknown[0], KINDS)}")
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"url = {url!r}: must begin with https://.")
-    days = [last - dt.timedelta(days=back) for back in range(max(look_back_days, 0) + 1)]
+    days = [last - dt.timedelta(days=back) for back in range(LOOK_BACK_DAYS + 1)]
     found, notes, flaws = {}, [], Counter()  # found: kind -> (day, file, whether it was there)
     with requests.Session() as site:
         site.headers.update(HEADERS)
         site.mount(url, HTTPAdapter(max_retries=RETRIES))
-        for kind, day_ in ((kind, day_) for kind in kinds for day_ in days):
+        for kind, of_day in itertools.product(kinds, days):
             if kind in found:
                 continue
-            file = ws.raw / KINDS[kind].format(f"{day_:%d%m%Y}")
+            file = ws.raw / KINDS[kind].format(f"{of_day:%d%m%Y}")
             is_there = file.exists()
             flaw = _flaw_of_zip(file) if is_there else _bring_zip(
-                site, f"{url.rstrip('/')}/{day_:%Y%m%d}/{file.name}", file, quiet)
+                site, f"{url.rstrip('/')}/{of_day:%Y%m%d}/{file.name}", file, quiet)
             if is_there and flaw:
                 raise DataError(f"{file}: {flaw}. Remove it, then collect again.")
             if not flaw:
-                found[kind] = day_, file, is_there
-                notes += _older_than(day_, kind, ws.raw)
+                found[kind] = of_day, file, is_there
+                notes += _older_than(of_day, kind, ws.raw)
             elif not flaw.startswith("HTTP"):
                 notes.append(f"{file.name} was passed over: {flaw}")
             flaws[flaw] += 1
@@ -91,33 +91,32 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
         raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
                         f"site may have changed: download the zips by hand into {ws.raw}.")
     notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in found]
-    if len({day for day, _, _ in found.values()}) > 1:
-        notes.append("not all of one day: " + ", ".join(f"{kind} {day}" for kind, (day, _, _) in found.items()))
-    return Collected(tuple(file for _, file, _ in found.values()), f"{max(found.values())[0]}",
-                     tuple(file.name for _, file, is_there in found.values() if is_there), tuple(notes))
+    of_days, files, were_there = zip(*found.values(), strict=True)
+    if len({*of_days}) > 1:
+        notes.append("not all of one day: " + ", ".join(f"{kind} {found[kind][0]}" for kind in found))
+    return Collected(files, f"{max(of_days)}", tuple(file.name for file, old in zip(files, were_there, strict=True) if old),
+                     tuple(notes))
 
 
 def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool) -> str:
     """Puts the zip behind a link in its place, whole; returns "", or why the site has no sound one."""
-    reason = ""
     for _ in range(RETRIES.total):  # of a connection that breaks in the middle; Retry sees to all before
         with tempfile.TemporaryFile() as scratch:  # on the local disk: the folder may be on Google Drive
             try:
                 _receive(site, link, scratch, target, quiet)
             except requests.HTTPError as error:
                 return f"HTTP {error.response.status_code}"
-            except requests.exceptions.ChunkedEncodingError as error:
-                reason = error
-                continue
             except requests.RequestException as error:
-                reason = error
+                reason = " ".join(f"{error}".split())[:120]
+                if isinstance(error, requests.exceptions.ChunkedEncodingError):
+                    continue
                 break
             flaw = _flaw_of_zip(scratch)
             if not flaw:
                 scratch.seek(0)
                 write_atomic(target, lambda file: shutil.copyfileobj(scratch, file))
             return flaw
-    raise DataError(f"{link}: not received ({' '.join(f'{reason}'.split())[:120]}). Try again later, or download it by "
+    raise DataError(f"{link}: not received ({reason}). Try again later, or download it by "
                     f"hand into {target.parent}.")
 
 

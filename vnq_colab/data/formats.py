@@ -66,11 +66,7 @@ INDEX_NAMES = {"HNX": "HNXINDEX", "HASTC": "HNXINDEX", "HASTCINDEX": "HNXINDEX",
                "UPINDEX": "UPCOMINDEX"}
 SYMBOL = r"\^?[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
 NO_TICKERS = {"RAW", "TXT", "ALL", "NEW", "OLD", "ADJ", "HSX", "HNX", "DAY", "GIA", "USD"}  # in the names of files
-MISFIT, NO_SYMBOL = "wrong number of fields", "symbol missing or unreadable"  # why rows are left out
-NO_DATE, NO_NUMBER = "date unreadable or in the future", "number unreadable"
-MOST_UNREADABLE = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.01
-MOST_WEEKENDS = 0.05  # [fraction of the rows] chosen: the dirtiest real file has 0.0002
-MOST_IMPOSSIBLE = 0.3  # [fraction of the rows] chosen: the dirtiest real file has 0.12
+MOST_UNREADABLE, MOST_WEEKENDS, MOST_IMPOSSIBLE = 0.05, 0.05, 0.3  # [fraction of the rows] real files: 0.01, 0, 0.12
 
 
 @dataclass
@@ -217,17 +213,16 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
         texts = texts.str.upper().str.replace(r"\.(?:VN|HM|HN)$", "", regex=True)
         typed["symbol"] = np.append(texts, "")[codes].astype(object)
         bad = ~np.append(texts.str.fullmatch(SYMBOL), False)[codes].astype(bool)
-        unreadable.append((NO_SYMBOL, "symbol", "letters and digits such as FPT", bad))
+        unreadable.append(("symbol missing or unreadable", "symbol", "letters and digits such as FPT", bad))
     typed["date"] = days_of(table["date"], path, day_first=day_first)
-    unreadable.append((NO_DATE, "date", "a past date such as 2021-03-15", np.isnat(typed["date"])))
-    names = [name for name in NUMBERS if name in table]
-    values, no_numbers = numbers_of({name: table[name] for name in names}, path)
-    typed |= {name: values[name] for name in names}
-    unreadable += [(NO_NUMBER, name, "a number", no_numbers[name]) for name in names]
+    unreadable.append(("date unreadable or in the future", "date", "a past date such as 2021-03-15", np.isnat(typed["date"])))
+    values, no_numbers = numbers_of({name: table[name] for name in NUMBERS if name in table}, path)
+    typed |= {name: values[name] for name in NUMBERS if name in table}
+    unreadable += [("number unreadable", name, "a number", bad) for name, bad in no_numbers.items()]
     if "exchange" in table:
         codes, texts = distinct(table["exchange"])
         typed["exchange"] = np.append(texts.str.upper(), "")[codes]
-    dropped, lost = Counter({MISFIT: n_misfits}), np.zeros(len(table), dtype=bool)
+    dropped, lost = Counter({"wrong number of fields": n_misfits}), np.zeros(len(table), dtype=bool)
     for reason, name, expected, bad in unreadable:
         if strict and bad.any():
             cell = table[name].iloc[int(bad.argmax())]
