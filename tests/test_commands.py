@@ -18,7 +18,7 @@ from tests.drive_map import FILES
 from vnq_colab.__main__ import main
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.prepared import PROOF
-from vnq_colab.files import read_json, write_json
+from vnq_colab.files import read_json, read_sealed, write_json, write_sealed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,7 +196,7 @@ def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
 def test_session_of_a_newer_version_is_refused_and_left_alone(root, tmp_path, capsys):
     ws = shutil.copytree(root / "ws", tmp_path / "ws")
     path = next(ws.glob("checkpoints/*[0-9a-f]/session.json"))
-    write_json(path, read_json(path) | {"format": 99})
+    write_sealed(path, read_sealed(path) | {"format": 99})
     before = path.read_bytes()
     code, _, err = run(capsys, "status", "--run", path.parent.name, "--root", ws)
     assert code == 2 and "newer version" in err and path.read_bytes() == before

@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     options = _parser().parse_args(words)
-    ws = Workspace(Path(options.root).expanduser() if options.root else find_root())
+    ws = Workspace(Path(options.root) if options.root else find_root())
     try:
         return options.command(ws, options)
     except VnqError as error:
@@ -54,25 +54,25 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config = arguments.run_config(options)  # a wrong setting is said before the work
-    prepared = prepare(ws, options.data, **arguments.reading(options))
+    prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
         reviewed = review(prepared)
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, config, hours=_hours(options), quiet=options.json)
+    session = train(ws, prepared.panel, config, hours=_hours_to_train(options), quiet=options.json)
     if session.status != "finished":
-        return _finish(session, options)
+        return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
-    _output(options, _described(validation, options))
-    if what_if := _what_if(session, options, ("gates", "slippage")):  # a question apart, with a report of its own
-        _output(options, repr(validate(session, prepared=prepared, **what_if)))
+    _output(options, _validation_text(validation, options))
+    if settings := _other_settings(session, options, ("gates", "slippage")):  # a report of its own
+        _output(options, repr(validate(session, prepared=prepared, **settings)))
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
     _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
-    tomorrow = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
-    _output(options, repr(tomorrow), _bundle_facts(bundle) | tomorrow.to_dict())
+    plan = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
+    _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
     return _exit_code(session)
 
 
@@ -81,7 +81,7 @@ def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.leaks import review
 
-    prepared = prepare(ws, options.data, **arguments.reading(options))
+    prepared = prepare(ws, options.data, **arguments.price_options(options))
     reviewed = review(prepared)
     _output(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
@@ -96,16 +96,16 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = arguments.run_config(options), load_prepared(ws)
-    return _finish(train(ws, prepared.panel, config, hours=_hours(options), part=options.part,
-                        take_over=options.take_over, quiet=options.json), options)
+    return _finish_training(train(ws, prepared.panel, config, hours=_hours_to_train(options), part=options.part,
+                                  take_over=options.take_over, quiet=options.json), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _finish(resume(ws, options.run, hours=_hours(options), take_over=options.take_over, quiet=options.json),
-                  options)
+    return _finish_training(resume(ws, options.run, hours=_hours_to_train(options), take_over=options.take_over,
+                                   quiet=options.json), options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -128,8 +128,9 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
-    validation = validate(session, on_stage=lambda text: _announce(options, text), **_what_if(session, options))
-    _output(options, _described(validation, options), validation.verdict.to_dict() | {"report": str(validation.report)})
+    validation = validate(session, on_stage=lambda text: _announce(options, text), **_other_settings(session, options))
+    _output(options, _validation_text(validation, options),
+            validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
 
 
@@ -157,14 +158,14 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index = prepared_prices(ws)  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
     else:
-        market = gather(ws, options.data, **arguments.reading(options))
+        market = gather(ws, options.data, **arguments.price_options(options))
         prices, index = market.prices, market.index
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
-    tomorrow = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
-                    capital=options.capital, everyone=options.all, refuse_old=True)
-    _output(options, repr(tomorrow), tomorrow.to_dict())
+    plan = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+                   capital=options.capital, everyone=options.all, refuse_old=True)
+    _output(options, repr(plan), plan.to_dict())
     return DONE
 
 
@@ -190,8 +191,8 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _hours(options: argparse.Namespace) -> float | None:
-    """The hours to train: as asked, else what Colab leaves this machine; elsewhere there is no limit."""
+def _hours_to_train(options: argparse.Namespace) -> float | None:
+    """Those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
     from vnq_colab.colab import describe_machine, is_colab
 
     return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
@@ -202,12 +203,12 @@ def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
 
 
 def _announce(options: argparse.Namespace, text: str) -> None:
-    """What begins now, so that nobody waits in silence."""
+    """What begins now, on stderr; nothing with --json."""
     if not options.json:
         print(text, file=sys.stderr, flush=True)
 
 
-def _finish(session: "Session", options: argparse.Namespace) -> int:
+def _finish_training(session: "Session", options: argparse.Namespace) -> int:
     _output(options, repr(session), session.to_dict())
     if session.status != "finished" and "was taken over" not in session.why:
         which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
@@ -228,18 +229,18 @@ def _exit_code(session: "Session") -> int:
     return DONE
 
 
-def _what_if(session: "Session", options: argparse.Namespace,
-           names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
-    """The flags that make a question apart: other gates, costs, capital or days."""
-    what_if = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
+def _other_settings(session: "Session", options: argparse.Namespace,
+                    names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
+    """The flags that judge in another way than the run's own verdict: gates, costs, capital or days."""
+    settings = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
     if options.first or options.last:
-        what_if["days"] = (options.first or session.folds[0]["test"]["first"],
-                           options.last or session.folds[-1]["test"]["last"])
-    return what_if
+        settings["days"] = (options.first or session.folds[0]["test"]["first"],
+                            options.last or session.folds[-1]["test"]["last"])
+    return settings
 
 
-def _described(validation: "Validation", options: argparse.Namespace) -> str:
-    """The validation in words, with the forecasts of the symbol that was asked for."""
+def _validation_text(validation: "Validation", options: argparse.Namespace) -> str:
+    """The validation in words, with the past forecasts of the symbol in --show-predictions."""
     from vnq_colab.evaluation.metrics import show_predictions
 
     if options.show_predictions is None:

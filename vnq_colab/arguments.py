@@ -1,8 +1,10 @@
 """The flags of the commands, each with a help that teaches, and what they ask for."""
 
 import argparse
+import contextlib
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vnq_colab.config import PROFILES, RECIPES, RunConfig
@@ -14,21 +16,14 @@ EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadj
 BEGIN_WITH = "Begin with: python -m vnq_colab run --data PRICES.parquet  (without --data: a synthetic market)"
 
 
-def _hours(text: str) -> float:
-    hours = float(text)
-    if not hours >= 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number of hours, 0 or more")
-    return hours
-
-
-def _capital(text: str) -> float:
-    try:
-        amount = float(text)
-    except ValueError:
-        amount = math.nan
-    if not 0 < amount < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: write VND above 0 as 500e6, 500000000 or 500_000_000")
-    return amount
+def _number(is_good: Callable[[float], bool], rule: str) -> Callable[[str], float]:
+    """What argparse takes as a type: a number that keeps to a rule, which stands in the error."""
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if is_good(number := float(text)):
+                return number
+        raise argparse.ArgumentTypeError(f"{text}: {rule}")
+    return convert
 
 
 FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
@@ -43,7 +38,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                "without files there, prepare and run make a synthetic market, predict takes the prepared prices)"},
     "--index": {"metavar": "PATH", "help": "market index with date, close (default: a VNINDEX among the files, else "
                                            "the mean of all stocks)"},
-    "--as-of": {"metavar": "DATE", "help": "stand in this evening: later rows are left out (default: today)"},
+    "--as-of": {"metavar": "DATE", "help": "as of the close of this day: later rows are left out (default: today)"},
     "--on-bad-rows": {"choices": ("raise", "drop", "treat"), "help":
                       "stop at a bad row, leave it out, or repair what can be repaired (default: raise for tables in "
                       "our own columns, treat for the files of vendors)"},
@@ -54,8 +49,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                "VND or kVND (thousand VND) when the prices do not say it clearly; may be repeated"},
     # training
     "--profile": {"choices": tuple(PROFILES), "help": "the machine (default: $VNQ_PROFILE, else what is found)"},
-    "--hours": {"type": _hours, "metavar": "H", "help":
-                "pause after so many hours (default: on Colab what is left of the machine, else no limit)"},
+    "--hours": {"type": _number(lambda hours: hours >= 0, "must be a number of hours, 0 or more"), "metavar": "H",
+                "help": "pause after so many hours (default: on Colab what is left of the machine, else none)"},
     "--families": {"metavar": "A,B", "help": "what learns (default: stockformer,global,trees)"},
     "--folds": {"type": int, "metavar": "N", "help": "years that are judged, each by models trained before it "
                                                      "(default: as many as the data has, at most 8)"},
@@ -79,7 +74,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                 "help": "honest (decides well) or original (those of the source texts)"},
     "--from": {"dest": "first", "metavar": "DATE", "help": "first judged day (default: the run's test days)"},
     "--to": {"dest": "last", "metavar": "DATE", "help": "last judged day"},
-    "--capital": {"type": _capital, "metavar": "VND", "help":
+    "--capital": {"type": _number(lambda vnd: 0 < vnd < math.inf,
+                                  "write VND above 0 as 500e6, 500000000 or 500_000_000"), "metavar": "VND", "help":
                   "of the basket, such as 500e6 (default: 1e9); to predict, the most that it may be worth, and the "
                   "cash of a new portfolio or one on paper"},
     "--slippage": {"type": float, "metavar": "FRACTION", "help": "of the price, each side (default: 0.002)"},
@@ -116,16 +112,16 @@ class Parser(argparse.ArgumentParser):
         sys.exit(BAD_INPUT)
 
 
-def reading(options: argparse.Namespace) -> dict[str, Any]:
+def price_options(options: argparse.Namespace) -> dict[str, Any]:
     """What the price flags say, as `prepare` and `gather` take it. Raises ConfigError for a pair that is none."""
-    whole = len(options.unit) == 1 and "=" not in options.unit[0]  # of all files
-    unit = options.unit[0] if whole else dict(_pairs(options.unit, "--unit")) or None
+    is_of_all = len(options.unit) == 1 and "=" not in options.unit[0]
+    unit = options.unit[0] if is_of_all else dict(_pairs(options.unit, "--unit")) or None
     return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows, "unit": unit,
             "treatments": dict(_pairs(options.treat, "--treat"))}
 
 
 def run_config(options: argparse.Namespace) -> RunConfig:
-    """The config that the flags of training ask for, on this machine."""
+    """The config of the flags of training, on this machine."""
     from vnq_colab.colab import describe_machine
 
     config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)

@@ -26,7 +26,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 PLAN_HOURS = (12, 24)  # a machine's life, free and Pro+. Source: Colab FAQ, 2026
 MARGIN_HOURS = 0.25  # chosen: the last checkpoint, and the push of about 2 GB to Drive
-# a mark in what google.colab said: what a person can do about it
+# a part of google.colab's error: what a person can do about it
 DRIVE_CURES = {
     "NotImplementedError": "Connect to a hosted Colab machine, or name another folder: open_workspace('/content/x').",
     "it is not mounted": "Only a notebook cell can ask: call open_workspace() in one first, or give another --root.",
@@ -59,12 +59,11 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     `root`, or else $VNQ_HOME, wins everywhere, and then Drive is mounted only if that folder lies in it. Raises
     StorageError, one sentence for each way in which Drive can fail.
     """
-    chosen = root or os.environ.get("VNQ_HOME")
-    if chosen or not is_colab():
-        folder = Path(chosen).expanduser() if chosen else find_root()
-        if is_colab() and Path(mount_at) in folder.parents:
+    if root or os.environ.get("VNQ_HOME") or not is_colab():
+        workspace = Workspace(Path(root) if root else find_root())
+        if is_colab() and Path(mount_at) in workspace.root.parents:
             _mounted(Path(mount_at))
-        return Workspace(folder)
+        return workspace
     workspace = Workspace(_mounted(Path(mount_at)) / WORKSPACE_NAME)
     try:
         workspace.raw.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,7 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
 
 
 def _mounted(mount_at: Path) -> Path:
-    """MyDrive under the mount point. Asks the browser only when it is not there; makes no folder itself."""
+    """MyDrive under the mount point, mounted where it is not there. Raises StorageError."""
     drive = mount_at / "MyDrive"
     try:
         if not _is_folder(drive):
@@ -86,9 +85,9 @@ def _mounted(mount_at: Path) -> Path:
             if not _is_folder(drive):
                 raise ValueError("mount failed: MyDrive is not there")
     except Exception as error:  # google.colab raises plain ValueErrors, and errors of its own
-        said = f"{type(error).__name__}: {error}"
-        cure = next((cure for mark, cure in DRIVE_CURES.items() if mark in said), "Run this cell again.")
-        raise StorageError(f"Google Drive did not open ({said}). {cure.format(mount_at=mount_at)}") from error
+        text = f"{type(error).__name__}: {error}"
+        cure = next((cure for mark, cure in DRIVE_CURES.items() if mark in text), "Run this cell again.")
+        raise StorageError(f"Google Drive did not open ({text}). {cure.format(mount_at=mount_at)}") from error
     if HOSTNAME_FILE.exists() and not os.path.ismount(mount_at):
         print(f"Careful: {drive} is an ordinary folder, not Google Drive, and is lost with this machine. It was made "
               f"before Drive was mounted. Move it away (!mv {mount_at} {mount_at}_old) and run this cell again.")
@@ -106,16 +105,14 @@ def _is_folder(path: Path) -> bool:
 def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     """Gives the Colab machine back, which ends the session, after all writes are in Drive. Elsewhere it does nothing.
 
-    Drive is unmounted on the way. Raises StorageError, and keeps the machine, when Drive does not take the writes.
-    As the trainer's `on_finish` it gets the session, and keeps the machine unless that is finished or out of time, and
-    every file of it has come back from Drive as it was written.
+    Raises StorageError, and keeps the machine, when Drive does not take the writes. As the trainer's `on_finish` it
+    gets the session, and keeps the machine unless that is finished or out of time, and all of it is in Drive.
     """
-    if session is not None and session.status != "finished" and session.why != "time is up":
-        print(f"The machine is kept: the run is {session.status} ({session.why}).")
-        return
-    if session is not None and session.drive:
-        print(f"The machine is kept: {session.drive}.")
-        return
+    if session is not None:
+        is_over = session.status == "finished" or session.why == "time is up"
+        if reason := session.drive if is_over else f"the run is {session.status} ({session.why})":
+            print(f"The machine is kept: {reason}.")
+            return
     if not _in_notebook():
         print("Nothing to give back: this is not a Colab notebook.")
         return
@@ -132,33 +129,33 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
 
 
 def describe_machine(profile: str | None = None, *, plan_hours: float | None = None) -> Machine:
-    """What this machine is, not what was asked for; `profile`, or else $VNQ_PROFILE, replaces the profile that fits.
+    """What this machine is; `profile`, or else $VNQ_PROFILE, replaces the profile that fits.
 
     `plan_hours` is how long Colab lets a machine live; None: 12, or 24 for one that is older than that already. Raises
     ConfigError for a profile that is not known, or that needs a GPU where none was given.
     """
-    named = profile or os.environ.get("VNQ_PROFILE")
-    if named:
-        require_known(named, PROFILES, "profile")
+    profile = profile or os.environ.get("VNQ_PROFILE")
+    if profile:
+        require_known(profile, PROFILES, "profile")
     gpu, capability, gpu_memory = _find_gpu()
-    chosen = named or _fitting_profile(gpu, capability, gpu_memory)
-    asks = PROFILES[chosen]["machine"]
-    device, dtype = asks.get("device", "cpu"), "float32"
+    profile = profile or _fitting_profile(gpu, capability, gpu_memory)
+    settings = PROFILES[profile]["machine"]
+    device, dtype = settings.get("device", "cpu"), "float32"
     if device == "cuda" and not gpu:
-        raise ConfigError(f"profile {chosen!r} needs a GPU, and this machine has none. In Colab choose Runtime > "
+        raise ConfigError(f"profile {profile!r} needs a GPU, and this machine has none. In Colab choose Runtime > "
                           "Change runtime type, or take profile 'cpu'.")
     is_fast = capability >= FAST_BFLOAT16
     if device == "cpu":
         reason = "exact, and the fastest on most processors"
-    elif is_fast and asks.get("dtype") != "bfloat16":
-        reason = f"profile {chosen} asks for it"
+    elif is_fast and settings.get("dtype") != "bfloat16":
+        reason = f"profile {profile} asks for it"
     else:
         dtype = "bfloat16" if is_fast else "float32"
         reason = f"bfloat16 is fast from compute capability 8.0, and this has {capability[0]}.{capability[1]}"
     on_colab = is_colab()
     units = (units for name, least, units in UNITS_PER_HOUR if gpu and name in gpu and gpu_memory >= least)
     return Machine(
-        where="Colab" if on_colab else "local", profile=chosen, device=device, dtype=dtype, dtype_reason=reason,
+        where="Colab" if on_colab else "local", profile=profile, device=device, dtype=dtype, dtype_reason=reason,
         gpu=gpu, gpu_memory_gb=gpu_memory if gpu else None, memory_gb=psutil.virtual_memory().total / GIBIBYTE,
         cores=_cores(), hours_left=_hours_left(plan_hours) if on_colab else None,
         units_per_hour=next(units, None) if on_colab else None,
@@ -166,7 +163,7 @@ def describe_machine(profile: str | None = None, *, plan_hours: float | None = N
 
 
 def check_up(ws: Workspace, profile: str | None = None) -> list[tuple[str, bool, str]]:
-    """Machine, packages, workspace and data, each with whether it is as it must be, and what was found."""
+    """Machine, packages, workspace and data, each with whether it is as it must be, and a text."""
     checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(profile)))]
     for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
         try:
@@ -178,8 +175,8 @@ def check_up(ws: Workspace, profile: str | None = None) -> list[tuple[str, bool,
         checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
     except VnqError as error:
         checks.append(("workspace", False, str(error)))
-    found = (ws.prepared / "current.json").exists()
-    return [*checks, ("data", found, "prepared" if found
+    has_data = (ws.prepared / "current.json").exists()
+    return [*checks, ("data", has_data, "prepared" if has_data
                       else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH")]
 
 
@@ -189,8 +186,8 @@ def _find_gpu() -> tuple[str | None, tuple[int, int], float]:
 
     if not torch.cuda.is_available():
         return None, (0, 0), 0.0
-    given = torch.cuda.get_device_properties(0)
-    return given.name, (given.major, given.minor), given.total_memory / GIBIBYTE
+    gpu = torch.cuda.get_device_properties(0)
+    return gpu.name, (gpu.major, gpu.minor), gpu.total_memory / GIBIBYTE
 
 
 def _fitting_profile(gpu: str | None, capability: tuple[int, int], memory_gb: float) -> str:
