@@ -91,11 +91,11 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
         raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
                         f"site may have changed: download the zips by hand into {ws.raw}.")
     notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in found]
-    of_days, files, were_there = zip(*found.values(), strict=True)
-    if len({*of_days}) > 1:
-        notes.append("not all of one day: " + ", ".join(f"{kind} {found[kind][0]}" for kind in found))
-    return Collected(files, f"{max(of_days)}", tuple(file.name for file, old in zip(files, were_there, strict=True) if old),
-                     tuple(notes))
+    newest = max(of_day for of_day, _, _ in found.values())
+    if any(of_day < newest for of_day, _, _ in found.values()):
+        notes.append("not all of one day: " + ", ".join(f"{kind} {of_day}" for kind, (of_day, _, _) in found.items()))
+    return Collected(tuple(file for _, file, _ in found.values()), f"{newest}",
+                     tuple(file.name for _, file, is_there in found.values() if is_there), tuple(notes))
 
 
 def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool) -> str:

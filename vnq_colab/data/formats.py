@@ -214,8 +214,8 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
         typed["symbol"] = np.append(texts, "")[codes].astype(object)
         bad = ~np.append(texts.str.fullmatch(SYMBOL), False)[codes].astype(bool)
         unreadable.append(("symbol missing or unreadable", "symbol", "letters and digits such as FPT", bad))
-    typed["date"] = days_of(table["date"], path, day_first=day_first)
-    unreadable.append(("date unreadable or in the future", "date", "a past date such as 2021-03-15", np.isnat(typed["date"])))
+    typed["date"] = days = days_of(table["date"], path, day_first=day_first)
+    unreadable.append(("date unreadable or in the future", "date", "a past date such as 2021-03-15", np.isnat(days)))
     values, no_numbers = numbers_of({name: table[name] for name in NUMBERS if name in table}, path)
     typed |= {name: values[name] for name in NUMBERS if name in table}
     unreadable += [("number unreadable", name, "a number", bad) for name, bad in no_numbers.items()]

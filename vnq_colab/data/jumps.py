@@ -23,11 +23,9 @@ LONGEST_BREAK = 8  # [weekdays] the market closes for at Tet; without any row fo
 LEAST_RATIO = 1 / 12  # a smaller one is no split but an error that nothing here explains
 MOST_ROUNDS = 20  # two for real prices: the second finds nothing
 WIDEST_DAY = 1.36  # high / low of a day inside UPCOM's band: 1.15 / 0.85, and rounding
-# Ratios of splits and bonus issues, and how far the open may lie from them [log]. Measured on 39 events of six stocks:
-# snapping to the coarse ones leaves an error of 0.3 %, the open alone 3.5 % (shares tend to rise on that day); for the
-# finer ones, mixed with cash dividends, snapping from afar is no better than the open.
+# Ratios of splits and bonus issues, first those that are no mixture with a cash dividend.
 SPLITS = np.array([2 / 3, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 10, 10 / 11, 5 / 6, 4 / 5, 3 / 4, 3 / 5, 2 / 5])
-REACH = np.repeat([0.052, 0.02], 6)
+REACH = np.repeat([0.052, 0.02], 6)  # [log] how far the open / the close before may lie from each
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,16 @@ class Limits(NamedTuple):
     missed: np.ndarray  # [rows] trading days since the row before, at least 1
 
 
-def sessions(days: pd.DatetimeIndex) -> np.ndarray:
-    """`[days]` int: the number of each trading day, counted on over weekdays where the data has a hole."""
-    weekdays = np.busday_count(days[:-1].to_numpy("datetime64[D]"), days[1:].to_numpy("datetime64[D]"))
-    return np.r_[0, np.cumsum(np.where(weekdays - 1 > LONGEST_BREAK, weekdays, 1))]
-
-
 def band_limits(table: pd.DataFrame, places: Places) -> Limits:
     """The limits of the widest band of the day: labels of exchanges are today's, not those of the day.
 
     The reference lies inside the last traded day's range (on UPCOM it is that day's average), and the band compounds
     over trading days without a row.
     """
-    start, session = places.start, sessions(places.days)[places.day]
-    row = np.arange(len(table))
+    dates = places.days.to_numpy("datetime64[D]")
+    weekdays = np.busday_count(dates[:-1], dates[1:])  # a hole in the data counts as so many sessions
+    session = np.r_[0, np.cumsum(np.where(weekdays - 1 > LONGEST_BREAK, weekdays, 1))][places.day]
+    start, row = places.start, np.arange(len(table))
     before = np.maximum(row - 1, 0)
     close, volume = table["close"].to_numpy(), table["volume"].to_numpy()
     last = np.maximum.accumulate(np.where(volume > 0, row, -1))
