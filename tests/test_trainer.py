@@ -21,9 +21,10 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DataError, SessionError
 from vnq_colab.evaluation import plots
 from vnq_colab.layout import Workspace
+from vnq_colab.models import stockformer
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.global_model import GlobalStack
-from vnq_colab.models.stockformer import LocalStack, compose_packs
+from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.training import loop
 from vnq_colab.training.forecasting import final_forecasters, fold_scores, open_store
 from vnq_colab.training.progress import Display
@@ -245,10 +246,10 @@ def test_more_folds_than_the_data_has_are_as_many_as_there_are(tmp_path, panel, 
 
 
 def test_packs_respect_memory_and_checkpoint_budget(panel, config):
-    symbols, end = list(panel.symbols), len(panel.days)
-
     def sizes(changed=config, **machine):
-        return [len(pack) for pack in compose_packs(panel, end, changed, replace(config.machine, **machine), symbols)]
+        everyone = replace(changed, symbols=panel.symbols)
+        jobs = stockformer.plan(config.task, panel, [], everyone, replace(config.machine, **machine))
+        return [len(job.symbols) for job in jobs]
 
     assert sizes() == [2, 2, 2]  # 4 models at once, 2 members each
     assert sizes(checkpoint_budget_gb=1e-6) == [1] * 6

@@ -86,8 +86,8 @@ class GlobalStack(StackLearner):
         labelled = self._labelled
         for end in range(int(days[0]) + labelled - 1, int(days[-1]) + labelled, labelled):
             inside = np.arange(end + 1 - labelled, min(end + 1, scores.shape[2]))
-            asked = np.flatnonzero(self._valid_days[:, inside].any(axis=1))
-            for part in np.array_split(asked, max(1, -(-len(asked) // 64))):
+            judged = np.flatnonzero(self._valid_days[:, inside].any(axis=1))
+            for part in np.array_split(judged, max(1, -(-len(judged) // 64))):
                 symbol = torch.from_numpy(part).to(self.device).expand(len(self.models), -1)
                 output, _, _ = self._output(self.weights, symbol, torch.full_like(symbol, end), self._in_valid, None,
                                             labelled)  # [models, stocks, days, outputs]

@@ -1,8 +1,8 @@
 """Learns a stack of networks, one optimizer step at a time; what each model does is decided by itself alone.
 
 Axes: models, batch, time, features, outputs. All that the stack sees lies on the device; windows are gathered there.
-A model that is finished, or whose gradient is not finite, leaves with weights and optimizer state. Which windows a
-model sees, what it is trained to get right, and how it is validated, its family says.
+A model that is finished, or whose gradient is not finite, is removed with its optimizer state. Its family decides which
+windows a model sees, at which learning rate, and how it is validated.
 """
 
 import abc
@@ -51,19 +51,16 @@ class StackLearner(Learner):
         self.network, self.device = network, torch.device(config.machine.device)
         self.models, self.keeps_last = models, keeps_last
         self.epochs_of = epochs_of or dict.fromkeys(models, settings.epochs)
-        panel = data.panel
-        scaled = inputs.of(panel, rows)
-        labels = data.labels.values[rows]
+        present, labels = data.panel.present[rows], data.labels.values[rows]
         if inputs.per_symbol:
             labels = labels / inputs.scaler.target[:, None, None]
-        self._scaled = torch.from_numpy(scaled).to(self.device)  # [symbols, days, inputs]
-        self._present = torch.from_numpy(panel.present[rows]).to(self.device)
-        self._labels = torch.from_numpy(np.ascontiguousarray(labels)).to(self.device)  # [symbols, days, outputs]
-        enough = np.cumsum(panel.present[rows], axis=1) >= config.model.min_context  # [symbols, days]
+        enough = np.cumsum(present, axis=1) >= config.model.min_context  # [symbols, days]
         self._train_days, self._valid_days = (data.labels.known[rows] & enough & days
                                               for days in (data.train, data.valid))
-        self._in_train, self._in_valid = (torch.from_numpy(days).to(self.device)
-                                          for days in (self._train_days, self._valid_days))
+        # [symbols, days, inputs], [symbols, days], [symbols, days, outputs], and twice [symbols, days]
+        self._scaled, self._present, self._labels, self._in_train, self._in_valid = (
+            torch.from_numpy(part).to(self.device)
+            for part in (inputs.of(data.panel, rows), present, labels, self._train_days, self._valid_days))
         self.weights = weights.to(self.device)  # [models, parameters]
         self._room = torch.empty_like(self.weights)  # for the gradient
         self.optimizer = StackedAdamW(self.weights, settings.weight_decay)
@@ -76,11 +73,10 @@ class StackLearner(Learner):
         self._done: dict[Model, tuple[torch.Tensor, int, float]] = {}  # weights on the host, best epoch, skill there
         self._diverged: dict[str, str] = {}
         self._begin_epoch()
-        if judges_start:  # it may be the best there is, or all that is asked for
+        if judges_start:
             self._close_epoch([math.nan] * len(self.models))
             self._begin_epoch()
 
-    # ------------------------------------------------------------------------------------------- what a family says
     @abc.abstractmethod
     def _plan_of(self, model: Model, epoch: int) -> Plan:
         """Which windows a model sees in an epoch; decided by (seed, model, epoch) alone."""
@@ -93,7 +89,6 @@ class StackLearner(Learner):
     def _validate(self) -> list[float]:
         """The skill of each model on its validation days, NaN where it has none."""
 
-    # ------------------------------------------------------------------------------------------------ the interface
     @property
     def finished(self) -> bool:
         return not self.models
@@ -120,7 +115,7 @@ class StackLearner(Learner):
         return Progress(self._share(), f"epoch {self.epoch + 1}, {len(self.models)} networks", measured)
 
     def _share(self) -> float:
-        """How much is done, if every model that is left learns on to its last epoch."""
+        """How much is done, if every model of the stack is trained to its last epoch."""
         if not self.models:
             return 1.0
         last = max(self.epochs_of[model] for model in self.models)
@@ -155,7 +150,6 @@ class StackLearner(Learner):
         self._loss_sum = state["loss_sum"].to(self.device, copy=True)
         self._plan()
 
-    # ---------------------------------------------------------------------------------------------- inside one epoch
     def _begin_epoch(self) -> None:
         self.step_in_epoch = 0
         self._loss_sum = torch.zeros(len(self.models), device=self.device)
@@ -193,9 +187,9 @@ class StackLearner(Learner):
                 if clip := self.settings.label_clip:
                     target = target.clamp(-clip, clip)
                 loss = loss_per_model(self.settings.loss, output, target, weight) / n_batches
-                found = torch.autograd.grad(loss.sum(), list(parts.values()))
-                for place, part in zip(unstack(gradient[rows], shapes).values(), found, strict=True):
-                    place.add_(part)
+                pieces = torch.autograd.grad(loss.sum(), list(parts.values()))
+                for place, piece in zip(unstack(gradient[rows], shapes).values(), pieces, strict=True):
+                    place.add_(piece)
                 total[rows] += loss.detach()
         return total, gradient
 
@@ -206,7 +200,7 @@ class StackLearner(Learner):
 
     def _output(self, weights: torch.Tensor | Parts, symbol: torch.Tensor, ends: torch.Tensor, carries: torch.Tensor,
                 noise: torch.Generator | None, labelled: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the last `labelled` positions answer, their labels, and which of them count.
+        """The output of the last `labelled` positions, their labels, and which of them count.
 
         `[models, batch, labelled, outputs]` twice, and weights `[models, batch, labelled]`: 1 on the days that
         `carries [symbols, days]` marks. `symbol` and `ends` are `[models, batch]`; an end of -1 is no window.
@@ -220,15 +214,14 @@ class StackLearner(Learner):
         day, symbol = day.clamp(0, self._scaled.shape[1] - 1), symbol.unsqueeze(-1)
         return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
 
-    # ------------------------------------------------------------------------------------------- between two epochs
     def _end_epoch(self) -> dict[str, float]:
         """Validation, best snapshots, and which models are finished; then the next epoch's plan."""
         trained = (self._loss_sum / torch.tensor(self._steps, device=self.device).clamp(min=1)).tolist()
         self.epoch += 1
         skill = self._close_epoch(trained)
         self._begin_epoch()
-        found = {"train_loss": trained, "skill": skill}
-        return {name: float(np.mean(values)) for name, values in found.items() if np.isfinite(values).all()}
+        measured = {"train_loss": trained, "skill": skill}
+        return {name: float(np.mean(values)) for name, values in measured.items() if np.isfinite(values).all()}
 
     def _close_epoch(self, trained: list[float]) -> list[float]:
         """Validation, best snapshots, and which models are finished."""

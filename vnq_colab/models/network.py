@@ -67,8 +67,8 @@ class Stockformer:
         """`[models, batch, time, features] -> [models, batch, n_last, n_outputs]`, in units of the scaled label.
 
         `weights [models, parameters]`, or its parts as `unstack` names them; `present [models, batch, time]` bool masks
-        absent days as keys. The answers are those of the last `n_last` positions, None: of all. Dropout happens only
-        when `noise` is given.
+        absent days as keys. Outputs are of the last `n_last` positions, None: of all. Dropout happens only when `noise`
+        is given.
         """
         config, part = self.config, weights if isinstance(weights, dict) else unstack(weights, self.shapes)
         models, batch, time, _ = x.shape
@@ -77,13 +77,13 @@ class Stockformer:
         h = functional.silu(h) if config.embedding == "silu" else h
         h = (h.unflatten(1, (batch, time)) + part["position"][:, None, -time:]).flatten(1, 2)
         for layer in range(config.n_layers):
-            asking = n_last or time if layer == config.n_layers - 1 else time
+            n_queries = n_last or time if layer == config.n_layers - 1 else time
             normed = functional.layer_norm(h, (config.width,))
             qkv = affine(normed, part[f"{layer}.qkv.weight"], part[f"{layer}.qkv.bias"])
-            mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, asking)
-            if asking < time:  # the last layer answers only where it is asked
-                h = h.view(models, batch, time, -1)[:, :, -asking:].flatten(1, 2)
-            mixed = affine(mixed.reshape(models, batch * asking, -1),
+            mixed = attention(qkv.view(models * batch, time, -1), mask, any_key, config.n_heads, n_queries)
+            if n_queries < time:
+                h = h.view(models, batch, time, -1)[:, :, -n_queries:].flatten(1, 2)
+            mixed = affine(mixed.reshape(models, batch * n_queries, -1),
                            part[f"{layer}.mix.weight"], part[f"{layer}.mix.bias"])
             h = add_dropped(h, mixed, config.dropout, noise)
             wide = affine(functional.layer_norm(h, (config.width,)),
@@ -125,7 +125,7 @@ def attention_mask(present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def attention(qkv: torch.Tensor, mask: torch.Tensor, any_key: torch.Tensor, n_heads: int, n_last: int) -> torch.Tensor:
     """`[models * batch, time, 3 * width] -> [models * batch, n_last, width]`: causal self-attention.
 
-    Only the last `n_last` positions ask. On a CPU plain products are faster than PyTorch's own kernel with a mask.
+    Queries are the last `n_last` positions. On a CPU plain products are faster than PyTorch's kernel with a mask.
     """
     # each [rows, heads, time, width/heads]
     query, key, value = qkv.unflatten(-1, (3, n_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -152,10 +152,7 @@ def add_dropped(h: torch.Tensor, x: torch.Tensor, share: float, noise: torch.Gen
 
 
 def clip_per_model(gradient: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Scales each row of `[models, parameters]` in place to at most `clip_norm`.
-
-    Returns the norms before, `[models]`.
-    """
+    """Scales each row of `[models, parameters]` in place to at most `clip_norm`; the norms before, `[models]`."""
     norms = torch.linalg.vector_norm(gradient, dim=1)
     gradient.mul_((clip_norm / (norms + 1e-6)).clamp(max=1).unsqueeze(1))
     return norms
@@ -209,8 +206,8 @@ class StackedAdamW:
         counts = self.steps[rows].tolist()
         starts = [at for at, row in enumerate(rows)
                   if at == 0 or row != rows[at - 1] + 1 or counts[at] != counts[at - 1]]
-        runs = [slice(rows[start], rows[end - 1] + 1) for start, end in zip(starts, [*starts[1:], len(rows)],
-                                                                            strict=True)]
+        ends = [*starts[1:], len(rows)]
+        runs = [slice(rows[start], rows[end - 1] + 1) for start, end in zip(starts, ends, strict=True)]
         tensors = [[whole[run] for run in runs] for whole in (weights, gradient, self.mean, self.square)]
         steps = [torch.full((), counts[start], device=weights.device) for start in starts]
         adamw(*tensors, [], steps, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=learning_rate,

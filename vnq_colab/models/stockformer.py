@@ -32,32 +32,26 @@ STATE_COPIES = 3  # of the weights in a checkpoint: weights, two moments; and ea
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[Job]:
     """A job for each pack of symbols, in each fold and in the final fit."""
-    symbols, from_global = list(config.symbols or panel.symbols), config.stockformer.start == "global"
+    symbols, from_global = np.array(config.symbols or panel.symbols, object), config.stockformer.start == "global"
+    present = panel.present[panel.rows(symbols)]
+    at_once = max(1, most_models(panel, config, machine) // config.n_members)
     jobs: list[Job] = []
     for fold, splits in [*enumerate(folds), (None, None)]:
         end = len(panel.days) if splits is None else int(splits.train.mask(panel.days).nonzero()[0][-1]) + 1
-        history = panel.select(symbols).present[:, :end].sum(axis=1)
-        some = symbols if from_global else [one for one, n in zip(symbols, history, strict=True) if n >= FEWEST_DAYS]
+        history = present[:, :end].sum(axis=1)
+        order = np.argsort(-history, kind="stable")  # symbols of like history share a pack
+        order = order if from_global else order[history[order] >= FEWEST_DAYS]
         needs = [Job(global_model.NAME, fold).name] if from_global else []
         needs += [job.name for job in jobs] if splits is None else []
         jobs += [Job(NAME, fold, pack, tuple(part), tuple(needs))
-                 for pack, part in enumerate(compose_packs(panel, end, config, machine, some))]
+                 for pack, part in enumerate(np.array_split(symbols[order], -(-len(order) // at_once)))]
     return jobs
-
-
-def compose_packs(panel: Panel, end: int, config: RunConfig, machine: MachineConfig,
-                  symbols: list[str]) -> list[list[str]]:
-    """The packs of a fold: symbols of like history before day `end` together, as many as `most_models` allows."""
-    history = panel.select(symbols).present[:, :end].sum(axis=1)
-    order = np.array(symbols, dtype=object)[np.argsort(-history, kind="stable")]
-    at_once = max(1, most_models(panel, config, machine) // config.n_members)
-    return [part.tolist() for part in np.array_split(order, -(-len(order) // at_once))]
 
 
 def most_models(panel: Panel, config: RunConfig, machine: MachineConfig) -> int:
     """Networks of one pack: as the profile says, within the checkpoint budget, the kernels' limit and the memory.
 
-    Of memory only the copies of the weights are counted; a pack that does not fit all the same is halved in training.
+    Of memory only the copies of the weights count; training halves a pack that does not fit all the same.
     """
     copies, size = STATE_COPIES + config.train.keep_top_k, model_bytes(config, panel)
     memory = (torch.cuda.get_device_properties(0).total_memory if machine.device == "cuda"

@@ -1,12 +1,12 @@
 """The family `trees`: gradient boosting over all stocks and days, on the last day's features, to within-day ranks.
 
-A step is a block of rounds: a booster of its own, with a seed of its own, on the margin of those before. So a run that
-was killed between two blocks comes out with the same bits as one that was not, and a block costs the same however many
-went before. Going on inside one booster would draw other rows and features after a kill.
+A step is a block of rounds: a booster of its own, with a seed of its own, on the margin of those before, so that a run
+that was killed between two blocks comes out with the same bits as one that was not.
 """
 
 import hashlib
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,7 +75,7 @@ class TreesLearner(base.Learner):
         self._add_margins()
 
     def _add_margins(self) -> None:
-        """What all blocks say: the same sums in the same order as when they were trained."""
+        """The sums of all blocks, in the order in which they were trained."""
         self._margin, self._valid_margin = (np.zeros(len(x), dtype="float32") for x in (self._x, self._valid_x))
         for raw in self.blocks:
             self._add_margin(raw)
@@ -96,11 +96,9 @@ class TreesLearner(base.Learner):
         return len(self.blocks) * self.settings.block_rounds >= self.rounds
 
     def step(self) -> base.Progress:
-        """One block of rounds, and where rounds are searched the order of the validation days."""
+        """One block of rounds; while their number is searched also the rank correlation of the validation days."""
         self._matrix.set_base_margin(self._margin)
-        stage = "fit" if self.rounds else "search"
-        booster = engine().train(self._parameters(stage, len(self.blocks)), self._matrix, self.settings.block_rounds,
-                                 verbose_eval=False)
+        booster = engine().train(self._parameters(), self._matrix, self.settings.block_rounds, verbose_eval=False)
         self.blocks.append(bytes(booster.save_raw("ubj")))
         self._add_margin(self.blocks[-1])
         measured, n_trees = {}, len(self.blocks) * self.settings.block_rounds
@@ -122,8 +120,9 @@ class TreesLearner(base.Learner):
                    or len(self.skills) * self.settings.block_rounds >= self.settings.rounds)
         return best if is_over else None
 
-    def _parameters(self, stage: str, number: int) -> dict[str, Any]:
-        settings, seed = self.settings, base.stable_seed(stage, self.config.seed, self.job.name, number)
+    def _parameters(self) -> dict[str, Any]:
+        settings, stage = self.settings, "fit" if self.rounds else "search"
+        seed = base.stable_seed(stage, self.config.seed, self.job.name, len(self.blocks))
         return {
             "objective": "reg:squarederror", "base_score": 0.0, "tree_method": "hist", "grow_policy": "lossguide",
             "max_depth": 0, "max_leaves": settings.leaves, "eta": settings.learning_rate,
@@ -148,17 +147,19 @@ class TreesLearner(base.Learner):
         return base.Trained(forecaster, {}, curves, {"rounds": self.rounds or len(blocks) * self.settings.block_rounds})
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class TreesForecaster(base.Forecaster):
     """Blocks of trees in XGBoost's own binary JSON; a score is the sum of what they say."""
 
+    feature_names: tuple[str, ...]
+    symbols: tuple[str, ...]
+    blocks: tuple[bytes, ...]
+    version: str  # of the XGBoost that trained them
+
     family, look_back = NAME, 1
 
-    def __init__(self, feature_names: tuple[str, ...], symbols: tuple[str, ...], blocks: tuple[bytes, ...],
-                 version: str):
-        self.feature_names, self.symbols, self._blocks, self._version = feature_names, symbols, blocks, version
-
     def select(self, symbols: tuple[str, ...]) -> "TreesForecaster":
-        return TreesForecaster(self.feature_names, tuple(symbols), self._blocks, self._version)
+        return replace(self, symbols=tuple(symbols))
 
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
         self.check_features(panel)
@@ -168,16 +169,16 @@ class TreesForecaster(base.Forecaster):
         if present.any():
             values = panel.values[rows][:, origins][present]
             try:
-                scores[present] = sum(margin_of(raw, values) for raw in self._blocks)
+                scores[present] = sum(margin_of(raw, values) for raw in self.blocks)
             except engine().core.XGBoostError as error:
-                raise DeliveryError(f"the trees were made by XGBoost {self._version}, and XGBoost "
+                raise DeliveryError(f"the trees were made by XGBoost {self.version}, and XGBoost "
                                     f"{engine().__version__} cannot read them. Install that version, or train "
                                     "again.") from error
         return make_scores(NAME, self.symbols, panel.days[origins], present, score=scores)
 
     def to_state(self) -> dict[str, Any]:
         return {"format": base.FORMAT, "feature_names": list(self.feature_names), "symbols": list(self.symbols),
-                "xgboost": self._version, "blocks": [as_tensor(raw) for raw in self._blocks]}
+                "xgboost": self.version, "blocks": [as_tensor(raw) for raw in self.blocks]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "TreesForecaster":
@@ -186,10 +187,7 @@ class TreesForecaster(base.Forecaster):
                    tuple(raw.numpy().tobytes() for raw in state["blocks"]), state["xgboost"])
 
     def digest(self) -> str:
-        digest = hashlib.sha256()
-        for raw in self._blocks:
-            digest.update(raw)
-        return digest.hexdigest()
+        return hashlib.sha256(b"".join(self.blocks)).hexdigest()
 
 
 def margin_of(raw: bytes, values: np.ndarray, threads: int = 0) -> np.ndarray:
