@@ -9,9 +9,10 @@ import torch
 
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
 from vnq_colab.errors import DeliveryError, SessionError
+from vnq_colab.evaluation.calibration import final_calibrations
 from vnq_colab.files import read_json, sha256_of, write_json
 from vnq_colab.layout import Workspace
-from vnq_colab.training.forecasting import final_calibrations, fold_scores
+from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 
 

@@ -72,7 +72,7 @@ def test_finished_job_that_was_changed_is_refused(store):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    assert store.has_done("trees_fold1") and not store.is_usable("trees_fold1")
+    assert not store.is_usable("trees_fold1")
     with pytest.raises(CheckpointError, match="does not match its own sha256.* Delete it, and resume trains this job"):
         store.load_done("trees_fold1")
 
@@ -80,7 +80,7 @@ def test_finished_job_that_was_changed_is_refused(store):
 def test_finished_job_of_another_part_is_read_where_it_lies(store, tmp_path):
     other = CheckpointStore(Workspace(tmp_path), "other")
     other.save_done("trees_fold2", state(2))
-    assert not store.has_done("trees_fold2")
+    assert not store.is_usable("trees_fold2")
     store.read_from(("other",))
     assert store.is_usable("trees_fold2") and store.load_done("trees_fold2")["epoch"] == 2
     assert not (store.folder / "done").exists() and not store.is_only_local("trees_fold2")

@@ -17,7 +17,7 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.training.forecasting import forecast
+from vnq_colab.training.jobs import forecast
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import train
 

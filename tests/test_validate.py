@@ -13,7 +13,7 @@ from vnq_colab.errors import ConfigError, SessionError
 from vnq_colab.evaluation.calibration import Calibration, with_volatility
 from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
-from vnq_colab.training.forecasting import fold_scores
+from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import train
 

@@ -19,7 +19,7 @@ _HOMES = {
     "evening": "delivery.predict",
     "export_bundle": "delivery.bundle",
     "features_table": "data.features",
-    "forecast": "training.forecasting",
+    "forecast": "training.jobs",
     "latest_session": "training.runs",
     "load_bundle": "delivery.bundle",
     "load_prepared": "data.prepared",

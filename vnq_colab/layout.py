@@ -35,6 +35,11 @@ class Workspace:
         return Workspace(Path(base).expanduser() / hashlib.sha256(str(self.root).encode()).hexdigest()[:8])
 
     @property
+    def homes(self) -> "tuple[Workspace, ...]":
+        """Where a file of a run may lie: on this machine, then on Drive; one where both are the same."""
+        return tuple(dict.fromkeys((self.local, self)))
+
+    @property
     def raw(self) -> Path:
         return self.root / "data" / "raw"
 

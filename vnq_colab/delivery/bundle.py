@@ -15,12 +15,12 @@ from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.data.task import ENSEMBLE, ensemble_scores
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.calibration import Calibration, with_volatility
+from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.forecaster import NetworkForecaster
-from vnq_colab.training.forecasting import final_calibrations, final_forecasters, fold_scores
+from vnq_colab.training.jobs import final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
 FORMAT = 2  # of manifest.json

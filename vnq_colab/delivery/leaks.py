@@ -17,7 +17,7 @@ from vnq_colab.data.task import Splits, to_day
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json
-from vnq_colab.training.forecasting import fold_scores
+from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 
 PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")

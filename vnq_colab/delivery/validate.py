@@ -19,6 +19,7 @@ from vnq_colab.errors import ConfigError, SessionError, did_you_mean, in_noteboo
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
+from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.evaluation.engine import MarketData
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
@@ -26,7 +27,7 @@ from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.evaluation.verdict import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
-from vnq_colab.training.forecasting import calibrated, fold_scores
+from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 
 CAPITAL = 1e9  # [VND] of the basket, unless set otherwise

@@ -115,6 +115,31 @@ def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFr
     return rows.assign(volatility=volatility.T[place], actual=panel.ahead(horizon)[place])
 
 
+def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int, part: str = "test") -> pd.DataFrame:
+    """The Forecast of the folds' test days, or with `part` "valid" of their validation days, with the column `fold`.
+
+    Each fold is calibrated on its own validation days.
+    """
+    tables, unneeded = [], ["part", "actual", "volatility"] + ["fold"] * (part == "test")
+    scores = with_volatility(scores, panel, horizon).astype({"family": "category", "symbol": "category"})  # fast to cut
+    for (family, _), rows in scores.groupby(["family", "fold"], observed=True):
+        calibration = Calibration.fit(family, _known(rows))
+        tables.append(calibration.apply(rows[(rows["part"] == part).to_numpy()]).drop(columns=unneeded))
+    return pd.concat(tables, ignore_index=True).astype({"family": str, "symbol": object})
+
+
+def final_calibrations(scores: pd.DataFrame, panel: Panel, horizon: int) -> dict[str, Calibration]:
+    """For each family the calibration of all folds' validation days together, which the final fit takes."""
+    known = _known(with_volatility(scores, panel, horizon))
+    return {family: Calibration.fit(family, rows)
+            for family, rows in known.groupby("family", sort=False, observed=True)}
+
+
+def _known(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of validation days whose outcome is known."""
+    return rows[(rows["part"] == "valid").to_numpy() & rows["actual"].notna().to_numpy()]
+
+
 def _days(rows: pd.DataFrame) -> np.ndarray:
     """`[rows]`: number of the row's date among their dates, in order; of 16 bits, which sort ten times faster."""
     return pd.factorize(rows["date"], sort=True)[0].astype("int16")

@@ -1,8 +1,7 @@
 """Checkpoints: the state of the job in flight in two slots, written in turn, and one closed file per finished job.
 
-A state is a dictionary of tensors and plain values. It is serialised through a stream, so that equal states give equal
-bytes, behind a header with its own sequence number, length and sha256: a file proves itself or is not used. All is
-written to the local folder; `drive_copy` copies it to Drive, and what is read comes from either.
+A state is a dictionary of tensors and plain values; equal states give equal bytes. All is written to the local folder
+as verified payloads (`files`); `drive_copy` copies it to Drive, and what is read comes from either.
 """
 
 import contextlib
@@ -10,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,11 @@ SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs t
 class CheckpointStore:
     """The checkpoints of one run, in its folder on the local disk and, for a workspace on Drive, there too."""
 
-    def __init__(self, ws: Workspace, run_id: str, others: tuple[str, ...] = ()):
-        self.folder = ws.local.checkpoint_folder(run_id)
-        self.folders = tuple(dict.fromkeys((self.folder, ws.checkpoint_folder(run_id))))
-        self._ws = ws
-        self.read_from(others)
+    def __init__(self, ws: Workspace, run_id: str):
+        self._ws, self._run_id = ws, run_id
+        self.folders = [home.checkpoint_folder(run_id) for home in ws.homes]
+        self.folder = self.folders[0]
+        self.read_from(())
         self.pause = self.seconds = 0.0  # [s] training stood still for the newest checkpoint; until it was written
         self._sequence = 0  # of the newest checkpoint of this process
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -44,12 +44,14 @@ class CheckpointStore:
     @classmethod
     def of(cls, session: Session) -> "CheckpointStore":
         """Those of a session; finished jobs of its other parts are read too."""
-        return cls(session.ws, session.run_id, tuple(other.run_id for other in other_parts(session)))
+        store = cls(session.ws, session.run_id)
+        store.read_from(other.run_id for other in other_parts(session))
+        return store
 
-    def read_from(self, others: tuple[str, ...]) -> None:
+    def read_from(self, others: Iterable[str]) -> None:
         """The runs on other machines that train other folds: their finished jobs are read too."""
-        self._everywhere = self.folders + tuple(home.checkpoint_folder(run_id) for run_id in others
-                                                for home in dict.fromkeys((self._ws.local, self._ws)))
+        self._everywhere = [home.checkpoint_folder(run_id) for run_id in (self._run_id, *others)
+                            for home in self._ws.homes]
 
     # --------------------------------------------------------------------------------------- the job in flight
     def save(self, state: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -148,10 +150,6 @@ class CheckpointStore:
         why = damages[0] if damages else f"{self.done_path(job)}: there is no such file."
         raise CheckpointError(f"{why} Delete it, and resume trains this job again.")
 
-    def has_done(self, job: str) -> bool:
-        """Whether there is a file of a finished job, whole or not."""
-        return bool(self._done_paths(job))
-
     def is_usable(self, job: str) -> bool:
         """Whether a finished job can be read. A local file is verified, one elsewhere only where that is damaged."""
         paths = self._done_paths(job)
@@ -165,7 +163,7 @@ class CheckpointStore:
         return 0 < local != there and payload_sequence(self.done_path(job), verify=True) >= 0
 
     def clear_scratch(self) -> None:
-        """Removes what a killed process left half written on the local disk, but not what may still be written."""
+        """Removes what a killed process wrote by half on the local disk, but not what may still be written."""
         for scratch in [*self.folder.glob(".*.part"), *self.folder.glob("done/.*.part")]:
             with contextlib.suppress(OSError):
                 if time.time() - scratch.stat().st_mtime > SCRATCH_SECONDS:
@@ -179,10 +177,10 @@ def _give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-def _touch(size: int) -> None:
+def _touch(n_bytes: int) -> None:
     _give_way()
     with contextlib.suppress(RuntimeError, MemoryError):  # then a checkpoint will say so
-        torch.empty(size, dtype=torch.uint8).fill_(1)
+        torch.empty(n_bytes, dtype=torch.uint8).fill_(1)
 
 
 def _bytes(value: Any) -> int:

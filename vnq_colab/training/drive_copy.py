@@ -1,8 +1,9 @@
-"""Copies closed local files to Google Drive in the background: a Drive that is slow, failing or gone stops nothing.
+"""What reaches Google Drive in the background, so that a Drive that is slow, failing or gone stops nothing.
 
-Beside it the heartbeat, here and on Drive, so that a lost machine is known in a minute.
+Copies of closed local files, one after another, and past them the heartbeat: a lost machine is known in a minute.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -16,15 +17,16 @@ from vnq_colab.layout import HEARTBEAT, MANIFESTS, SLOTS
 from vnq_colab.training.session import Session
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # [s] between two tries of a write that failed; doubled each time
-LATE_SECONDS = 120  # a write that waits longer than this is told to the person
+LATE_SECONDS = 120  # a write that waits longer than this is said to the person
+SOON_SECONDS = 2  # what arrives within them at the end of an attempt needs no word
 LAST_BEAT_SECONDS = 5  # that the end of an attempt waits for a heartbeat on its way
 
 
 class DriveCopy:
-    """The copies of one run. For a workspace on a local disk there is nothing to do, and it does nothing.
+    """The copies of one run; for a workspace on a local disk it does nothing.
 
-    What was given first is copied first, so that Drive never holds a session.json that speaks of a file which is not
-    there yet; a newer version replaces an older one that still waits. Nothing is written once the run is taken over.
+    First in, first out, so that Drive never holds a session.json that speaks of a file which is not there yet; a newer
+    version replaces an older one that still waits. Nothing is written once the run is taken over.
     """
 
     def __init__(self, session: Session):
@@ -51,19 +53,18 @@ class DriveCopy:
         if self._is_needed:
             self._add("checkpoint", lambda: self._write_checkpoint(slot, manifest))
 
-    def is_late(self, seconds: float = 2.0) -> bool:
-        """Whether something still waits after so many seconds."""
+    def is_late(self) -> bool:
+        """Whether something still waits after a moment."""
         with self._changed:
-            return not self._changed.wait_for(lambda: not self._waiting, timeout=seconds)
+            return not self._changed.wait_for(lambda: not self._waiting, timeout=SOON_SECONDS)
 
     def delay(self) -> str:
         """"Drive is 12 min behind (why)" when a write waits for long, else nothing."""
         with self._changed:
-            now = time.monotonic()
-            waits = max((now - since for since, _ in self._waiting.values()), default=0.0)
-        if not self._waiting or (not self.trouble and waits < LATE_SECONDS):
+            oldest = min((since for since, _ in self._waiting.values()), default=None)
+        if oldest is None or ((waits := time.monotonic() - oldest) < LATE_SECONDS and not self.trouble):
             return ""
-        return f"Drive is {spell(waits)} behind" + (f" ({self.trouble})" if self.trouble else "")
+        return f"Drive is {spell(waits)} behind{self._reason()}"
 
     def close(self, patience: float) -> str:
         """Waits until all has arrived, at most `patience` seconds from one file to the next; "" or what is missing."""
@@ -77,8 +78,11 @@ class DriveCopy:
             self._changed.notify_all()
         if not n or self.taken_over:
             return ""
-        why = f" ({self.trouble})" if self.trouble else ""
-        return f"{n} files did not reach Drive{why}; they are on this machine, in {self._session.ws.local.root}"
+        return (f"{n} files did not reach Drive{self._reason()}; they are on this machine, in "
+                f"{self._session.ws.local.root}")
+
+    def _reason(self) -> str:
+        return f" ({self.trouble})" if self.trouble else ""
 
     # ------------------------------------------------------------------------------------------- in the background
     def _add(self, name: str, write: Callable[[], None]) -> None:
@@ -150,20 +154,14 @@ class Heartbeat:
             self._thread.join(LAST_BEAT_SECONDS)
 
     def _work(self) -> None:
+        session, there = self._session, self._session.ws.checkpoint_folder(self._session.run_id)
         while not self._stop.is_set() and not self.taken_over:
-            try:
-                self._beat()
-            except TakenOverError:
-                self.taken_over = True
-            except (StorageError, OSError):  # the next one may arrive
-                pass
-            self._stop.wait(self._session.heartbeat_seconds)
-
-    def _beat(self) -> None:
-        session = self._session
-        there = session.ws.checkpoint_folder(session.run_id)
-        session.beat()
-        if session.folder != there:
-            if session.is_taken_over(there):
-                raise TakenOverError(session.run_id)
-            overwrite(there / HEARTBEAT, (session.folder / HEARTBEAT).read_bytes())
+            with contextlib.suppress(StorageError, OSError):  # the next one may arrive
+                try:
+                    session.beat()
+                    self.taken_over = session.is_taken_over(there)
+                except TakenOverError:
+                    self.taken_over = True
+                if session.folder != there and not self.taken_over:
+                    overwrite(there / HEARTBEAT, (session.folder / HEARTBEAT).read_bytes())
+            self._stop.wait(session.heartbeat_seconds)

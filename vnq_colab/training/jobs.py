@@ -1,6 +1,6 @@
-"""The list of jobs of a run: which is next, what is known of a finished one, and what is added when one does not work.
+"""The jobs of a run: which is next, what is known of a finished one, and what all of them forecast.
 
-It is fixed when the run starts, but for the second try of symbols that diverged and for packs that do not fit.
+Their list is fixed when the run starts, but for the second try of symbols that diverged and for packs that do not fit.
 """
 
 import contextlib
@@ -9,15 +9,23 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
-from vnq_colab.errors import CheckpointError
-from vnq_colab.models.base import Job
+from vnq_colab.data.panel import Panel
+from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.task import Splits, check_forecast, ensemble_scores
+from vnq_colab.errors import CheckpointError, SessionError
+from vnq_colab.evaluation.calibration import calibrated
+from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData, restored
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
 
 RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symbol
 ENDED = ("done", "failed")
+PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
+COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
 
 
 class JobList:
@@ -36,7 +44,7 @@ class JobList:
         part = self.session.part
         if part:
             others = other_parts(self.session)  # anew each time: one may have begun after us
-            self.store.read_from(tuple(other.run_id for other in others))
+            self.store.read_from(other.run_id for other in others)
             for other in others:
                 self._take_packs_of(other)
             while any([self.adopt(name) for name in self.session.unfinished_jobs()]):
@@ -56,10 +64,6 @@ class JobList:
         """Whether what a job starts from, in its own fold, failed: another start is never taken."""
         other = self.rows[need]
         return other["state"] == "failed" and other["fold"] == row["fold"] and other["family"] != row["family"]
-
-    def job(self, name: str) -> Job:
-        """A job as its family planned it."""
-        return _job_of(self.rows[name])
 
     def facts(self, name: str) -> dict[str, Any]:
         """What a checkpoint, or a finished file, must be of to be used for a job."""
@@ -82,13 +86,12 @@ class JobList:
                     self.session.add_history(name, self.store.load_done(name)["curves"])
 
     def adopt(self, name: str) -> bool:
-        """Whether the file of a job is there that the session did not know as done; a damaged one is trained anew."""
-        if self.store.has_done(name):
-            with contextlib.suppress(CheckpointError):
-                state = self.store.load_done(name)
-                if state["facts"] == self.facts(name):
-                    self.note_finished(name, state)
-                    return True
+        """Whether there is a whole file of a job that the session did not know as done; it is noted then."""
+        with contextlib.suppress(CheckpointError):
+            state = self.store.load_done(name)
+            if state["facts"] == self.facts(name):
+                self.note_finished(name, state)
+                return True
         return False
 
     def note_finished(self, name: str, state: dict[str, Any]) -> None:
@@ -109,8 +112,8 @@ class JobList:
     # -------------------------------------------------------------------------------------------------------- packs
     def _add_pack(self, like: str, symbols: tuple[str, ...], **changes: Any) -> None:
         """One more pack beside another, for some symbols; whoever needed that one needs both."""
-        job = self.job(like)
-        beside = [self.job(name) for name in _packs(self.rows)[job.family, job.fold]]
+        job = job_of(self.rows[like])
+        beside = [job_of(self.rows[name]) for name in _packs(self.rows)[job.family, job.fold]]
         new = replace(job, pack=max(other.pack for other in beside) + 1, symbols=symbols, **changes)
         if any(replace(other, pack=new.pack, needs=new.needs) == new for other in beside):
             return  # another part has planned it already
@@ -149,7 +152,7 @@ class JobList:
             old = ours.get((family, fold), {})
             if not is_theirs or packs == old:
                 continue
-            plain = {name: new_row(_job_of(other.jobs[name])) for name in packs}
+            plain = {name: new_row(job_of(other.jobs[name])) for name in packs}
             rows: dict[str, dict[str, Any]] = {}
             for name, row in self.rows.items():
                 rows |= {name: row} if name not in old else plain
@@ -170,7 +173,8 @@ def new_row(job: Job) -> dict[str, Any]:
     return row | {"symbols": list(job.symbols), "needs": list(job.needs), "state": "pending", "reason": ""}
 
 
-def _job_of(row: dict[str, Any]) -> Job:
+def job_of(row: dict[str, Any]) -> Job:
+    """A job as its family planned it, from its row in a session."""
     values = {field.name: row[field.name] for field in fields(Job)}
     return Job(**values | {"symbols": tuple(row["symbols"]), "needs": tuple(row["needs"])})
 
@@ -191,3 +195,72 @@ def _part_of(fold: int, of: int) -> int:
 def _for_json(value: Any) -> Any:
     """A number for JSON; None for one that is not finite."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------------------- what they forecast
+def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> dict[str, torch.Tensor]:
+    """The rows of a fold's validation and test days: places of symbol and day in the panel, part, and numbers."""
+    panel, test = data.panel, splits.test.mask(data.panel.days)
+    parts = [(trained.valid_forecaster or trained.forecaster, data.valid), (trained.forecaster, test)]
+    table = pd.concat([forecaster.predict(panel, days) for forecaster, days in parts], ignore_index=True)
+    day = panel.days.get_indexer(table["date"])
+    columns = {name: table[name].to_numpy("float32", copy=True) for name in COLUMNS if name in table}
+    columns |= {"symbol": pd.Index(panel.symbols).get_indexer(table["symbol"]).astype("int16"),
+                "day": day.astype("int32"), "part": test[day].astype("uint8")}
+    return {name: torch.from_numpy(values) for name, values in columns.items()}
+
+
+def open_store(session: Session) -> CheckpointStore:
+    """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
+    if missing := session.unfinished_jobs():
+        raise SessionError(f"run {session.run_id} is {session.status}: {len(missing)} of {len(session.jobs)} jobs are "
+                           "not trained yet. Go on with resume first.")
+    return CheckpointStore.of(session)
+
+
+def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
+    """Every family's scores on its folds' validation and test days: `fold, part` ("valid", "test"), and SCORES.
+
+    For task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
+    """
+    store, tables = open_store(session), []
+    for name, row in session.jobs.items():
+        if row["fold"] is None or row["state"] == "failed":
+            continue
+        table = {column: values.numpy() for column, values in store.load_done(name)["forecast"].items()}
+        tables.append(pd.DataFrame({
+            "family": row["family"], "fold": row["fold"],
+            "symbol": pd.Categorical.from_codes(table.pop("symbol"), list(panel.symbols)),
+            "date": panel.days[table.pop("day")], "part": pd.Categorical.from_codes(table.pop("part"), list(PARTS)),
+            **{column: values.astype("float64") for column, values in table.items()}}))
+    scores = pd.concat(tables, ignore_index=True)
+    scores = scores[scores["family"].isin(session.config.families)]  # a global network may be there as a start alone
+    if session.config.task.target == "rank":
+        families = [family for family in session.config.ensemble_families if family in set(scores["family"].unique())]
+        scores = pd.concat([scores, ensemble_scores(scores, families)], ignore_index=True)
+    return scores
+
+
+def forecast(session: Session, *, panel: Panel | None = None,
+             scores: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The out-of-sample Forecast of every family and the ensemble, over the test days of all folds.
+
+    Each day was forecast by models that were trained before it, at their exported precision. `edge`, `mean`, `scale`
+    and `p_up` are fitted on each fold's validation days, and `low` and `high` [log return] bound the interval that held
+    nine of ten of their outcomes. `panel` and `scores` (of `fold_scores`) spare reading them again.
+    """
+    panel = load_panel(session.ws, session.data_id) if panel is None else panel
+    scores = fold_scores(session, panel) if scores is None else scores
+    return check_forecast(calibrated(scores, panel, session.config.task.horizon))
+
+
+def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
+    """The forecasters of the final fit, by family; several of one that was trained in packs."""
+    store, forecasters = open_store(session), {}
+    for name, row in session.jobs.items():
+        if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
+            state = store.load_done(name)["weights"]
+            forecasters.setdefault(row["family"], []).append(restored(state, row["family"]))
+    if not forecasters:
+        raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
+    return forecasters

@@ -17,8 +17,7 @@ from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_mo
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
-from vnq_colab.training.forecasting import forecast_of_fold
-from vnq_colab.training.jobs import JobList
+from vnq_colab.training.jobs import JobList, forecast_of_fold, job_of
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
 from vnq_colab.training.progress import Display, finish_words
 from vnq_colab.training.session import Session, stored_sequence
@@ -96,7 +95,8 @@ class Attempt:
 
     def _train_job(self, name: str, stop: list[str]) -> str:
         """Trains one job, from its checkpoint if there is one; returns why it paused, or ""."""
-        began, row, job = time.monotonic(), self.session.jobs[name], self.jobs.job(name)
+        began, row = time.monotonic(), self.session.jobs[name]
+        job = job_of(row)
         self.display.start(name)
         data = self._data(job)
         if (inputs := self._inputs(job)) is None:

@@ -1,4 +1,4 @@
-"""Which runs a workspace holds. Only the standard library is imported here, so that `status` answers at once."""
+"""Which runs a workspace holds. As in `session`, only the standard library is imported."""
 
 import contextlib
 import os
@@ -26,9 +26,8 @@ def new_run_id(ws: Workspace, config: RunConfig) -> str:
 
 def run_names(ws: Workspace) -> list[str]:
     """All runs of this machine and Drive, oldest first. Raises StorageError when neither says anything."""
-    names: set[str] = set()
-    trouble = None
-    for home in dict.fromkeys((ws.local, ws)):
+    names, trouble = set(), None
+    for home in ws.homes:
         try:
             names |= {name for name in os.listdir(home.checkpoints) if RUN_ID.fullmatch(name)}
         except (FileNotFoundError, NotADirectoryError):

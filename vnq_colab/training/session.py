@@ -4,7 +4,6 @@ Only the standard library is imported here, so that `status` answers at once and
 """
 
 import contextlib
-import os
 import secrets
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # of session.json
 HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
-LEDGER_STATES = ("pending", "training", "done", "failed")
 HISTORY_COLUMNS = ["job", "symbol", "member", "epoch", "train_loss", "skill"]
 
 
@@ -36,7 +34,7 @@ class Session:
     data_id: str
     folds: list[dict[str, Any]]  # as of `Splits.to_dict`, oldest first
     jobs: dict[str, dict[str, Any]]  # by name, in order: family, fold, pack, symbols, needs, state, sha256, seconds
-    ledger: dict[str, dict[str, Any]]  # by symbol: state, reason
+    ledger: dict[str, dict[str, Any]]  # by symbol: state (pending, training, done, failed), reason
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
     part: list[int] | None = None  # [number, of how many]: this machine trains a part of the folds
@@ -137,7 +135,7 @@ class Session:
 
         Raises SessionError when all are damaged, or when it is foreign or from another version.
         """
-        folders = tuple(dict.fromkeys(home.checkpoint_folder(run_id) for home in (ws.local, ws)))
+        folders = [home.checkpoint_folder(run_id) for home in ws.homes]
         whole, damages = [], []
         for path in (folder / name for name in (SESSION, SESSION_COPY) for folder in folders):
             try:
@@ -185,7 +183,7 @@ class Session:
     def counts(self) -> dict[str, int]:
         """How many symbols are in each state."""
         states = [row["state"] for row in self.ledger.values()]
-        return {state: states.count(state) for state in LEDGER_STATES}
+        return {state: states.count(state) for state in ("pending", "training", "done", "failed")}
 
     def failed(self) -> dict[str, str]:
         """The symbols that failed, with reasons."""
@@ -219,21 +217,17 @@ class Session:
         """
         import pandas as pd
 
-        for home in (self.ws.local, self.ws):  # on Drive another machine has left them
-            path = home.log_folder(self.run_id) / "history.csv"
-            if os.path.exists(path):  # False too where Drive is gone
-                with contextlib.suppress(OSError, KeyError, ValueError):  # foreign: nothing rests on the curves
-                    return pd.read_csv(path)[HISTORY_COLUMNS]
-                break
+        for home in self.ws.homes:
+            with contextlib.suppress(OSError, KeyError, ValueError):  # foreign: nothing rests on the curves
+                return pd.read_csv(home.log_folder(self.run_id) / "history.csv")[HISTORY_COLUMNS]
         return pd.DataFrame(columns=HISTORY_COLUMNS)
 
     def add_history(self, job: str, rows: list[tuple]) -> None:
         """Adds the curves of a finished job, in place of older ones of the same job."""
         import pandas as pd
 
-        old = self.history
-        kept = old[old["job"] != job].to_numpy(dtype=object).tolist()
-        table = pd.DataFrame([*kept, *((job, *row) for row in rows)], columns=HISTORY_COLUMNS)
+        older = [row for row in self.history.itertuples(index=False) if row.job != job]
+        table = pd.DataFrame([*older, *((job, *row) for row in rows)], columns=HISTORY_COLUMNS)
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", lambda file: file.write(text.encode()))
 
@@ -279,7 +273,7 @@ def stored_sequence(path: Path) -> int | None:
 
 def _config_differences(session: Session) -> str:
     """Where the config of a session differs from the one that was written down when the run began."""
-    for home in (session.ws.local, session.ws):
+    for home in session.ws.homes:
         with contextlib.suppress(OSError, VnqError, KeyError, TypeError):
             began = RunConfig.from_dict(read_json(home.configs / f"{session.run_id}.json")["config"])
             return name_a_few(began.differences(session.config)) or "the library has had other settings since"
