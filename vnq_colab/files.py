@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from vnq_colab.errors import CheckpointError, StorageError
 
 PAYLOAD_MAGIC = b"VNQPAY02"
-_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256
+_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256 of body and these two
 _CHUNK = 2**22  # [bytes] read and written at once
 SEAL = "seal"  # key of a JSON object that holds the sha256 of all its other keys
 
@@ -42,7 +42,7 @@ def on_drive(path: Path) -> bool:
 
 
 class _Hashed:
-    """A file that hashes and counts what is written to it; an OSError stays known, whatever torch makes of it."""
+    """A file that hashes and counts what is written to it, and keeps an OSError, whatever torch makes of it."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.digest, self.length = file, hashlib.sha256(), 0
@@ -57,17 +57,16 @@ class _Hashed:
         except OSError as error:
             self.error = error
             raise
-        size = memoryview(chunk).nbytes
         self.digest.update(chunk)
-        self.length += size
+        self.length += (size := memoryview(chunk).nbytes)
         return size
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Calls `write(file)` on a new file and puts it in place only when it is whole; on Drive with `overwrite`.
 
-    On a local disk a reader sees the old content or the new, never a part. Raises StorageError when the disk is full or
-    the folder cannot be written; the old file is then untouched, unless it lies on Drive.
+    Raises StorageError when the disk is full or the folder cannot be written; the old file is then untouched, unless it
+    lies on Drive.
     """
     path = Path(path)
     folder = Path(tempfile.gettempdir()) if on_drive(path) else path.parent
@@ -156,14 +155,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON object with the sha256 of itself, so that `read_sealed` finds any damage."""
+    """Writes a JSON object with the sha256 of itself."""
     write_json(path, value | {SEAL: _seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, without its seal. Raises CheckpointError when it is damaged; OSError as `open` does.
 
-    An object without a seal is taken as it is: whoever edits one by hand removes that line.
+    One without a seal, which whoever edits it by hand removes, is taken as it is.
     """
     return unsealed(read_json(path), path)
 
@@ -189,23 +188,23 @@ def _seal(value: dict[str, Any]) -> str:
 
 # ---------------------------------------------------------------------------------------------------------- payloads
 def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
-    """Writes what `write(file)` writes behind a header with its sequence number, its length and a sha256 of all three.
+    """Writes what `write(file)` writes, as a stream, behind a header that proves it; see `read_payload`.
 
-    Nothing is gathered in memory. Returns that sha256 in hex, and the length of the body [bytes].
+    Returns the header's sha256 in hex, and the length of the body [bytes].
     """
-    written: tuple[str, int] = ("", 0)
+    body: _Hashed
 
-    def with_header(body: _Hashed) -> None:
-        nonlocal written
-        body.file.write(bytes(_HEADER.size))
-        write(body)
-        body.digest.update(struct.pack("<QQ", sequence, body.length))
-        body.file.seek(0)
-        body.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, body.length, body.digest.digest()))
-        written = body.digest.hexdigest(), body.length
+    def with_header(file: _Hashed) -> None:
+        nonlocal body
+        body = file
+        file.file.write(bytes(_HEADER.size))
+        write(file)
+        file.digest.update(struct.pack("<QQ", sequence, file.length))
+        file.file.seek(0)
+        file.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, file.length, file.digest.digest()))
 
     write_atomic(path, with_header)
-    return written
+    return body.digest.hexdigest(), body.length
 
 
 def read_payload(path: Path) -> tuple[int, BinaryIO]:
@@ -244,12 +243,9 @@ def payload_sequence(path: Path, *, verify: bool = False) -> int:
 def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
     """(sequence number, length, sha256)."""
     header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size or header[:6] != PAYLOAD_MAGIC[:6]:
-        raise CheckpointError(f"{path}: not a payload of this library, or its beginning is damaged.")
-    magic, *rest = _HEADER.unpack(header)
-    if magic != PAYLOAD_MAGIC:
-        raise CheckpointError(f"{path}: damaged, or written by another version of the library.")
-    return tuple(rest)
+    if len(header) < _HEADER.size or not header.startswith(PAYLOAD_MAGIC):
+        raise CheckpointError(f"{path}: its beginning is damaged, or not of this version of the library.")
+    return _HEADER.unpack(header)[1:]
 
 
 def require_space(folder: Path, needed_bytes: float, what: str) -> None:

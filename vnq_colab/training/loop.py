@@ -28,7 +28,7 @@ DRIVE_PATIENCE = 300  # [s] from the last file that arrived, at the end, for tho
 
 
 class Attempt:
-    """Trains what a session has left, and leaves it finished or paused. One exit path for every way to end."""
+    """Trains what a session has not done yet, and ends it finished or paused: one exit path for every way to end."""
 
     def __init__(self, session: Session, panel: Panel, machine: MachineConfig, hours: float | None, quiet: bool):
         self.session, self.panel = session, panel
@@ -51,7 +51,7 @@ class Attempt:
         session = self.session
         try:
             self.heartbeat.start()
-            self._take_up_what_was_finished()
+            self._adopt_finished()
             with stop_requests() as stop:
                 why = self._train_jobs(stop)
             self._close(*(("paused", why) if why else ("finished", finish_words(session))))
@@ -116,13 +116,13 @@ class Attempt:
             self._longest_step = max(self._longest_step, time.monotonic() - started)
             self.clock.move("training", "evaluation", progress.measured.get("evaluation_seconds", 0.0))
             self.display.step(progress)
-            self._look_around()
+            self._check_background()
             is_late = self._is_time_up()
             if stop or is_late or self.clock.due("checkpoint", seconds=self._checkpoint_seconds):
                 self._checkpoint(learner, name)
             if stop or is_late:
                 self.store.wait()
-                self._look_around()
+                self._check_background()
                 row["seconds"] = row.get("seconds", 0.0) + time.monotonic() - began
                 return stop[0] if stop else "time is up"
         self._finish(learner.result(), job, data)
@@ -132,7 +132,7 @@ class Attempt:
         return ""
 
     def _inputs(self, job: Job) -> dict[str, dict[str, Any]] | None:
-        """The results that a job begins from; None where one is damaged, which is then a job that is left."""
+        """The results that a job begins from; None where one is damaged, which is then pending again."""
         results = {}
         for need in job.needs:
             row = self.session.jobs[need]
@@ -186,8 +186,8 @@ class Attempt:
         self.clock.mark("checkpoint")
 
     # -------------------------------------------------------------------------------------------- nothing gets lost
-    def _take_up_what_was_finished(self) -> None:
-        """By an attempt that was killed, and what its session does not know, or Drive has not got."""
+    def _adopt_finished(self) -> None:
+        """Jobs that an attempt which was killed had finished, and its session, or Drive, does not know."""
         self.jobs.adopt_finished()
         _put_finished_jobs(self.session, self.store, self.drive)
         self.drive.put(self.session.ws.local.configs / f"{self.session.run_id}.json")
@@ -205,7 +205,7 @@ class Attempt:
         seconds = 60 * self.session.config.train.checkpoint_minutes
         return max(seconds / 2, seconds - self.store.seconds)
 
-    def _look_around(self) -> None:
+    def _check_background(self) -> None:
         """Between two steps: whether the run is still ours, whether a checkpoint is whole, how far behind Drive is."""
         if self.drive.taken_over or self.heartbeat.taken_over:
             raise TakenOverError(self.session.run_id)

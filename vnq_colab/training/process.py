@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -25,12 +24,6 @@ CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the promise of equal bits depends on, as far as the standard library knows it."""
-    return {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
-            "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def processor_name() -> str:
@@ -59,7 +52,7 @@ def fitting_machine(session: Session) -> MachineConfig:
 
 
 def set_up_machine(session: Session, machine: MachineConfig) -> None:
-    """Threads, memory and kernels of this process; and what it is, for the promise of equal bits."""
+    """Threads, memory and kernels of this process; and what equal bits depend on, into the session."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
     keep_freed_memory()
@@ -72,8 +65,9 @@ def set_up_machine(session: Session, machine: MachineConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         device = torch.cuda.get_device_name()
-    facts = machine_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device,
-                               "dtype": machine.dtype, "code_version": __version__}
+    facts = {"node": platform.node(), "system": platform.system(), "processor": processor_name(),
+             "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__,
+             "threads": torch.get_num_threads(), "device": device, "dtype": machine.dtype, "code_version": __version__}
     bits = ("processor", "torch", "threads", "device", "dtype", "code_version")
     differs = [f"{name} {session.machine[name]} then, {facts[name]} now" for name in bits
                if name in session.machine and session.machine[name] != facts[name]]

@@ -80,6 +80,6 @@ def latest_session(ws: Workspace, run: str | None = None) -> Session:
 
 def status(ws: Workspace, run: str | None = None) -> Session:
     """What runs (else the newest run), how far, how old the last checkpoint is: from JSON alone, at once."""
-    if run is None and (going := [s for s in sessions(ws) if s.status != "finished"]):
-        return going[-1]
+    if run is None and (unfinished := [session for session in sessions(ws) if session.status != "finished"]):
+        return unfinished[-1]
     return latest_session(ws, run)

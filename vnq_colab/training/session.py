@@ -38,7 +38,7 @@ class Session:
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
     part: list[int] | None = None  # [number, of how many]: this machine trains a part of the folds
-    status: str = "running"  # running, paused, finished, failed
+    status: str = "running"  # running, paused, finished
     why: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     started: str = ""
@@ -84,7 +84,7 @@ class Session:
         self.save()
 
     def end_attempt(self, status: str, why: str) -> None:
-        """Says how it ended: finished, paused or failed."""
+        """Says how it ended: finished or paused."""
         self.status, self.why = status, why
         self.attempts[-1] |= {"stopped": utc_now(), "why": why}
         self.save()

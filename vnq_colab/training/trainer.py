@@ -30,11 +30,11 @@ from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import new_row
 from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.process import code_commit, fitting_machine
-from vnq_colab.training.runs import latest_session, new_run_id, sessions
+from vnq_colab.training.runs import new_run_id, sessions, status
 from vnq_colab.training.session import Session, stored_sequence
 
 CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
-WATCH_SECONDS = 1.0  # between two looks at another machine's heartbeat
+WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
 FEWEST_DAYS = 100  # with prices, below which a symbol is left out
 FORECAST_BYTES = 12  # of a stock-day in a job's file
 OnFinish = Callable[[Session], None]
@@ -44,10 +44,10 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
           on_finish: OnFinish | None = None, take_over: bool = False, quiet: bool = False) -> Session:
     """Trains all jobs of the config; a run with the same config and data is continued, not started again.
 
-    `hours` from now is the latest time to stop (None: no limit); Ctrl-C stops at the next safe point. The session that
-    comes back is finished or paused; `on_finish` is called with it in every case. `take_over` does not ask whether
-    another process still trains the run. With `part` "1/2" on one machine and "2/2" on another, in one folder, each
-    trains every second fold; whoever finishes last trains the final fit.
+    `hours` from now is the latest time to stop (None: no limit). The session that comes back is finished or paused;
+    `on_finish` is called with it in every case. `take_over` does not ask whether another process still trains the run.
+    With `part` "1/2" on one machine and "2/2" on another, in one folder, each trains every second fold; whoever
+    finishes last trains the final fit.
     """
     ws.check_writable()
     symbols, skipped = judged_symbols(panel, config)
@@ -60,7 +60,7 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
     session = next((session for session in runs if session.config.config_id == config.config_id
                     and set(session.ledger) == set(symbols) and session.part == chosen), None)
     if session is None:
-        unfinished = [other for other in runs if other.status in ("running", "paused")]
+        unfinished = [other for other in runs if other.status != "finished"]
         if not quiet and unfinished and (differences := unfinished[0].config.differences(config)):
             tell(f"Run {unfinished[0].run_id} on this data is not finished and differs ({name_a_few(differences)}): "
                  f"this is a new run. To go on with that one instead: resume --run {unfinished[0].run_id}")
@@ -76,17 +76,12 @@ def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None,
            take_over: bool = False, quiet: bool = False) -> Session:
     """Goes on with the latest unfinished run, or with `run`, where it stopped: same config, same data, same bits.
 
-    Says how the last attempt ended, what that costs and what is left. A run whose owner is alive is refused: on this
-    machine at once, on another when it gives a sign of life within two heartbeats; `take_over` does not ask. With
-    nothing to do it returns the latest run as it is. Raises SessionError when there is no run at all.
+    With nothing to do it returns the latest run as it is. Raises SessionError when there is none, and, without
+    `take_over`, when its owner is alive: on this machine at once, on another when it gives a sign of life within two
+    heartbeats.
     """
-    if run is not None:
-        session = latest_session(ws, run)
-    else:
-        unfinished = [session for session in sessions(ws) if session.status in ("running", "paused")]
-        session = unfinished[-1] if unfinished else latest_session(ws)
-    panel = load_panel(ws, session.data_id)
-    return _run(session, panel, fitting_machine(session), hours, on_finish, quiet, take_over)
+    session = status(ws, run)
+    return _run(session, load_panel(ws, session.data_id), fitting_machine(session), hours, on_finish, quiet, take_over)
 
 
 def judged_symbols(panel: Panel, config: RunConfig) -> tuple[list[str], dict[str, str]]:
@@ -130,14 +125,13 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
     models = [len(job.symbols) * config.n_members for job in jobs if job.pack is not None] or [config.n_members]
     copies = 2 * (STATE_COPIES + config.train.keep_top_k)  # in both slots
     forecasts = FORECAST_BYTES * len(jobs) * 2 * len(panel.days) / len(folds) * len(symbols)
-    for folder in dict.fromkeys((ws.local.root, ws.root)):
-        require_space(folder, size * (1.5 * len(symbols) * config.n_members + copies * max(models)) + forecasts,
-                      "this run")
+    needed = size * (1.5 * len(symbols) * config.n_members + copies * max(models)) + forecasts
+    for home in ws.homes:
+        require_space(home.root, needed, "this run")
     session = Session.create(
         ws, config, run_id, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
         jobs={job.name: new_row(job) for job in jobs}, skipped=skipped, synthetic=is_synthetic(panel.symbols),
-        ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)},
-        part=part)
+        ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)}, part=part)
     write_json(ws.local.configs / f"{session.run_id}.json", {
         "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
         "folds": session.folds, "symbols": list(session.ledger), "jobs": list(session.jobs),
@@ -149,8 +143,15 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
 
 def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
          quiet: bool, take_over: bool = False) -> Session:
-    """One attempt at what a session has left; says first which case it found, what is lost and what is left."""
-    _reopen_lost_jobs(session)
+    """One attempt at what a session has left; says first how the last one ended, what is lost and what is left.
+
+    A job whose file is gone, or damaged wherever it lies, is trained again.
+    """
+    store = CheckpointStore.of(session)
+    for name, row in session.jobs.items():
+        if row["state"] == "done" and not store.is_usable(name):
+            tell(f"{store.done_path(name)} is gone or damaged: this job is trained again.")
+            row["state"], session.status = "pending", "paused"
     if session.status == "finished":
         deliver(session)
         if not quiet:
@@ -165,15 +166,6 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
         if on_finish is not None:
             on_finish(session)
     return session
-
-
-def _reopen_lost_jobs(session: Session) -> None:
-    """A job whose file is gone, or damaged wherever it lies, is not done: it is trained again."""
-    store = CheckpointStore.of(session)
-    for name, row in session.jobs.items():
-        if row["state"] == "done" and not store.is_usable(name):
-            tell(f"{store.done_path(name)} is gone or damaged: this job is trained again.")
-            row["state"], session.status = "pending", "paused"
 
 
 # ------------------------------------------------------------------------------------------- who trains it already
@@ -206,9 +198,9 @@ def loss_and_rest(session: Session) -> str:
     if session.status == "paused":
         lost = "nothing is lost"
     else:
-        newest, since = session.checkpoint or {}, session.attempts[-1]["started"]
-        if newest.get("job") in session.unfinished_jobs():
-            since = max(since, newest["written"])
+        since = session.attempts[-1]["started"]
+        if session.checkpoint and session.checkpoint["job"] in session.unfinished_jobs():
+            since = max(since, session.checkpoint["written"])
         silent = seconds_since(session.heartbeat)  # it may have lived until just before its next sign of life
         seconds = max(0.0, seconds_since(since) - silent) + min(silent, session.heartbeat_seconds)
         lost = f"lost: at most {spell(seconds)} of training, since the last checkpoint"
@@ -228,20 +220,18 @@ def _is_alive(session: Session) -> bool:
 
 
 def _watch(session: Session, there: str) -> None:
-    """Looks for two heartbeats whether another machine still writes. Raises SessionError as soon as it does."""
+    """Waits for two heartbeats. Raises SessionError as soon as another machine has written in the meantime."""
     seconds = 2 * session.heartbeat_seconds
     tell(f"run {session.run_id} was last trained by another machine ({there}). Watching for {spell(seconds)} whether "
          "it still is. When you know that it is gone: --take-over (in Python: take_over=True) does not wait.")
     folder, end = session.ws.checkpoint_folder(session.run_id), time.monotonic() + seconds
-    seen: dict[str, int] = {}
+    before: dict[str, int] = {}
     while True:
         now = {name: stored_sequence(folder / name) for name in (HEARTBEAT, SESSION)}
-        now = {name: number for name, number in now.items() if number is not None}
-        if any(seen.get(name, number) != number for name, number in now.items()):
+        if any(number is not None and before.setdefault(name, number) != number for name, number in now.items()):
             raise SessionError(f"run {session.run_id} is being trained by another machine ({there}), which has just "
                                "given a sign of life. Stop it there, or take the run over with --take-over (in "
                                "Python: take_over=True).")
         if time.monotonic() >= end:
             return
-        seen |= now
         time.sleep(min(WATCH_SECONDS, seconds))
