@@ -50,20 +50,20 @@ def decide(limits: "tuple[int, int, int] | np.ndarray", score: np.ndarray, edge:
     """
     n, width = score.shape
     k, keep, hold_days = np.reshape(limits, (3, -1)) + np.zeros((3, n), dtype=int)
-    score, best = score.reshape(-1), best_first(score) + width * np.arange(n)[:, None]
-    n_held = held.sum(axis=1)
+    best, n_held = best_first(score) + width * np.arange(n)[:, None], held.sum(axis=1)
+    score, held, days_held = (part.reshape(-1) for part in (score, held, days_held))
     empty, surplus = np.maximum(k - n_held, 0), np.maximum(n_held - k, 0)  # [strategies]
-    near = best[:, : int((k + n_held).max(initial=0))]  # no more than k are bought
-    row_in, at = np.nonzero(np.isfinite(score[near]) & ~held.reshape(-1)[near])
-    enter, n_in = near[row_in, at], np.bincount(row_in, minlength=n)
+    enter = best[:, : int((k + n_held).max(initial=0))].reshape(-1)  # no more than k are bought
+    enter = enter[~held[enter]]
+    enter = enter[np.isfinite(score[enter])]
     far = best[:, keep.min(initial=width) :]
-    row_out, at = np.nonzero(held.reshape(-1)[far][:, ::-1])  # the worst first
-    rank = width - 1 - at
-    leave = best[row_out, rank]
-    leaves = (rank >= keep[row_out]) & np.isfinite(score[leave]) & (
-        days_held.reshape(-1)[leave] >= hold_days[row_out])
-    row_out, leave = row_out[leaves], leave[leaves]
-    n_out = np.bincount(row_out, minlength=n)
+    worst_first = far[:, ::-1].reshape(-1)
+    at = np.flatnonzero(held[worst_first])
+    leave, rank = worst_first[at], width - 1 - at % far.shape[1]
+    leave = leave[(rank >= keep[leave // width]) & np.isfinite(score[leave])
+                  & (days_held[leave] >= hold_days[leave // width])]
+    row_in, row_out = enter // width, leave // width
+    n_in, n_out = np.bincount(row_in, minlength=n), np.bincount(row_out, minlength=n)
     pair_in = np.arange(len(row_in)) - (n_in.cumsum() - n_in + empty)[row_in]  # below 0: for an empty place
     pair_out = np.arange(len(row_out)) - (n_out.cumsum() - n_out + surplus)[row_out]  # below 0: one too many
     n_pairs = np.minimum(n_in - empty, n_out - surplus)
@@ -77,9 +77,15 @@ def decide(limits: "tuple[int, int, int] | np.ndarray", score: np.ndarray, edge:
 
 def best_first(score: np.ndarray) -> np.ndarray:
     """`[..., symbols]`: the symbols' places from the highest score to the lowest; equal ones by name, NaN last."""
-    bits = np.where(np.isfinite(score), 0 - score, np.inf).astype("float32").view("int32")
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # orders as the numbers do; with the symbol's place behind: sorts of whole
-    return np.sort((bits.astype("int64") << 16) | np.arange(score.shape[-1]), axis=-1) & 0xFFFF  # numbers are fast
+    # Bits of a float that order as it does, the symbol's place behind them: sorts of whole numbers are fast
+    bits = np.fmin(0 - score, np.inf).astype("float32").view("int32")
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    key = bits.astype("int64")
+    key <<= 16
+    key |= np.arange(score.shape[-1])
+    key.sort(axis=-1)
+    key &= 0xFFFF
+    return key
 
 
 class BasketRule:
@@ -96,9 +102,8 @@ class BasketRule:
 
     def __call__(self, day: int, accounts: Accounts) -> Orders:
         limits, held = self.limits[:, day : day + 1] if self.by_day else self.limits, accounts.held
-        score, edge = self.score[day], None if self.edge is None else self.edge[day]
-        if len(score) < len(held):
-            score, edge = (None if part is None else np.broadcast_to(part, held.shape) for part in (score, edge))
+        score, edge = (None if part is None else np.broadcast_to(part[day], held.shape)
+                       for part in (self.score, self.edge))
         leave, enter = decide(limits, score, edge, held, accounts.days_held(day), self.cost)
         return leave, enter, 1 / (limits[0] + np.zeros(len(held)))[enter // held.shape[1]]
 
