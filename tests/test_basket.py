@@ -339,7 +339,7 @@ def test_a_short_span_has_no_numbers_a_year():
     assert len(short.returns) == 58 and "58 days, 60 are needed for numbers a year" in repr(short)
     yearly = [short.alpha, short.alpha_t, short.alpha_p, short.excess, short.information_ratio, short.turnover,
               short.cost, short.break_even, *short.totals["yearly"], *short.totals["sharpe"],
-              *short.totals["last_12_months"], *short.capacity["alpha"], *short.seldom["yearly"]]
+              *short.totals["last_12_months"], *short.capacity["alpha"], *short.by_hold_days["yearly"]]
     assert np.isnan(yearly).all() and short.to_dict()["alpha"] is None
     assert short.totals["max_drawdown"].notna().all() and 0.5 < short.exposure < 1 and short.beaten > 0.5
     forecast, prices = many(n_days=62, skill=0.3)

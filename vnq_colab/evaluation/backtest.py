@@ -19,8 +19,7 @@ from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.settings import HORIZON
 
 MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
-LONG_FLAT = "long_flat"
-BASKET = Basket()
+LONG_FLAT, BASKET = "long_flat", Basket()
 # A day's rows of the forecast, and what is held, as shares of the account by symbol -> target weights by symbol
 Strategy = Callable[[pd.DataFrame, pd.Series], "pd.Series | Mapping[str, float]"]
 Rule = Callable[[int, Accounts], Orders]
@@ -74,15 +73,13 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     only family of the forecast, or "ensemble". `strategy`: a `Basket`, ordered by `score`, exchanged where `edge` pays
     the costs; "long_flat", each symbol in an account of its own while its `mean` is above 0; or a function of a day's
     rows of the forecast and of what is held (a Series by symbol, shares of the account) that returns target weights by
-    symbol, with a sum of at most 1. A held stock without a weight is sold; the weight of one that is held already says
-    only that it stays: a position is opened once and sold whole.
+    symbol, with a sum of at most 1. A held stock without a weight is sold, another weight leaves it as it is.
 
     `capital`, in whole dong, is that of the one account (None: a billion), or of each symbol's (None: 100 million);
-    `traded_share` the largest fraction of a day's volume that one order may be (None: the basket's own, else no limit).
-    `index` is a table `date, close` [points] that is shown beside the accounts. On a day without a forecast everything
-    stays; the test ends `HORIZON` trading days after the last origin, or with the prices. `engine.trade` says how
-    orders are filled. Raises ConfigError for arguments and for a function that fails, DataError for tables that cannot
-    be used.
+    `traded_share` the largest fraction of a day's volume that one order may be (None: the basket's own, else no limit);
+    `index` a table `date, close` [points] to show beside the accounts. On a day without a forecast everything stays;
+    the test ends `HORIZON` trading days after the last origin, or with the prices. `engine.trade` says how orders are
+    filled. Raises ConfigError for arguments and for a function that fails, DataError for tables that do not fit.
     """
     if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
         near = did_you_mean(strategy, [LONG_FLAT]) if isinstance(strategy, str) else ""
@@ -101,9 +98,9 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
         name = getattr(strategy, "__name__", repr(strategy))
         rule = _own_rule(strategy, name, forecast, market)
     else:
-        up = forecast.assign(up=forecast["mean"] > 0).pivot(index="date", columns="symbol", values="up")
-        up = up.reindex(market.days, columns=market.symbols).astype("float64").ffill()
-        rule, name = _while(up.to_numpy() > 0), LONG_FLAT  # before the first forecast: not up
+        mean = forecast.pivot(index="date", columns="symbol", values="mean")
+        mean = mean.reindex(market.days, columns=market.symbols).ffill().to_numpy()
+        rule, name = _while(mean > 0), LONG_FLAT
     return account_of(forecast, market, rule, capital, name, traded_share=traded_share, index=index)
 
 
@@ -135,12 +132,10 @@ def on_market(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules
 
 def scores_of(forecast: pd.DataFrame, market: MarketData) -> tuple[np.ndarray, np.ndarray]:
     """`[days, 1, symbols]` float32, twice: score and edge; NaN without a forecast or a trade that day."""
-    place = market.days.get_indexer(forecast["date"]), pd.Index(market.symbols).get_indexer(forecast["symbol"])
-    blocks = np.full((2, *market.trades.shape), np.nan, "float32")
-    for block, name in zip(blocks, ("score", "edge"), strict=True):
-        block[place] = forecast[name]
-        block[~market.trades] = np.nan
-    return blocks[0][:, None], blocks[1][:, None]
+    table = forecast.pivot(index="date", columns="symbol", values=["score", "edge"])
+    score, edge = (table[name].reindex(market.days, columns=market.symbols).where(market.trades)
+                   .to_numpy("float32")[:, None] for name in ("score", "edge"))
+    return score, edge
 
 
 def account_of(forecast: pd.DataFrame, market: MarketData, rule: Rule, capital: float, strategy: str, *,
@@ -199,19 +194,22 @@ def _own_rule(strategy: Strategy, name: str, forecast: pd.DataFrame, market: Mar
 
 def _checked_weights(answer: "pd.Series | Mapping[str, float]", where: str, symbols: np.ndarray) -> np.ndarray:
     """`[symbols]`: target weights. Raises ConfigError for any that are none."""
-    should = "Return weights by symbol, from 0 to 1, with a sum of at most 1."
-    if not isinstance(answer, (pd.Series, Mapping)):
-        raise ConfigError(f"{where}: it returned a {type(answer).__name__}. {should}")
-    if (given := pd.Series(answer, dtype="object")).index.has_duplicates:
-        raise ConfigError(f"{where}: it returned a symbol twice. {should}")
-    for symbol in given.index[~given.index.isin(symbols)]:
-        raise ConfigError(f"{where}: the forecast has no symbol {symbol!r}.{did_you_mean(str(symbol), symbols)} "
-                          f"{should}")
+    given = pd.Series(answer, dtype="object") if isinstance(answer, (pd.Series, Mapping)) else pd.Series(dtype="object")
     weight = pd.to_numeric(given, errors="coerce").astype("float64")
-    for symbol in weight.index[~weight.between(0, 1)]:
-        raise ConfigError(f"{where}: the weight of {symbol} is {given[symbol]!r}. {should}")
-    if weight.sum() > 1 + 1e-6:
-        raise ConfigError(f"{where}: the weights sum to {weight.sum():.7g}. {should}")
+    unknown, wrong = given.index[~given.index.isin(symbols)], weight.index[~weight.between(0, 1)]
+    what = None
+    if not isinstance(answer, (pd.Series, Mapping)):
+        what = f"it returned a {type(answer).__name__}."
+    elif given.index.has_duplicates:
+        what = "it returned a symbol twice."
+    elif len(unknown):
+        what = f"the forecast has no symbol {unknown[0]!r}.{did_you_mean(str(unknown[0]), symbols)}"
+    elif len(wrong):
+        what = f"the weight of {wrong[0]} is {given[wrong[0]]!r}."
+    elif weight.sum() > 1 + 1e-6:
+        what = f"the weights sum to {weight.sum():.7g}."
+    if what:
+        raise ConfigError(f"{where}: {what} Return weights by symbol, from 0 to 1, with a sum of at most 1.")
     return weight.reindex(symbols, fill_value=0.0).to_numpy()
 
 
@@ -229,12 +227,12 @@ def _index_value(index: pd.DataFrame, days: pd.DatetimeIndex, capital: float) ->
 
 def _orders(book: Book, market: MarketData) -> pd.DataFrame:
     """The order ledger, by symbol and date."""
-    fills, change = book.fills, book.fills["change"].to_numpy("int64")
-    orders = pd.DataFrame({
-        "symbol": market.symbols[fills["place"].astype(int)], "date": market.days[fills["day"].astype(int)],
-        "side": np.where(change > 0, "buy", "sell"), "shares": np.abs(change),
-        **fills[["at", "quote", "price", "amount", "cost"]],
-        "cash": -np.sign(change) * fills["amount"] - fills["cost"]})
+    fills, change = book.fills, book.fills["change"].astype("int64")
+    orders = fills.assign(
+        symbol=market.symbols[fills["place"].astype(int)], date=market.days[fills["day"].astype(int)],
+        side=np.where(change > 0, "buy", "sell"), shares=change.abs(),
+        cash=-np.sign(change) * fills["amount"] - fills["cost"])[
+            ["symbol", "date", "side", "shares", "at", "quote", "price", "amount", "cost", "cash"]]
     return orders.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
 
 

@@ -3,7 +3,7 @@
 Axes: days, strategies, symbols.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.significance import TRADING_DAYS, alpha_test, hac_t
 
 CAPITALS = (1e9, 1e10, 1e11)  # [VND] of the table `capacity`
-HOLD_DAYS = (3, 5, 10, 20, 40)  # [trading days] at least, of the table `seldom`
+HOLD_DAYS = (3, 5, 10, 20, 40)  # [trading days] at least, of the table `by_hold_days`
 FEWEST_VALID_DAYS = 250  # a year; with fewer the default basket is taken
-FEWEST_YEARLY_DAYS = 60  # chosen: with fewer no number a year is told, a week would decide its sign
+FEWEST_YEARLY_DAYS = 60  # chosen: with fewer a week would decide the sign of a yearly number
+YEARLY = ("yearly", "sharpe", "alpha", "alpha_t", "alpha_p", "excess", "information_ratio", "turnover", "cost",
+          "break_even")  # NaN with fewer days
 # chosen: places and ranks as shares of the universe, so that 102 stocks give k 5 to 20 and keep 10 to 40
 K_SHARES, KEEP_SHARES = (0.05, 0.075, 0.1, 0.15, 0.2), (0.1, 0.15, 0.2, 0.3, 0.4)
 
@@ -31,7 +33,7 @@ class BasketResult:
     """What the basket did on the test days. Alpha: the intercept of its daily returns on the equal-weighted universe's.
 
     That universe is the mean of the daily returns of all stocks that are present, rebalanced daily and without costs.
-    Whatever is a year's is NaN with fewer than 60 days.
+    With fewer than 60 days what YEARLY lists is NaN.
     """
 
     basket: Basket  # the rule of the last fold: orders follow it
@@ -54,14 +56,14 @@ class BasketResult:
     break_even: float  # [fraction of the price, each side] slippage at which alpha would be 0; NaN where none is
     capacity: pd.DataFrame  # capital [VND], yearly, alpha, alpha_t, unfilled [share of what was to be held]
     by_year: pd.DataFrame  # year, basket, equal_weighted, index, excess, max_drawdown [fraction]
+    by_hold_days: pd.DataFrame  # hold_days, yearly, alpha, alpha_t: purchases stay at least so long
     trades: Backtest
     market: MarketData
-    seldom: pd.DataFrame = field(default_factory=pd.DataFrame)  # hold_days, yearly, alpha, alpha_t: held longer
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
         tables = {"totals": self.totals.rename_axis("name").reset_index(), "by_year": self.by_year,
-                  "capacity": self.capacity, "chosen": self.chosen, "seldom": self.seldom}
+                  "capacity": self.capacity, "chosen": self.chosen, "seldom": self.by_hold_days}
         plain = {name: [{key: _plain(part) for key, part in row.items()} for row in table.to_dict("records")]
                  for name, table in tables.items()}
         plain |= {name: _plain(value) for name, value in vars(self).items() if isinstance(value, float)}
@@ -86,38 +88,48 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
     """Trades the basket of one family's test days in one account [VND] and measures what it was worth.
 
     `prices` is a price table, or the MarketData made of one, which has its own rules. `valid` are the same columns of
-    validation days, with `fold`: for the test days of a fold, k and keep are chosen on the validation days of this fold
-    and those before it, all of which lie before them. With `basket`, without `valid` and with fewer than 250 such days
-    nothing is chosen. The rule may change from fold to fold; the account goes on. Random baskets make on each day as
-    many exchanges as ours, of random stocks that have a forecast, at the same costs.
+    the validation days of `folds`, with `fold`: k and keep of a fold's test days are chosen on the validation days of
+    it and those before. With `basket`, without `valid` and with fewer than 250 such days nothing is chosen. The rule
+    may change from fold to fold; the account goes on. Random baskets exchange as many stocks as ours on each day, of
+    those that have a forecast, at the same costs.
     """
     if n_random < 0 or not np.isfinite(capital) or capital < 1:
         raise ConfigError(f"capital = {capital}, n_random = {n_random}: capital must be positive [VND], n_random 0 or "
                           "more.")
     everything = prices if isinstance(prices, MarketData) else MarketData.of(prices, rules)
     forecast, market = on_market(forecast, everything)
-    default = (basket or Basket()).limited(len(market.symbols))
-    chosen, baskets = _choice(forecast, everything, None if basket else valid, folds, default, capital)
-    fold = pd.DatetimeIndex(chosen["first"]).searchsorted(market.days, side="right") - 1  # days between: the earlier
-    by_day = [baskets[max(place, 0)] for place in fold]
+    spans = [(to_day(split.test.first), to_day(split.test.last)) for split in folds or []] or [
+        (forecast["date"].min(), forecast["date"].max())]
+    firsts, baskets = [first for first, _ in spans], [(basket or Basket()).limited(len(market.symbols))] * len(spans)
+    if valid is not None and len(valid) and not basket:
+        baskets = _choose(valid, everything, firsts, baskets[0], len(market.symbols), float(np.floor(capital)))
+    fold = pd.DatetimeIndex(firsts).searchsorted(market.days, side="right") - 1
+    by_day = [baskets[max(place, 0)] for place in fold]  # on days between two folds the earlier one's
     score, edge = scores_of(forecast, market)
     rule = BasketRule(score, edge, by_day, market.rules, by_day=True)
     trades = account_of(forecast, market, rule, capital, repr(baskets[-1]), traded_share=rule.traded_share, index=index)
     returns = trades.equity.rename(columns={"strategy": "basket"}).pct_change(fill_method=None).iloc[1:]
     returns.insert(1, "equal_weighted", equal_weighted(market))
     equity = pd.concat([pd.DataFrame(1.0, market.days[:1], returns.columns), (1 + returns).cumprod()]) * trades.capital
-    universe, known = returns["equal_weighted"].to_numpy(), _known(len(returns))
-    alpha, t, p = alpha_test(returns["basket"], universe)
+    universe = returns["equal_weighted"].to_numpy()
+    alpha, alpha_t, alpha_p = map(float, alpha_test(returns["basket"], universe))
     random = _random_alphas(trades, np.isfinite(score[:, 0]), by_day, universe, n_random, seed)
+    numbers = {"alpha": alpha, "alpha_t": alpha_t, "alpha_p": alpha_p, **_numbers(trades, returns),
+               "beaten": float((random < alpha).mean()) if n_random else np.nan,
+               "break_even": _break_even(market, rule, trades.capital, universe, alpha)}
     longer = [replace(baskets[-1], hold_days=days) for days in HOLD_DAYS]
-    seldom = _a_year(run_baskets(market, score, edge, longer, trades.capital), universe)
-    return BasketResult(
-        basket=baskets[-1], chosen=chosen, capital=trades.capital, equity=equity, totals=_totals(equity, returns),
-        returns=returns, alpha=float(alpha * known), alpha_t=float(t * known), alpha_p=float(p * known), random=random,
-        beaten=float((random < alpha).mean()) if n_random else np.nan,
-        break_even=_break_even(market, rule, trades.capital, universe, float(alpha)) * known,
-        capacity=_capacity(market, rule, universe), by_year=_by_year(equity, returns), trades=trades, market=market,
-        seldom=pd.DataFrame({"hold_days": HOLD_DAYS, **seldom}), **_excess(returns), **_costs(trades))
+    tables = {"totals": _totals(equity, returns), "capacity": _capacity(market, rule, universe),
+              "by_hold_days": pd.DataFrame({"hold_days": HOLD_DAYS, **_a_year(
+                  run_baskets(market, score, edge, longer, trades.capital), universe)})}
+    if len(returns) < FEWEST_YEARLY_DAYS:
+        numbers |= dict.fromkeys(numbers.keys() & YEARLY, np.nan)
+        tables = {name: table.assign(**dict.fromkeys(table.columns.intersection(YEARLY), np.nan))
+                  for name, table in tables.items()}
+    chosen = pd.DataFrame([{"fold": place, "first": first, "last": last, "k": one.k, "keep": one.keep}
+                           for place, ((first, last), one) in enumerate(zip(spans, baskets, strict=True))])
+    return BasketResult(basket=baskets[-1], chosen=chosen, capital=trades.capital, equity=equity, returns=returns,
+                        random=random, by_year=_by_year(equity, returns), trades=trades, market=market, **numbers,
+                        **tables)
 
 
 def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",
@@ -152,37 +164,25 @@ def choose_basket(alphas: np.ndarray, grid: list[Basket], default: Basket) -> Ba
     return max(means, key=means.__getitem__) if means else default
 
 
-def _choice(forecast: pd.DataFrame, market: MarketData, valid: pd.DataFrame | None, folds: "list[Splits] | None",
-            default: Basket, capital: float) -> tuple[pd.DataFrame, list[Basket]]:
-    """The table `chosen`, and the basket of each fold."""
-    spans = [(to_day(split.test.first), to_day(split.test.last)) for split in folds or []] or [
-        (forecast["date"].min(), forecast["date"].max())]
-    baskets, n = [default] * len(spans), forecast["symbol"].nunique()
-    if valid is not None and len(valid):
-        ks, keeps = ({max(1, int(n * part)) for part in shares} for shares in (K_SHARES, KEEP_SHARES))
-        grid = [replace(default, k=k, keep=keep) for k in ks for keep in keeps if keep >= k]
-        grid.sort(key=lambda one: abs(np.log(one.k / default.k)) + abs(np.log(one.keep / default.keep)))  # for ties
-        market = market.cut(np.sort(valid["symbol"].unique()), 0, len(market.days))
-        numbers = sorted(valid["fold"].unique())[: len(folds) if folds else None]
-        trials = [_trial(valid[(valid["fold"] == number) & (valid["date"] < spans[min(place, len(spans) - 1)][0])],
-                         market, grid, capital) for place, number in enumerate(numbers)]
-        for place in range(len(spans)):
-            seen = trials[: place + 1] if folds else trials
-            ours, universe = (np.concatenate(part) for part in zip(*seen, strict=True))
-            if len(universe) >= FEWEST_VALID_DAYS:
-                baskets[place] = choose_basket(alpha_test(ours, universe)[1], grid, default)
-    return pd.DataFrame([{"fold": place, "first": first, "last": last, "k": basket.k, "keep": basket.keep} for
-                         place, ((first, last), basket) in enumerate(zip(spans, baskets, strict=True))]), baskets
-
-
-def _trial(rows: pd.DataFrame, market: MarketData, grid: list[Basket], capital: float) -> tuple[np.ndarray, np.ndarray]:
-    """Daily returns `[days, grid]` of the baskets of a grid on one fold's validation days, and of the universe."""
-    if rows.empty:
-        return np.empty((0, len(grid))), np.empty(0)
-    first, last = market.days.get_indexer([rows["date"].min(), rows["date"].max()])
-    here = market.cut(market.symbols, first, last + 1)
-    value = run_baskets(here, *scores_of(rows, here), grid, float(np.floor(capital)))
-    return value[1:] / value[:-1] - 1, equal_weighted(here)
+def _choose(valid: pd.DataFrame, market: MarketData, firsts: list[pd.Timestamp], default: Basket,
+            n_symbols: int, capital: float) -> list[Basket]:
+    """The basket of each fold, whose test days begin with `firsts`, from its validation days and earlier ones."""
+    market = market.cut(np.sort(valid["symbol"].unique()), 0, len(market.days))
+    ks, keeps = ({max(1, int(n_symbols * part)) for part in shares} for shares in (K_SHARES, KEEP_SHARES))
+    grid = [replace(default, k=k, keep=keep) for k in ks for keep in keeps if keep >= k]
+    grid.sort(key=lambda one: abs(np.log(one.k / default.k)) + abs(np.log(one.keep / default.keep)))  # for ties
+    baskets, ours, universe = [], np.empty((0, len(grid))), np.empty(0)  # daily returns [days, grid], [days]
+    for number, first in enumerate(firsts):
+        rows = valid[(valid["fold"] == number) & (valid["date"] < first)]
+        if len(rows):
+            start, last = market.days.get_indexer([rows["date"].min(), rows["date"].max()])
+            here = market.cut(market.symbols, start, last + 1)
+            value = run_baskets(here, *scores_of(rows, here), grid, capital)
+            ours = np.concatenate([ours, value[1:] / value[:-1] - 1])
+            universe = np.concatenate([universe, equal_weighted(here)])
+        enough = len(universe) >= FEWEST_VALID_DAYS
+        baskets.append(choose_basket(alpha_test(ours, universe)[1], grid, default) if enough else default)
+    return baskets
 
 
 def _random_alphas(trades: Backtest, known: np.ndarray, by_day: list[Basket], universe: np.ndarray, n: int,
@@ -229,47 +229,34 @@ def _break_even(market: MarketData, rule: BasketRule, capital: float, universe: 
     return best[0] if abs(best[1]) < 0.02 else float("nan")
 
 
-def _known(n_days: int) -> float:
-    """1, or NaN where the days are too few for a number a year."""
-    return 1.0 if n_days >= FEWEST_YEARLY_DAYS else np.nan
-
-
 def _yearly(value: np.ndarray) -> np.ndarray:
     """`[days, ...] -> [...]`: compound return a year [fraction]."""
-    n_days = len(value) - 1
-    return ((value[-1] / value[0]) ** (TRADING_DAYS / n_days) - 1) * _known(n_days)
+    return (value[-1] / value[0]) ** (TRADING_DAYS / (len(value) - 1)) - 1
 
 
 def _a_year(value: np.ndarray, universe: np.ndarray) -> dict[str, np.ndarray]:
     """The columns yearly, alpha and alpha_t of accounts `[days, strategies]`."""
     alpha, alpha_t, _ = alpha_test(value[1:] / value[:-1] - 1, universe)
-    known = _known(len(universe))
-    return {"yearly": _yearly(value), "alpha": alpha * known, "alpha_t": alpha_t * known}
+    return {"yearly": _yearly(value), "alpha": alpha, "alpha_t": alpha_t}
 
 
-def _excess(returns: pd.DataFrame) -> dict[str, float]:
-    gap, days = (returns["basket"] - returns["equal_weighted"]).to_numpy(), TRADING_DAYS * _known(len(returns))
-    spread = gap.std(ddof=1) if np.ptp(gap) > 0 else np.nan
-    return {"excess": float(days * gap.mean()), "excess_t": hac_t(gap),
-            "information_ratio": float(np.sqrt(days) * gap.mean() / spread)}
-
-
-def _costs(trades: Backtest) -> dict[str, float]:
-    """turnover and cost a year, exposure."""
+def _numbers(trades: Backtest, returns: pd.DataFrame) -> dict[str, float]:
+    """Excess, its t and information ratio, turnover, cost and exposure."""
     orders, value = trades.orders, trades.equity["strategy"]
+    gap = (returns["basket"] - returns["equal_weighted"]).to_numpy()
     paid = orders["cost"] + orders["shares"] * (orders["price"] - orders["quote"]).abs()
     traded, paid = ((part.groupby(orders["date"]).sum().reindex(value.index, fill_value=0.0) / value)[1:].mean()
                     for part in (orders["amount"], paid))
-    days = TRADING_DAYS * _known(len(value) - 1)
-    return {"turnover": float(days * traded / 2), "cost": float(days * paid),
+    return {"excess": float(TRADING_DAYS * gap.mean()), "excess_t": hac_t(gap), "information_ratio": float(sharpe(gap)),
+            "turnover": float(TRADING_DAYS * traded / 2), "cost": float(TRADING_DAYS * paid),
             "exposure": float(1 - (trades.cash["account"] / value).mean())}
 
 
 def _totals(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:
     """A row per column of equity; `last_12_months` are the last 250 days."""
-    value, n_days = equity.to_numpy(), len(returns)
-    recent = value[-1] / value[-TRADING_DAYS - 1] - 1 if n_days >= TRADING_DAYS else np.nan
-    return pd.DataFrame({"yearly": _yearly(value), "sharpe": sharpe(returns.to_numpy()) * _known(n_days),
+    value = equity.to_numpy()
+    recent = value[-1] / value[-TRADING_DAYS - 1] - 1 if len(returns) >= TRADING_DAYS else np.nan
+    return pd.DataFrame({"yearly": _yearly(value), "sharpe": sharpe(returns.to_numpy()),
                          "max_drawdown": max_drawdown(value), "last_12_months": recent}, index=equity.columns)
 
 

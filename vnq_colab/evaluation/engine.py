@@ -89,14 +89,9 @@ def _check_tradable(prices: pd.DataFrame) -> None:
                         f"volume {row['volume']:,} [shares]: {what}{more}. Clean the prices with clean_prices.")
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
-    """`[days, symbols]`: the last known value where there is none."""
-    return pd.DataFrame(values).ffill().to_numpy()
-
-
-def _before(values: np.ndarray) -> np.ndarray:
-    """`[days, symbols]`: the values of the day before."""
-    return np.concatenate([np.full((1, values.shape[1]), np.nan), values[:-1]])
+def _filled(values: np.ndarray, lag: int = 0) -> np.ndarray:
+    """`[days, symbols]`: the last known value up to `lag` days before."""
+    return pd.DataFrame(values).ffill().shift(lag).to_numpy()
 
 
 def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, raw: np.ndarray, exchange: np.ndarray,
@@ -107,13 +102,12 @@ def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, 
     basis. Elsewhere on adjusted prices, where one within a tick of the band's end counts as on it. The first day on an
     exchange, and the first after a long halt, have the wider band; a first row has none.
     """
-    reference, basis, day = _before(_filled(close)), raw / close, np.arange(len(days))[:, None]
-    last_trade = _before(np.maximum.accumulate(np.where(trades, day, -1.0), axis=0))
-    is_wide = (last_trade >= 0) & (day - last_trade > LONG_HALT_SESSIONS)
-    is_wide |= np.isfinite(_before(exchange)) & (exchange != _before(exchange))
+    reference, basis, day = _filled(close, 1), raw / close, np.arange(len(days))[:, None]
+    exchange_before = _filled(exchange, 1)
+    is_wide = day - _filled(np.where(trades, day, np.nan), 1) > LONG_HALT_SESSIONS
+    is_wide |= np.isfinite(exchange_before) & (exchange != exchange_before)
     raw_before, basis_before = (  # of the last row; -1 where that row does not know it
-        _before(_filled(np.where(np.isfinite(close), np.nan_to_num(values, nan=-1.0), np.nan)))
-        for values in (raw, basis))
+        _filled(np.where(np.isfinite(close), np.nan_to_num(values, nan=-1.0), np.nan), 1) for values in (raw, basis))
     is_same = (basis_before > 0) & (np.abs(basis / basis_before - 1) < SAME_BASIS)  # else a right was cut off
     allowed = np.zeros((3, *close.shape), dtype=bool)
     for number, name in enumerate(EXCHANGES):
@@ -135,7 +129,7 @@ def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, 
 
 # A rule's decision at a close: places to sell, places to buy (the most important first), their shares of the account
 Orders = tuple[np.ndarray, np.ndarray, np.ndarray]
-FILLS = ("place", "day", "at", "change", "quote", "price", "amount", "cost")
+FILLS = ["place", "day", "at", "change", "quote", "price", "amount", "cost"]
 
 
 @dataclass(frozen=True)
@@ -175,9 +169,9 @@ def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital
         if record:
             cash[day], shares[day] = accounts.cash, accounts.shares.reshape(shape)
             missing[day] = accounts.missing(day, enter, wanted)
-    columns = zip(FILLS, zip(*accounts.fills, strict=True), strict=False)
-    return Book(worth, cash, shares, missing, pd.DataFrame(
-        {name: np.concatenate(column) for name, column in columns}, columns=list(FILLS)))
+    fills = pd.DataFrame(dict(zip(FILLS, map(np.concatenate, zip(*accounts.fills, strict=True)), strict=False)),
+                         columns=FILLS)
+    return Book(worth, cash, shares, missing, fills)
 
 
 class Accounts:
