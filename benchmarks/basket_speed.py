@@ -27,11 +27,11 @@ N_SYMBOLS, N_DAYS, N_RANDOM, N_SCORED = 102, 1860, 1000, 300
 def timed(stage: str, work: Callable[[], Any], rows: list[dict[str, str]]) -> Any:
     """What `work` returns; adds a row of its seconds of one core and prints it."""
     started = time.process_time()
-    found = work()
+    result = work()
     seconds = time.process_time() - started
     print(f"{stage:64} {seconds:10.2f} s, peak memory {peak_gb():.2f} GB", flush=True)
     rows.append({"stage": stage, "seconds": f"{seconds:.2f}", "peak_gb": f"{peak_gb():.2f}"})
-    return found
+    return result
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ CAPITAL = 10_000_000.0
 
 
 def backtest(*arguments, strategy="long_flat", **more):
-    """Accounts of their own, unless asked otherwise."""
+    """Accounts of their own, by default."""
     return any_backtest(*arguments, strategy=strategy, **more)
 
 
@@ -195,7 +195,7 @@ def test_story_of_a_traded_share_buys_and_sells_on_several_days():
     assert list(result.orders["at"]) == ["open", "open", "close", "open", "open"]
     assert [row[1] for row in ledger(result)] == [1e7, 8e6, 4e6, 4e6, 7e6, 9e6, 1e7, 1e7]
     ended = prices_of(FLAT[:7], volume=[2_000, 4_000, 0, 1_000, 1_000, 9_000, 9_000])
-    result = long_flat(ended, [1, 1, -1, 1, 1, 1], traded_share=0.1)  # a sale ends what was left to buy
+    result = long_flat(ended, [1, 1, -1, 1, 1, 1], traded_share=0.1)  # a sale ends what was still to buy
     assert fills(result) == [("01-02", "buy", 400), ("01-04", "sell", 100)]
     assert list(result.shares["AAA"]) == [0, 400, 400, 300, 300, 300, 300]
 
@@ -208,18 +208,14 @@ def own_scores(names, scores, n_days=7):
     return forecast.assign(edge=forecast["score"]), prices
 
 
-def told(result):
-    return [(row.symbol, f"{row.date:%m-%d}", row.side, row.shares) for row in result.orders.itertuples()]
-
-
 def traded(result):
     return [(row.symbol, f"{row.date:%m-%d}", row.side, row.shares) for row in result.orders.itertuples()]
 
 
-def test_story_of_one_common_account_buys_with_the_money_of_the_sale():
+def test_story_of_one_common_account_buys_with_the_cash_of_the_sale():
     forecast, prices = own_scores(["AAA", "BBB", "CCC"], {"AAA": [3, 1, 1], "BBB": [2, 3, 3], "CCC": [1, 2, 2]})
     result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Basket(2, 2, hold_days=0))
-    # From Tuesday evening CCC instead of AAA, whose shares are there on Thursday at 13:00; on Friday its money buys.
+    # From Tuesday evening CCC instead of AAA, whose shares are there on Thursday at 13:00; on Friday its cash buys.
     assert traded(result) == [("AAA", "01-02", "buy", 500), ("AAA", "01-04", "sell", 500), ("BBB", "01-02", "buy", 500)]
     held = backtest(forecast.iloc[:6], prices, FREE, capital=CAPITAL, strategy=Basket(2, 2, hold_days=3))
     assert traded(held) == [("AAA", "01-02", "buy", 500), ("BBB", "01-02", "buy", 500)]
@@ -238,17 +234,17 @@ def test_story_of_a_basket_exchanges_the_worst_for_the_best_and_waits_for_its_sa
                                         prices["open"]))
     stuck = backtest(forecast, floor, FREE, capital=CAPITAL * 1.5, strategy=Basket(2, 2))
     assert traded(stuck)[:2] == [("AAA", "01-02", "buy", 700), ("AAA", "01-08", "sell", 700)]
-    assert traded(stuck)[-1] == ("CCC", "01-08", "buy", 700)  # its place was taken, though there was money
+    assert traded(stuck)[-1] == ("CCC", "01-08", "buy", 700)  # its place was taken, though there was cash
     kept = backtest(forecast.assign(edge=0.0), prices, FREE, capital=CAPITAL, strategy=Basket(2, 2))
     assert traded(kept) == traded(result)[:1] + traded(result)[2:3]  # nothing that would pay for an exchange
 
 
-def test_story_of_the_ceiling_leaves_a_place_for_the_next_evening():
+def test_story_of_the_ceiling_leaves_a_place_for_the_next_day():
     days = {"AAA": [3, 1, 1, 1], "BBB": [2, 3, 2, 2], "CCC": [1, 2, 3, 3]}
     forecast, prices = own_scores(["AAA", "BBB", "CCC"], days)
     prices.loc[(prices["symbol"] == "AAA") & (prices["date"] == "2024-01-02"), "open"] = 10_700.0
     result = backtest(forecast, prices, FREE, capital=CAPITAL, strategy=Basket(1, 3))
-    assert traded(result) == [("BBB", "01-03", "buy", 1000)]  # AAA is not asked for again
+    assert traded(result) == [("BBB", "01-03", "buy", 1000)]  # AAA is not bought later
 
 
 def test_story_of_a_person_s_own_function():
@@ -280,18 +276,13 @@ def test_nonsense_of_a_function_is_named(answer, message):
         backtest(forecast, prices, strategy=lambda today, holdings: answer)
 
 
-def test_a_function_that_fails_is_a_sentence_with_the_day():
-    def broken(today, holdings):
-        return {today["symbl"].iloc[0]: 1.0}
-
-    def without_arguments():
-        return {}
-
+@pytest.mark.parametrize("function, message", [
+    (lambda today, holdings: {today["symbl"].iloc[0]: 1.0}, "it raised KeyError: 'symbl'. It is called"),
+    (lambda: {}, "it raised TypeError: .* takes 0 positional")])
+def test_a_function_that_fails_is_a_sentence_with_the_day(function, message):
     forecast, prices = own_scores(["AAA"], {"AAA": [1]})
-    with pytest.raises(ConfigError, match=r"^strategy broken, 2024-01-01: it raised KeyError: 'symbl'. It is called"):
-        backtest(forecast, prices, strategy=broken)
-    with pytest.raises(ConfigError, match="without_arguments, 2024-01-01: it raised TypeError: .* takes 0 positional"):
-        backtest(forecast, prices, strategy=without_arguments)
+    with pytest.raises(ConfigError, match=f"^strategy <lambda>, 2024-01-01: {message}"):
+        backtest(forecast, prices, strategy=function)
 
 
 def test_story_of_the_index_moves_the_capital_beside_the_accounts():
@@ -302,12 +293,6 @@ def test_story_of_the_index_moves_the_capital_beside_the_accounts():
     assert list(result.equity.columns) == ["strategy", "buy_and_hold", "index"]
     assert list(result.equity["index"]) == pytest.approx([1e7, 1.1e7, 1.1e7, 0.9e7])
     assert list(result.totals().index) == ["strategy", "buy_and_hold", "index"] and "index" in repr(result)
-
-
-def test_position_is_kept_after_the_last_origin_for_the_horizon():
-    prices = prices_of([10_000] * 20)
-    result = backtest(targets(prices, [1, 1, 1]), prices, FREE)
-    assert len(result.equity) == 3 + HORIZON and fills(result) == [("01-02", "buy", 10_000)]
 
 
 def random_market(seed, n_symbols=3, n_days=60):
@@ -337,8 +322,8 @@ def slow_tick(price, exchange):
     return 100 if exchange != "HOSE" or price >= 50_000 else 50 if price >= 10_000 else 10
 
 
-def slow_dong(money):
-    return math.floor(Fraction(money) + Fraction(1, 2))
+def slow_dong(value):
+    return math.floor(Fraction(value) + Fraction(1, 2))
 
 
 def slow_limits(market, symbol, day):
@@ -371,7 +356,7 @@ def slow_limits(market, symbol, day):
 def slow_account(market, name, is_up, capital, traded_share):
     """Orders, and (cash, shares, value) by day, of an account that holds this symbol while `is_up [days]`."""
     days, rows = market["days"], market["rows"][name]
-    cash, shares, settled, left = capital, 0, 0, 0
+    cash, shares, settled, to_buy = capital, 0, 0, 0
     orders, book = [], [(capital, 0, capital)]
     known = [place for place, row in enumerate(rows) if row]
 
@@ -387,8 +372,8 @@ def slow_account(market, name, is_up, capital, traded_share):
         return math.floor(traded_share * row["volume"] * basis)
 
     def sell(day, at):
-        nonlocal cash, shares, left
-        number, left = shares, 0
+        nonlocal cash, shares, to_buy
+        number, to_buy = shares, 0
         if at == "end":
             amount = slow_dong(number * Fraction(rows[known[-1]]["close"]))
         else:
@@ -407,16 +392,16 @@ def slow_account(market, name, is_up, capital, traded_share):
         is_late = shares and not wanted and settled == 2 * day + 1
         if row and shares and not wanted and settled <= 2 * day and (not limits or limits[1][0] > limits[1][1]):
             sell(day, "open")
-        if row and wanted and (not shares or left) and (not limits or limits[0][0] < limits[0][1]):
+        if row and wanted and (not shares or to_buy) and (not limits or limits[0][0] < limits[0][1]):
             price, lot = Fraction(row["open"]) * 1002 / 1000, lot_of(day)
             number = math.ceil(cash / (price * lot)) * lot + lot
             while number and slow_dong(number * price) + slow_dong(
                     slow_dong(number * price) * Fraction(15, 10_000)) > cash:
                 number -= lot
-            asked = min(number, left) if shares else number
-            bought = min(asked, most(day)) // lot * lot
+            goal = min(number, to_buy) if shares else number
+            bought = min(goal, most(day)) // lot * lot
             if bought:
-                left = ((left if shares else asked) - bought) if traded_share else 0
+                to_buy = ((to_buy if shares else goal) - bought) if traded_share else 0
                 amount = slow_dong(bought * price)
                 cost = slow_dong(amount * Fraction(15, 10_000))
                 orders.append((name, days[day], "buy", bought, "open", amount, cost))
@@ -488,8 +473,8 @@ def markets(draw):
     return market, table, means
 
 
-def check_against_the_slow_engine(made, capital, traded_share):
-    market, table, means = made
+def check_against_the_slow_engine(series, capital, traded_share):
+    market, table, means = series
     days, parts = market["days"], []
     for name, series in means.items():
         known = [day for day, mean in enumerate(series) if mean is not None]
@@ -541,21 +526,10 @@ def ledgers_reconcile(result):
         list((result.cash.sum(axis=1) + holdings) / result.cash.shape[1]), rel=1e-15)
 
 
-STORIES = {"made": markets(), "capital": st.sampled_from([2_000_000.0, 30_000_000.0, 1e9]),
-           "traded_share": st.sampled_from([None, None, 0.1])}
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(**STORIES)
-def test_orders_and_ledgers_equal_those_of_a_slow_engine(made, capital, traded_share):
-    check_against_the_slow_engine(made, capital, traded_share)
-
-
-@pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
-@given(**STORIES)
-def test_orders_and_ledgers_equal_those_of_a_slow_engine_on_1000_markets(made, capital, traded_share):
-    check_against_the_slow_engine(made, capital, traded_share)
+@pytest.mark.parametrize("n", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_orders_and_ledgers_equal_those_of_a_slow_engine(n):
+    check = given(markets(), st.sampled_from([2_000_000.0, 30_000_000.0, 1e9]), st.sampled_from([None, None, 0.1]))
+    settings(max_examples=n, deadline=None, derandomize=n == 150)(check(check_against_the_slow_engine))()
 
 
 @pytest.mark.parametrize("strategy", ["long_flat", Basket(2, 3, traded_share=0.2)])
@@ -596,12 +570,6 @@ def test_always_up_is_buy_and_hold():
     assert list(result.symbols["return"]) == list(result.symbols["buy_and_hold_return"])
 
 
-def test_one_symbol_alone_does_the_same_as_among_others():
-    forecast, prices = random_market(2)
-    alone, together = (backtest(part, prices).symbols for part in (forecast[forecast["symbol"] == "S1"], forecast))
-    pd.testing.assert_frame_equal(alone, together[together["symbol"] == "S1"].reset_index(drop=True))
-
-
 def test_row_order_and_day_resolution_change_nothing():
     forecast, prices = random_market(3)
     mixed = prices.sample(frac=1, random_state=0).assign(date=lambda table: table["date"].astype("datetime64[s]"))
@@ -613,7 +581,7 @@ def test_row_order_and_day_resolution_change_nothing():
 # --- doors
 
 
-def test_family_is_the_only_one_or_the_ensemble_or_the_one_asked_for():
+def test_family_is_the_only_one_or_the_ensemble_or_that_of_the_argument():
     prices = prices_of([10_000] * 5)
     both = pd.concat([targets(prices, [1], "momentum"), targets(prices, [-1], "ensemble")])
     assert backtest(both, prices).family == "ensemble"
@@ -637,18 +605,16 @@ def test_bad_tables_are_named():
         backtest(targets(prices, [1]).assign(mean=np.nan), prices)
 
 
-@pytest.mark.parametrize("column, value, message", [
-    ("open", np.nan, r"AAA 2024-01-03: open nan, close 10,000.0 \[VND\], .*: nobody can trade on that. Clean"),
-    ("close", 0.0, r"AAA 2024-01-03: open 10,000.0, close 0.0 \[VND\]"), ("close", np.inf, r"close inf \[VND\]"),
-    ("volume", -100, r"volume -100.0 \[shares\]: nobody"),
+@pytest.mark.parametrize("bad, message", [
+    ({"open": np.nan}, r"open nan, close 10,000.0 \[VND\], .*: nobody can trade on that. Clean"),
+    ({"close": 0.0}, r"open 10,000.0, close 0.0 \[VND\]"), ({"close": np.inf}, r".*close inf \[VND\]"),
+    ({"volume": -100.0}, r".*volume -100.0 \[shares\]: nobody"), ({}, ".*: it is the second row of this day"),
 ])
-def test_prices_that_nobody_can_trade_on_are_named(column, value, message):
-    prices = prices_of([10_000] * 5).astype({"volume": "float64"})
-    prices.loc[2, column] = value
-    with pytest.raises(DataError, match=message):
-        backtest(targets(prices, [1]), prices)
-    with pytest.raises(DataError, match=r"AAA 2024-01-03: .*: it is the second row of this day"):
-        backtest(targets(prices, [1]), pd.concat([prices_of(FLAT), prices_of(FLAT).iloc[[2]]]))
+def test_prices_that_nobody_can_trade_on_are_named(bad, message):
+    prices = prices_of(FLAT)
+    wrong = pd.concat([prices.drop(index=2) if bad else prices, prices.iloc[[2]].assign(**bad)])
+    with pytest.raises(DataError, match=f"AAA 2024-01-03: {message}"):
+        backtest(targets(prices, [1]), wrong)
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -29,37 +29,27 @@ COST = 2 * (VN_RULES.fee + VN_RULES.slippage) + VN_RULES.sale_tax
 # --- the rule
 
 
-def one(basket, score, held, days=9, edge=None, cost=COST):
-    score, held = np.array([score], "float64"), np.array([held], dtype=bool)
-    edge = None if edge is None else np.array([edge])
-    leave, enter = decide((basket.k, basket.keep, basket.hold_days), score, edge, held, np.full(held.shape, days), cost)
-    return sorted(set(np.flatnonzero(held)) - set(leave)), sorted(enter)
-
-
-def test_free_places_go_to_the_best_and_equal_ones_by_place():
-    assert one(Basket(2, 3), [1, 3, 2, 3], [0, 0, 0, 0]) == ([], [1, 3])
-    assert one(Basket(2, 3), [2, 2, 2, 2], [0, 0, 1, 0]) == ([2], [0])
-    assert one(Basket(2, 3), [np.nan, 3, np.nan, np.nan], [0, 0, 0, 0]) == ([], [1])
-
-
-def test_a_held_one_leaves_only_below_rank_keep_when_old_enough_and_known():
-    assert one(Basket(1, 2), [1, 2, 3], [1, 0, 0]) == ([], [2])
-    assert one(Basket(1, 3), [1, 2, 3], [1, 0, 0]) == ([0], [])
-    assert one(Basket(1, 2), [1, 2, 3], [1, 0, 0], days=2) == ([0], [])
-    assert one(Basket(1, 1), [np.nan, 2, 3], [1, 0, 0]) == ([0], [])
-    assert one(Basket(2, 2), [2, 1], [1, 1]) == ([0, 1], [])  # nobody to exchange for
-
-
-def test_an_exchange_must_pay_and_the_worst_goes_for_the_best():
-    scores, held = [5, 4, 3, 2, 1], [0, 0, 0, 1, 1]
-    assert one(Basket(2, 2), scores, held) == ([], [0, 1])
-    assert one(Basket(2, 2), scores, held, edge=[0.03, 0.01, 0, 0.005, 0.0]) == ([3], [0])
-    assert one(Basket(2, 2), scores, held, edge=[COST, 0, 0, 0, 0]) == ([3, 4], [])  # more than the cost
-
-
-def test_more_than_k_shrink_without_a_successor():
-    assert one(Basket(1, 2), [5, 4, 3, 2, 1], [0, 1, 1, 1, 1], edge=np.zeros(5)) == ([1], [])
-    assert one(Basket(2, 2), [5, 4, 3, 2, 1], [0, 0, 1, 1, 1]) == ([], [0, 1])
+@pytest.mark.parametrize("basket, score, held, more, expected", [
+    # free places go to the best, equal ones by place
+    ((2, 3), [1, 3, 2, 3], [0, 0, 0, 0], {}, ([], [1, 3])), ((2, 3), [2, 2, 2, 2], [0, 0, 1, 0], {}, ([2], [0])),
+    ((2, 3), [np.nan, 3, np.nan, np.nan], [0, 0, 0, 0], {}, ([], [1])),
+    # a held one leaves only below rank keep, when old enough, known, and with another to exchange for
+    ((1, 2), [1, 2, 3], [1, 0, 0], {}, ([], [2])), ((1, 3), [1, 2, 3], [1, 0, 0], {}, ([0], [])),
+    ((1, 2), [1, 2, 3], [1, 0, 0], {"days": 2}, ([0], [])), ((1, 1), [np.nan, 2, 3], [1, 0, 0], {}, ([0], [])),
+    ((2, 2), [2, 1], [1, 1], {}, ([0, 1], [])),
+    # an exchange must pay more than its cost, and the worst goes for the best
+    ((2, 2), [5, 4, 3, 2, 1], [0, 0, 0, 1, 1], {}, ([], [0, 1])),
+    ((2, 2), [5, 4, 3, 2, 1], [0, 0, 0, 1, 1], {"edge": [0.03, 0.01, 0, 0.005, 0.0]}, ([3], [0])),
+    ((2, 2), [5, 4, 3, 2, 1], [0, 0, 0, 1, 1], {"edge": [COST, 0, 0, 0, 0]}, ([3, 4], [])),
+    # more than k shrink without a successor
+    ((1, 2), [5, 4, 3, 2, 1], [0, 1, 1, 1, 1], {"edge": [0.0] * 5}, ([1], [])),
+    ((2, 2), [5, 4, 3, 2, 1], [0, 0, 1, 1, 1], {}, ([], [0, 1])),
+])
+def test_decide_keeps_and_buys(basket, score, held, more, expected):
+    held, edge = np.array([held], dtype=bool), np.array([more["edge"]]) if "edge" in more else None
+    leave, enter = decide((*basket, 3), np.array([score], "float64"), edge, held,
+                          np.full(held.shape, more.get("days", 9)), COST)
+    assert (sorted(set(np.flatnonzero(held)) - set(leave)), sorted(enter)) == expected
 
 
 def slow_decide(basket, score, edge, held, days_held, cost):
@@ -107,7 +97,7 @@ def slow_basket(market, score, edge, basket, capital):
     def dong(value):
         return int(np.floor(value + 0.5 + 1e-6))
 
-    rules, cash, shares, left, bought, free = market.rules, int(capital), {}, {}, {}, {}
+    rules, cash, shares, to_buy, bought, free = market.rules, int(capital), {}, {}, {}, {}
     most_shares = np.floor(basket.traded_share * market.volume + 1e-6)
     orders, value, worth, cost = [], [int(capital)], int(capital), 2 * (rules.fee + rules.slippage) + rules.sale_tax
     names = range(len(market.symbols))
@@ -118,7 +108,7 @@ def slow_basket(market, score, edge, basket, capital):
         if not is_end and number > most_shares[day, name]:
             number = int(most_shares[day, name]) // lot * lot
         amount = dong(number * quote * (1 if is_end else 1 - rules.slippage))
-        left[name] = 0
+        to_buy[name] = 0
         if number:
             cash += amount - dong(amount * rules.fee) - dong(amount * rules.sale_tax)
             orders.append((name, day, -number, amount))
@@ -133,14 +123,14 @@ def slow_basket(market, score, edge, basket, capital):
         number = int(limit / (price * lot)) * lot + lot
         while number and dong(number * price) + dong(dong(number * price) * rules.fee) > limit:
             number -= lot
-        asked = number if most is None else min(number, most)
-        number = int(min(asked, most_shares[day, name])) // lot * lot
+        goal = number if most is None else min(number, most)
+        number = int(min(goal, most_shares[day, name])) // lot * lot
         if number:
             amount = dong(number * price)
             cash -= amount + dong(amount * rules.fee)
             orders.append((name, day, number, amount))
             shares[name] = shares.get(name, 0) + number
-            left[name] = (asked if most is None else most) - number
+            to_buy[name] = (goal if most is None else most) - number
             free[name] = int(market.sellable_from[day])
             if most is None:
                 bought[name] = day
@@ -156,9 +146,9 @@ def slow_basket(market, score, edge, basket, capital):
         for name in leave:
             if market.can_sell[day, name] and free[name] <= 2 * day:
                 sell(name, day, market.open[day, name])
-        for name in [name for name in sorted(shares) if left[name] > 0 and name not in leave]:
+        for name in [name for name in sorted(shares) if to_buy[name] > 0 and name not in leave]:
             if market.can_buy[day, name]:
-                buy(name, day, cash, left[name])
+                buy(name, day, cash, to_buy[name])
         n_places = len(enter) - sum(name in shares for name in leave)
         for name in [name for name in enter if market.can_buy[day, name]][:max(n_places, 0)]:
             buy(name, day, min(int(np.floor(worth / basket.k + 1e-6)), cash), None)
@@ -169,7 +159,7 @@ def slow_basket(market, score, edge, basket, capital):
     return sorted(orders), value
 
 
-def made_market(random):
+def random_market(random):
     """A few days and stocks with moves at and near the bands, halts, ends, exchanges, days before and after 2022."""
     n_days, n_symbols = int(random.integers(6, 25)), int(random.integers(2, 7))
     days = pd.bdate_range(random.choice(["2018-01-02", "2020-12-21", "2022-08-22", "2024-01-01"]), periods=n_days)
@@ -206,9 +196,9 @@ def equals_the_slow_one(market, score, edge, basket, capital):
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(1000, marks=pytest.mark.slow)])
-def test_baskets_equal_a_slow_one_to_the_dong_on_made_markets(n):
+def test_baskets_equal_a_slow_one_to_the_dong_on_random_markets(n):
     random = np.random.default_rng(n)
-    counts = [equals_the_slow_one(*made_market(random), random.choice([2e6, 3e7, 1e9])) for _ in range(n)]
+    counts = [equals_the_slow_one(*random_market(random), random.choice([2e6, 3e7, 1e9])) for _ in range(n)]
     assert np.mean(counts) > 5
 
 
@@ -220,9 +210,7 @@ def test_a_basket_equals_a_slow_one_to_the_dong_on_real_prices(capital):
     from vnq_colab.data.market import VN102
 
     table = pd.read_parquet(SHARED_DATA / "vn_daily.parquet")
-    cleaned = clean_prices(table[table["symbol"].isin(VN102)])
-    prices = cleaned[0] if isinstance(cleaned, tuple) else cleaned
-    market = MarketData.of(prices)
+    market = MarketData.of(clean_prices(table[table["symbol"].isin(VN102)])[0])
     market = market.cut(market.symbols, int(market.days.searchsorted(pd.Timestamp("2018-01-02"))), len(market.days))
     change = np.concatenate([np.zeros((5, len(market.symbols))), market.close[5:] / market.close[:-5] - 1])
     score = np.where(market.trades, -change, np.nan).astype("float32")  # reversal
@@ -272,9 +260,9 @@ def test_skill_is_measured_and_chance_is_not():
     none = evaluate_basket(*many(skill=0.0), basket=Basket(5, 10), n_random=100)
     assert none.alpha < 0.1 and abs(none.beaten - 0.5) < 0.49
     value = skilled.trades.equity["strategy"].to_numpy()
-    returns, universe = value[1:] / value[:-1] - 1, equal_weighted(skilled.market)
+    returns, universe = value[1:] / value[:-1] - 1, equal_weighted(skilled.trades.market)
     assert skilled.alpha == pytest.approx(alpha_test(returns, universe)[0])
-    assert list(skilled.returns.index) == list(skilled.market.days[1:])
+    assert list(skilled.returns.index) == list(skilled.trades.market.days[1:])
     assert skilled.excess == pytest.approx(250 * (returns - universe).mean())
     assert list(skilled.equity.columns) == list(skilled.totals.index) == ["basket", "equal_weighted", "buy_and_hold"]
     assert skilled.equity["basket"].to_numpy() == pytest.approx(value)

@@ -144,8 +144,8 @@ def _draw(draw: np.ndarray, allowed: np.ndarray, n: np.ndarray) -> tuple[np.ndar
     places, rows = [np.empty(0, dtype=int)], np.flatnonzero(n > 0)
     while rows.size:
         best = draw.argmax(axis=1)[rows] if 2 * len(rows) > len(draw) else draw[rows].argmax(axis=1)
-        is_left = draw[rows, best] > 0
-        rows, best = rows[is_left], best[is_left]
+        some = draw[rows, best] > 0
+        rows, best = rows[some], best[some]
         places.append(rows * draw.shape[1] + best)
         draw[rows, best] = 0
         n_drawn[rows] += 1

@@ -58,7 +58,6 @@ class BasketResult:
     by_year: pd.DataFrame  # year, basket, equal_weighted, index, excess, max_drawdown [fraction]
     by_hold_days: pd.DataFrame  # hold_days, yearly, alpha, alpha_t: purchases stay at least so long
     trades: Backtest
-    market: MarketData
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
@@ -128,8 +127,7 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
     chosen = pd.DataFrame([{"fold": place, "first": first, "last": last, "k": one.k, "keep": one.keep}
                            for place, ((first, last), one) in enumerate(zip(spans, baskets, strict=True))])
     return BasketResult(basket=baskets[-1], chosen=chosen, capital=trades.capital, equity=equity, returns=returns,
-                        random=random, by_year=_by_year(equity, returns), trades=trades, market=market, **numbers,
-                        **tables)
+                        random=random, by_year=_by_year(equity, returns), trades=trades, **numbers, **tables)
 
 
 def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",

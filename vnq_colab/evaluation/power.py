@@ -30,7 +30,7 @@ def found_share(order: Order, result: BasketResult, panel: Panel, *, n_trials: i
     They are the returns of these days and noise, both filtered to the autocorrelation of the judged family's score;
     traded by its basket under its rules, and judged like it. The share of 0.00 is the false-pass rate.
     """
-    market, random = result.market, np.random.default_rng(seed)
+    market, random = result.trades.market, np.random.default_rng(seed)
     cut = np.ix_(pd.Index(panel.symbols).get_indexer(market.symbols), panel.days.get_indexer(market.days))
     is_scored = panel.present[cut].T & (market.days <= order.daily.index[-1])[:, None]  # [days, symbols]
     outcome = panel.ahead(HORIZON, OPEN)[cut].T
