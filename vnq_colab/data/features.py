@@ -23,7 +23,7 @@ from vnq_colab.data.history import (
     smoothed,
     surprise,
 )
-from vnq_colab.data.market import LUNAR_NEW_YEARS
+from vnq_colab.data.market import EXCHANGES, LIMIT_TOLERANCE, LUNAR_NEW_YEARS
 
 
 def _log_return(h: History, days: int) -> np.ndarray:
@@ -121,7 +121,8 @@ def _close_in_range(h: History) -> np.ndarray:
 
 def _at_limit(h: History, move: np.ndarray, at_extreme: np.ndarray) -> np.ndarray:
     """1 where a move of the close, as a fraction of the last one, is that of the band, 0 elsewhere."""
-    band, tolerance = h.pack(h.market.band), h.pack(h.market.limit_tolerance)
+    tolerance = np.array([LIMIT_TOLERANCE[name] for name in EXCHANGES])[h.market.exchange]
+    band, tolerance = h.pack(h.market.band), h.pack(tolerance)
     return np.where(np.isnan(move), np.nan, at_extreme & (np.abs(move - band) <= tolerance))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, LIMIT_TOLERANCE, VN_RULES
+from vnq_colab.data.market import EXCHANGES, VN_RULES
 from vnq_colab.errors import DataError
 
 COLUMNS = ("open", "high", "low", "close", "volume")
@@ -105,11 +105,6 @@ class MarketSeries:
     def band(self) -> np.ndarray:
         """`[table rows]` price band of the row's exchange and day, as a fraction; an unknown exchange is HOSE's."""
         return VN_RULES.band(np.array(EXCHANGES)[:, None], self.days)[self.exchange, self.day]
-
-    @functools.cached_property
-    def limit_tolerance(self) -> np.ndarray:
-        """`[table rows]` how far from the band a limit price may lie because of ticks, as a fraction."""
-        return np.array([LIMIT_TOLERANCE[name] for name in EXCHANGES])[self.exchange]
 
     @functools.cached_property
     def rising(self) -> np.ndarray:

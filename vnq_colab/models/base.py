@@ -41,7 +41,7 @@ class Job:
     pack: int | None = None  # None: the family is not packed
     symbols: tuple[str, ...] = ()  # that it forecasts
     needs: tuple[str, ...] = ()  # names of the jobs whose results it begins from
-    learning_rate_share: float = 1.0  # below 1: the second try of symbols that diverged
+    learning_rate_share: float = 1.0  # below 1: of symbols that diverged and are tried again
 
     @property
     def name(self) -> str:
@@ -158,10 +158,10 @@ class StagedLearner(Learner):
             self.stage = self._make(self.data.all_before_the_test(), held_out)
 
     def state_dict(self) -> dict[str, Any]:
-        first = self.held_out and {
-            "forecaster": self.held_out.forecaster and self.held_out.forecaster.to_state(), "rows": self.held_out.rows,
-            "curves": list(self.held_out.curves), "budget": self.held_out.budget, "failed": self.held_out.failed}
-        return {"held_out": first, "stack": self.stage.state_dict()}
+        held_out = self.held_out and {
+            "forecaster": self.held_out.forecaster and self.held_out.forecaster.to_state(),
+            **{name: getattr(self.held_out, name) for name in ("rows", "curves", "budget", "failed")}}
+        return {"held_out": held_out, "stack": self.stage.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "held_out" not in state:  # written when trees had stages of their own: the job begins anew
