@@ -23,7 +23,7 @@ def test_mark_says_when_something_happened():
     assert clock.since("checkpoint") is None
     clock.mark("checkpoint")
     assert clock.since("checkpoint") < 1
-    assert not clock.due("checkpoint", minutes=1)
+    assert not clock.due("checkpoint", seconds=60)
 
 
 def test_time_is_up_a_margin_before_the_deadline():

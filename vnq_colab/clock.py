@@ -51,7 +51,7 @@ def spell(seconds: float) -> str:
 class Clock:
     """Says what is due, when time is up, and counts the seconds by what they were spent on.
 
-    `hours` is counted from now; None means no limit. All waiting is measured on a clock that never jumps.
+    `hours` is counted from now; None means no limit.
     """
 
     def __init__(self, hours: float | None = None, spent: dict[str, float] | None = None):
@@ -64,10 +64,10 @@ class Clock:
         self.seconds = {name: 0.0 for name in SECONDS_SPENT} | (spent or {})
         self._before = sum(self.seconds.values())
 
-    def due(self, name: str, *, minutes: float = 0.0, seconds: float = 0.0) -> bool:
+    def due(self, name: str, *, seconds: float) -> bool:
         """True once per interval and name; the first time after one whole interval has passed."""
         now = time.monotonic()
-        if now - self._last.setdefault(name, self._started) < minutes * 60 + seconds:
+        if now - self._last.setdefault(name, self._started) < seconds:
             return False
         self._last[name] = now
         return True

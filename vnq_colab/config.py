@@ -143,14 +143,12 @@ class RunConfig(Settings):
         profile = machine if isinstance(machine, str) else machine.profile
         require_known(profile, PROFILES, "profile")
         require_known(recipe, RECIPES, "recipe")
-        written, slower = RECIPES[recipe], PROFILES[profile]
-        shortens = recipe == "default" or profile == "smoke"
         device = {} if isinstance(machine, str) else {"device": machine.device, "dtype": machine.dtype}
-        parts = {name: kind(**(written.get(name, {}) | (slower.get(name, {}) if shortens else {})))
-                 for name, kind in _GROUPS.items()}
-        parts["machine"] = MachineConfig(profile=profile, **(slower["machine"] | device))
-        own = (slower.get("run", {}) if shortens else {}) | written.get("run", {})
-        return cls(**({"recipe": recipe} | own | parts | changes))
+        parts = {"machine": MachineConfig(profile=profile, **(PROFILES[profile]["machine"] | device))}
+        written, slower = RECIPES[recipe], PROFILES[profile] if recipe == "default" or profile == "smoke" else {}
+        for name, kind in _GROUPS.items():
+            parts[name] = kind(**(written.get(name, {}) | slower.get(name, {})))
+        return cls(**({"recipe": recipe} | slower.get("run", {}) | written.get("run", {}) | parts | changes))
 
     def with_setting(self, path: str, text: str) -> Self:
         """A copy with one field changed, named and written as on the command line: "train.learning_rate", "3e-4"."""

@@ -14,11 +14,25 @@ SESSION, SESSION_COPY, HEARTBEAT = "session.json", "session_copy.json", "heartbe
 SLOTS, MANIFESTS = ("slot_a", "slot_b"), ("manifest_a.json", "manifest_b.json")
 
 
+def _place(*parts: str) -> property:
+    return property(lambda workspace: workspace.root.joinpath(*parts))
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One folder with everything in it. Folders are made when something is written, never before."""
 
     root: Path
+
+    raw = _place("data", "raw")
+    weekly_updates = _place("data", "weekly_updates")
+    prepared = _place("data", "prepared")
+    configs = _place("configs")
+    checkpoints = _place("checkpoints")
+    models = _place("models")
+    predictions = _place("predictions")
+    orders = _place("orders")
+    portfolio = _place("portfolio.csv")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.abspath(Path(self.root).expanduser())))  # whatever cd comes later
@@ -38,42 +52,6 @@ class Workspace:
     def homes(self) -> "tuple[Workspace, ...]":
         """Where a file of a run may lie: on this machine, then on Drive; one where both are the same."""
         return tuple(dict.fromkeys((self.local, self)))
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "data" / "raw"
-
-    @property
-    def weekly_updates(self) -> Path:
-        return self.root / "data" / "weekly_updates"
-
-    @property
-    def prepared(self) -> Path:
-        return self.root / "data" / "prepared"
-
-    @property
-    def configs(self) -> Path:
-        return self.root / "configs"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    @property
-    def predictions(self) -> Path:
-        return self.root / "predictions"
-
-    @property
-    def orders(self) -> Path:
-        return self.root / "orders"
-
-    @property
-    def portfolio(self) -> Path:
-        return self.root / "portfolio.csv"
 
     def checkpoint_folder(self, run_id: str) -> Path:
         return self.checkpoints / run_id

@@ -26,7 +26,7 @@ SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted ser
 
 @dataclass(frozen=True, repr=False)
 class Review:
-    """What a person should look at before training."""
+    """The proof of no look-ahead, and pictures to see before training."""
 
     proof: LookaheadProof
     pictures: tuple[Path, ...]
@@ -42,8 +42,7 @@ class Review:
 def review(prepared: Prepared) -> Review:
     """Draws coverage, cleaning, features and correlations into the set's folder, and proves that nothing looks ahead.
 
-    The proof stands on the last training day and cleans what `prepare` read in the way that it did; in a set that was
-    loaded it begins from the clean prices.
+    The proof is of the last training day, and of cleaning too; in a set that was loaded it begins from clean prices.
     """
     note, panel = SYNTHETIC_NOTE if prepared.synthetic else "", prepared.panel
     figures = (plots.coverage(panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
@@ -66,7 +65,7 @@ def is_proven(prepared: Prepared) -> bool:
 
 
 def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
-    """Looks for the future in what a run was trained on and judged by: `check, passed, sentence` of each question.
+    """Searches for the future in what a run was trained on and judged by: `check, passed, sentence` of each check.
 
     "features": those of the panel are computed anew from the prepared prices, which is proven to ignore later ones.
     "labels": the panel's prices, which labels are made of, are those of the price table. "test days": no label of a
@@ -82,15 +81,14 @@ def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
     else:
         true = true.select(panel.symbols)
         features, labels = _wrong_features(panel, true, prepared), _wrong_labels(panel, true)
-    questions = {
+    checks = {
         "features": (features, f"All {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of "
                                "the prices up to their day"),
         "labels": (labels, "All labels are those of the prices"),
         "test days": (_overlaps(session, panel), "No training or validation label reaches into the test days"),
         "rows": (_wrong_rows(session, panel), "Every stock that is present on a test day was forecast, and no other")}
-    wrong = {check: next(answers, None) for check, (answers, _) in questions.items()}
-    return [{"check": check, "passed": wrong[check] is None, "sentence": f"{wrong[check] or good}."}
-            for check, (_, good) in questions.items()]
+    return [{"check": check, "passed": (wrong := next(findings, None)) is None, "sentence": f"{wrong or good}."}
+            for check, (findings, good) in checks.items()]
 
 
 def _wrong_features(panel: Panel, true: Panel, prepared: Prepared) -> Iterator[str]:

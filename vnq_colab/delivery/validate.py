@@ -15,6 +15,7 @@ from vnq_colab.data.prepared import Prepared, default_universe, load_prepared
 from vnq_colab.data.task import DayRange, Splits, check_forecast, make_labels, to_day
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
+from vnq_colab.delivery.portfolio import CAPITAL
 from vnq_colab.errors import ConfigError, SessionError, did_you_mean, in_notebook
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
@@ -30,7 +31,6 @@ from vnq_colab.models.baselines import opponents
 from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 
-CAPITAL = 1e9  # [VND] of the basket, unless set otherwise
 N_SHOWN = 10  # forecasts in the table of `browse`
 
 
@@ -43,7 +43,6 @@ class Validation:
     scores: pd.DataFrame  # one row per family and symbol, as of `metrics.score_rows`
     order: Order
     basket: BasketResult | None  # None: too few symbols
-    accounts: Backtest  # each symbol's own, which the gates `original` ask for
     verdict: Verdict
     report: Path
 
@@ -62,13 +61,10 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
              on_stage: Callable[[str], None] = lambda text: None) -> Validation:
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
-    Nothing is trained or inferred: the jobs' files hold the forecasts. `prepared` spares reading the run's data again.
-    `days` is a pair of dates for a part of the test days, `capital` [VND] that of the basket (a billion), `slippage`
-    [fraction of the price] what a fill costs (0.002). With one of these or other gates the report goes to a folder in
-    `reports/<run_id>/`, such as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
-
-    The evaluation of these days is written down, and every p-value is charged for the configurations evaluated before;
-    the last accepted run is judged on the same days; and what is too good to be true is searched for leaks.
+    Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` is a pair of dates for a part
+    of the test days, `capital` [VND] that of the basket (None: a billion), `slippage` [fraction of the price] what a
+    fill costs (None: 0.002). With one of these or other gates the report goes to a folder in `reports/<run_id>/`, such
+    as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
     """
     prepared = prepared or load_prepared(session.ws, session.data_id)
     if prepared.panel.data_id != session.data_id:
@@ -96,7 +92,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, rules),
                           verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
                           result=accounts, history=session.history, prices=prices, note=session.note)
-    return Validation(forecast, rows, scores, order, basket, accounts, verdict, report)
+    return Validation(forecast, rows, scores, order, basket, verdict, report)
 
 
 def _forecasts(session: Session, panel: Panel, folds: list[Splits],
@@ -113,13 +109,12 @@ def _forecasts(session: Session, panel: Panel, folds: list[Splits],
 def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores: pd.DataFrame, order: Order,
              basket: BasketResult | None, accounts: Backtest, gates: str, rules: MarketRules,
              on_stage: Callable[[str], None]) -> Verdict:
-    """The verdict, charged for earlier evaluations and beside the last accepted run; judged again after a search for
-    leaks where a number is too good to be true."""
+    """The verdict, charged for earlier evaluations; judged again after leak checks where a number is too good."""
     panel, (first, last) = prepared.panel, judged["date"].agg(["min", "max"])
     record_evaluation(session, first, last)
     trials, charge = n_trials(session, first, last)
-    mine = scores[scores["family"] == order.family].drop(columns=["family", "n_days"])
-    symbols = order.symbols.merge(mine, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
+    own = scores[scores["family"] == order.family].drop(columns=["family", "n_days"])
+    symbols = order.symbols.merge(own, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
     facts = {"gates": gates, "run_id": session.run_id, "n_trials": trials,
              "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
              "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, panel),
@@ -129,8 +124,8 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     if too_good(verdict):
         on_stage("searching for leaks")
         verdict = judge(order, basket, symbols, leak_checks=check_leaks(session, prepared), **facts)
-    chosen = verdict.summary["evaluations"]["text"]
-    verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {chosen}".strip()}
+    text = verdict.summary["evaluations"]["text"]
+    verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {text}".strip()}
     verdict.summary["settings"] = {"folds": len(session.folds), "slippage": rules.slippage,
                                    "prices_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": prepared.synthetic}
     return verdict
@@ -172,11 +167,10 @@ def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
 
 
 def browse(validation: Validation, symbol: str | None = None, *, family: str | None = None, note: str = "") -> Any:
-    """Widgets that show the stock and the family chosen in them; without ipywidgets, or outside a notebook, a picture.
+    """Widgets that show the chosen stock and family; without ipywidgets, a kernel or a notebook the first picture.
 
-    Where a saved notebook is opened without its kernel, the picture of the first choice is shown instead. `symbol` None
-    begins with the best decision and the highest place in the order, `family` None with the judged one. Raises
-    ConfigError for what was not judged.
+    `symbol` None begins with the best decision and the highest place in the order, `family` None with the judged one.
+    Raises ConfigError for what was not judged.
     """
     decided, place = validation.verdict.symbols, validation.order.symbols.set_index("symbol")["place"].fillna(0)
     stocks = sorted(decided, key=lambda one: (DECISIONS.index(decided[one]["decision"]), -place.get(one, 0), one))
@@ -206,7 +200,7 @@ def browse(validation: Validation, symbol: str | None = None, *, family: str | N
     box, saved = widgets.VBox([*choosers, image, text]), base64.b64encode(image.value).decode("ascii")
 
     class Chooser(type(box)):
-        """The widgets, and what stands in their place where they cannot live."""
+        """The widgets, and a picture for where there is no kernel."""
 
         def _repr_mimebundle_(self, **options: Any) -> Any:
             return super()._repr_mimebundle_(**options) | {"image/png": saved}
