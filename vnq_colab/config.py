@@ -28,7 +28,7 @@ from vnq_colab.settings import (
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What `describe_machine` found: what is there, not what was asked for."""
+    """What a machine is and has, as of `describe_machine`."""
 
     where: str  # "Colab" or "local"
     profile: str
@@ -144,11 +144,11 @@ class RunConfig(Settings):
         require_known(profile, PROFILES, "profile")
         require_known(recipe, RECIPES, "recipe")
         device = {} if isinstance(machine, str) else {"device": machine.device, "dtype": machine.dtype}
-        parts = {"machine": MachineConfig(profile=profile, **(PROFILES[profile]["machine"] | device))}
         written, slower = RECIPES[recipe], PROFILES[profile] if recipe == "default" or profile == "smoke" else {}
-        for name, kind in _GROUPS.items():
-            parts[name] = kind(**(written.get(name, {}) | slower.get(name, {})))
-        return cls(**({"recipe": recipe} | slower.get("run", {}) | written.get("run", {}) | parts | changes))
+        slower = slower | {"machine": PROFILES[profile]["machine"] | device | {"profile": profile}}
+        groups = {group.name: group.default_factory(**(written.get(group.name, {}) | slower.get(group.name, {})))
+                  for group in dataclasses.fields(cls) if group.default_factory is not dataclasses.MISSING}
+        return cls(**({"recipe": recipe} | slower.get("run", {}) | written.get("run", {}) | groups | changes))
 
     def with_setting(self, path: str, text: str) -> Self:
         """A copy with one field changed, named and written as on the command line: "train.learning_rate", "3e-4"."""
@@ -228,7 +228,3 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
     groups = {name: part for name, part in value.items() if isinstance(part, dict)}
     return {name: part for name, part in value.items() if name not in groups} | {
         f"{group}.{name}": part for group, fields in groups.items() for name, part in fields.items()}
-
-
-_GROUPS = {"task": Task, "model": NetworkConfig, "train": TrainConfig, "stockformer": LocalConfig,
-           "global_": GlobalConfig, "trees": TreesConfig}

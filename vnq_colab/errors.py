@@ -52,13 +52,12 @@ class StorageError(VnqError):
     """A folder that cannot be written, or a disk without room."""
 
 
-def did_you_mean(found: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence with the nearest known name ( Did you mean 'x'?), or with all of a few; else nothing."""
-    known = list(known)
-    near = difflib.get_close_matches(found.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
-    if near:
-        return f" Did you mean {next(name for name in known if name.lower() == near[0])!r}?"
-    return f" Known: {', '.join(known)}." if len(known) <= 12 else ""
+    known = {one.lower(): one for one in known}
+    if near := difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6):
+        return f" Did you mean {known[near[0]]!r}?"
+    return f" Known: {', '.join(known.values())}." if len(known) <= 12 else ""
 
 
 def name_a_few(names: Iterable[str], most: int = 5) -> str:
