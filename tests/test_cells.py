@@ -52,6 +52,9 @@ def test_the_whole_column_tells_day_and_month_apart_or_it_is_refused_unless_the_
         with pytest.raises(DataError, match="may be day/month or month/day. Write each as a day such as 2021-03-15"):
             days(*ambiguous)
     assert days("05/03/2021", day_first=True) == ["2021-03-05"]
+    many = [f"{month:02d}/0{day}/2021" for month in range(1, 13) for day in (3, 4)]
+    assert days(*many, "dividend 5%", day_first=True)[::24] == ["2021-03-01", "NaT"]
+    assert days(*many, "03/15/2021", day_first=True)[::24] == ["2021-01-03", "2021-03-15"], "its own form contradicted"
 
 
 @pytest.mark.parametrize("cells, expected", [

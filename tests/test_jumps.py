@@ -107,10 +107,6 @@ def test_limit_down_day_of_a_calm_stock_with_a_wider_band_is_no_dividend(exchang
     assert cleaned(series(halved, exchange=exchange))[0]["close"].iloc[-1] > 16_000, "its splits are still found"
 
 
-def test_jump_of_the_unit_is_logged_with_both_closes():
-    assert cleaned(series([20.5, 20.4, 20_600]))[1][UNIT].example == "HPG 2021-03-03: close 20.4 to 20,600 [VND]"
-
-
 def test_split_can_be_kept():
     clean, found = cleaned(series([20_000, 20_000, 10_000, 10_000]), treatments={"unadjusted_action": "keep"})
     assert clean["close"].tolist() == [20_000, 20_000, 10_000, 10_000]

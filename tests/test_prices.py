@@ -37,13 +37,6 @@ def test_csv_and_parquet_give_the_same_table(tmp_path, prices):
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_folder_is_read_as_one_table(tmp_path, prices):
-    for symbol, rows in prices.groupby("symbol"):
-        rows.to_csv(tmp_path / f"{symbol}.csv", index=False)
-    together, report = load_prices(tmp_path)
-    assert len(together) == len(prices) == report.rows_kept
-
-
 @pytest.mark.parametrize("change", [
     lambda text: "\ufeff" + text,
     lambda text: text.replace("\n", "\r\n"),

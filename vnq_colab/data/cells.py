@@ -112,10 +112,10 @@ def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
 def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int], path: str,
              ) -> tuple[pd.DataFrame, int]:
     """(the wanted columns {name: place} as text or as clean numbers; how many rows have another number of fields)."""
-    places, n_misfits = [f"{place}" for place in range(n_columns)], [0]
+    places, misfits = [f"{place}" for place in range(n_columns)], []
 
     def skip(row: arrow_csv.InvalidRow) -> str:
-        n_misfits[0] += 1
+        misfits.append(row)
         return "skip"
 
     try:
@@ -135,7 +135,7 @@ def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int]
     if "volume" in plain and (plain["volume"].to_numpy() % 1 > 0).sum() <= MOST_FRACTIONAL * len(table):
         for name, column in plain.items():
             table = table.set_column(table.column_names.index(name), name, column)
-    return table.to_pandas(strings_to_categorical=True), n_misfits[0]
+    return table.to_pandas(strings_to_categorical=True), len(misfits)
 
 
 def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

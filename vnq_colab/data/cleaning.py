@@ -11,7 +11,7 @@ import pandas as pd
 
 from vnq_colab.data.cells import NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.findings import CleaningLog, CleaningReport, FileFacts, plan_treatments
-from vnq_colab.data.jumps import Places, band_limits, without_jumps
+from vnq_colab.data.jumps import STEP, Places, band_limits, without_jumps
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.errors import DataError
 
@@ -23,8 +23,7 @@ LEAST_SYMBOLS = 5  # symbols that must have traded in that time before a day can
 FEW = 0.05  # [fraction]
 LONG_GAP = 5  # [trading days]
 LEAST_DAYS = 20  # from which the distance of days is judged
-STEP = 10.0  # [VND] two sources that round to hundredths of a thousand VND may differ by that much
-ROUNDING = 0.001  # chosen: what adjusted closes of one day differ by beside that, from dividends rounded on the way
+ROUNDING = 0.001  # chosen: what two adjusted closes of a day differ by beside STEP, from dividends rounded on the way
 SEAM_DAYS = 5  # common days whose median gives the ratio of two bases
 
 

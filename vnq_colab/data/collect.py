@@ -67,12 +67,12 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError(f"kinds: {unknown[0]!r} is not known.{did_you_mean(unknown[0], KINDS)}")
     days = [last - dt.timedelta(days=back) for back in range(LOOK_BACK_DAYS + 1)]
-    found, notes, flaws = {}, [], Counter()  # found: kind -> (day, file, whether it was there)
+    newest, notes, flaws = {}, [], Counter()  # newest: kind -> (day, file, whether it was there)
     with requests.Session() as site:
         site.headers.update(HEADERS)
         site.mount(url, HTTPAdapter(max_retries=RETRIES))
         for kind, of_day in itertools.product(kinds, days):
-            if kind in found:
+            if kind in newest:
                 continue
             file = ws.raw / KINDS[kind].format(f"{of_day:%d%m%Y}")
             is_there = file.exists()
@@ -81,21 +81,21 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
             if is_there and flaw:
                 raise DataError(f"{file}: {flaw}. Remove it, then collect again.")
             if not flaw:
-                found[kind] = of_day, file, is_there
+                newest[kind] = of_day, file, is_there
                 notes += _older_than(of_day, kind, ws.raw)
             elif not flaw.startswith("HTTP"):
                 notes.append(f"{file.name} was passed over: {flaw}")
             flaws[flaw] += 1
-    if not found:
+    if not newest:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in flaws.items())
         raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
                         f"site may have changed: download the zips by hand into {ws.raw}.")
-    notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in found]
-    newest = max(of_day for of_day, _, _ in found.values())
-    if any(of_day < newest for of_day, _, _ in found.values()):
-        notes.append("not all of one day: " + ", ".join(f"{kind} {of_day}" for kind, (of_day, _, _) in found.items()))
-    return Collected(tuple(file for _, file, _ in found.values()), f"{newest}",
-                     tuple(file.name for _, file, is_there in found.values() if is_there), tuple(notes))
+    notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in newest]
+    last_day = max(of_day for of_day, _, _ in newest.values())
+    if any(of_day < last_day for of_day, _, _ in newest.values()):
+        notes.append("not all of one day: " + ", ".join(f"{kind} {of_day}" for kind, (of_day, _, _) in newest.items()))
+    return Collected(tuple(file for _, file, _ in newest.values()), f"{last_day}",
+                     tuple(file.name for _, file, is_there in newest.values() if is_there), tuple(notes))
 
 
 def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool) -> str:
@@ -156,21 +156,21 @@ def download_drive(link: str, folder: Path) -> Path:
     What is there already is not fetched again. Raises DataError when gdown is missing, the link is no share link, or
     what it names is not shared, over its quota or a web page.
     """
-    found = DRIVE_LINK.match(link.strip())
-    if not found:
+    shared = DRIVE_LINK.match(link.strip())
+    if not shared:
         raise DataError(f"{link}: not a share link of Google Drive such as https://drive.google.com/file/d/…/view or "
                         "…/drive/folders/…. In Drive: Share, Copy link (a Google Sheet: download it as CSV first).")
     try:
         import gdown
     except ImportError:
         raise DataError("gdown is needed for a Google Drive link. Install it with: pip install gdown") from None
-    download = gdown.download_folder if found[1] == "folders" else gdown.download
+    download = gdown.download_folder if shared[1] == "folders" else gdown.download
     require_space(folder, 0, "the files of a Drive link")
     try:
-        got = download(id=found[2] or found[3], output=f"{folder}/", quiet=True, resume=True)
-        if not got:  # so gdown 5 says that a folder is not shared
+        paths = download(id=shared[2] or shared[3], output=f"{folder}/", quiet=True, resume=True)
+        if not paths:  # so gdown 5 says that a folder is not shared
             raise OSError("no public link")
-        for file in map(Path, [got] if isinstance(got, str) else got):
+        for file in map(Path, [paths] if isinstance(paths, str) else paths):
             if file.is_file() and is_web_page(file.read_bytes()[:200]):
                 file.unlink()
                 raise OSError("a web page came instead of data")
@@ -178,4 +178,4 @@ def download_drive(link: str, folder: Path) -> Path:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{link}: could not be fetched ({reason}). In Drive: Share, General access, Anyone with the "
                         "link. Where too many people fetched it: wait up to 24 hours, or share a copy.") from error
-    return folder if found[1] == "folders" else Path(got)
+    return folder if shared[1] == "folders" else Path(paths)

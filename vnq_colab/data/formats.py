@@ -55,7 +55,7 @@ SYNONYMS = {
     "volume": "volume vol khoiluong kl klgd khoiluonggd khoiluonggiaodich khoiluongkhoplenh klkhoplenh totalvolume",
     "exchange": "exchange san sangiaodich floor market",
 }
-KINDS = {  # what is no stock, by its symbol
+FORMS_OF_SYMBOLS = {  # what is no stock, by its symbol
     "warrant": r"C[A-Z][A-Z0-9]{2}\d{4}",
     "fund": r"FU[EC][A-Z0-9]{3,}|E1(?:VFVN30|SSHN30)",
     "future": r"VN(?:30|100)F[A-Z0-9]{2,}|GB(?:05|10)F[A-Z0-9]{2,}|41[A-Z0-9]{5,}",
@@ -128,8 +128,8 @@ def match_columns(header: list[str], path: str) -> dict[str, str]:
         if lowered.count(ours) > 1:
             raise DataError(f"{path}: column {ours} stands twice in the table. Remove one of them.")
     theirs = dict(zip(map(_bare, reversed(header)), reversed(header), strict=True))
-    found = {ours: [theirs[name] for name in names.split() if name in theirs] for ours, names in SYNONYMS.items()}
-    matched = {ours: names[0] for ours, names in found.items() if names}
+    headers = {ours: [theirs[name] for name in names.split() if name in theirs] for ours, names in SYNONYMS.items()}
+    matched = {ours: names[0] for ours, names in headers.items() if names}
     if "date" not in matched or "close" not in matched:
         _require_columns(matched, header, path)
     return matched
@@ -155,8 +155,8 @@ def _bare(header: str) -> str:
 def _provider_of(header: list[str]) -> Provider:
     lowered = [name.strip().lower() for name in header]
     line = ",".join(lowered).removeprefix(",")  # pandas writes its index as a column without a name
-    found = (provider for provider in PROVIDERS if line.startswith(provider.header))
-    return OWN if set(NEEDED) <= set(lowered) else next(found, UNKNOWN)
+    known = (provider for provider in PROVIDERS if line.startswith(provider.header))
+    return OWN if set(NEEDED) <= set(lowered) else next(known, UNKNOWN)
 
 
 def _parquet(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
@@ -261,14 +261,14 @@ def _refuse_implausible(rows: pd.DataFrame, path: str) -> None:
     outside = (traded.max(axis=1) > 1.0001 * traded["high"]) | (traded.min(axis=1) < 0.9999 * traded["low"])
     outside |= traded["high"] > 2 * traded["low"]
     if len(rows) >= 3 and (empty or outside.mean() > MOST_IMPOSSIBLE):
-        found = f"column {empty[0]} holds no prices" if empty else (
+        flaw = f"column {empty[0]} holds no prices" if empty else (
             f"in {outside.mean():.0%} of the rows open or close lie outside [low, high], or these far apart")
-        raise DataError(f"{path}: {found}: the columns seem to be swapped. Put the right headers above them.")
+        raise DataError(f"{path}: {flaw}: the columns seem to be swapped. Put the right headers above them.")
 
 
 def kind_of(symbol: str) -> str:
     """ "stock", "warrant", "fund", "future", "bond" or "index"; a stock's symbol has three letters, mostly."""
-    return next((kind for kind, form in KINDS.items() if re.fullmatch(form, symbol)), "stock")
+    return next((kind for kind, form in FORMS_OF_SYMBOLS.items() if re.fullmatch(form, symbol)), "stock")
 
 
 def index_name(symbol: str) -> str:

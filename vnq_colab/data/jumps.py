@@ -15,7 +15,7 @@ from vnq_colab.data.findings import CleaningLog
 from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES
 
 UNIT_MOVE = (0.3, 3.3)  # what beside a change of unit may happen to the price: a first day, a split, a bad print
-SLACK, STEP = 0.01, 10.0  # [fraction], [VND] an adjusted price may lie that far beyond the band, from rounding
+SLACK, STEP = 0.01, 10.0  # [fraction], [VND] of rounding, to hundredths of a thousand VND
 OWN_DAYS, OWN_LEAST = 250, 120  # [rows] a year without a move beyond HOSE's band shows that the symbol has that band
 WIDER = ("HNX", "UPCOM")  # unless its row is labelled so: a calm year there makes a limit-down day no dividend
 WAY_BACK_DAYS = 20  # [rows] a jump that nothing explained comes back within that; one that was undone at any time
@@ -131,13 +131,13 @@ def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarra
     factors = np.ones((len(table), 2))  # of the price, of the volume
     for _ in range(MOST_ROUNDS):  # where bad prints crowd, undoing some shows others; each round is causal
         scaled = table.assign(**{name: table[name] * factors[:, 0] for name in PRICES})
-        found = pd.DataFrame(_explained(_candidates(scaled, places)), columns=["row", "price", "volume", "words"])
-        if found.empty:
+        explained = pd.DataFrame(_explained(_candidates(scaled, places)), columns=["row", "price", "volume", "words"])
+        if explained.empty:
             break
-        more = found.set_index("row")[["price", "volume"]].reindex(row)  # [rows, 2], from the event on
+        more = explained.set_index("row")[["price", "volume"]].reindex(row)  # [rows, 2], from the event on
         more[(row == places.start)[:, None] & more.isna()] = 1.0
         factors *= more.ffill().to_numpy()
-        events = dict(zip(found["row"], found["words"], strict=True)) | events
+        events = dict(zip(explained["row"], explained["words"], strict=True)) | events
     return *factors.T, events
 
 

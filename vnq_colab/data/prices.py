@@ -135,9 +135,9 @@ def _to_vnd(files: list[PriceFile], unit: Unit) -> None:
         if file.prices.empty:
             continue
         given = of_file.get(name, of_file.get(PurePath(name).name))
-        found = given or unit_of(file.prices, file.path, file.provider.unit, of_all, name)
-        file.facts = replace(file.facts, unit="thousand VND" if found == "kVND" else "VND")
-        if found == "kVND":
+        its_unit = given or unit_of(file.prices, file.path, file.provider.unit, of_all, name)
+        file.facts = replace(file.facts, unit="thousand VND" if its_unit == "kVND" else "VND")
+        if its_unit == "kVND":
             file.prices = file.prices.assign(**{column: (file.prices[column] * 1000).round(6)
                                                 for column in {*PRICES, "raw_close"} & set(file.prices)})
 
@@ -153,19 +153,19 @@ def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = Non
     level = levels.median()
     cheap, dear = levels[levels < KVND_BELOW], levels[levels > 2 * VND_FROM]  # of which one of the units cannot be
     if KVND_BELOW <= level < VND_FROM:
-        found = "kVND" if len(cheap) else "VND" if len(dear) else given or usual
+        unit = "kVND" if len(cheap) else "VND" if len(dear) else given or usual
     else:
-        found = "kVND" if level < KVND_BELOW else "VND"
-    strange = dear if found == "kVND" else cheap
-    if not found:
+        unit = "kVND" if level < KVND_BELOW else "VND"
+    strange = dear if unit == "kVND" else cheap
+    if not unit:
         flaw = f"the median close is {level:,.1f}, which can be VND or thousand VND"
-    elif given and found != given:
-        flaw = f"--unit {given} is for all files, but this one is clearly in {found} (the median close is {level:,.1f})"
+    elif given and unit != given:
+        flaw = f"--unit {given} is for all files, but this one is clearly in {unit} (the median close is {level:,.1f})"
     elif len(strange):
         flaw = (f"two units in one file: {strange.index[0]} closes at {strange.iloc[0]:,.2f} in the median, the other "
                 f"stocks at {level:,.2f}")
     else:
-        return found
+        return unit
     insisted = given or "kVND"
     raise DataError(f"{path}: {flaw}. Name the file and its unit, VND or kVND: --unit {name}={insisted} (in Python: "
                     f"unit={{{name!r}: {insisted!r}}}).")
@@ -239,8 +239,8 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
     bad = rows[~(np.isfinite(rows["close"]) & (rows["close"] > 0))]
     if len(bad):
         day, close = bad["date"].iloc[0], bad["close"].iloc[0]
-        found = "missing" if np.isnan(close) else f"{close:,g}, not above 0" if close <= 0 else "not finite"
-        raise DataError(f"{path}: {day:%Y-%m-%d}: the close of the index is {found} (and {len(bad) - 1} more rows). "
+        flaw = "missing" if np.isnan(close) else f"{close:,g}, not above 0" if close <= 0 else "not finite"
+        raise DataError(f"{path}: {day:%Y-%m-%d}: the close of the index is {flaw} (and {len(bad) - 1} more rows). "
                         "Repair it, or take these days out.")
     rows = rows[["date", "close"]].sort_values("date", kind="stable")
     return rows.drop_duplicates("date", keep="last", ignore_index=True)
