@@ -96,12 +96,11 @@ def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: boo
     refuse_other_bars(rows, path)
     if "symbol" not in rows:
         rows["symbol"] = index or _symbol_of(name, path, list(matched.values()))
-    member = re.search(r"(?:^|[._/])(RAW_)?(HSX|HOSE|HNX|UPCOM|INDEX)[._]", name, re.IGNORECASE)
-    place = member[2].upper().replace("HSX", "HOSE") if member and provider.name == "CafeF" else ""
+    member = re.search(r"(?:^|[._/])(?:RAW_)?(HSX|HOSE|HNX|UPCOM|INDEX)[._]", name, re.IGNORECASE)
+    place = member[1].upper().replace("HSX", "HOSE") if member and provider.name == "CafeF" else ""
     unadjusted = provider.name == "CafeF" and bool(re.search(r"RAW_|\.Raw\.", name, re.IGNORECASE))
     codes, symbols = pd.factorize(rows["symbol"])
-    is_index = place == "INDEX" or index
-    kinds = np.array(["index" if is_index else kind_of(symbol) for symbol in symbols], dtype=object)[codes]
+    kinds = np.array(["index" if index or place == "INDEX" else kind_of(symbol) for symbol in symbols], object)[codes]
     stocks = kinds == "stock"
     if stocks.any():
         _require_columns([*matched, "symbol"], list(matched.values()), path)
@@ -154,9 +153,10 @@ def _bare(header: str) -> str:
 
 def _provider_of(header: list[str]) -> Provider:
     lowered = [name.strip().lower() for name in header]
+    if set(NEEDED) <= set(lowered):
+        return OWN
     line = ",".join(lowered).removeprefix(",")  # pandas writes its index as a column without a name
-    known = (provider for provider in PROVIDERS if line.startswith(provider.header))
-    return OWN if set(NEEDED) <= set(lowered) else next(known, UNKNOWN)
+    return next((provider for provider in PROVIDERS if line.startswith(provider.header)), UNKNOWN)
 
 
 def _parquet(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
@@ -203,7 +203,7 @@ def _yahoo(text: bytes, delimiter: str, path: str) -> tuple[pd.DataFrame, dict[s
 # --------------------------------------------------------------------------------------------------------------- rows
 def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool = False, n_misfits: int = 0,
                ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows with typed columns, and how many were left out for which reason; `table` has our names for its columns.
+    """(rows with typed columns, {why: how many were left out}); `table` has our names for its columns.
 
     `strict` names the first row that cannot be read in a DataError; else such rows are left out, up to 5 % of all.
     """
@@ -231,7 +231,7 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
                             f"not {expected}{more}. Repair the file.")
         dropped[reason] += int((bad & ~lost).sum())
         lost |= bad
-    dropped = {reason: n for reason, n in dropped.items() if n}
+    dropped = dict(+dropped)  # without the reasons that did not occur
     n_dropped, n_rows = sum(dropped.values()), len(table) + n_misfits
     if n_dropped > (0 if strict else MOST_UNREADABLE * n_rows) or lost.all():
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in dropped.items())
