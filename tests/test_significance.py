@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, kurtosis, norm, skew, t
 
-from vnq_colab.errors import DataError
 from vnq_colab.evaluation.significance import (
     FEWEST_DATES,
     MOST_SHRUNK,
@@ -176,9 +175,7 @@ def test_deflated_sharpe_falls_with_every_evaluation_and_is_unknown_without_spre
     returns = np.random.default_rng(3).normal(0.001, 0.01, 500)
     found = [deflated_sharpe(returns, n_trials) for n_trials in (1, 2, 10, 100)]
     assert found == sorted(found, reverse=True)
-    with pytest.raises(DataError, match="n_trials = 0"):
-        deflated_sharpe(returns, 0)
-    assert np.isnan(deflated_sharpe([0.0, 0.0, 0.0])) and np.isnan(deflated_sharpe([0.01, 0.02]))
+    assert np.isnan(deflated_sharpe([0.0, 0.0, 0.0]))
     mixed = deflated_sharpe(np.array([[0.01, 0.0], [0.02, 0.0], [-0.01, 0.0]]))
     assert 0.5 < mixed[0] < 1 and np.isnan(mixed[1])
 

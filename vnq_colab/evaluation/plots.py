@@ -1,7 +1,7 @@
 """Figures of the results, and those of the data by name: each takes what is finished and gives back one Figure."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator
 
 from vnq_colab.data.task import ENSEMBLE
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.data_plots import (
     BLUE,
     GREY,
@@ -29,10 +30,7 @@ from vnq_colab.evaluation.data_plots import (
     png,
 )
 from vnq_colab.evaluation.metrics import past_forecasts
-
-if TYPE_CHECKING:
-    from vnq_colab.evaluation.basket_result import BasketResult
-    from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.order import Order
 
 __all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "feature_correlations", "feature_distributions",
            "learning_curves", "order", "png", "random_baskets", "symbol", "symbol_accuracy"]
@@ -135,7 +133,7 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
     return figure
 
 
-def order(order: "Order", *, note: str = "") -> Figure:
+def order(order: Order, *, note: str = "") -> Figure:
     """What each quantile of the judged family's score returned, and its rank correlation by horizon."""
     figure, axes, below = figure_of(5.0, f"The order of a day: {order.family}", note, parts=(1.2, 1), share_x=False)
     quantiles, decay = order.quantiles, order.groups[order.groups["group"] == "horizon"]
@@ -155,7 +153,7 @@ def order(order: "Order", *, note: str = "") -> Figure:
     return figure
 
 
-def basket(result: "BasketResult", *, note: str = "") -> Figure:
+def basket(result: BasketResult, *, note: str = "") -> Figure:
     """The basket after costs beside the equal-weighted universe and the index, and below it the drawdowns.
 
     Values are shares of the starting capital on a logarithmic axis, so that equal heights are equal returns.
@@ -180,7 +178,7 @@ def basket(result: "BasketResult", *, note: str = "") -> Figure:
     return figure
 
 
-def random_baskets(result: "BasketResult", *, note: str = "") -> Figure:
+def random_baskets(result: BasketResult, *, note: str = "") -> Figure:
     """Alphas of random baskets of the same turnover, and where ours is among them. DataError where there is none."""
     if not np.isfinite(result.alpha):
         raise DataError("too few days for an alpha: there are no random baskets to compare with.")

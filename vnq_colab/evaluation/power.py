@@ -5,6 +5,7 @@ Axes: days, forecasters, symbols.
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.market import VN_RULES, MarketRules
@@ -106,8 +107,6 @@ def lasting_signal(next_day: np.ndarray, known: np.ndarray, parts: list[tuple[fl
 
 def normal_scores(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """`[days, symbols]`: ranks within the day as quantiles of the normal distribution; 0 where not known."""
-    from scipy.special import ndtri
-
     ranks = centred_ranks(values, known)
     return np.where(known, ndtri(np.clip((1 + ranks) / 2, 0.005, 0.995)), 0).astype("float32")
 

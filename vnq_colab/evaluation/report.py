@@ -13,6 +13,7 @@ from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
+from vnq_colab.evaluation.calibration import COVERAGE
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import first_screen, render
@@ -20,7 +21,6 @@ from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 from vnq_colab.files import write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
-COVERAGE = 0.9  # that calibrated intervals promise
 N_RECENT = 60  # days of each stock that can be looked at
 
 

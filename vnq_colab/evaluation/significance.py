@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from vnq_colab.errors import DataError
 from vnq_colab.settings import HORIZON
 
 TRADING_DAYS = 250  # per year in Vietnam: 247 to 252 in 2016-2025
@@ -51,12 +51,10 @@ class MeanTest(NamedTuple):
 def mean_test(values: ArrayLike) -> MeanTest:
     """`[days, ...] -> [...]`: is the mean above 0, for days in order whose neighbours overlap?
 
-    The equal-weighted cosine estimator with B = 0.4 n^(2/3) terms and Student's t of B degrees of freedom, whose size
-    is right with 5-day overlap. Fewer than 4 horizons of days, and values that never change, give NaN.
+    The equal-weighted cosine estimator with B = 0.4 n^(2/3) terms and Student's t of B degrees of freedom. Fewer than 4
+    horizons of days, and values that never change, give NaN.
     Source: Lazarus, Lewis, Stock & Watson 2018, JBES 36(4).
     """
-    from scipy.special import stdtr, stdtrit
-
     values = np.asarray(values, "float64")
     n, mean = len(values), values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
     if n < FEWEST_DATES:
@@ -124,8 +122,6 @@ def alpha_test(returns: ArrayLike, benchmark: ArrayLike) -> tuple[np.ndarray, np
     The intercept of a regression of daily returns on those of a benchmark, × 250.
     Source: Jensen 1968, Journal of Finance 23(2).
     """
-    from scipy.special import ndtr
-
     returns, benchmark = np.asarray(returns, "float64"), np.asarray(benchmark, "float64")
     around, n = benchmark - benchmark.mean(), len(benchmark)
     beta = np.tensordot(around, returns, 1) / max(around @ around, 1e-300)
@@ -169,18 +165,11 @@ def deflated_sharpe(daily_returns: ArrayLike, n_trials: int = 1) -> np.ndarray:
     """`[days, ...] -> [...]`: probability that the Sharpe ratio beats the expected best of `n_trials` without skill.
 
     Trials are all configurations evaluated on these days, this one included; without skill their ratios spread by
-    sampling error. Allows for length, skewness and kurtosis. NaN for fewer than three days or no spread.
+    sampling error. Allows for length, skewness and kurtosis. NaN without spread.
     Source: Bailey & López de Prado 2014, Journal of Portfolio Management 40(5).
     """
-    from scipy.special import ndtr
-
     returns = np.asarray(daily_returns, "float64")
-    n = len(returns)
-    if n_trials < 1:
-        raise DataError(f"n_trials = {n_trials}: this one is a trial too, so at least 1.")
-    if n < 3:
-        return np.full(returns.shape[1:], np.nan)[()]
-    around = returns - returns.mean(axis=0)
+    n, around = len(returns), returns - returns.mean(axis=0)
     spread = np.where(np.ptp(returns, axis=0) > 0, around.std(axis=0), np.nan)
     ratio = returns.mean(axis=0) / spread * np.sqrt((n - 1) / n)  # per day
     skewness, kurtosis = ((around**power).mean(axis=0) / spread**power for power in (3, 4))
@@ -190,8 +179,6 @@ def deflated_sharpe(daily_returns: ArrayLike, n_trials: int = 1) -> np.ndarray:
 
 def best_sharpe_without_skill(n_trials: int, spread: float) -> float:
     """The expected largest of `n_trials` Sharpe ratios without skill, in the unit of their `spread`."""
-    from scipy.special import ndtri
-
     tails = ndtri(1 - 1 / n_trials), ndtri(1 - 1 / (n_trials * np.e))
     return float(spread * ((1 - np.euler_gamma) * tails[0] + np.euler_gamma * tails[1])) if n_trials > 1 else 0.0
 
