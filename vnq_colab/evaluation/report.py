@@ -26,7 +26,7 @@ N_RECENT = 60  # days of each stock that can be looked at
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
                  basket: BasketResult | None, forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
-                 result: Backtest, history: Any, prices: pd.DataFrame, note: str = "",
+                 result: Backtest, history: pd.DataFrame, prices: pd.DataFrame, note: str = "",
                  now: pd.Timestamp | None = None) -> Path:
     """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
@@ -78,7 +78,7 @@ def _of_basket(basket: BasketResult) -> dict[str, Any]:
     return {"months": months, "fewest_days": FEWEST_YEARLY_DAYS}
 
 
-def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: Any,
+def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: pd.DataFrame,
               note: str) -> dict[str, "bytes | str"]:
     """PNG by name; where there is nothing to draw the sentence that says why: the rest is still worth having."""
     decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
@@ -112,25 +112,21 @@ def _recent(table: pd.DataFrame, verdict: Verdict, prices: pd.DataFrame) -> dict
     """By symbol, the accepted first: its last forecasts beside the actual price changes [%], and what is decided."""
     price = "raw_close" if "raw_close" in prices else "close"  # as on the board
     last = prices.dropna(subset=[price]).groupby("symbol")[price].last() / 1000
-    ends = ("low", "high") if "low" in table else ("expected", "expected")
+    table = table if "low" in table else table.assign(low=table["expected"], high=table["expected"])
     data = {}
     for symbol, part in table.groupby("symbol"):
         known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
-        columns = {"expected": "expected", "actual": "actual", "low": ends[0], "high": ends[1]}
         data[symbol] = {
             "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
-            **{name: part[column].round(1).tolist() for name, column in columns.items()},
+            **{name: part[name].round(1).tolist() for name in ("expected", "actual", "low", "high")},
             "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND. "
                      f"{' '.join(known['reasons'][:1])}"}
-    return dict(sorted(data.items(), key=lambda item: (not item[1]["about"].startswith("accept"), item[0])))
+    return dict(sorted(data.items(), key=lambda item: not item[1]["about"].startswith("accept")))
 
 
-def _seeds(history: Any) -> tuple[float, float] | None:
-    """Of the global network on validation days: mean rank correlation, and its deviation among the seeds of a fold."""
-    table = pd.DataFrame(getattr(history, "history", history))
-    if "job" not in table:
-        return None
-    rows = table[table["job"].str.startswith("global")].dropna(subset="skill")
+def _seeds(history: pd.DataFrame) -> tuple[float, float] | None:
+    """Of the global network on validation days: mean rank correlation, and its deviation among seeds of a fold."""
+    rows = history[history["job"].str.startswith("global")].dropna(subset="skill")
     last = rows.groupby(["job", "member"])["skill"].last()
     spread = last.groupby("job").std().mean()
     return None if pd.isna(spread) else (last.mean(), spread)
