@@ -34,7 +34,7 @@ BELOW_ONE = Annotated[float, Rule("must lie in [0, 1)", lambda value: 0 <= value
 
 def only(value: Any, why: str) -> Rule:
     """The rule of a setting that has one value so far."""
-    return Rule(why, lambda found: found == value)
+    return Rule(why, lambda other: other == value)
 
 
 class Settings:

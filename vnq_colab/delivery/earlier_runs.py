@@ -185,7 +185,7 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     data = {session.data_id for session in everyone if session.run_id in kept | {in_use}}
     data.add(_current(ws.prepared / "current.json", "data_id"))
     files: list[tuple[Path, str]] = []
-    for home in dict.fromkeys((ws, ws.local)):
+    for home in ws.homes:
         for session in everyone:
             run_id, folder = session.run_id, home.checkpoint_folder(session.run_id)
             if run_id not in kept:
