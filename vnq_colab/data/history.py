@@ -4,7 +4,7 @@
 i-th day on which that symbol traded, so that "20 days" are twenty days of its own.
 
 The past keeps its bits: a sum over a window depends on the window alone, a sum over the stocks of a day is taken one
-stock after the other, so neither a later row nor a stock that comes later changes how an earlier number is rounded.
+stock after the other, so neither a later row nor a later stock changes how an earlier number is rounded.
 """
 
 import functools

@@ -29,7 +29,7 @@ SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: wh
 
 @dataclass(frozen=True, repr=False)
 class Panel:
-    """Features and prices of all symbols on all days; unscaled, nothing in it knows the future."""
+    """Features and prices of all symbols on all days; unscaled, each day from its own past alone."""
 
     values: np.ndarray  # [symbols, days, features] float32, finite
     prices: np.ndarray  # [symbols, days, 5] float64: open, high, low, close, traded value [VND]; NaN where absent
@@ -41,8 +41,8 @@ class Panel:
 
     def __post_init__(self) -> None:
         shape = (len(self.symbols), len(self.days), len(self.feature_names))
-        if (self.values.shape != shape or self.prices.shape != (*shape[:2], len(PRICES))
-                or self.present.shape != shape[:2]):
+        expected = shape, (*shape[:2], len(PRICES)), shape[:2]
+        if (self.values.shape, self.prices.shape, self.present.shape) != expected:
             raise DataError(f"panel: values {self.values.shape}, prices {self.prices.shape} and present "
                             f"{self.present.shape} do not fit [symbols, days, features] = {shape}.")
         if not np.isfinite(self.values).all():
@@ -84,7 +84,7 @@ class Panel:
                      self.feature_names, self.data_id)
 
     def ahead(self, horizon: int = HORIZON, column: int = CLOSE) -> np.ndarray:
-        """`[symbols, days]` log return over the next `horizon` days that somebody could have; NaN where not known.
+        """`[symbols, days]` log return over the next `horizon` days that can be had; NaN where not known.
 
         From close to close of the market's days; with `column` OPEN from the open of the next day to the open `horizon`
         days after it, which is what a forecast made at the close can trade. A symbol must be present on the origin and
@@ -208,7 +208,7 @@ def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
         digest.update("\n".join(np.array([str(word) for word in words], dtype=object)[codes]).encode())
 
     add_lines(symbols, names)
-    add(rows, *PRICES[:4], "volume", *(name for name in ("raw_close",) if name in rows))
+    add(rows, *PRICES[:4], "volume", *(["raw_close"] if "raw_close" in rows else []))
     if "exchange" in rows:
         add_lines(*pd.factorize(rows["exchange"], use_na_sentinel=False))
     if index is not None:

@@ -195,7 +195,7 @@ def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
 
 
 def has_index(ws: Workspace, data_id: str) -> bool | None:
-    """Whether a prepared set has a market index; None where nobody knows, as for a panel that was built by hand."""
+    """Whether a prepared set has a market index; None where that is unknown, as of a panel that was built by hand."""
     try:
         return read_json(ws.prepared / data_id / "prepared.json")["index"]
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def has_index(ws: Workspace, data_id: str) -> bool | None:
 
 
 def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
-    """A warning when the newest price is more than 5 sessions older than a day; made-up prices never are."""
+    """A warning when the newest price is more than 5 sessions older than a day; none for synthetic prices."""
     last = prices["date"].max()
     n_sessions = count_sessions(last, as_of)
     if n_sessions <= MOST_SESSIONS or is_synthetic(prices["symbol"].unique()):
@@ -263,7 +263,7 @@ def _stored(ws: Workspace, folder: Path) -> Prepared | None:
 
 
 def _feature_means() -> list[float]:
-    """What this code computes: the mean of each feature on a small made-up market."""
+    """The mean of each feature on a small synthetic market: code that computes other features has other means."""
     return build_panel(synthetic_prices(3, 150)).values.mean(axis=(0, 1), dtype="float64").tolist()
 
 

@@ -75,11 +75,12 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
 
 def rank_correlation(scores: np.ndarray, truth: np.ndarray) -> float:
     """`[stocks, days]` twice: the mean over days of Spearman's rank correlation; NaN without a day of two stocks."""
-    here, there = (within_day_ranks(values) for values in (scores, truth))
-    known = np.isfinite(here) & np.isfinite(there)
-    here, there = (np.where(known, values, 0) for values in (here, there))  # ranks have mean 0
-    both = np.sqrt((here ** 2).sum(axis=0) * (there ** 2).sum(axis=0))
-    return float(((here * there).sum(axis=0)[both > 0] / both[both > 0]).mean()) if (both > 0).any() else float("nan")
+    ours, theirs = (within_day_ranks(values) for values in (scores, truth))
+    known = np.isfinite(ours) & np.isfinite(theirs)
+    ours, theirs = (np.where(known, ranks, 0) for ranks in (ours, theirs))  # ranks have mean 0
+    spread = np.sqrt((ours ** 2).sum(axis=0) * (theirs ** 2).sum(axis=0))
+    daily = (ours * theirs).sum(axis=0)[spread > 0] / spread[spread > 0]
+    return float(daily.mean()) if len(daily) else float("nan")
 
 
 def check_market(panel: Panel, task: Task) -> Task:
@@ -175,8 +176,8 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
     """The newest `folds` years of a market as folds, oldest first; None: at most eight.
 
     Before a fold's test days lie its validation days, a fifth of what is there and at most a year, and before those its
-    training days, at least 400. A market too short for the folds asked gets as many as it has. Training always precedes
-    the test, so there is nothing to embargo: the purge does the work. Raises DataError when there is not one fold.
+    training days, at least 400. A market too short for so many folds gets as many as it has. Raises DataError when
+    there is not one.
     """
     if folds is not None and folds < 1:
         raise DataError(f"folds = {folds}: at least one year is judged.")

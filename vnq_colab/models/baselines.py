@@ -12,7 +12,7 @@ from vnq_colab.settings import HORIZON
 
 FAST_DAYS, SLOW_DAYS = 10, 50  # of the crossing averages; the usual ones
 RIDGE_PENALTIES = (1e2, 1e3, 1e4, 1e5, 1e6)  # of standardised features; the last one is nearly the mean
-NEAR_HALF = 0.05  # a rule that knows no probability says one so far on the side of its sign
+NEAR_HALF = 0.05  # a rule without a probability gets 1/2 and so much in the direction of its sign
 
 
 def opponents(panel: Panel, labels: Labels, folds: list[Splits], symbols: tuple[str, ...]) -> pd.DataFrame:
@@ -61,11 +61,10 @@ def _trend(close: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 class _Ridge:
-    """One linear regression of all stocks, for growing sets of training days: the sums of a day are made once."""
+    """One linear regression of all stocks, for growing sets of training days: a day is summed up once."""
 
     def __init__(self, panel: Panel, labels: Labels):
-        self._values = panel.values
-        self._known, self._truth = labels.known, labels.values.mean(axis=2)
+        self._values, self._known, self._truth = panel.values, labels.known, labels.values.mean(axis=2)
         n_days, n_features = panel.values.shape[1:]
         self._squares = np.zeros((n_days, n_features + 1, n_features + 2))
         for day in range(n_days):

@@ -133,13 +133,10 @@ class StackLearner(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.models = [(symbol, member) for symbol, member in state["models"]]
-        self.weights = state["weights"].to(self.device, copy=True)
-        self._room = torch.empty_like(self.weights)
-        self.optimizer = StackedAdamW(self.weights, self.settings.weight_decay)
-        for name in ("mean", "square"):
-            setattr(self.optimizer, name, state[name].to(self.device, copy=True))
+        self.weights, self.best, self._loss_sum, self.optimizer.mean, self.optimizer.square = (
+            state[name].to(self.device, copy=True) for name in ("weights", "best", "loss_sum", "mean", "square"))
         self.optimizer.steps = state["steps"].clone()
-        self.best = state["best"].to(self.device, copy=True)
+        self._room = torch.empty_like(self.weights)
         self._scores = np.array(state["scores"]).reshape(self.best.shape[:2])
         self.best_skill, self.best_epoch = np.array(state["best_skill"]), np.array(state["best_epoch"], dtype=int)
         self.history = [tuple(row) for row in state["history"]]
@@ -147,7 +144,6 @@ class StackLearner(Learner):
                       for symbol, member, weights, epoch, skill in state["done"]}
         self._diverged = dict(state["diverged"])
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
-        self._loss_sum = state["loss_sum"].to(self.device, copy=True)
         self._plan()
 
     def _begin_epoch(self) -> None:

@@ -110,7 +110,7 @@ def attention_mask(present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`[models, batch, time]` bool -> what is added to the scores, and which queries see any key.
 
     A query sees present days up to its own: the first result `[models * batch, 1, time, time]` is 0 there and -inf
-    elsewhere. A query without any key looks at itself, so that nothing becomes NaN, and the second result
+    elsewhere. A query without any key attends to itself, so that nothing becomes NaN, and the second result
     `[models * batch, time, 1]` says whose attention must count as 0.
     """
     time = present.shape[-1]
