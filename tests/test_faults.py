@@ -120,7 +120,7 @@ def test_finished_jobs_of_a_resumed_run_are_equal_byte_for_byte(tmp_path, parent
 
 
 # ---------------------------------------------------------------------------------------------------- damaged files
-@pytest.mark.parametrize("flips", slow_but(70, [420]))
+@pytest.mark.parametrize("flips", slow_but(35, [420]))
 def test_damaged_files_are_refused_and_the_rest_is_used_and_named(parent, tally, flips):
     """Of a bundle's manifest too, which is sealed as a session is."""
     damage_files(parent, tally, flips, seed=5)
@@ -194,6 +194,7 @@ def test_two_owners_at_once_leave_one(parent, second_parent, reference, tally, t
     race((parent, second_parent), reference, tally, take_over=take_over)
 
 
+@pytest.mark.slow
 @ON_DRIVE
 def test_owner_that_is_taken_over_stops_and_overwrites_nothing(parent, second_parent, reference, tally, on_drive):
     taken_over((parent, second_parent), reference, tally, on_drive=on_drive)

@@ -146,10 +146,22 @@ def test_time_limit_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, c
         fold_scores(session, panel)
     pauses = 0
     while session.status != "finished":
-        session = resume(ws, hours=1e-9 if pauses < 25 else None, quiet=True)
+        session = resume(ws, hours=1e-9 if pauses < 12 else None, quiet=True)
         pauses += 1
-    assert len(session.attempts) == pauses + 1 and len(set(started[:25])) > 1, "each attempt advances"
+    assert len(session.attempts) == pauses + 1 and len(set(started[:12])) > 1, "each attempt advances"
     assert hashes(session) == hashes(straight) and done_files(session) == done_files(straight)
+
+
+@pytest.mark.parametrize("number, why", [(signal.SIGINT, "stopped by the person"),
+                                         (signal.SIGTERM, "stopped by the system")])
+def test_signal_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, trees, straight, monkeypatch, number, why):
+    ws, step = Workspace(tmp_path), Display.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "step", lambda self, progress: (step(self, progress), signal.raise_signal(number)))
+        session = run_quietly(ws, panel, trees)
+    assert (session.status, session.why, session.checkpoint["job"]) == ("paused", why, "trees_fold1")
+    again = hashes(resume(ws, quiet=True))
+    assert again == {name: digest for name, digest in hashes(straight).items() if name in again} and len(again) == 2
 
 
 def test_reserve_is_at_most_half_of_a_short_time(tmp_path, panel, trees):
@@ -502,10 +514,10 @@ def undisturbed(tmp_path_factory, prices):
     return stored_hashes(root)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("how, code, job", [
-    pytest.param(signal.SIGKILL, -9, "stockformer_fold1", marks=pytest.mark.slow), (signal.SIGINT, 3, "trees_fold1"),
-    pytest.param(signal.SIGTERM, 3, "global_final", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how, code, job", [(signal.SIGKILL, -9, "stockformer_fold1"),
+                                            (signal.SIGINT, 3, "trees_fold1"), (signal.SIGTERM, 3, "global_final")])
 def test_run_that_is_stopped_resumes_to_the_same_bits(tmp_path, prices, undisturbed, how, code, job):
     prepare(Workspace(tmp_path), prices)
     process = start(tmp_path, "train", *LONG)

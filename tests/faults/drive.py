@@ -39,7 +39,7 @@ def run_on_bad_drive(parent: Parent, reference: Reference, tally: Tally, fault: 
     where, every = f"Drive: {fault}, seed {seed}", {"every": EVERY} if size == "tiny" else {}
     with folder_for("drive") as folder:
         trial = Trial(folder, size, on_drive=True)
-        slow = {"step_seconds": 0.02} if size == "tiny" else {}
+        slow = {"step_seconds": 0.01} if size == "tiny" else {}
         ended = parent.run(trial.job("train", drive={"seed": seed} | FAULTS[fault], patience=patience, **every, **slow))
         result = ended["result"] or {}
         tally.add("runs on a bad Drive")

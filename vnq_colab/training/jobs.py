@@ -41,8 +41,7 @@ class JobList:
 
     def next(self) -> str | None:
         """The first unfinished job that is ours and has all it needs; what other parts finished is adopted first."""
-        part = self.session.part
-        if part:
+        if part := self.session.part:
             others = other_parts(self.session)  # anew each time: one may have begun after us
             self.store.read_from(other.run_id for other in others)
             for other in others:
@@ -51,19 +50,17 @@ class JobList:
                 pass  # a finished job may have brought a second try of what diverged there, finished too
         for name in self.session.unfinished_jobs():
             row = self.rows[name]
-            if failed := [need for need in row["needs"] if self._is_failed_start(row, need)]:
+            needs = {need: self.rows[need] for need in row["needs"]}
+            starts = {need: other for need, other in needs.items()
+                      if other["fold"] == row["fold"] and other["family"] != row["family"]}
+            if failed := [need for need, other in starts.items() if other["state"] == "failed"]:
                 row |= {"state": "failed", "reason": f"{failed[0]}, from which it begins, failed"}
                 self._save()
                 continue
             is_ours = part is None or row["fold"] is None or _part_of(row["fold"], part[1]) == part[0]
-            if is_ours and all(self.rows[need]["state"] in ENDED for need in row["needs"]):
+            if is_ours and all(other["state"] in ENDED for other in needs.values()):
                 return name
         return None
-
-    def _is_failed_start(self, row: dict[str, Any], need: str) -> bool:
-        """Whether what a job starts from, in its own fold, failed: another start is never taken."""
-        other = self.rows[need]
-        return other["state"] == "failed" and other["fold"] == row["fold"] and other["family"] != row["family"]
 
     def facts(self, name: str) -> dict[str, Any]:
         """What a checkpoint, or a finished file, must be of to be used for a job."""
@@ -119,7 +116,7 @@ class JobList:
             return  # another part has planned it already
         rows = list(self.rows.items())
         rows.insert(list(self.rows).index(like) + 1, (new.name, new_row(new)))
-        self._replace_rows(dict(rows))
+        self.session.jobs = dict(rows)
         for row in self.rows.values():
             if like in row["needs"]:
                 row["needs"] = [*row["needs"], new.name]
@@ -159,12 +156,7 @@ class JobList:
             for row in rows.values():
                 if set(row["needs"]) & set(old):
                     row["needs"] = [*(need for need in row["needs"] if need not in old), *packs]
-            self._replace_rows(rows)
-
-    def _replace_rows(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Other rows, in their order, in the session's own dictionary."""
-        self.rows.clear()
-        self.rows.update(rows)
+            self.session.jobs = rows
 
 
 def new_row(job: Job) -> dict[str, Any]:

@@ -98,9 +98,9 @@ class Attempt:
         began, row = time.monotonic(), self.session.jobs[name]
         job = job_of(row)
         self.display.start(name)
-        data = self._data(job)
         if (inputs := self._inputs(job)) is None:
             return ""  # what it needs is trained again first
+        data = self._data(job)
         learner = family_module(job.family).learner(job, data, self.config, inputs)
         self._go_on_from_checkpoint(learner, name)
         row["state"] = "training"
@@ -161,8 +161,6 @@ class Attempt:
         if state is not None:
             learner.load_state_dict(state)
             self.display.say(f"{name}: goes on from its checkpoint")
-        elif damages:
-            self.display.say(f"{name}: begins anew")
 
     def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
         """Forecasts the fold's validation and test days, writes the job's file, then the session."""

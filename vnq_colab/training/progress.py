@@ -26,7 +26,7 @@ class Display:
 
     def __init__(self, session: Session, clock: Clock, quiet: bool = False):
         self._session, self._clock, self._quiet = session, clock, quiet
-        paths = [home.log_folder(session.run_id) / "progress.txt" for home in (session.ws.local, session.ws)]
+        paths = [home.log_folder(session.run_id) / "progress.txt" for home in session.ws.homes]
         self._log, before = paths[0], next(filter(os.path.exists, paths), None)
         self._lines: list[str] = before.read_text(encoding="utf-8", errors="replace").splitlines() if before else []
         self._job, self._skill = "", ""
@@ -56,10 +56,8 @@ class Display:
         """Where it stands, in place of the line before, where that can be; elsewhere at most once in ten seconds."""
         if self._quiet or not self._clock.due("progress", seconds=PLAIN_SECONDS if self._bar is None else LIVE_SECONDS):
             return
-        if self._bar is not None:
-            self._write(lambda: self._bar.set_description_str(text[:WIDTH]))
-        else:
-            self._write(lambda: print(text[:WIDTH], file=self._out, flush=True))
+        self._write(lambda: self._bar.set_description_str(text[:WIDTH]) if self._bar is not None else
+                    print(text[:WIDTH], file=self._out, flush=True))
 
     def _write(self, write: Callable[[], object]) -> None:
         """Writes for the person; where nobody reads any longer, as behind a closed pipe, it falls silent."""
@@ -98,8 +96,7 @@ class Display:
 
     def keep(self) -> None:
         """Rewrites the log file whole."""
-        text = "\n".join(self._lines) + "\n"
-        write_atomic(self._log, lambda file: file.write(text.encode("utf-8")))
+        write_atomic(self._log, lambda file: file.writelines(f"{line}\n".encode() for line in self._lines))
 
     def close(self, status: str, why: str, keep: bool = True) -> None:
         """Says how it ended; `keep` also in the log."""
