@@ -18,7 +18,7 @@ from vnq_colab.delivery.bundle import read_manifest
 from vnq_colab.errors import CheckpointError, ConfigError, SessionError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
-from vnq_colab.evaluation.significance import hac_t
+from vnq_colab.evaluation.significance import hac_t, known
 from vnq_colab.files import read_json, read_sealed, storage_error, write_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
 from vnq_colab.training.runs import RUN_ID, run_names, sessions
@@ -138,7 +138,7 @@ def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: d
              "order_t": order_t if np.isfinite(order_t) else None, "worse": order_t < WORSE_T}
     text = ("On {n_days} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of the last "
             "accepted run {run_id} {old_order:.3f}").format(**facts)
-    return facts | {"text": f"{text} (t of the difference {order_t:.1f}): " + (
+    return facts | {"text": f"{text}{known(' (t of the difference {:.1f})', order_t)}: " + (
         "worse, so look before the old bundle is replaced." if facts["worse"] else "not worse.")}
 
 

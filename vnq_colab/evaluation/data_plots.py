@@ -79,6 +79,7 @@ def coverage(panel: Panel, folds: "list[Splits] | None" = None, *, note: str = "
                 extent=(0, n_days, n_symbols - 0.5, -0.5))
     named = np.arange(0, n_symbols, int(np.ceil(0.15 * n_symbols / height)))
     years = pd.Series(panel.days.year).drop_duplicates()  # of each its first day
+    years = years[np.diff(years.index, append=len(panel.days)) > len(panel.days) / 20]  # a stub has no room for a name
     years = years[:: -(-len(years) // 8)]
     axes.set(yticks=named, yticklabels=[panel.symbols[row] for row in order[named]], xticks=years.index,
              xticklabels=years, xlabel="Trading days [year]",

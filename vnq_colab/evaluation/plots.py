@@ -119,7 +119,8 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
         rows = history[history["family"] == family]
         if of_all := (rows["symbol"] == "*").all():
             for _, line in rows.groupby(["job", "member"]):
-                axes.plot(line["epoch"], line["skill"], color=BLUE, linewidth=1, alpha=0.6)
+                axes.plot(line["epoch"], line["skill"], color=BLUE, linewidth=1, alpha=0.6,
+                          marker="." if len(line) == 1 else "")
         else:
             by_epoch = rows.groupby("epoch")["skill"]
             axes.fill_between(list(by_epoch.groups), by_epoch.quantile(0.1), by_epoch.quantile(0.9), color=BLUE,
