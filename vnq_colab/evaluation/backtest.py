@@ -14,7 +14,7 @@ from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.task import ENSEMBLE, check_forecast
 from vnq_colab.errors import ConfigError, DataError, VnqError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket, BasketRule
-from vnq_colab.evaluation.engine import Accounts, Book, MarketData, Orders, dong, trade
+from vnq_colab.evaluation.engine import Accounts, MarketData, Orders, dong, trade
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.settings import HORIZON
 
@@ -82,8 +82,8 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     filled. Raises ConfigError for arguments and for a function that fails, DataError for tables that do not fit.
     """
     if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
-        near = did_you_mean(strategy, [LONG_FLAT]) if isinstance(strategy, str) else ""
-        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}.{near}")
+        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}."
+                          f"{did_you_mean(str(strategy), [LONG_FLAT])}")
     if traded_share is None and isinstance(strategy, Basket):
         traded_share = strategy.traded_share
     if traded_share is not None and not 0 < traded_share <= 1:
@@ -150,7 +150,13 @@ def account_of(forecast: pd.DataFrame, market: MarketData, rule: Rule, capital: 
     equity = pd.DataFrame({"strategy": book.worth.mean(axis=1), "buy_and_hold": hold.mean(axis=1)}, index=market.days)
     if index is not None:
         equity["index"] = _index_value(index, market.days, capital)
-    orders = _orders(book, market)
+    fills, change = book.fills, book.fills["change"].astype("int64")
+    orders = pd.DataFrame({
+        "symbol": market.symbols[fills["place"].astype(int)], "date": market.days[fills["day"].astype(int)],
+        "side": np.where(change > 0, "buy", "sell"), "shares": change.abs(),
+        **fills[["at", "quote", "price", "amount", "cost"]],
+        "cash": -np.sign(change) * fills["amount"] - fills["cost"],
+    }).sort_values(["symbol", "date"], kind="stable", ignore_index=True)
     cash = pd.DataFrame(book.cash, market.days, ["account"] if is_common else market.symbols)
     shares = pd.DataFrame(book.shares[:, 0], market.days, market.symbols).astype("int64")
     return Backtest(forecast["family"].iloc[0], strategy, capital, market.rules, equity,
@@ -223,17 +229,6 @@ def _index_value(index: pd.DataFrame, days: pd.DatetimeIndex, capital: float) ->
     if np.isnan(close[0]):
         raise DataError(f"index: no close on or before {days[0]:%Y-%m-%d}, the first day of the forecast.")
     return capital * close / close[0]
-
-
-def _orders(book: Book, market: MarketData) -> pd.DataFrame:
-    """The order ledger, by symbol and date."""
-    fills, change = book.fills, book.fills["change"].astype("int64")
-    orders = fills.assign(
-        symbol=market.symbols[fills["place"].astype(int)], date=market.days[fills["day"].astype(int)],
-        side=np.where(change > 0, "buy", "sell"), shares=change.abs(),
-        cash=-np.sign(change) * fills["amount"] - fills["cost"])[
-            ["symbol", "date", "side", "shares", "at", "quote", "price", "amount", "cost", "cash"]]
-    return orders.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
 
 
 def _symbols(orders: pd.DataFrame, shares: pd.DataFrame, hold: np.ndarray, market: MarketData,

@@ -152,14 +152,11 @@ def equal_weighted(market: MarketData) -> np.ndarray:
 
 def choose_basket(alphas: np.ndarray, grid: list[Basket], default: Basket) -> Basket:
     """The basket of the grid with the highest mean of its own alpha's t and that of its neighbours in k and keep."""
-    ks, keeps = (sorted({getattr(basket, name) for basket in grid}) for name in ("k", "keep"))
-    table = np.full((len(ks), len(keeps)), np.nan)
-    places = [(ks.index(basket.k), keeps.index(basket.keep)) for basket in grid]
-    for value, place in zip(alphas, places, strict=True):
-        table[place] = value
-    near = [table[max(i - 1, 0):i + 2, max(j - 1, 0):j + 2] for i, j in places]
-    means = {basket: np.nanmean(part) for basket, part in zip(grid, near, strict=True) if np.isfinite(part).any()}
-    return max(means, key=means.__getitem__) if means else default
+    axes = [sorted({getattr(basket, name) for basket in grid}) for name in ("k", "keep")]
+    place = np.array([[axes[0].index(basket.k), axes[1].index(basket.keep)] for basket in grid])
+    near = (np.abs(place[:, None] - place) <= 1).all(axis=2) & np.isfinite(alphas)  # [grid, grid]
+    means = np.where(near, alphas, 0).sum(axis=1) / np.where(near.any(axis=1), near.sum(axis=1), np.nan)
+    return grid[np.nanargmax(means)] if near.any() else default
 
 
 def _choose(valid: pd.DataFrame, market: MarketData, firsts: list[pd.Timestamp], default: Basket,
