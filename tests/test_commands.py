@@ -224,12 +224,6 @@ def test_verdict_of_the_first_version_is_refused_in_a_sentence(root, tmp_path, c
     assert code == 2 and "cannot be read" in err and "Validate again" in err and "Traceback" not in err
 
 
-def test_root_that_is_a_file_is_refused(tmp_path, capsys):
-    (tmp_path / "ws").write_text("x")
-    code, _, err = run(capsys, "prepare", "--root", tmp_path / "ws")
-    assert code == 2 and "folder" in err
-
-
 def test_time_limit_pauses_with_exit_code_3(tmp_path, prices, capsys):
     prices.to_csv(tmp_path / "prices.csv", index=False)
     ws = ("--root", tmp_path / "ws")

@@ -210,12 +210,12 @@ def _announce(options: argparse.Namespace, text: str) -> None:
 
 def _finish_training(session: "Session", options: argparse.Namespace) -> int:
     _output(options, repr(session), session.to_dict())
-    if session.status != "finished" and "was taken over" not in session.why:
+    if session.status == "finished":
+        _announce(options, "Next: python -m vnq_colab validate, then export")
+    elif "was taken over" not in session.why:
         which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
         print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"",
               file=sys.stderr)
-    elif session.status == "finished":
-        _announce(options, "Next: python -m vnq_colab validate, then export")
     return _exit_code(session)
 
 

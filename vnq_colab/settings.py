@@ -215,8 +215,8 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(str(item) for item in value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    fits = is_number if kind is float else isinstance(value, int) and is_number if kind is int else (
-        isinstance(kind, type) and isinstance(value, kind))
+    fits = {float: is_number, int: is_number and isinstance(value, int)}.get(
+        kind, isinstance(kind, type) and isinstance(value, kind))
     require(fits, name, value, f"expected {getattr(kind, '__name__', kind)}")
     for rule in rules:
         require(rule.holds(value), name, value, rule.text)

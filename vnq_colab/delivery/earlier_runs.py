@@ -157,14 +157,12 @@ class Tidying:
     def __repr__(self) -> str:
         if not self.files:
             return f"{self.root}: nothing to tidy."
-        groups: dict[tuple[str, str], list[int]] = {}
-        for path, size, why in self.files:
-            groups.setdefault((str(path.parent), why), []).append(size)
+        rows = pd.DataFrame([(path.parent, why, size) for path, size, why in self.files])
         what = ("deleted. Drive keeps deleted files in its trash for 30 days; they are empty there." if self.deleted
                 else "can go; tidy(ws, delete=True), or tidy --delete, removes it.")
         return "\n".join([f"{self.bytes / 1e6:,.1f} MB {what}"] + [
-            f"  {sum(sizes) / 1e6:9,.1f} MB  {len(sizes):4} files  {folder}: {why}"
-            for (folder, why), sizes in groups.items()])
+            f"  {sizes.sum() / 1e6:9,.1f} MB  {len(sizes):4} files  {folder}: {why}"
+            for (folder, why), sizes in rows.groupby([0, 1], sort=False)[2]])
 
 
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
