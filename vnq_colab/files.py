@@ -164,14 +164,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     One without a seal, which whoever edits it by hand removes, is taken as it is.
     """
-    return unsealed(read_json(path), path)
-
-
-def unsealed(value: Any, path: Path) -> dict[str, Any]:
-    """What `read_sealed` does with the JSON that `path` holds."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a file of this library.")
-    value = dict(value)
     seal = value.pop(SEAL, None)
     if seal is None:  # edited by hand, or the seal's own name is damaged
         seal = next((part for name, part in value.items() if len(name) == len(SEAL) and isinstance(part, str)

@@ -20,7 +20,7 @@ import functools
 import os
 import sys
 
-from tests.faults.damage import KINDS, UNSEALED, damage_files, damage_seal, resume_after_damage
+from tests.faults.damage import KINDS, damage_files, damage_seal, resume_after_damage
 from tests.faults.drive import FAULTS, age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
 from tests.faults.kills import EVERY, Tally, kill_at_points, kill_at_random
 from tests.faults.others import NEEDS_MOUNT, OTHERS, can_mount
@@ -92,7 +92,6 @@ def flips(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
     for kind in KINDS:
         good = sum(count(f"{way}: {kind}", 0) for way in ("refused", "not needed", "the same"))
         rows.append((f"damaged {kind} refused", count(f"damaged: {kind}"), good))
-    rows.append((f"damaged bundle manifest {UNSEALED}", None, None, count(f"{UNSEALED}: bundle manifest", 0), "files"))
     rows.append(("damaged name of a session's seal: its copy is used", count("damaged: seal of a session"),
                  count("gone on from: seal of a session", 0)))
     return [*rows, ("runs resumed after damage to equal bits", count("runs resumed after damage"),

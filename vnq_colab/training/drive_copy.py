@@ -13,7 +13,7 @@ from typing import Any
 from vnq_colab.clock import spell
 from vnq_colab.errors import StorageError, TakenOverError, VnqError
 from vnq_colab.files import overwrite, payload_sequence, write_sealed
-from vnq_colab.layout import HEARTBEAT, MANIFESTS, SLOTS
+from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
 from vnq_colab.training.session import Session
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # [s] between two tries of a write that failed; doubled each time
@@ -47,6 +47,14 @@ class DriveCopy:
             target = ws.root / path.relative_to(ws.local.root)
             content = path if path.parent.name == "done" else path.read_bytes()
             self._add(str(target), lambda: _copy(content, target))
+
+    def put_session(self, *, logs: bool = False) -> None:
+        """The session last, which speaks of the others; a local disk that fails keeps nobody from ending."""
+        session = self._session
+        paths = sorted(session.ws.local.log_folder(session.run_id).glob("*.*")) if logs else []
+        for path in (*paths, session.folder / SESSION, session.folder / SESSION_COPY):
+            with contextlib.suppress(OSError):
+                self.put(path)
 
     def put_checkpoint(self, slot: Path, manifest: dict[str, Any]) -> None:
         """A checkpoint that lies in a local slot: goes into the older one of Drive's two, then its manifest."""

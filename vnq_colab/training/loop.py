@@ -12,7 +12,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.task import Splits, make_labels
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, tell
-from vnq_colab.layout import SESSION, SESSION_COPY
+from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
@@ -217,7 +217,7 @@ class Attempt:
         """Here and on Drive."""
         self.session.drive = self.drive.delay()
         self.session.save()
-        _put_session(self.session, self.drive)
+        self.drive.put_session()
 
     def _is_time_up(self) -> bool:
         """True when one more step and a checkpoint, with its copy to Drive, might not fit before the end."""
@@ -235,7 +235,7 @@ class Attempt:
             session.end_attempt(status, why)
         with contextlib.suppress(StorageError):
             self.display.close(status, why)
-        _put_session(session, self.drive, logs=True)
+        self.drive.put_session(logs=True)
         if self.drive.is_late():
             self.display.say("waiting until Drive has everything; Ctrl-C leaves it on this machine")
         try:
@@ -254,14 +254,6 @@ def _put_finished_jobs(session: Session, store: CheckpointStore, drive: DriveCop
             drive.put(store.done_path(name))
 
 
-def _put_session(session: Session, drive: DriveCopy, *, logs: bool = False) -> None:
-    """The session last, which speaks of the others; a local disk that fails keeps nobody from ending."""
-    paths = sorted(session.ws.local.log_folder(session.run_id).glob("*.*")) if logs else []
-    for path in (*paths, session.folder / SESSION, session.folder / SESSION_COPY):
-        with contextlib.suppress(OSError):
-            drive.put(path)
-
-
 def deliver(session: Session) -> None:
     """Copies to Drive what a finished run has on this machine and did not get there before its process ended."""
     there = stored_sequence(session.ws.checkpoint_folder(session.run_id) / SESSION)
@@ -272,7 +264,7 @@ def deliver(session: Session) -> None:
     drive, session.drive = DriveCopy(session), ""
     _put_finished_jobs(session, CheckpointStore(session.ws, session.run_id), drive)
     session.save()
-    _put_session(session, drive, logs=True)
+    drive.put_session(logs=True)
     session.drive = drive.close(DRIVE_PATIENCE)
     if session.drive:
         session.save()
