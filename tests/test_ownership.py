@@ -65,6 +65,8 @@ def test_living_process_of_this_machine_is_refused_unless_taken_over(session):
     with pytest.raises(SessionError, match="another process of this machine"):
         how_it_ended(session)
     how_it_ended(session, take_over=True)
+    session.machine["pid_started"] -= 100  # that process is gone, its number was given to another one
+    assert "without a word" in how_it_ended(session)
 
 
 def test_silent_machine_elsewhere_gives_way_after_two_heartbeats(elsewhere, capsys):
