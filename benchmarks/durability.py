@@ -26,8 +26,8 @@ from machine import keep, peak_gb
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.data.task import yearly_folds
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import LocalConfig, MachineConfig, NetworkConfig, Task, TrainConfig
 
@@ -45,7 +45,7 @@ def full(symbols: int, **train: float) -> tuple[Panel, RunConfig]:
 
 def pause() -> list[dict]:
     """Steps with and without a checkpoint being written."""
-    from vnq_colab.data.task import make_labels
+    from vnq_colab.data.forecast import make_labels
     from vnq_colab.models.base import Job, TrainingData
     from vnq_colab.models.stockformer import LocalStack
     from vnq_colab.training.checkpoint import CheckpointStore

@@ -64,14 +64,14 @@ def simulated_scores(panel, could_buy: np.ndarray, random: np.random.Generator) 
 
 def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     """The verdicts on simulated scores in one world, each beside the families a and b, which have no skill."""
+    from vnq_colab.data.forecast import make_scores
     from vnq_colab.data.panel import OPEN, build_panel
     from vnq_colab.data.synthetic import synthetic_prices
-    from vnq_colab.data.task import make_scores
     from vnq_colab.evaluation.basket_result import evaluate_basket
+    from vnq_colab.evaluation.gates import judge
     from vnq_colab.evaluation.metrics import with_outcomes
     from vnq_colab.evaluation.order import buyable, measure_order
     from vnq_colab.evaluation.power import pearson
-    from vnq_colab.evaluation.verdict import judge
     from vnq_colab.settings import HORIZON
 
     panel = build_panel(prices := synthetic_prices(n_symbols, days, seed=seed, signal=0.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from sklearn.linear_model import Ridge
 
-from vnq_colab.data.task import make_scores
+from vnq_colab.data.forecast import make_scores
 from vnq_colab.models import base
 
 NAME, PENALTY = "ridge", 1e4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from tests.tiny import forecast_of, panel_of
-from vnq_colab.data.task import COLUMNS, SCORES, check_forecast
+from vnq_colab.data.forecast import COLUMNS, SCORES, check_forecast
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.calibration import LEAST_EDGE, LEAST_SLOPE, Calibration, with_volatility
 from vnq_colab.evaluation.significance import effective_n

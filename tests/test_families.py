@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from vnq_colab.data.task import SCORES, check_forecast, make_labels
+from vnq_colab.data.forecast import SCORES, check_forecast, make_labels
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.evaluation.order import daily_rank_correlations
 from vnq_colab.models.base import FAMILIES, FORMAT, Forecaster, Learner, TrainingData, family_module, restored

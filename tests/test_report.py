@@ -18,9 +18,9 @@ from tests.drive_map import FILES
 from tests.made_up import SYMBOLS, basket_of, order_of, rows_of, scores_of, verdict_of
 from vnq_colab.evaluation import page as page_parts
 from vnq_colab.evaluation import plots
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import ENVIRONMENT, number, replace_first_screen
 from vnq_colab.evaluation.report import N_RECENT, write_report
-from vnq_colab.evaluation.verdict import Verdict
 
 NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'

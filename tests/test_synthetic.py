@@ -4,10 +4,10 @@ import pytest
 
 from vnq_colab.data import synthetic
 from vnq_colab.data.cleaning import clean_prices
+from vnq_colab.data.forecast import rank_correlation
 from vnq_colab.data.market import VN102, VN_RULES, tick
 from vnq_colab.data.panel import OPEN, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
-from vnq_colab.data.task import rank_correlation
 from vnq_colab.errors import ConfigError
 
 

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
 from vnq_colab.data.cells import VIETNAM, is_web_page
-from vnq_colab.data.task import to_day
+from vnq_colab.data.splits import to_day
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 from vnq_colab.files import require_space, write_atomic
 from vnq_colab.layout import Workspace

@@ -13,7 +13,7 @@ from vnq_colab.data.cleaning import clean_prices, merge_files
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import EXCHANGES
 from vnq_colab.data.panel import build_panel, fit_scaler
-from vnq_colab.data.task import to_day
+from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError
 
 

@@ -20,8 +20,8 @@ from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import VN102, count_sessions
 from vnq_colab.data.panel import Panel, build_panel, data_id
 from vnq_colab.data.prices import Reading, fetched, load_index, price_files, read_prices, typed_prices
+from vnq_colab.data.splits import Splits, to_day, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
-from vnq_colab.data.task import Splits, to_day, yearly_folds
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, require_space, sha256_of, storage_error, write_atomic, write_json
 from vnq_colab.layout import Workspace

@@ -10,13 +10,13 @@ import pandas as pd
 
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
+from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
-from vnq_colab.data.task import ENSEMBLE, ensemble_scores
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.forecaster import NetworkForecaster

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.clock import utc_now
+from vnq_colab.data.forecast import COLUMNS
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.task import COLUMNS, to_day
+from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import read_manifest
 from vnq_colab.errors import CheckpointError, ConfigError, SessionError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes

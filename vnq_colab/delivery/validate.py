@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from vnq_colab.data.forecast import check_forecast, make_labels
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import Prepared, default_universe, load_prepared
-from vnq_colab.data.task import DayRange, Splits, check_forecast, make_labels, to_day
+from vnq_colab.data.splits import DayRange, Splits, to_day
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
 from vnq_colab.delivery.portfolio import CAPITAL
@@ -22,11 +23,11 @@ from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.evaluation.engine import MarketData
+from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
-from vnq_colab.evaluation.verdict import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.forecast import ENSEMBLE, check_forecast
 from vnq_colab.data.market import VN_RULES, MarketRules
-from vnq_colab.data.task import ENSEMBLE, check_forecast
 from vnq_colab.errors import ConfigError, DataError, VnqError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket, BasketRule
 from vnq_colab.evaluation.engine import Accounts, MarketData, Orders, dong, trade

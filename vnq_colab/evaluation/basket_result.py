@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.market import VN_RULES, MarketRules
-from vnq_colab.data.task import Splits, to_day
+from vnq_colab.data.splits import Splits, to_day
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import Backtest, account_of, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule

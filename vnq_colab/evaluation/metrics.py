@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
-from vnq_colab.data.task import check_forecast
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.significance import TRADING_DAYS, mean_test, wilson_interval
 from vnq_colab.settings import HORIZON

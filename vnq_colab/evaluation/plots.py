@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
-from vnq_colab.data.task import ENSEMBLE
+from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.data_plots import (

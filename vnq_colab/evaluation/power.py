@@ -12,10 +12,10 @@ from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import FLAT, OPEN, Panel
 from vnq_colab.evaluation.basket import best_first
 from vnq_colab.evaluation.basket_result import BasketResult, run_baskets
+from vnq_colab.evaluation.gates import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import alpha_test, deflated_sharpe, mean_test
-from vnq_colab.evaluation.verdict import MOST_P_ORDER, ORIGINAL, market_gates
 from vnq_colab.settings import HORIZON
 
 PLANTED = (0.0, 0.02, 0.04, 0.06)  # rank correlations with tradable returns

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vnq_colab.data.forecast import Labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.task import Labels
 from vnq_colab.errors import ConfigError, DeliveryError, did_you_mean
 from vnq_colab.files import write_atomic
 from vnq_colab.settings import Task

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vnq_colab.data.forecast import make_scores
 from vnq_colab.data.panel import Panel, Scaler, fit_scaler
-from vnq_colab.data.task import make_scores
 from vnq_colab.models.base import FORMAT, Forecaster, write_model
-from vnq_colab.models.network import MOST_ATTENTION_ROWS, Stockformer, n_outputs, variance
+from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, n_outputs, variance
 from vnq_colab.settings import NetworkConfig, Task
 
 BLOCK_DAYS = 10  # forecasts of one window; it ends with a block of the calendar, and being causal it knows no later day

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from vnq_colab.config import RunConfig
+from vnq_colab.data.forecast import rank_correlation
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.task import rank_correlation
 from vnq_colab.models import base
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
-from vnq_colab.models.network import Stockformer, warmup_cosine
+from vnq_colab.models.stacked import Stockformer, warmup_cosine
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "global", NetworkForecaster

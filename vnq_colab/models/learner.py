@@ -18,7 +18,7 @@ import torch
 from vnq_colab.config import RunConfig
 from vnq_colab.models.base import Job, Learner, Progress, TrainingData, stable_seed
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster, windows_at
-from vnq_colab.models.network import Parts, StackedAdamW, Stockformer, clip_per_model, loss_per_model, unstack
+from vnq_colab.models.stacked import Parts, StackedAdamW, Stockformer, clip_per_model, loss_per_model, unstack
 from vnq_colab.settings import TrainConfig
 
 AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 2026-11-21

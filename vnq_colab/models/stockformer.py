@@ -15,13 +15,13 @@ import torch
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.task import Splits
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import DeliveryError
 from vnq_colab.models import global_model
 from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
-from vnq_colab.models.network import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
+from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "stockformer", NetworkForecaster

@@ -9,8 +9,9 @@ import numpy as np
 
 from vnq_colab.clock import Clock
 from vnq_colab.config import RunConfig
+from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.task import Splits, make_labels
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, tell
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module

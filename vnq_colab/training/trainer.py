@@ -16,10 +16,11 @@ import torch
 
 from vnq_colab.clock import seconds_since, spell
 from vnq_colab.config import SMOKE_SYMBOLS, RunConfig
+from vnq_colab.data.forecast import check_market
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import default_universe, keep_panel, load_panel
+from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic
-from vnq_colab.data.task import Splits, check_market, yearly_folds
 from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few, tell
 from vnq_colab.files import require_space, write_json
 from vnq_colab.layout import HEARTBEAT, SESSION, Workspace

@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from vnq_colab.models import network as stacked
+from vnq_colab.models import stacked as stacked
 from vnq_colab.models.base import stable_seed
-from vnq_colab.models.network import LOSSES, Stockformer, loss_per_model, warmup_cosine
+from vnq_colab.models.stacked import LOSSES, Stockformer, loss_per_model, warmup_cosine
 from vnq_colab.settings import NetworkConfig
 
 SMALL = NetworkConfig(look_back=20, min_context=5, width=16, n_layers=2, n_heads=4, feed_forward=32, dropout=0.0)
