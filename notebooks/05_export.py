@@ -8,7 +8,7 @@
 # ---
 
 # %% [markdown]
-# # 5 · Export: the files that predict every evening, and tomorrow's orders (vnq_colab 0.2.0)
+# # 5 · Export: the files that predict every day, and tomorrow's orders (vnq_colab 0.2.0)
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/05_export.ipynb)
 #
@@ -37,7 +37,7 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
 PORTFOLIO = ""  #@param {type: "string", placeholder: "the path of your portfolio.csv; empty: a new one on paper"}
 CAPITAL = 500_000_000  #@param {type: "number"}
-AS_OF = ""  #@param {type: "string", placeholder: "to look back: the evening to stand in, 2026-07-03; empty: today"}
+AS_OF = ""  #@param {type: "string", placeholder: "to look back: the day whose close is known, 2026-07-03; empty: today"}
 session = vnq.latest_session(ws, RUN or None)
 session
 
@@ -51,14 +51,14 @@ pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
 
 # %%
 prepared = vnq.load_prepared(ws, session.data_id)
-evening = vnq.evening(ws, bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
-evening
+plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
+plan
 
 # %%
-evening.table
+plan.table
 
 # %%
-evening.orders
+plan.orders
 
 # %%
 vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it

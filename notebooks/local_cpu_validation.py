@@ -60,7 +60,7 @@ validation = vnq.validate(session, prepared=prepared)
 validation
 
 # %%
-# a strategy of your own: an evening's forecast, and what is held (shares of the account) -> target weights by symbol
+# a strategy of your own: a day's forecast, and what is held (shares of the account) -> target weights by symbol
 def my_rule(today, held):
     best = today.nlargest(1, "score")["symbol"]
     return dict.fromkeys(best, 1.0)
@@ -69,7 +69,7 @@ own
 
 # %%
 bundle = vnq.export_bundle(session, validation.verdict)
-day = f"{prepared.panel.days[-1]:%Y-%m-%d}"  # as if it were that evening
+day = f"{prepared.panel.days[-1]:%Y-%m-%d}"  # as of that day's close
 vnq.orders(bundle, prepared.prices, capital=500e6, index=prepared.index, as_of=day)
 
 # %% [markdown]

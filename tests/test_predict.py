@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from vnq_colab.delivery.bundle import Bundle, export_bundle
-from vnq_colab.delivery.predict import evening, look_ahead, orders, ranking
+from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
 from vnq_colab.errors import ConfigError, DataError, DeliveryError
 from vnq_colab.layout import Workspace
 
@@ -67,14 +67,13 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
     names = {f"X{name}": row for name, row in bundle.manifest["symbols"].items()}
     market = [f"X{name}" for name in bundle.manifest["market_symbols"]]
     renamed = Bundle(bundle.folder, bundle.manifest | {"symbols": names, "market_symbols": market},
-                     {"trees": bundle.forecasters["trees"].select(tuple(bundle.decisions))})
-    renamed.forecasters["trees"].symbols = tuple(names)
+                     {"trees": bundle.forecasters["trees"].select(tuple(names))})
     renamed.manifest["judged_family"] = "trees"
-    found = evening(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
+    found = plan_day(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
     assert "sessions before 2026-01-20" in found.outlook.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
     assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
     for refused in (lambda: orders(renamed, prices, as_of="2026-01-20"),
-                    lambda: evening(Workspace(tmp_path), renamed, prices, refuse_old=True)):
+                    lambda: plan_day(Workspace(tmp_path), renamed, prices, refuse_old=True)):
         with pytest.raises(DataError, match="name the day with --as-of; no orders are made of old prices"):
             refused()
     assert len(orders(renamed, prices, as_of=str(prices["date"].max())[:10]))
@@ -111,13 +110,13 @@ def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
 def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bundle, judged):
     ws, prepared = judged[0], judged[1]
     report = ws.report_folder(bundle.manifest["run_id"]) / "report.html"
-    today = evening(ws, bundle, prepared.prices)
+    today = plan_day(ws, bundle, prepared.prices)
     assert [path.parent.name for path in today.files[:2]] == ["predictions", "orders"]
     for path, table in zip(today.files, (today.table, today.orders), strict=False):
         assert path.name == f"{today.outlook.day:%Y-%m-%d}.csv"
         assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
     latest = report.read_bytes()
-    found = evening(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
+    found = plan_day(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
     assert report.read_bytes() == latest and report not in found.files
     assert any("this is no forecast of" in text for text in found.outlook.warnings)
 
@@ -125,13 +124,13 @@ def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bu
 def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):
     ws, prepared = judged[0], judged[1]
     monkeypatch.setattr("vnq_colab.delivery.predict.read_json", lambda path: {"market": {"decision": "another"}})
-    found = evening(ws, bundle, prepared.prices)
+    found = plan_day(ws, bundle, prepared.prices)
     assert any("export it again before you trade" in text for text in found.outlook.warnings)
 
 
 def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):
     with pytest.raises(ConfigError, match="less than one lot"):
-        evening(Workspace(tmp_path), bundle, judged[1].prices, portfolio="new", capital=5000.7)
+        plan_day(Workspace(tmp_path), bundle, judged[1].prices, portfolio="new", capital=5000.7)
     assert not (tmp_path / "portfolio.csv").exists()
 
 

@@ -18,7 +18,7 @@ _NAMES = {  # by module
     "delivery.bundle": "export_bundle load_bundle",
     "delivery.earlier_runs": "tidy",
     "delivery.leaks": "review",
-    "delivery.predict": "evening orders",
+    "delivery.predict": "orders plan_day",
     "delivery.validate": "browse validate",
     "errors": "VnqError",
     "evaluation.backtest": "backtest",

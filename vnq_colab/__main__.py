@@ -49,7 +49,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.leaks import is_proven, review
-    from vnq_colab.delivery.predict import evening
+    from vnq_colab.delivery.predict import plan_day
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
@@ -71,7 +71,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
     _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
-    plan = evening(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
+    plan = plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
     return _exit_code(session)
 
@@ -150,7 +150,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
     from vnq_colab.data.prepared import gather, load_index, prepared_prices, price_files
     from vnq_colab.delivery.bundle import load_bundle
-    from vnq_colab.delivery.predict import evening
+    from vnq_colab.delivery.predict import plan_day
 
     bundle = load_bundle(options.models or ws.models)
     _announce(options, "reading prices")
@@ -163,7 +163,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
-    plan = evening(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+    plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True)
     _output(options, repr(plan), plan.to_dict())
     return DONE

@@ -151,7 +151,7 @@ class DayPlan:
                           *(f"→ {path}" for path in self.files)])
 
 
-def evening(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
+def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
             as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
             everyone: bool = False, refuse_old: bool = False) -> DayPlan:
     """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
