@@ -251,6 +251,7 @@ def test_status_imports_neither_torch_nor_pandas(root):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
 def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
     """Three real symbols with tiny networks of their own, and trees of the whole market, which is their background."""

@@ -162,13 +162,23 @@ def run_all(name: str, folder: Path, environment: dict[str, str], times: int = 2
     return shown
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # of the notebook client, on Windows
-def test_notebooks_run_as_local_jupyter_on_a_synthetic_market(tmp_path, times):
+def test_local_notebook_goes_the_whole_way_on_a_synthetic_market(tmp_path):
+    home = tmp_path / "home"
+    environment = {"VNQ_HOME": str(home), "IPYTHONDIR": str(tmp_path / "ipython")}
+    shown = "\n".join(run_all(ORDER[-1], tmp_path, environment, times=1))
+    assert str(home) in shown and "SYNTHETIC" in shown
+    for pattern in ("models/*/SYN*_stockformer_simple_best.pt", "reports/*/report.html", "checkpoints/*/session.json"):
+        assert list(home.glob(pattern)), pattern
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")  # of the notebook client, on Windows
+def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
     home = tmp_path / "home"
     environment = {"VNQ_HOME": str(home), "IPYTHONDIR": str(tmp_path / "ipython")}
     for name in ORDER:
-        shown = "\n".join(run_all(name, tmp_path, environment, times))
+        shown = "\n".join(run_all(name, tmp_path, environment))
         assert str(home) in shown
         assert "SYNTHETIC" in shown, f"{name} does not say that the prices are made up"
     assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == SMOKE_SYMBOLS + 3
