@@ -58,11 +58,11 @@ def is_synthetic(symbols: Iterable[str]) -> bool:
 
 def _autoregression(random: np.random.Generator, n_days: int, width: int, persistence: float) -> np.ndarray:
     """`[days, width]`: a stationary series of variance 1 that forgets slowly."""
-    from scipy.signal import lfilter
-
-    shocks = random.normal(size=(n_days, width)) * np.sqrt(1 - persistence**2)
-    shocks[0] /= np.sqrt(1 - persistence**2)
-    return lfilter([1.0], [1.0, -persistence], shocks, axis=0)
+    series = random.normal(size=(n_days, width)) * np.sqrt(1 - persistence**2)
+    series[0] /= np.sqrt(1 - persistence**2)
+    for day in range(1, n_days):
+        series[day] += persistence * series[day - 1]
+    return series
 
 
 def _strength(signal: float) -> float:
