@@ -162,7 +162,7 @@ def slow_basket(market, score, edge, basket, capital):
 def small_market(random):
     """A few days and stocks with moves at and near the bands, halts, ends, exchanges, days before and after 2022."""
     n_days, n_symbols = int(random.integers(6, 25)), int(random.integers(2, 7))
-    days = pd.bdate_range(random.choice(["2018-01-02", "2020-12-21", "2022-08-22", "2024-01-01"]), periods=n_days)
+    days = pd.bdate_range(str(random.choice(["2018-01-02", "2020-12-21", "2022-08-22", "2024-01-01"])), periods=n_days)
     tables = []
     for place in range(n_symbols):
         moves = random.choice([0, 0.01, -0.02, 0.03, 0.07, -0.07, 0.1, -0.1, 0.15], (2, n_days))

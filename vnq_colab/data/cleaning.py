@@ -188,8 +188,8 @@ class _Merge:
         here, there, symbol = (common[name].to_numpy() for name in ("here", "there", "symbol"))
         common["ratio"] = self.close[there] * self.scale[there] / self.close[here]
         common["tolerance"] = ROUNDING + STEP / self.close[here]
-        by_symbol = common.groupby("symbol")
-        seam = by_symbol.head(SEAM_DAYS).groupby("symbol")["ratio"].median()
+        by_symbol = common.groupby("symbol", observed=True)
+        seam = by_symbol.head(SEAM_DAYS).groupby("symbol", observed=True)["ratio"].median()
         basis = np.ones(len(self.n_days))  # [symbols] the earlier basis / this file's
         basis[seam.index] = seam.where((seam - 1).abs() > by_symbol["tolerance"].first(), 1.0)
         n_common = np.bincount(symbol, minlength=len(basis))

@@ -133,7 +133,7 @@ def ensemble_scores(scores: pd.DataFrame, families: "tuple[str, ...] | list[str]
     """The family `ensemble`: for each symbol and day the mean of these families' within-day ranks, -1 to 1."""
     chosen = scores[scores["family"].isin(list(families))]
     keys = [name for name in ("part", "fold") if name in chosen.columns]
-    by_day = chosen.groupby(["family", *keys, "date"])["score"]
+    by_day = chosen.groupby(["family", *keys, "date"], observed=True)["score"]
     n_others = by_day.transform("size") - 1
     ranks = np.where(n_others > 0, 2 * (by_day.rank() - 1) / n_others.clip(lower=1) - 1, 0.0)
     rows = chosen[["symbol", "date", *keys]].assign(score=ranks)

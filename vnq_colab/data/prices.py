@@ -147,7 +147,7 @@ def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = Non
 
     Raises DataError when neither is known, the given one does not fit, or one file holds both.
     """
-    levels = prices["close"].where(prices["close"] > 0).groupby(prices["symbol"]).median().dropna()
+    levels = prices["close"].where(prices["close"] > 0).groupby(prices["symbol"], observed=True).median().dropna()
     if levels.empty:
         return "VND"
     level = levels.median()
@@ -177,7 +177,7 @@ def adjusted(file: PriceFile) -> pd.DataFrame:
         return file.prices
     rows = file.prices.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
     factors = [adjustment_factors(stock["close"].to_numpy(), stock["adj_close"].to_numpy())
-               for _, stock in rows.groupby("symbol", sort=False)]
+               for _, stock in rows.groupby("symbol", sort=False, observed=True)]
     factor = np.concatenate(factors)
     changes = np.concatenate([np.abs(np.diff(np.log(one))) > 0.001 for one in factors])
     if not 0.005 < np.median(factor) < 1.01 or (len(changes) > 5 and changes.mean() > 0.3):

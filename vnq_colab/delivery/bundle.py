@@ -69,7 +69,7 @@ class Bundle:
         scores = with_volatility(scores, panel, self.manifest["task"]["horizon"])
         stored = self.manifest["calibration"]
         return pd.concat([Calibration.from_dict(stored[family]).apply(rows) if family in stored else rows
-                          for family, rows in scores.groupby("family", sort=False)],
+                          for family, rows in scores.groupby("family", sort=False, observed=True)],
                          ignore_index=True).drop(columns=["volatility", "actual"])
 
     def _block_start(self, day: int) -> int:

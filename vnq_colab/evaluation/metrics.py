@@ -47,7 +47,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     There is no interval: symbols move together, so the days of many are far from independent.
     """
     right, square = scores["accuracy"] * scores["n_directed"], scores["rmse_5"] ** 2 * scores["n_days"]
-    total = scores[["n_directed", "n_days"]].assign(right=right, square=square).groupby(scores["family"]).sum()
+    total = scores[["n_directed", "n_days"]].assign(right=right, square=square)
+    total = total.groupby(scores["family"], observed=True).sum()
     return pd.DataFrame({"accuracy": total["right"] / total["n_directed"],
                          "rmse_5": np.sqrt(total["square"] / total["n_days"])}).reset_index()
 
@@ -121,7 +122,7 @@ def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symb
         mine = mine[mine["symbol"] == symbol]
     outcome = rows.loc[(rows["family"] == family) & rows["actual"].notna(), ["symbol", "date", "actual"]]
     table = mine.merge(outcome, on=["symbol", "date"]).sort_values(["symbol", "date"], ignore_index=True)
-    table = table if n_days is None else table.groupby("symbol").tail(n_days)
+    table = table if n_days is None else table.groupby("symbol", observed=True).tail(n_days)
     ends = {name: 100 * np.expm1(table[name]) for name in ("low", "high", "actual") if name in table}
     return table[["symbol", "date"]].assign(expected=100 * np.expm1(table["mean"]), p_up=100 * table["p_up"], **ends)
 

@@ -111,10 +111,10 @@ def _stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdi
 def _recent(table: pd.DataFrame, verdict: Verdict, prices: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """By symbol, the accepted first: its last forecasts beside the actual price changes [%], and what is decided."""
     price = "raw_close" if "raw_close" in prices else "close"  # as on the board
-    last = prices.dropna(subset=[price]).groupby("symbol")[price].last() / 1000
+    last = prices.dropna(subset=[price]).groupby("symbol", observed=True)[price].last() / 1000
     table = table if "low" in table else table.assign(low=table["expected"], high=table["expected"])
     data = {}
-    for symbol, part in table.groupby("symbol"):
+    for symbol, part in table.groupby("symbol", observed=True):
         known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
         data[symbol] = {
             "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
