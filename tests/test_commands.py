@@ -160,7 +160,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["status", "--run", "x"], "no run"),
     (["predict", "--data", "{good}"], "Export first"),
     (["run", "--data", "{good}", "--symbols", "FTP"], "no symbol FTP"),
-    (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'epochs'"),
+    (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
     (["prepare", "--data", "{good}", "--as-of", "2026-W30-1"], "not a date"),
     (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
     (["run", "--data", "{four}"], "4 stocks have no order worth learning"),

@@ -35,8 +35,8 @@ def test_default_network_has_the_documented_size():
 
 
 @pytest.mark.parametrize("path, text, message", [
-    ("train.lerning_rate", "1", "Did you mean 'learning_rate'"),
-    ("trian.epochs", "1", "Did you mean 'train'"),
+    ("train.lerning_rate", "1", "Did you mean 'train.learning_rate'"),
+    ("trian.epochs", "1", "Did you mean 'train.epochs'"),
     ("train.epochs", "0", "must be at least 1"),
     ("train.epochs", "many", "expected int"),
     ("train.supervise", "some_days", "'all_days' or 'last_day'"),
@@ -53,7 +53,7 @@ def test_default_network_has_the_documented_size():
     ("task.target", "return", "the global network learns ranks"),
     ("train.loss", "gaussian_nll", "which ranks have not"),
     ("trees.subsample", "0", r"must lie in \(0, 1\]"),
-    ("trees.leafs", "7", "Did you mean 'leaves'"),
+    ("trees.leafs", "7", "Did you mean 'trees.leaves'"),
     ("global.inputs", "prices", "'features' or 'ranks' or 'both'"),
     ("stockformer.start", "other", "'global' or 'own'"),
     ("families", "trees,forest", "no family 'forest'"),

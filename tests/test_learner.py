@@ -102,7 +102,7 @@ def test_model_without_progress_stops_and_keeps_its_best(panel, splits, config):
     assert max(row[2] for row in learner.history) < 12
     by_model = pd.DataFrame(learner.history, columns=["symbol", "member", "epoch", "loss", "skill"]).groupby(
         ["symbol", "member"])
-    best = by_model.apply(lambda rows: rows["epoch"].iloc[rows["skill"].argmax()])
+    best = by_model[["epoch", "skill"]].apply(lambda rows: rows["epoch"].iloc[rows["skill"].argmax()])
     for symbol, row in learner.result().rows.items():
         assert row["best_epochs"] == best[symbol].tolist()
         assert row["skill"] == pytest.approx(by_model["skill"].max()[symbol].mean())

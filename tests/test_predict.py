@@ -74,7 +74,7 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
     assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
     for refused in (lambda: orders(renamed, prices, as_of="2026-01-20"),
                     lambda: plan_day(Workspace(tmp_path), renamed, prices, refuse_old=True)):
-        with pytest.raises(DataError, match="name the day with --as-of; no orders are made of old prices"):
+        with pytest.raises(DataError, match=r"with --as-of \(in Python: as_of=\); no orders are made of old prices"):
             refused()
     assert len(orders(renamed, prices, as_of=str(prices["date"].max())[:10]))
 
@@ -100,11 +100,13 @@ def test_as_of_is_as_if_it_were_that_evening(bundle, judged):
 def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
     prices = judged[1].prices
     last = prices["date"].max()
-    few = prices[prices["symbol"].isin(["SYN001", "SYN002"])]
+    few = prices[prices["symbol"].isin(prices["symbol"].unique()[:16])]
     table, warnings = tomorrow(bundle, few[~((few["symbol"] == "SYN002") & (few["date"] == last))], everyone=True)
-    assert table["symbol"].tolist()[0] == "SYN001" and set(table["symbol"]) == set(bundle.decisions)
-    assert table["rank"].tolist()[:1] == [1] and table["score"].notna().sum() == 1, "no price, no rank"
-    assert "8% of them" in warnings[0] and "SYN002" in warnings[1]
+    assert table["symbol"].tolist()[-1] == "SYN002" and set(table["symbol"]) == set(bundle.decisions)
+    assert table["rank"].tolist()[:1] == [1] and table["score"].isna().sum() == 1, "no price, no rank"
+    assert "67% of them" in warnings[0] and "SYN002" in warnings[1]
+    with pytest.raises(DataError, match="8% of the 24 stocks .* Bring all stocks"):
+        tomorrow(bundle, prices[prices["symbol"].isin(["SYN001", "SYN002"])])
 
 
 def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bundle, judged):

@@ -169,6 +169,13 @@ def test_a_doubtful_unit_is_an_error_that_names_the_file_and_the_option(tmp_path
     assert read_prices(tmp_path, unit={"x.csv": "kVND"}).files[0].unit == "thousand VND"
 
 
+def test_prices_below_any_in_thousand_vnd_are_refused(tmp_path, prices):
+    columns = ["open", "high", "low", "close"]
+    prices.assign(**prices[columns] / 1e6).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match=r"x.csv: the median close is 0\.\d+.*--unit x.csv=kVND"):
+        read_prices(tmp_path)
+
+
 def test_a_doubtful_unit_is_settled_by_the_other_stocks_of_the_file_and_by_the_provider(tmp_path, prices):
     dear = in_thousands(prices[prices["symbol"] == "SYN001"])
     level = 333.3 / dear["close"].median()

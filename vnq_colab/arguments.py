@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import datetime as dt
 import math
 import sys
 from collections.abc import Callable
@@ -24,6 +25,12 @@ def _number(is_good: Callable[[float], bool], rule: str) -> Callable[[str], floa
                 return number
         raise argparse.ArgumentTypeError(f"{text}: {rule}")
     return convert
+
+
+def _day(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        return f"{dt.datetime.strptime(text, '%Y-%m-%d'):%Y-%m-%d}"
+    raise argparse.ArgumentTypeError(f"{text!r} is not a date: write it as 2026-11-20")
 
 
 FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
@@ -72,13 +79,15 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     # results
     "--gates": {"choices": ("honest", "original"), "default": "honest",
                 "help": "honest (decides well) or original (those of the source texts)"},
-    "--from": {"dest": "first", "metavar": "DATE", "help": "first judged day (default: the run's test days)"},
-    "--to": {"dest": "last", "metavar": "DATE", "help": "last judged day"},
+    "--from": {"dest": "first", "type": _day, "metavar": "DATE",
+               "help": "first judged day (default: the run's test days)"},
+    "--to": {"dest": "last", "type": _day, "metavar": "DATE", "help": "last judged day"},
     "--capital": {"type": _number(lambda vnd: 0 < vnd < math.inf,
                                   "write VND above 0 as 500e6, 500000000 or 500_000_000"), "metavar": "VND", "help":
                   "of the basket, such as 500e6 (default: 1e9); to predict, the most that it may be worth, and the "
                   "cash of a new portfolio or one on paper"},
-    "--slippage": {"type": float, "metavar": "FRACTION", "help": "of the price, each side (default: 0.002)"},
+    "--slippage": {"type": _number(lambda share: 0 <= share < 1, "write a share of the price such as 0.002"),
+                   "metavar": "FRACTION", "help": "of the price, each side (default: 0.002)"},
     "--show-predictions": {"metavar": "SYMBOL",
                            "help": "also print a symbol's last 20 forecasts beside what happened"},
     "--models": {"metavar": "DIR", "help": "a bundle's folder (default: the workspace's current one)"},

@@ -158,9 +158,7 @@ class RunConfig(Settings):
         group, _, name = path.rpartition(".")
         place = value.get(group) if group else value
         if not isinstance(place, dict) or name not in place:
-            groups = [name for name, part in value.items() if isinstance(part, dict)]
-            hint = did_you_mean(name, place) if isinstance(place, dict) else did_you_mean(group, groups)
-            raise ConfigError(f"there is no setting {path!r}.{hint}")
+            raise ConfigError(f"there is no setting {path!r}.{did_you_mean(path, _flat(value))}")
         if isinstance(place[name], dict):
             fields = ", ".join(f"{path}.{field}" for field in place[name])
             raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")

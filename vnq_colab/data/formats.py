@@ -246,7 +246,8 @@ def refuse_other_bars(rows: pd.DataFrame, path: str) -> None:
     keys = [name for name in ("symbol", "date") if name in rows]
     n_days = len(rows.drop_duplicates(keys))
     if len(rows) > 1.5 * n_days and len(rows.drop_duplicates([*keys, "close"])) > 1.5 * n_days:
-        raise DataError(f"{path}: holds {len(rows):,} rows for {n_days:,} days: intraday data. Bring one row per day.")
+        raise DataError(f"{path}: holds {len(rows):,} rows for {n_days:,} days: intraday data, or "
+                        "several stocks without a column symbol. Bring one row per stock and day.")
     weekends = (rows["date"].dt.day_of_week > 4).mean()
     if len(rows) >= 20 and weekends > MOST_WEEKENDS:
         raise DataError(f"{path}: {weekends:.0%} of the dates are Saturdays and Sundays: they seem to be off by a day, "

@@ -63,6 +63,9 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
     days. None puts the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
     """
     days = np.sort(prices["date"].unique())
+    if len(days) < 2:
+        raise DataError(f"there are prices of {len(days)} day. Bring the history; a file of one day belongs into "
+                        "data/weekly_updates, beside the history.")
     day = pd.Timestamp(days[int(0.8 * (len(days) - 1))]) if at is None else to_day(at)
     if not days[0] <= day < days[-1]:
         raise DataError(f"at = {day:%Y-%m-%d}: name a day from {pd.Timestamp(days[0]):%Y-%m-%d} on and before "

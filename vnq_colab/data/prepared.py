@@ -209,7 +209,7 @@ def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
     if n_sessions <= MOST_SESSIONS or is_synthetic(prices["symbol"].unique()):
         return []
     return [f"the newest prices are of {last:%Y-%m-%d}, {n_sessions} sessions before {as_of:%Y-%m-%d}: "
-            "bring newer files, or name the day with --as-of"]
+            "bring newer files, or name the day with --as-of (in Python: as_of=)"]
 
 
 def _index_among(series: pd.DataFrame, prices: pd.DataFrame) -> tuple[pd.DataFrame | None, list[str]]:

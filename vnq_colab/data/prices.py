@@ -21,7 +21,7 @@ from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file,
 from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
 
 SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
-KVND_BELOW, VND_FROM = 100, 1000  # a median close below is in thousand VND, one from here on in VND
+LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
 Unit = str | Mapping[str, str] | None
 
 
@@ -157,8 +157,8 @@ def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = Non
     else:
         unit = "kVND" if level < KVND_BELOW else "VND"
     strange = dear if unit == "kVND" else cheap
-    if not unit:
-        flaw = f"the median close is {level:,.1f}, which can be VND or thousand VND"
+    if not unit or (level < LEAST_KVND and not given):
+        flaw = f"the median close is {level:,.3g}, which can be VND or thousand VND"
     elif given and unit != given:
         flaw = f"--unit {given} is for all files, but this one is clearly in {unit} (the median close is {level:,.1f})"
     elif len(strange):

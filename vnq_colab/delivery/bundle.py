@@ -18,6 +18,7 @@ from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
+from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster, family_module
 from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.training.jobs import final_forecasters, fold_scores
@@ -147,12 +148,13 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
     return load_bundle(folder)
 
 
-def load_bundle(path: "str | Path") -> Bundle:
-    """The bundle in a folder; of a `models` folder the current one. Every file is checked against its sha256.
+def load_bundle(path: str | Path | Workspace) -> Bundle:
+    """The bundle in a folder, or the current one of a workspace. Every file is checked against its sha256.
 
     Raises DeliveryError when a file is missing, changed or from another version.
     """
-    folder, current = Path(path), Path(path) / "current.json"
+    folder = Path(getattr(path, "models", path))
+    current = folder / "current.json"
     if current.exists():
         try:
             folder /= read_json(current)["run_id"]

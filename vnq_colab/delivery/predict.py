@@ -24,6 +24,7 @@ from vnq_colab.layout import Workspace
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
+FEWEST_SHARE = 0.5  # of them; with fewer there is neither a ranking nor an order
 N_SHOWN = 20  # best of the accepted stocks, on the screen
 NEW = "new"  # instead of a portfolio's file: make one
 
@@ -73,6 +74,9 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
     forecast, day = bundle.predict_latest(prices, index, n_days=2), prices["date"].max()
     forecast, warnings = forecast[forecast["family"] == bundle.judged_family], []
     share = np.isin(manifest["market_symbols"], prices["symbol"].unique()).mean()
+    if share < FEWEST_SHARE:
+        raise DataError(f"these prices have {share:.0%} of the {len(manifest['market_symbols'])} stocks that the ranks "
+                        "were trained on, so an order among them says nothing. Bring all stocks.")
     if share < LEAST_SHARE:
         warnings.append(f"the market's features were trained with {len(manifest['market_symbols'])} stocks, these "
                         f"prices have {share:.0%} of them: breadth, ranks and market returns mean something else. "
@@ -174,9 +178,11 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
         text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
         write_atomic(path, lambda file, text=text: file.write(text.encode()))
     files, trained_to = list(tables), bundle.manifest["trained_to"]
+    if portfolio == NEW and to_do is not None:
+        files.append(ws.portfolio)
     if day < trained_to:
         outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of {day}, "
-                                "and the report keeps its orders")
+                                "and the report is left as it is")
     elif report := _show_on_report(ws, outlook, to_do, as_of):
         files.append(report)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)

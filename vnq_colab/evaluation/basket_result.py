@@ -72,6 +72,8 @@ class BasketResult:
         days, yearly = self.equity.index, self.totals["yearly"]
         head = (f"Basket of {self.basket.k}, sold below rank {self.basket.keep}, {days[0]:%Y-%m-%d} to "
                 f"{days[-1]:%Y-%m-%d}, {self.capital:,.0f} VND")
+        if (n_rules := len(self.chosen[["k", "keep"]].drop_duplicates())) > 1:
+            head += f" (the last of {n_rules} rules, each chosen on the validation days before)"
         if len(self.returns) < FEWEST_YEARLY_DAYS:
             return f"{head}: {len(self.returns)} days, {FEWEST_YEARLY_DAYS} are needed for numbers a year"
         return (f"{head}, after costs of {self.cost:.1%} a year: {yearly['basket']:+.1%} a year, equal-weighted "
