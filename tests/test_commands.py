@@ -236,6 +236,7 @@ def test_time_limit_pauses_with_exit_code_3(tmp_path, prices, capsys):
     assert run(capsys, "resume", *ws)[0] == 0
 
 
+@pytest.mark.slow
 def test_output_is_utf8_whatever_the_console_is(root):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run([sys.executable, "-m", "vnq_colab", "prepare", "--data", root / "prices.csv",

@@ -189,7 +189,8 @@ def can_mount():
     return others.can_mount()
 
 
-@pytest.mark.parametrize("take_over", slow_but(False, [True]))
+@pytest.mark.slow
+@pytest.mark.parametrize("take_over", [False, True])
 def test_two_owners_at_once_leave_one(parent, second_parent, reference, tally, take_over):
     race((parent, second_parent), reference, tally, take_over=take_over)
 

@@ -66,6 +66,7 @@ def test_every_feature_is_finite_bounded_and_not_constant(panel):
     assert np.abs(np.corrcoef(values.T) - np.eye(50)).max() < 0.999, "two that say the same"
 
 
+@pytest.mark.slow
 def test_real_prices_give_finite_features_rarely_clipped_and_no_two_that_say_the_same(real_prices):
     block = build_panel(real_prices)
     values = block.values[block.present]

@@ -147,6 +147,7 @@ def test_orders_on_made_markets_obey_every_rule(n_markets):
     assert min(counts[action] for action in ("buy", "sell", "wait", "keep")) > 7 * n_markets
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared price data is not here")
 @pytest.mark.parametrize("last", ["2025-06-30", "2022-11-15"])  # quiet; and the panic whose stocks closed at the floor
 def test_orders_on_real_prices_obey_every_rule(last):

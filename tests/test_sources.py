@@ -112,6 +112,7 @@ def test_split_in_an_unadjusted_tail_is_repaired_by_cleaning():
     assert clean["raw_close"].tolist() == [20_000, 20_000, 10_000]
 
 
+@pytest.mark.slow
 def test_many_updates_of_many_symbols_leave_one_history_on_one_basis():
     """300 symbols, a history and 30 weekly updates on changing bases: about 350,000 rows."""
     days = pd.bdate_range("2022-01-03", periods=900).astype("datetime64[ns]")
