@@ -1,7 +1,7 @@
 import pytest
 
 from vnq_colab import errors
-from vnq_colab.errors import VnqError, did_you_mean, name_a_few
+from vnq_colab.errors import VnqError, did_you_mean, name_a_few, shorten
 
 
 def test_error_tree_in_the_docstring_names_every_class():
@@ -24,3 +24,11 @@ def test_did_you_mean_says_nothing_about_a_long_list():
 def test_name_a_few_counts_the_rest():
     assert name_a_few("ABCDEFG", 2) == "A, B and 5 more"
     assert name_a_few("AB", 2) == "A, B"
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, int("9" * 400), 10 ** 5000, ["x" * 300] * 300, {"a": {"b": [[[[[1]]]]]}},
+                                   "\x1b[31m" * 50],
+                         ids=range(6))
+def test_shorten_says_what_was_found_in_a_line(value):
+    assert len(shorten(value)) < 500 and "\x1b" not in shorten(value) and shorten(value)
+    assert shorten(3.5) == "3.5" and shorten("FPT") == "'FPT'"

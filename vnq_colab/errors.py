@@ -12,8 +12,13 @@ VnqError                a sentence for the person: what was found, where, what t
 
 import contextlib
 import difflib
+import reprlib
 import sys
 from collections.abc import Iterable
+from typing import Any
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 class VnqError(Exception):
@@ -65,6 +70,14 @@ def name_a_few(names: Iterable[str], most: int = 5) -> str:
     names = list(names)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def shorten(value: Any) -> str:
+    """repr of what was found, the middle of a long one left out, so that no input floods the screen or steers it."""
+    try:
+        return _REPR.repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes
+        return f"{type(value).__name__} too long to write"
 
 
 def in_notebook() -> bool:
