@@ -11,7 +11,7 @@ from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training import trainer
-from vnq_colab.training.jobs import new_row
+from vnq_colab.training.jobs import new_row, open_store
 from vnq_colab.training.runs import new_run_id
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import how_it_ended, loss_and_rest
@@ -45,6 +45,18 @@ def test_pause_is_told_with_its_reason(session):
 
 def test_process_that_died_here_is_recognised_at_once(session):
     assert "without a word" in how_it_ended(session)
+
+
+def test_status_knows_a_dead_process_of_this_machine_at_once(session):
+    assert session.is_alive() is False and repr(session).startswith(f"run {session.run_id}: interrupted (its process")
+    assert "resume" in repr(session) and "sign of life" not in repr(session)
+    with pytest.raises(SessionError, match="is interrupted: 3 of 3 jobs"):
+        open_store(session)
+    session.machine |= {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    assert session.is_alive() is True and repr(session).startswith(f"run {session.run_id}: running\n")
+    for elsewhere in ({}, session.machine | {"node": "other-machine"}):  # only its signs of life can say
+        session.machine = elsewhere
+        assert session.is_alive() is None and "last sign of life" in repr(session)
 
 
 def test_loss_counts_from_the_last_checkpoint_of_a_job_in_flight(session):

@@ -116,7 +116,7 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
         return DONE
     session = status(ws, options.run)
-    _output(options, repr(session), session.to_dict() | {"counts": session.counts()})
+    _output(options, repr(session), session.to_dict() | {"state": session.state, "counts": session.counts()})
     return DONE
 
 

@@ -206,7 +206,7 @@ def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> di
 def open_store(session: Session) -> CheckpointStore:
     """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
     if missing := session.unfinished_jobs():
-        raise SessionError(f"run {session.run_id} is {session.status}: {len(missing)} of {len(session.jobs)} jobs are "
+        raise SessionError(f"run {session.run_id} is {session.state}: {len(missing)} of {len(session.jobs)} jobs are "
                            "not trained yet. Go on with resume first.")
     return CheckpointStore.of(session)
 

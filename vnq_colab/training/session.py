@@ -4,6 +4,7 @@ Only the standard library is imported here, so that `status` answers at once and
 """
 
 import contextlib
+import platform
 import secrets
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2  # of session.json
+CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
 HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
 HISTORY_COLUMNS = ["job", "symbol", "member", "epoch", "train_loss", "skill"]
 
@@ -103,6 +105,23 @@ class Session:
             beat = read_sealed(folder / HEARTBEAT)
             return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
         return False
+
+    def is_alive(self) -> bool | None:
+        """Whether the process that trains it runs on this machine; None where only its signs of life can say that."""
+        if self.machine.get("node") != platform.node() or "pid_started" not in self.machine:
+            return None
+        import psutil  # beside the standard library, and as quick
+
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.machine["pid"])
+            is_same = abs(process.create_time() - self.machine["pid_started"]) < CLOCK_STEP
+            return is_same and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    @property
+    def state(self) -> str:
+        """`status`, or "interrupted" where its process is gone without a word: a crash, a kill, a restarted kernel."""
+        return "interrupted" if self.status == "running" and self.is_alive() is False else self.status
 
     def beat(self) -> None:
         """Rewrites heartbeat.json. Raises TakenOverError when the run is another's by now."""
@@ -233,7 +252,8 @@ class Session:
 
     def __repr__(self) -> str:
         done = len(self.jobs) - len(self.unfinished_jobs())
-        lines = [f"run {self.run_id}: {self.status}" + (f" ({self.why})" if self.why else ""), self.note,
+        why = self.why or ("its process ended without a word; resume goes on" if self.state == "interrupted" else "")
+        lines = [f"run {self.run_id}: {self.state}" + (f" ({why})" if why else ""), self.note,
                  f"{done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
                  f"folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} failed; data "
                  f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
@@ -245,7 +265,7 @@ class Session:
             lines.append(f"last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
                          f"{self.checkpoint['job']}")
         lines.append(self.drive)
-        if self.status == "running":
+        if self.state == "running":
             lines.append(f"last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
                          f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)")
         return "\n  ".join(line for line in lines if line)

@@ -3,7 +3,6 @@
 A run is one list of jobs: families x folds x packs, then the final fit.
 """
 
-import contextlib
 import os
 import platform
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import torch
 
 from vnq_colab.clock import seconds_since, spell
@@ -34,7 +32,6 @@ from vnq_colab.training.process import code_commit, fitting_machine
 from vnq_colab.training.runs import new_run_id, sessions, status
 from vnq_colab.training.session import Session, stored_sequence
 
-CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
 WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
 FEWEST_DAYS = 100  # with prices, below which a symbol is left out
 FORECAST_BYTES = 12  # of a stock-day in a job's file
@@ -184,7 +181,7 @@ def how_it_ended(session: Session, take_over: bool = False) -> str:
     if pid is None:
         return "started, and not trained yet"
     if there == here:
-        if pid != os.getpid() and _is_alive(session) and not take_over:
+        if pid != os.getpid() and session.is_alive() and not take_over:
             raise SessionError(f"run {session.run_id} is being trained by another process of this machine ({pid}). "
                                "Wait for it, or stop it with Ctrl-C: then resume goes on.")
         return "its process ended on this machine without a word: a crash, a kill, or a restarted kernel"
@@ -211,13 +208,6 @@ def loss_and_rest(session: Session) -> str:
     if done and left:
         rest += f", about {spell(session.seconds['training'] / done * left)} if they take as long as those before"
     return f"{lost}; {rest}"
-
-
-def _is_alive(session: Session) -> bool:
-    with contextlib.suppress(psutil.Error):
-        started = psutil.Process(session.machine["pid"]).create_time()
-        return abs(started - session.machine["pid_started"]) < CLOCK_STEP
-    return False
 
 
 def _watch(session: Session, there: str) -> None:
