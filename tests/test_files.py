@@ -60,6 +60,11 @@ def test_too_little_space_is_said_before_the_work(tmp_path):
         files.require_space(tmp_path, 1e18, "this run")
 
 
+@pytest.mark.parametrize("size, text", [(0, "0 kB"), (4_200, "4 kB"), (3_450_000, "3.5 MB"), (1.234e12, "1,234.0 GB")])
+def test_sizes_are_told_in_the_unit_that_fits(size, text):
+    assert files.spell_bytes(size) == text
+
+
 def test_damaged_json_is_one_sentence(tmp_path):
     (tmp_path / "session.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="not readable as JSON"):

@@ -32,6 +32,12 @@ def test_session_survives_its_file(session):
     assert again.attempts[0]["why"] == "time is up" and len(again.owner) == 16
 
 
+def test_reason_of_a_pause_that_is_a_sentence_ends_once(session):
+    session.begin_attempt()
+    session.end_attempt("paused", "the disk is full. Choose another folder with --root.")
+    assert session.why.endswith("--root") and "--root)" in repr(session)
+
+
 def test_session_file_has_the_documented_fields(session):
     fields = {"format", "run_id", "status", "why", "config", "config_id", "data_id", "code_version", "machine", "folds",
               "started", "heartbeat", "owner", "seconds", "jobs", "part", "ledger", "attempts"}

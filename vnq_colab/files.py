@@ -243,6 +243,12 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
     return _HEADER.unpack(header)[1:]
 
 
+def spell_bytes(size: float) -> str:
+    """A size in words: 12 kB, 3.4 MB, 41.0 GB."""
+    unit, bytes_each = next((pair for pair in (("GB", 1e9), ("MB", 1e6)) if size >= pair[1]), ("kB", 1e3))
+    return f"{size / bytes_each:,.{0 if unit == 'kB' else 1}f} {unit}"
+
+
 def require_space(folder: Path, needed_bytes: float, what: str) -> None:
     """Raises StorageError unless `folder` can be written and has room for `needed_bytes`."""
     try:
@@ -255,6 +261,6 @@ def require_space(folder: Path, needed_bytes: float, what: str) -> None:
         raise storage_error(folder, error) from error
     if free < needed_bytes:
         raise StorageError(
-            f"{folder}: {what} needs about {needed_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. "
+            f"{folder}: {what} needs about {spell_bytes(needed_bytes)}, and {spell_bytes(free)} are free. "
             "Free some space or choose another folder with --root."
         )

@@ -87,8 +87,8 @@ class Session:
 
     def end_attempt(self, status: str, why: str) -> None:
         """Says how it ended: finished or paused."""
-        self.status, self.why = status, why
-        self.attempts[-1] |= {"stopped": utc_now(), "why": why}
+        self.status, self.why = status, why.rstrip(".")  # an error's sentence stands inside others
+        self.attempts[-1] |= {"stopped": utc_now(), "why": self.why}
         self.save()
 
     def claim(self) -> None:
