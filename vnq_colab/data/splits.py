@@ -4,7 +4,9 @@ A fold is a stretch of test days, a calendar year by default, and all days befor
 """
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -111,3 +113,21 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
         raise DataError(f"{len(days):,} trading days do not make a fold: {LEAST_TRAIN_DAYS} training days, a fifth for "
                         f"validation and a year to judge need about {needed}. Bring a longer history.")
     return splits
+
+
+def check_folds(folds: Sequence[Splits], days: pd.DatetimeIndex, *, purge_days: int = PURGE_DAYS) -> None:
+    """Raises DataError unless the folds are of these trading days, one after another, purged in trading days."""
+    for number, fold in enumerate(folds, 1):
+        parts = (fold.train, fold.valid, fold.test)
+        first, last = (days.get_indexer([to_day(getattr(part, end)) for part in parts]) for end in ("first", "last"))
+        if min(*first, *last) < 0:
+            raise DataError(f"fold {number} ({fold!r}) begins or ends on a day that the data does not have. Run "
+                            "prepare again on the same prices.")
+        purged = first[1:] - last[:-1] - 1  # [trading days] between the ranges
+        if (last < first).any() or purged.min() < purge_days:
+            raise DataError(f"fold {number} ({fold!r}): {max(purged.min(), 0)} trading days lie between its ranges "
+                            f"where labels need {purge_days}. Run prepare again on the same prices.")
+    for earlier, later in pairwise(folds):
+        if to_day(later.test.first) <= to_day(earlier.test.last):
+            raise DataError(f"the test days of two folds overlap or are out of order: {earlier.test.last} and "
+                            f"{later.test.first}. Run prepare again on the same prices.")
