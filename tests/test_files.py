@@ -56,7 +56,7 @@ def test_payload_cut_short_is_refused(tmp_path, length):
 
 
 def test_too_little_space_is_said_before_the_work(tmp_path):
-    with pytest.raises(StorageError, match=r"needs about 1000000000\.0 GB"):
+    with pytest.raises(StorageError, match=r"needs about 1,000,000,000\.0 GB"):
         files.require_space(tmp_path, 1e18, "this run")
 
 
