@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from vnq_colab.errors import CheckpointError
-from vnq_colab.files import payload_sequence, read_json
+from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
+from vnq_colab.payload import payload_sequence
 from vnq_colab.training.checkpoint import CheckpointStore
 
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or found to be damaged: atomic writes, hashes, sealed JSON, and payloads with a header.
+"""Files that are either whole or found to be damaged: bounded reading, atomic writes, hashes, sealed JSON.
 
 On a local disk a file is put in place by a rename. In a Google Drive folder nothing is renamed, appended to or deleted:
 there a file is overwritten in place, read back and compared, and its content must be able to prove itself.
@@ -9,30 +9,32 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 import shutil
-import struct
+import stat
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vnq_colab.errors import CheckpointError, StorageError
+from vnq_colab.errors import CheckpointError, ConfigError, StorageError, shorten
+from vnq_colab.settings import convert
 
-PAYLOAD_MAGIC = b"VNQPAY02"
-_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256 of body and these two
 _CHUNK = 2**22  # [bytes] read and written at once
 SEAL = "seal"  # key of a JSON object that holds the sha256 of all its other keys
+MOST_JSON = 2**25  # [bytes] of a JSON file; parsed it may take thirty times as much
+MOST_DIGITS = 30  # of a whole number in JSON
 
 # What Drive calls its folders on Colab and, by language, in Drive for Desktop.
 DRIVE_FOLDERS = {"MyDrive", "My Drive", "Shareddrives", "Shared drives", "Drive của tôi", "Meine Ablage", "Mon Drive"}
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file's content, read in pieces."""
-    with open(path, "rb") as file:
+    """Hex sha256 of a regular file's content, read in pieces."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -41,7 +43,35 @@ def on_drive(path: Path) -> bool:
     return not DRIVE_FOLDERS.isdisjoint(Path(path).parts)
 
 
-class _Hashed:
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; what waits or never ends, as a pipe or a device, is refused at once.
+
+    Raises FileNotFoundError when it is not there, StorageError when it cannot be opened or is something else.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise StorageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise StorageError(f"{path}: not a regular file. Remove it, or put a file in its place.")
+    return file
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file. Raises as `open_regular`, and StorageError for more than `most` bytes."""
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise StorageError(f"{path}: {size:,} bytes, where at most {most:,} are expected.")
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+class HashedFile:
     """A file that hashes and counts what is written to it, and keeps an OSError, whatever torch makes of it."""
 
     def __init__(self, file: BinaryIO):
@@ -74,7 +104,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(scratch, "xb") as raw:
-            file = _Hashed(raw)
+            file = HashedFile(raw)
             try:
                 write(file)
             except Exception:
@@ -145,13 +175,29 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in `path`. Raises CheckpointError when it is damaged, FileNotFoundError when it is not there."""
+def read_json(path: Path, hint: Any = Any) -> Any:
+    """The JSON in `path` as the type `hint` (see `settings.convert`).
+
+    Raises CheckpointError when it is damaged or of another type, FileNotFoundError when it is not there.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = read_bytes(path, MOST_JSON).decode("utf-8")
+        value = json.loads(text, parse_constant=_number, parse_int=_number, parse_float=_number)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a character cannot be written again
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error}). "
                               "Restore it, or delete it and start anew.") from error
+    return checked(path, hint, value)
+
+
+def _number(text: str) -> int | float:
+    """A number in JSON. Raises ValueError for one that is not finite, or of too many digits."""
+    if len(text) > MOST_DIGITS or not math.isfinite(value := float(text)):
+        raise ValueError(f"{shorten(text)} is not a number that this library writes")
+    return int(text) if text.lstrip("-").isdecimal() else value
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -159,88 +205,30 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, value | {SEAL: _seal(value)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, without its seal. Raises CheckpointError when it is damaged; OSError as `open` does.
-
-    One without a seal, which whoever edits it by hand removes, is taken as it is.
-    """
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a file of this library.")
+def read_sealed(path: Path, hint: Any = dict[str, Any]) -> Any:
+    """The JSON object in `path` as the type `hint`, without its seal. Raises as `read_json`, and where none fits it."""
+    value = read_json(path, dict[str, Any])
     seal = value.pop(SEAL, None)
-    if seal is None:  # edited by hand, or the seal's own name is damaged
-        seal = next((part for name, part in value.items() if len(name) == len(SEAL) and isinstance(part, str)
-                     and len(part) == 64), None)
-    if seal is not None and seal != _seal(value):
-        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged, or edited (then remove "
-                              f"the line \"{SEAL}\").")
-    return value
+    if seal is None:
+        raise CheckpointError(f"{path}: it has no seal (the sha256 of its content): damaged, edited, or of an earlier "
+                              "version. Restore it, or run the step again that writes it.")
+    if seal != _seal(value):
+        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged, or edited. Restore it, or "
+                              "run the step again that writes it.")
+    return checked(path, hint, value)
+
+
+def checked(path: Path, hint: Any, value: Any) -> Any:
+    """A value that was read from `path` as the type `hint`. Raises CheckpointError where it is none."""
+    try:
+        return convert(hint, value, "")
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {str(error).rstrip('.')}. Restore it, or run the step again that writes it."
+                              ) from error
 
 
 def _seal(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8")).hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------- payloads
-def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
-    """Writes what `write(file)` writes, as a stream, behind a header that proves it; see `read_payload`.
-
-    Returns the header's sha256 in hex, and the length of the body [bytes].
-    """
-    body: _Hashed
-
-    def with_header(file: _Hashed) -> None:
-        nonlocal body
-        body = file
-        file.file.write(bytes(_HEADER.size))
-        write(file)
-        file.digest.update(struct.pack("<QQ", sequence, file.length))
-        file.file.seek(0)
-        file.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, file.length, file.digest.digest()))
-
-    write_atomic(path, with_header)
-    return body.digest.hexdigest(), body.length
-
-
-def read_payload(path: Path) -> tuple[int, BinaryIO]:
-    """(sequence number, the body as a file in memory) of a file that `write_payload` wrote.
-
-    Raises CheckpointError unless every byte verifies.
-    """
-    try:
-        with open(path, "rb") as file:
-            sequence, length, digest = _read_header(file, path)
-            body = file.read()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    if len(body) != length:
-        raise CheckpointError(f"{path}: {len(body):,} bytes where its header says {length:,}: a part is missing.")
-    computed = hashlib.sha256(body)
-    computed.update(struct.pack("<QQ", sequence, length))
-    if computed.digest() != digest:
-        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged.")
-    return sequence, io.BytesIO(body)
-
-
-def payload_sequence(path: Path, *, verify: bool = False) -> int:
-    """Sequence number in the header of a payload, -1 when there is none; with `verify` -1 unless every byte verifies.
-
-    A file that was cut short has a header too.
-    """
-    with contextlib.suppress(CheckpointError, OSError):
-        if verify:
-            return read_payload(path)[0]
-        with open(path, "rb") as file:
-            return _read_header(file, path)[0]
-    return -1
-
-
-def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
-    """(sequence number, length, sha256)."""
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size or not header.startswith(PAYLOAD_MAGIC):
-        raise CheckpointError(f"{path}: its beginning is damaged, or not of this version of the library.")
-    return _HEADER.unpack(header)[1:]
 
 
 def spell_bytes(size: float) -> str:

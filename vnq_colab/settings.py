@@ -5,14 +5,14 @@ says what a value may be: `Literal` lists the choices, `Annotated[int, POSITIVE]
 """
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError, did_you_mean, shorten
 
 HORIZON = 5  # [bars] ahead that a forecast reaches
 
@@ -184,40 +184,70 @@ class MachineConfig(Settings):
 def require(holds: bool, name: str, value: Any, rule: str) -> None:
     """Raises a ConfigError with the rule unless it holds."""
     if not holds:
-        raise ConfigError(f"{name} = {value!r}: {rule}.")
+        raise ConfigError(f"{name or 'the content'} = {shorten(value)}: {rule}.")
 
 
 def build(cls: type, value: Any, prefix: str = "") -> Any:
     """A dataclass from plain values, refusing what it does not know and what has the wrong type."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{prefix or 'config'}: expected fields, found {value!r}.")
+        raise ConfigError(f"{prefix or 'config'}: expected fields, found {shorten(value)}.")
     hints = typing.get_type_hints(cls, include_extras=True)
     for name in value:
         if name not in hints:
-            raise ConfigError(f"there is no setting {prefix + name!r}.{did_you_mean(name, hints)}")
+            raise ConfigError(f"there is no setting {shorten(prefix + name)}.{did_you_mean(name, hints)}")
     return cls(**{name: convert(hints[name], part, prefix + name) for name, part in value.items()})
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
-    """A plain value as the type that a field declares. Raises ConfigError where it is not one, or breaks its rule."""
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, f"{name}.")
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # `kind | None`
+    """A plain value as the type that is declared for it: a dataclass, a TypedDict, `dict[str, X]`, `list[X]`,
+    `tuple[X, ...]`, a `Literal`, `X | None`, `Annotated` with a Rule, Any, or a plain type.
+
+    Raises ConfigError where it is not one, or breaks its rule; `name` is how it is spoken of.
+    """
+    kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return build(kind, value, f"{name}.")
+    if typing.is_typeddict(kind):
+        value = _typed_dict(kind, value, name)
+    elif origin in (types.UnionType, typing.Union):  # `kind | None`
         try:
-            return None if value is None else convert(typing.get_args(hint)[0], value, name)
+            value = None if value is None else convert(parts[0], value, name)
         except ConfigError as error:
             raise ConfigError(f"{str(error).rstrip('.')}, or null.") from None
-    kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        require(value in choices, name, value, f"must be {' or '.join(map(repr, choices))}")
-        return value
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        return tuple(str(item) for item in value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    fits = {float: is_number, int: is_number and isinstance(value, int)}.get(
-        kind, isinstance(kind, type) and isinstance(value, kind))
-    require(fits, name, value, f"expected {getattr(kind, '__name__', kind)}")
+    elif origin is Literal:
+        require(any(value == part and type(value) is type(part) for part in parts), name, value,
+                f"must be {' or '.join(map(repr, parts))}")
+    elif origin in (list, tuple):
+        require(isinstance(value, (list, tuple)), name, value, "expected a list")
+        value = origin(convert(parts[0], item, f"{name}[{place}]") for place, item in enumerate(value))
+    elif origin is dict:
+        require(isinstance(value, dict), name, value, "expected fields")
+        value = {convert(parts[0], key, f"the name of {name}"): convert(parts[1], item, _below(name, key))
+                 for key, item in value.items()}
+    elif kind is not Any:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        fits = {float: is_number, int: is_number and isinstance(value, int)}.get(kind)
+        require(isinstance(value, kind) if fits is None else fits, name, value, f"expected {kind.__name__}")
+        value = float(value) if kind is float else value
     for rule in rules:
         require(rule.holds(value), name, value, rule.text)
-    return float(value) if kind is float else value
+    return value
+
+
+def _typed_dict(kind: Any, value: Any, name: str) -> dict[str, Any]:
+    """Every field of a TypedDict, and no other."""
+    require(isinstance(value, dict), name, value, "expected fields")
+    hints = {field: typing.get_args(part)[0] if typing.get_origin(part) is typing.NotRequired else part
+             for field, part in typing.get_type_hints(kind, include_extras=True).items()}
+    if lacking := kind.__required_keys__ - set(value):
+        raise ConfigError(f"{name or 'it'} lacks {', '.join(sorted(lacking))}.")
+    if unknown := [field for field in value if field not in hints]:
+        raise ConfigError(f"{_below(name, unknown[0])} is not known here.{did_you_mean(unknown[0], hints)}")
+    return {field: convert(hints[field], part, _below(name, field)) for field, part in value.items()}
+
+
+def _below(name: str, key: str) -> str:
+    """How a field is spoken of: a name as it is, anything else in quotes."""
+    key = key if key.isidentifier() and len(key) <= 60 else shorten(key)
+    return f"{name}.{key}" if name else key

@@ -17,8 +17,9 @@ from tests.faults.kills import EVERY, KILL, MIDDLE, STEP, Tally
 from tests.faults.trials import Parent, Reference, Trial, _equal, folder_for, picked
 from vnq_colab.delivery.bundle import Bundle, load_bundle
 from vnq_colab.errors import CheckpointError, DeliveryError, VnqError
-from vnq_colab.files import payload_sequence, read_payload, read_sealed
+from vnq_colab.files import read_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
+from vnq_colab.payload import payload_sequence, read_payload
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vnq_colab.errors import CheckpointError, VnqError
-from vnq_colab.files import read_payload, read_sealed
+from vnq_colab.files import read_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
+from vnq_colab.payload import read_payload
 
 HOUSE = Path(__file__).resolve().parents[2]
 HEADER_BYTES = 56  # of a payload: magic, sequence, length, sha256

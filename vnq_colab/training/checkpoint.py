@@ -18,8 +18,9 @@ import torch
 
 from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError, tell
-from vnq_colab.files import payload_sequence, read_payload, write_payload, write_sealed
+from vnq_colab.files import write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
+from vnq_colab.payload import payload_sequence, read_payload, write_payload
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
 

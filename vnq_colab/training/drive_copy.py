@@ -12,8 +12,9 @@ from typing import Any
 
 from vnq_colab.clock import spell
 from vnq_colab.errors import StorageError, TakenOverError, VnqError
-from vnq_colab.files import overwrite, payload_sequence, write_sealed
+from vnq_colab.files import overwrite, write_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
+from vnq_colab.payload import payload_sequence
 from vnq_colab.training.session import Session
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # [s] between two tries of a write that failed; doubled each time
