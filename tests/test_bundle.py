@@ -10,7 +10,7 @@ import torch
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
 from vnq_colab.errors import DeliveryError, SessionError
 from vnq_colab.evaluation.calibration import final_calibrations
-from vnq_colab.files import read_json, sha256_of, write_json
+from vnq_colab.files import read_json, sha256_of, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
@@ -121,11 +121,11 @@ def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
     (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").unlink(), "in the manifest but not in the folder"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 99}), "newer version"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 1}), "of the first version.* Train and export"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 2}), "not a manifest"),
-    (lambda folder: write_json(folder / "manifest.json", {"format": 2, "run_id": "x", "files": {}}), "not a manifest"),
-    (lambda folder: write_json(folder / "manifest.json", {}), "not a manifest"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 99}), "newer version"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 1}), "of the first version.* Train and export"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2}), "not a manifest"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2, "run_id": "x", "files": {}}), "not a manifest"),
+    (lambda folder: write_sealed(folder / "manifest.json", {}), "not a manifest"),
 ])
 def test_damaged_bundle_is_refused_in_words(copy, damage, message):
     damage(copy)

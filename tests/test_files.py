@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from vnq_colab import files
+from vnq_colab import files, payload
 from vnq_colab.errors import CheckpointError, StorageError
 
 
@@ -29,30 +29,30 @@ def test_folder_below_a_file_is_one_sentence(tmp_path):
 
 
 def test_payload_comes_back_with_its_sequence(tmp_path):
-    digest, length = files.write_payload(tmp_path / "slot", lambda file: file.write(b"state"), 7)
-    sequence, body = files.read_payload(tmp_path / "slot")
+    digest, length = payload.write_payload(tmp_path / "slot", lambda file: file.write(b"state"), 7)
+    sequence, body = payload.read_payload(tmp_path / "slot")
     assert (sequence, body.read(), length, len(digest)) == (7, b"state", 5, 64)
-    assert files.payload_sequence(tmp_path / "slot") == 7
+    assert payload.payload_sequence(tmp_path / "slot") == 7
 
 
 def test_payload_with_any_flipped_byte_is_refused(tmp_path):
     path = tmp_path / "slot"
-    files.write_payload(path, lambda file: file.write(bytes(range(256))), 1)
+    payload.write_payload(path, lambda file: file.write(bytes(range(256))), 1)
     good = path.read_bytes()
     draw = random.Random(0)
     for place in [draw.randrange(len(good)) for _ in range(200)]:
         path.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + good[place + 1:])
         with pytest.raises(CheckpointError):
-            files.read_payload(path)
+            payload.read_payload(path)
 
 
 @pytest.mark.parametrize("length", [0, 5, 56, 100])
 def test_payload_cut_short_is_refused(tmp_path, length):
     path = tmp_path / "slot"
-    files.write_payload(path, lambda file: file.write(bytes(100)), 1)
+    payload.write_payload(path, lambda file: file.write(bytes(100)), 1)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(CheckpointError):
-        files.read_payload(path)
+        payload.read_payload(path)
 
 
 def test_too_little_space_is_said_before_the_work(tmp_path):

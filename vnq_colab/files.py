@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,21 +43,21 @@ def on_drive(path: Path) -> bool:
     return not DRIVE_FOLDERS.isdisjoint(Path(path).parts)
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading; what waits or never ends, as a pipe or a device, is refused at once.
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading alone; what waits or never ends, as a pipe or a device, is refused at once.
 
-    Raises FileNotFoundError when it is not there, StorageError when it cannot be opened or is something else.
+    Raises FileNotFoundError when it is not there, StorageError when it cannot be read or is something else.
     """
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StorageError(f"{path}: not a regular file. Remove it, or put a file in its place.")
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
-        raise StorageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise StorageError(f"{path}: not a regular file. Remove it, or put a file in its place.")
-    return file
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -65,10 +65,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     with open_regular(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise StorageError(f"{path}: {size:,} bytes, where at most {most:,} are expected.")
-        try:
-            return file.read(size)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        return file.read(size)
 
 
 class HashedFile:

@@ -49,8 +49,9 @@ def read_payload(path: Path) -> tuple[int, io.BytesIO]:
             if (size := os.fstat(file.fileno()).st_size - _HEADER.size) != length:
                 raise CheckpointError(f"{path}: {size:,} bytes where its header says {length:,}: a part is missing.")
             body = file.read(length)
-    except (OSError, StorageError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    except (FileNotFoundError, StorageError) as error:
+        what = f"{path}: there is no such file." if isinstance(error, OSError) else str(error)
+        raise CheckpointError(what) from error
     computed = hashlib.sha256(body)
     computed.update(struct.pack("<QQ", sequence, length))
     if computed.digest() != digest:

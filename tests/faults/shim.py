@@ -111,9 +111,10 @@ class Shim:
 
     def open(self, file: Any, mode: str = "r", *arguments: Any, **choices: Any) -> Any:
         """`open`, with a raw file of our own below Python's buffer when it writes."""
-        if not self.is_ours(file) or "opener" in choices:  # a nameless file, to try whether a folder can be written
+        reads = not set(mode) & set("wxa+")
+        if not self.is_ours(file) or ("opener" in choices and not reads):  # a nameless file, to try a folder
             return _open(file, mode, *arguments, **choices)
-        if not set(mode) & set("wxa+"):
+        if reads:
             return self.call("read", file, lambda path=file: _open(path, mode, *arguments, **choices))
         whole = io.BufferedWriter(_RawFile(self, file, mode.replace("b", "").replace("t", "")), BUFFER)
         return whole if "b" in mode else io.TextIOWrapper(whole, encoding=choices.get("encoding"))
