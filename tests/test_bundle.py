@@ -124,7 +124,7 @@ def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 99}), "newer version"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 1}), "of the first version.* Train and export"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 2}), "not a manifest"),
-    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2, "run_id": "x", "files": {}}), "not a manifest"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2, "files": {}}), "not a manifest"),
     (lambda folder: write_sealed(folder / "manifest.json", {}), "not a manifest"),
 ])
 def test_damaged_bundle_is_refused_in_words(copy, damage, message):
