@@ -1,7 +1,7 @@
 import pytest
 
 from vnq_colab import errors
-from vnq_colab.errors import VnqError, did_you_mean, name_a_few, shorten
+from vnq_colab.errors import ConfigError, VnqError, did_you_mean, name_a_few, shorten
 
 
 def test_error_tree_in_the_docstring_names_every_class():
@@ -32,3 +32,11 @@ def test_name_a_few_counts_the_rest():
 def test_shorten_says_what_was_found_in_a_line(value):
     assert len(shorten(value)) < 500 and "\x1b" not in shorten(value) and shorten(value)
     assert shorten(3.5) == "3.5" and shorten("FPT") == "'FPT'"
+
+
+def test_error_neither_floods_the_screen_nor_steers_it():
+    assert str(ConfigError("epochs = " + "9" * 5000 + ": too many.")).endswith("999: too many.")
+    assert len(str(ConfigError("epochs = " + "9" * 5000 + ": too many."))) < 200
+    assert len(str(ConfigError("a b " * 10**6))) < 2100
+    assert str(ConfigError("prices\x1b[2J.csv\u202e: no.\nLine 2")) == "prices\\x1b[2J.csv\\u202e: no.\nLine 2"
+    assert str(ConfigError("/Drive của tôi/dữ_liệu.csv: no.")) == "/Drive của tôi/dữ_liệu.csv: no."

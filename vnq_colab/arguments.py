@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from vnq_colab.config import PROFILES, RECIPES, RunConfig
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError, did_you_mean, printable
 
 BAD_INPUT = 2
 EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
@@ -116,8 +116,8 @@ class Parser(argparse.ArgumentParser):
         wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
         choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
         hint = did_you_mean(wrong[0], choices) if wrong else ""
-        print(f"vnq_colab: {message.partition(' (choose')[0] if hint else message}.{hint} See {self.prog} --help.",
-              file=sys.stderr)
+        sentence = f"{message.partition(' (choose')[0] if hint else message}.{hint} See {self.prog} --help."
+        print(f"vnq_colab: {printable(sentence)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 
@@ -134,12 +134,15 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     from vnq_colab.colab import describe_machine
 
     config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
-    named = {"train.epochs": options.epochs, "n_members": options.members,
-             "train.checkpoint_minutes": options.checkpoint_minutes, "symbols": options.symbols,
-             "families": options.families, "folds": options.folds}
-    settings = [(name, str(value)) for name, value in named.items() if value is not None]
-    for name, value in [*settings, *_pairs(options.set, "--set")]:
-        config = config.with_setting(name, value)
+    named = {"epochs": "train.epochs", "members": "n_members", "checkpoint_minutes": "train.checkpoint_minutes",
+             "symbols": "symbols", "families": "families", "folds": "folds"}
+    settings = [(f"--{flag.replace('_', '-')}", setting, str(value)) for flag, setting in named.items()
+                if (value := getattr(options, flag)) is not None]
+    for flag, setting, value in [*settings, *(("--set", *pair) for pair in _pairs(options.set, "--set"))]:
+        try:
+            config = config.with_setting(setting, value)
+        except ConfigError as error:
+            raise ConfigError(f"{flag}: {error}") from None
     return config
 
 

@@ -164,7 +164,7 @@ class RunConfig(Settings):
             raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")
         try:
             place[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a text as it is, or nothing that Python can read
             place[name] = text
         if path in ("symbols", "families") and place[name] is not None:
             place[name] = [item.strip() for item in text.split(",") if item.strip()]

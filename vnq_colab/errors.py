@@ -12,17 +12,22 @@ VnqError                a sentence for the person: what was found, where, what t
 
 import contextlib
 import difflib
+import re
 import reprlib
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+MOST_WORD, MOST_SIGNS = 250, 2_000  # of a sentence: a path may be that long, a list of names
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 class VnqError(Exception):
-    """What was found, where, and what to do, in one sentence."""
+    """What was found, where, and what to do, in one sentence that neither floods the screen nor steers it."""
+
+    def __init__(self, text: str):
+        super().__init__(printable(text))
 
 
 class DataError(VnqError):
@@ -70,6 +75,13 @@ def name_a_few(names: Iterable[str], most: int = 5) -> str:
     names = list(names)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are escaped, and in which the middle of endless words is left out, or its own."""
+    text = "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text[:MOST_SIGNS * 50])
+    text = re.sub(rf"\S{{{MOST_WORD},}}", lambda word: f"{word[0][:60]}...{word[0][-60:]}", text)
+    return text if len(text) <= MOST_SIGNS else f"{text[:MOST_SIGNS // 2]} ... {text[-MOST_SIGNS // 2:]}"
 
 
 def shorten(value: Any) -> str:
