@@ -367,7 +367,7 @@ def test_part_has_the_jobs_of_the_other_one_whatever_its_machine(tmp_path, two_y
     assert len(started) == len(set(started)) == len(second.jobs)
 
 
-@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/0"])
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/b", "1/0", "²/2", "1/" + "9" * 5000])
 def test_part_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match="write it as 1/2"):
         parse_part(text)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.settings import (
     COUNT,
+    SEED,
     GlobalConfig,
     LocalConfig,
     MachineConfig,
@@ -103,7 +104,7 @@ class RunConfig(Settings):
 
     families: tuple[str, ...] = FAMILY_NAMES
     recipe: str = "default"
-    seed: int = 0
+    seed: SEED = 0
     folds: COUNT | None = None  # years that are judged, each by models trained before it; None: at most eight
     n_members: COUNT = 3  # networks in the ensemble of a symbol, and seeds of the global network
     symbols: tuple[str, ...] | None = None  # judged; None: VN102 as far as the data has them, else every stock

@@ -25,7 +25,10 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-COUNT = Annotated[int, Rule("must be at least 1", lambda value: value >= 1)]
+MOST = 1_000_000  # of anything that is counted: beyond, it is a slip of the hand
+COUNT = Annotated[int, Rule(f"must be at least 1 and at most {MOST:,}", lambda value: 1 <= value <= MOST)]
+BINS = Annotated[int, Rule("must lie between 2 and 4,096", lambda value: 2 <= value <= 4_096)]
+SEED = Annotated[int, Rule("must lie between 0 and 4,294,967,295", lambda value: 0 <= value < 2**32)]
 POSITIVE = Annotated[float, Rule("must be positive", lambda value: value > 0)]
 NOT_NEGATIVE = Annotated[float, Rule("must not be negative", lambda value: value >= 0)]
 SHARE = Annotated[float, Rule("must lie in (0, 1]", lambda value: 0 < value <= 1)]
@@ -106,7 +109,7 @@ class TrainConfig(Settings):
     learning_rate: POSITIVE = 1e-3
     weight_decay: NOT_NEGATIVE = 1e-5
     schedule: Literal["cosine"] = "cosine"
-    warmup_epochs: Annotated[int, Rule("must not be negative", lambda value: value >= 0)] = 5  # linear
+    warmup_epochs: Annotated[int, Rule(f"must lie between 0 and {MOST:,}", lambda value: 0 <= value <= MOST)] = 5  # linear
     patience: COUNT = 15  # epochs without a better validation loss before a model stops
     keep_top_k: COUNT = 1  # the weights of a model's so many best epochs are averaged in the end
     clip_norm: POSITIVE = 1.0  # of each model's own gradient
@@ -156,13 +159,13 @@ class TreesConfig(Settings):
     block_rounds: COUNT = 25  # trees between two measurements on the validation days; the unit of resume
     least_rounds: COUNT = 400
     patience: COUNT = 4  # [blocks] without a better rank correlation on the validation days
-    leaves: Annotated[int, Rule("must be at least 2", lambda value: value >= 2)] = 63
+    leaves: BINS = 63
     learning_rate: POSITIVE = 0.03
     min_child_weight: NOT_NEGATIVE = 300.0  # [rows] of a leaf
     subsample: SHARE = 0.5  # of the rows, for each tree
     colsample: SHARE = 0.3  # of the features, for each split
     penalty: NOT_NEGATIVE = 10.0  # L2, on the values of leaves
-    bins: Annotated[int, Rule("must be at least 2", lambda value: value >= 2)] = 64  # of a feature's histogram
+    bins: BINS = 64  # of a feature's histogram
 
 
 @dataclass(frozen=True, kw_only=True)

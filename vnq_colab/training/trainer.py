@@ -109,7 +109,7 @@ def plan_jobs(panel: Panel, folds: list[Splits], config: RunConfig) -> list[Job]
 def parse_part(text: str) -> list[int]:
     """"1/2" -> [1, 2]: the first of two parts."""
     number, slash, of = text.strip().partition("/")
-    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (slash and number.isdecimal() and of.isdecimal() and len(text) < 9 and 1 <= int(number) <= int(of)):
         raise ConfigError(f"part {text!r}: write it as 1/2 for the first of two machines, 2/2 for the second.")
     return [int(number), int(of)]
 
