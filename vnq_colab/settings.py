@@ -109,7 +109,7 @@ class TrainConfig(Settings):
     learning_rate: POSITIVE = 1e-3
     weight_decay: NOT_NEGATIVE = 1e-5
     schedule: Literal["cosine"] = "cosine"
-    warmup_epochs: Annotated[int, Rule(f"must lie between 0 and {MOST:,}", lambda value: 0 <= value <= MOST)] = 5  # linear
+    warmup_epochs: Annotated[int, Rule("must lie between 0 and 1,000", lambda value: 0 <= value <= 1000)] = 5  # linear
     patience: COUNT = 15  # epochs without a better validation loss before a model stops
     keep_top_k: COUNT = 1  # the weights of a model's so many best epochs are averaged in the end
     clip_norm: POSITIVE = 1.0  # of each model's own gradient
