@@ -1,19 +1,24 @@
 """The portfolio: what a person holds, from when it can be sold, and the cash; a CSV file that the person keeps."""
 
+import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.cells import text_of
 from vnq_colab.data.market import next_sessions
-from vnq_colab.errors import ConfigError, DataError, did_you_mean
-from vnq_colab.files import write_atomic
+from vnq_colab.errors import ConfigError, DataError, StorageError, did_you_mean, shorten
+from vnq_colab.files import read_bytes, write_atomic
 
 CASH = "CASH"
 COLUMNS = ("symbol", "shares", "sellable_from")
 CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
 MOST = 1e15  # [VND] or shares: beyond the whole market
+MOST_BYTES = 10**6  # of its file
+DAY_FIRST = r"^(\d{1,2})/(\d{1,2})/(\d{4})$"
 LATEST_SESSIONS = 3  # after the last price day: what was bought then has arrived on the second
 
 
@@ -42,40 +47,70 @@ def write_portfolio(path: Path, portfolio: Portfolio) -> None:
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
-    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, what is wrong."""
-    needs = f"It must be a CSV file of {', '.join(COLUMNS)}, such as --portfolio new --capital 500e6 makes."
-    try:
-        table = pd.read_csv(path, sep="[,;\t]", engine="python", dtype=str, index_col=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file. {needs}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). {needs}") from None
-    table = table.fillna("").rename(columns=lambda name: name.strip().lower())
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing; found {', '.join(table)}. {needs}")
+    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, column, what is wrong."""
+    table = _cells(path)
     symbol, text, day = (table[name].str.strip() for name in COLUMNS)
     symbol, amount = symbol.str.upper(), pd.to_numeric(text, errors="coerce").astype("float64")
     is_cash, known, last = symbol == CASH, sorted(prices["symbol"].unique()), prices["date"].max()
-    arrives = pd.to_datetime(day.where(~is_cash, ""), format="%Y-%m-%d", errors="coerce")
+    arrives = day.where(~is_cash, "").replace(DAY_FIRST, r"\3-\2-\1", regex=True)  # as Excel writes it in Vietnam
+    arrives = pd.to_datetime(arrives, format="%Y-%m-%d", errors="coerce")
     latest = next_sessions(last, LATEST_SESSIONS)[-1]
-    for bad, sentence in (
-            (symbol.duplicated(), "stands there twice; write one row for it."),
-            (~is_cash & ~symbol.isin(known), "is not a symbol of these prices."),
-            (text.str.fullmatch(r"\d{1,3}(\.\d{3})+"), "is the point a thousands mark? Write 2100, not 2.100."),
-            (~np.isfinite(amount), "not a number of shares or VND; write it as 2100."),
-            (amount < 0, "negative: nothing can be sold short, and no cash is borrowed; write 0 or more."),
-            (amount > MOST, "more than the whole market; correct it."),
-            (~is_cash & (amount % 1 > 0), "a fraction of a share; write whole shares."),
-            (~is_cash & (day != "") & arrives.isna(), "sellable_from is not a date; write it as 2026-01-31."),
-            (arrives > latest, f"sellable_from is later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the "
-                               f"last prices ({last:%Y-%m-%d}); bring newer prices, or correct the day.")):
+    for name, bad, sentence in (
+            ("symbol", symbol.duplicated(), "stands there twice; write one row for it."),
+            ("symbol", ~is_cash & ~symbol.isin(known), "is not a symbol of these prices; bring its prices, or take the "
+                                                       "row out."),
+            ("shares", text.str.fullmatch(r"\d{1,3}([.,]\d{3})+"), "is the point or comma a thousands mark? Write 2100, "
+                                                                  "not 2.100."),
+            ("shares", ~np.isfinite(amount), "not a number of shares or VND; write it as 2100."),
+            ("shares", amount < 0, "negative: nothing can be sold short, and no cash is borrowed; write 0 or more."),
+            ("shares", amount > MOST, "more than the whole market; correct it."),
+            ("shares", ~is_cash & (amount % 1 > 0), "a fraction of a share; write whole shares."),
+            ("sellable_from", ~is_cash & (day != "") & arrives.isna(), "not a date; write it as 2026-01-31 or "
+                                                                       "31/01/2026."),
+            ("sellable_from", arrives > latest, f"later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the last "
+                                                f"prices ({last:%Y-%m-%d}); bring newer prices, or correct the day.")):
         if bad.any():
-            row = int(bad.argmax())
-            hint = did_you_mean(symbol[row], known) if "symbol" in sentence else ""
-            raise DataError(f"{path}, row {row + 2} ({symbol[row]},{text[row]},{day[row]}): {sentence}{hint}")
+            row, hint = bad.idxmax(), ""
+            if "not a symbol" in sentence:
+                hint = did_you_mean(symbol[row], known)
+            raise DataError(f"{path}, row {row} ({_echo(table.loc[row])}), {name}: {sentence}{hint}")
     if not is_cash.any():
         raise DataError(f"{path}: there is no row {CASH}. Add one with your cash in VND, such as {CASH},500000000, "
                         "at its end.")
     rows = list(zip(symbol[~is_cash], amount[~is_cash].astype(int), arrives[~is_cash], strict=True))
     return Portfolio(float(amount[is_cash].iloc[0] // 1), {name: shares for name, shares, _ in rows},
                      {name: None if pd.isna(day) else day for name, _, day in rows}, str(path))
+
+
+def _cells(path: "str | Path") -> pd.DataFrame:
+    """The columns of a portfolio file as texts, by the lines of the file; as Excel writes them, too."""
+    needs = f"It must be a CSV file of {', '.join(COLUMNS)}, such as --portfolio new --capital 500e6 makes."
+    try:
+        lines = text_of(data := read_bytes(path, MOST_BYTES), str(path)).decode().split("\n")
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file. {needs}") from None
+    except StorageError as error:
+        raise DataError(f"{error} {needs}") from None
+    except DataError:
+        what = "a workbook of Excel: save it as CSV there" if data.startswith(b"PK") else "empty, or no text"
+        raise DataError(f"{path}: is {what}. {needs}") from None
+    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count), strict=True)
+    try:
+        header, *rows = ([reader.line_num, *row] for row in reader if any(cell.strip() for cell in row))
+    except csv.Error:
+        raise DataError(f"{path}: a quotation mark is not closed, or stands inside a cell. {needs}") from None
+    names = [name.strip().lower() for name in header[1:]]
+    if wrong := [name for name in COLUMNS if names.count(name) != 1]:
+        state = "is missing" if wrong[0] not in names else "stands there twice"
+        raise DataError(f"{path}: column {', '.join(wrong)} {state}; found {', '.join(names)}. {needs}")
+    for number, *row in rows:
+        if any(row[len(names):]):
+            raise DataError(f"{path}, row {number} ({_echo(row)}): {len(row)} cells under {len(names)} columns; write "
+                            "numbers without thousands marks, as 500000000.")
+    return pd.DataFrame([(row[1:] + [""] * len(names))[:len(names)] for row in rows], columns=names, dtype=str,
+                        index=[row[0] for row in rows])
+
+
+def _echo(row: Iterable[str]) -> str:
+    """A row of the file, for a sentence."""
+    return shorten(",".join(row))[1:-1]
