@@ -18,6 +18,7 @@ COLUMNS = ("symbol", "shares", "sellable_from")
 CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
 MOST = 1e15  # [VND] or shares: beyond the whole market
 MOST_BYTES = 10**6  # of its file
+THOUSANDS = r"\d{1,3}([.,]\d{3})+"
 DAY_FIRST = r"^(\d{1,2})/(\d{1,2})/(\d{4})$"
 LATEST_SESSIONS = 3  # after the last price day: what was bought then has arrived on the second
 
@@ -47,7 +48,7 @@ def write_portfolio(path: Path, portfolio: Portfolio) -> None:
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
-    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, column, what is wrong."""
+    """The portfolio in a CSV file, checked against a price table. Raises DataError: file, row, column, trouble."""
     table = _cells(path)
     symbol, text, day = (table[name].str.strip() for name in COLUMNS)
     symbol, amount = symbol.str.upper(), pd.to_numeric(text, errors="coerce").astype("float64")
@@ -57,22 +58,18 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
     latest = next_sessions(last, LATEST_SESSIONS)[-1]
     for name, bad, sentence in (
             ("symbol", symbol.duplicated(), "stands there twice; write one row for it."),
-            ("symbol", ~is_cash & ~symbol.isin(known), "is not a symbol of these prices; bring its prices, or take the "
-                                                       "row out."),
-            ("shares", text.str.fullmatch(r"\d{1,3}([.,]\d{3})+"), "is the point or comma a thousands mark? Write 2100, "
-                                                                  "not 2.100."),
+            ("symbol", ~is_cash & ~symbol.isin(known), "is not in these prices; bring them, or take the row out."),
+            ("shares", text.str.fullmatch(THOUSANDS), "is that mark one of thousands? Write 2100, not 2.100."),
             ("shares", ~np.isfinite(amount), "not a number of shares or VND; write it as 2100."),
             ("shares", amount < 0, "negative: nothing can be sold short, and no cash is borrowed; write 0 or more."),
             ("shares", amount > MOST, "more than the whole market; correct it."),
             ("shares", ~is_cash & (amount % 1 > 0), "a fraction of a share; write whole shares."),
-            ("sellable_from", ~is_cash & (day != "") & arrives.isna(), "not a date; write it as 2026-01-31 or "
-                                                                       "31/01/2026."),
-            ("sellable_from", arrives > latest, f"later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the last "
-                                                f"prices ({last:%Y-%m-%d}); bring newer prices, or correct the day.")):
+            (COLUMNS[2], ~is_cash & (day != "") & arrives.isna(), "not a date; write it as 2026-01-31 or 31/01/2026."),
+            (COLUMNS[2], arrives > latest, f"later than {latest:%Y-%m-%d}, {LATEST_SESSIONS} sessions after the last "
+                                           f"prices ({last:%Y-%m-%d}); bring newer prices, or correct the day.")):
         if bad.any():
-            row, hint = bad.idxmax(), ""
-            if "not a symbol" in sentence:
-                hint = did_you_mean(symbol[row], known)
+            row = bad.idxmax()
+            hint = did_you_mean(symbol[row], known) if "not in these prices" in sentence else ""
             raise DataError(f"{path}, row {row} ({_echo(table.loc[row])}), {name}: {sentence}{hint}")
     if not is_cash.any():
         raise DataError(f"{path}: there is no row {CASH}. Add one with your cash in VND, such as {CASH},500000000, "
