@@ -87,6 +87,8 @@ def test_every_part_can_be_run_alone_and_again(root, capsys):
             assert "nothing to do. validate judges it, export writes its models" in err
             assert "Next: python -m vnq_colab validate, then export" in err
     assert len(list((root / "ws" / "checkpoints").iterdir())) == 1, "nothing was trained twice"
+    report = next((root / "ws" / "reports").glob("*/report.html")).read_text(encoding="utf-8")
+    assert 'class="orders"' in report and "No orders yet" not in report, "validate leaves what predict put there"
 
 
 def test_predict_prints_and_writes_tomorrows_table(root, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_report import text_of
 from vnq_colab.errors import DataError
-from vnq_colab.evaluation.page import BEGIN, END, board, first_screen, money, replace_first_screen
+from vnq_colab.evaluation.page import BEGIN, END, board, first_screen, keep_orders, money, replace_first_screen
 
 MONDAY, FRIDAY = pd.Timestamp("2026-07-06 08:30"), pd.Timestamp("2026-07-03")
 EVIL = '<script>alert("1")</script>'
@@ -146,6 +146,19 @@ def test_another_first_screen_takes_the_place_of_the_old_one(tmp_path):
     replace_first_screen(path, new)
     assert path.read_text(encoding="utf-8") == f"<p>before</p>\n{new}\n<p>after, “kept”</p>"
     assert new.startswith(BEGIN) and new.endswith(END) and [one.name for one in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_orders_stay_on_a_report_that_is_made_anew_while_its_verdict_is_the_same(tmp_path):
+    path, with_orders = tmp_path / "report.html", screen(orders=orders_of(SELL))
+    assert keep_orders(path, screen()) == screen(), "the first report"
+    path.write_text(f"<p>before</p>\n{with_orders}\n", encoding="utf-8")
+    assert keep_orders(path, screen()) == with_orders
+    for other in (verdict_of("reject"), verdict_of(accepted=("HAH",)), verdict_of(power={"0.04": 0.5})):
+        assert keep_orders(path, screen(other)) == screen(other)
+    later = screen(now=pd.Timestamp("2026-08-06"))
+    assert keep_orders(path, later) == later, "the prices are old by now"
+    path.write_text(screen(), encoding="utf-8")
+    assert keep_orders(path, later) == later, "there were none"
 
 
 @pytest.mark.parametrize("text", [None, "<p>no marks</p>", f"{END} {BEGIN}"])

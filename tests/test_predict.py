@@ -14,7 +14,7 @@ def tomorrow(bundle, prices, *, everyone=False, **given):
     """The ranking of the accepted symbols, or of all, and what is to be said of the prices."""
     outlook = look_ahead(bundle, prices, **given)
     table = ranking(outlook)
-    return table if everyone else table[table["decision"] == "accept"], outlook.stale + outlook.warnings
+    return table if everyone else table[table["decision"] == "accept"], outlook.no_orders + outlook.warnings
 
 
 def names_of(bundle):
@@ -70,7 +70,7 @@ def test_old_prices_are_refused_for_orders_and_warned_about_in_a_ranking(bundle,
                      {"trees": bundle.forecasters["trees"].select(tuple(names))})
     renamed.manifest["judged_family"] = "trees"
     found = plan_day(Workspace(tmp_path), renamed, prices, as_of="2026-01-20")
-    assert "sessions before 2026-01-20" in found.outlook.stale[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
+    assert "sessions before 2026-01-20" in found.outlook.no_orders[0] and "NO ORDERS: THE NEWEST PRICES" in repr(found)
     assert found.orders is None and [path.parent.name for path in found.files] == ["predictions"]
     for refused in (lambda: orders(renamed, prices, as_of="2026-01-20"),
                     lambda: plan_day(Workspace(tmp_path), renamed, prices, refuse_old=True)):
@@ -109,7 +109,7 @@ def test_missing_market_and_absent_symbol_bring_warnings(bundle, judged):
         tomorrow(bundle, prices[prices["symbol"].isin(["SYN001", "SYN002"])])
 
 
-def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bundle, judged):
+def test_a_day_that_the_models_have_seen_gives_a_ranking_without_orders_and_leaves_the_report(bundle, judged):
     ws, prepared = judged[0], judged[1]
     report = ws.report_folder(bundle.manifest["run_id"]) / "report.html"
     today = plan_day(ws, bundle, prepared.prices)
@@ -119,8 +119,12 @@ def test_a_day_that_the_models_have_seen_is_no_forecast_and_leaves_the_report(bu
         assert pd.read_csv(path)["symbol"].tolist() == table["symbol"].tolist()
     latest = report.read_bytes()
     found = plan_day(ws, bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
-    assert report.read_bytes() == latest and report not in found.files
-    assert any("this is no forecast of" in text for text in found.outlook.warnings)
+    assert report.read_bytes() == latest and [path.parent.name for path in found.files] == ["predictions"]
+    assert found.orders is None and found.to_dict()["orders"] is None and len(found.table) == 8
+    assert not (ws.orders / f"{found.outlook.day:%Y-%m-%d}.csv").exists()
+    assert "NO ORDERS: THESE MODELS WERE TRAINED ON PRICES TO" in repr(found)
+    with pytest.raises(DataError, match="this ranking is no forecast of .* so there are no orders. Leave as_of out"):
+        orders(bundle, prepared.prices, as_of=f"{prepared.panel.days[-9]:%Y-%m-%d}")
 
 
 def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):

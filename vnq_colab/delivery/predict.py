@@ -36,12 +36,17 @@ class Outlook:
     bundle: Bundle
     forecast: pd.DataFrame  # with `decision`
     prices: pd.DataFrame
-    stale: list[str]  # the sentence that the prices are too old for orders, where they are
+    no_orders: list[str]  # the sentence that says why none are made, where that is so
     warnings: list[str]
 
     @property
     def day(self) -> pd.Timestamp:
         return self.prices["date"].max()
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the models were trained on days after this one."""
+        return f"{self.day:%Y-%m-%d}" < self.bundle.manifest["trained_to"]
 
     def latest(self, days_before: int = 0) -> pd.DataFrame:
         """The forecast from the last day, or from one before, with `rank` (1 is the best)."""
@@ -83,7 +88,11 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
                         "Bring all stocks.")
     if absent := sorted(set(bundle.decisions) - set(forecast.loc[forecast["date"] == day, "symbol"])):
         warnings.append(f"no price on {day:%Y-%m-%d} for {name_a_few(absent)}: not forecast")
-    return Outlook(bundle, forecast, prices, stale, warnings)
+    outlook = Outlook(bundle, forecast, prices, stale, warnings)
+    if outlook.is_seen:
+        outlook.no_orders.append(f"these models were trained on prices to {manifest['trained_to']}: this ranking is no "
+                                 f"forecast of {day:%Y-%m-%d}")
+    return outlook
 
 
 def ranking(outlook: Outlook) -> pd.DataFrame:
@@ -110,9 +119,12 @@ def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: str | Path | None = 
     """What to do on the session after the last day of a price table, as of `make_orders`.
 
     `portfolio` is a file, or None for one on paper; `capital` is the most that the basket may be worth [VND], and what
-    a portfolio on paper has (a billion without it). Raises DataError for prices older than 5 sessions.
+    a portfolio on paper has (a billion without it). Raises DataError for prices older than 5 sessions, and for a day
+    that the models were trained on.
     """
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=True)
+    if outlook.no_orders:
+        raise DataError(f"{outlook.no_orders[0]}, so there are no orders. Leave as_of out, or take an earlier bundle.")
     return make_orders(outlook, _portfolio(portfolio, outlook.prices, capital), capital)
 
 
@@ -135,12 +147,12 @@ class DayPlan:
         """Plain values for --json; what is not known is null."""
         return {"date": f"{self.outlook.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
                 "orders": None if self.orders is None else _records(self.orders),
-                "account": None if self.orders is None else self.orders.attrs, "stale": self.outlook.stale,
+                "account": None if self.orders is None else self.orders.attrs, "no_orders": self.outlook.no_orders,
                 "warnings": self.outlook.warnings, "files": [str(path) for path in self.files]}
 
     def _repr_html_(self) -> str:
         style = "background: #b3261e; color: #fff; padding: 8px"
-        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.outlook.stale)
+        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.outlook.no_orders)
         return f'{banners}<pre style="font-family: monospace">{escape(repr(self))}</pre>'
 
     def __repr__(self) -> str:
@@ -149,7 +161,7 @@ class DayPlan:
         if 0 < len(self.shown) < len(self.table):
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        orders = f"NO ORDERS: {self.outlook.stale[0].upper()}" if self.orders is None else _orders_text(self.orders)
+        orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else _orders_text(self.orders)
         return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
                           f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
@@ -161,7 +173,8 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
 
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
-    `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError.
+    `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError;
+    a day that the models were trained on gives the ranking alone, too, and leaves the report as it is.
     """
     if portfolio == NEW and ws.portfolio.exists():
         raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
@@ -169,7 +182,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
     table, to_do, day = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}"
     tables = {ws.predictions / f"{day}.csv": table}
-    if not outlook.stale:
+    if not outlook.no_orders:
         held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
         tables[ws.orders / f"{day}.csv"] = to_do = make_orders(outlook, held, capital)
         if portfolio == NEW:
@@ -177,13 +190,10 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     for path, rows in tables.items():
         text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
         write_atomic(path, lambda file, text=text: file.write(text.encode()))
-    files, trained_to = list(tables), bundle.manifest["trained_to"]
+    files = list(tables)
     if portfolio == NEW and to_do is not None:
         files.append(ws.portfolio)
-    if day < trained_to:
-        outlook.warnings.append(f"these models were trained on prices to {trained_to}: this is no forecast of {day}, "
-                                "and the report is left as it is")
-    elif report := _show_on_report(ws, outlook, to_do, as_of):
+    if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
         files.append(report)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
     return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)

@@ -6,6 +6,9 @@ place without anything computed anew.
 """
 
 import base64
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -17,11 +20,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vnq_colab.data.market import VN_RULES, is_session
 from vnq_colab.data.prepared import MOST_SESSIONS
-from vnq_colab.errors import DataError
+from vnq_colab.errors import DataError, StorageError
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
-from vnq_colab.files import write_atomic
+from vnq_colab.files import read_bytes, write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
+VERDICT_ID = re.compile(r'data-verdict="(\w+)"')  # of all that a first screen says beside the orders
+MOST_BYTES = 10**8  # of a report
 N_RANKED = 10  # best of a ranking without orders
 DASH = "–"  # what is not known
 
@@ -110,8 +115,10 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
     bars = _bars([row for row in summary["by_year"] if row["open"] is not None])
     families = {row["family"]: row for row in summary["families"]}
+    shown = [verdict["market"], *(summary[name] for name in ("power", "basket", "families", "by_year")), accepted]
     return render(
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
+        verdict_id=hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16],
         n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
         judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
@@ -120,15 +127,28 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
 
 def replace_first_screen(report: Path, html: str) -> None:
     """Puts another first screen into a report.html, whole or not at all. Raises DataError where it has none."""
-    try:
-        page = Path(report).read_text(encoding="utf-8")
-    except OSError:
-        page = ""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    before, screen, after = _around_screen(report)
+    if not screen:
         raise DataError(f"{report}: there is no report with a first screen. Make it with: python -m vnq_colab validate")
     write_atomic(Path(report), lambda file: file.write(f"{before}{html}{after}".encode()))
+
+
+def keep_orders(report: Path, html: str) -> str:
+    """The first screen of a report that is made anew: that with orders in it, where the rest is the same and fresh."""
+    screen = _around_screen(report)[1]
+    is_same = VERDICT_ID.findall(screen) == VERDICT_ID.findall(html) and 'class="stale"' not in html
+    return screen if is_same and 'class="orders"' in screen else html
+
+
+def _around_screen(report: Path) -> tuple[str, str, str]:
+    """A report before, in and after its first screen; three empty texts where there is none."""
+    try:
+        page = read_bytes(report, MOST_BYTES).decode("utf-8")
+    except (FileNotFoundError, StorageError, UnicodeDecodeError):
+        page = ""
+    before, begin, rest = page.partition(BEGIN)
+    screen, end, after = rest.partition(END)
+    return (before, f"{begin}{screen}{end}", after) if begin and end else ("", "", "")
 
 
 def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any] | None:

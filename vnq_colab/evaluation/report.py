@@ -17,7 +17,7 @@ from vnq_colab.evaluation.calibration import COVERAGE
 from vnq_colab.evaluation.gates import DECISIONS, Verdict
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.page import first_screen, render
+from vnq_colab.evaluation.page import first_screen, keep_orders, render
 from vnq_colab.files import write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
@@ -48,9 +48,10 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
             write_atomic(folder / f"{name}.png", lambda file, image=image: file.write(image))
     prices_to = prices["date"].max()
     now = now or (prices_to if note else pd.Timestamp.now())
+    screen = keep_orders(folder / "report.html", first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note))
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
-        first_screen=first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note),
+        first_screen=screen,
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
         zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
         coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
