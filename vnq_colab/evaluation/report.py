@@ -48,10 +48,10 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
             write_atomic(folder / f"{name}.png", lambda file, image=image: file.write(image))
     prices_to = prices["date"].max()
     now = now or (prices_to if note else pd.Timestamp.now())
-    screen = keep_orders(folder / "report.html", first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note))
+    screen = first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note)
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
-        first_screen=screen,
+        first_screen=keep_orders(folder / "report.html", screen),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
         zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
         coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
