@@ -26,6 +26,7 @@ from vnq_colab.settings import convert
 _CHUNK = 2**22  # [bytes] read and written at once
 SEAL = "seal"  # key of a JSON object that holds the sha256 of all its other keys
 MOST_JSON = 2**25  # [bytes] of a JSON file; parsed it may take thirty times as much
+LOCK_SECONDS = 20  # that a lock is waited for
 MOST_DIGITS = 30  # of a whole number in JSON
 
 # What Drive calls its folders on Colab and, by language, in Drive for Desktop.
@@ -163,6 +164,41 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return StorageError(f"{path}: a file stands where a folder is needed. Choose another folder with --root.")
     return StorageError(f"{path}: {error.strerror or error}. Try again, or choose another folder with --root.")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process, and one thread of it, at a time; the lock of one that was killed is free. On a local disk alone.
+
+    Raises StorageError when somebody holds it for long. A file system without locks is used without.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            end = time.monotonic() + LOCK_SECONDS
+            while not _lock(file.fileno()):
+                if time.monotonic() > end:
+                    raise StorageError(f"{path}: another process has held it for {LOCK_SECONDS} seconds. End that one.")
+                time.sleep(0.01)
+            yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _lock(handle: int) -> bool:
+    """Whether the lock on a file was got, or there are none."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------- JSON

@@ -11,6 +11,7 @@ from vnq_colab.files import on_drive, storage_error
 
 WORKSPACE_NAME = "VN-Quant-Training"
 SESSION, SESSION_COPY, HEARTBEAT = "session.json", "session_copy.json", "heartbeat.json"  # in a run's checkpoint folder
+LOCK = "session.lock"  # held by whoever writes one of these, on a local disk alone
 SLOTS, MANIFESTS = ("slot_a", "slot_b"), ("manifest_a.json", "manifest_b.json")
 
 
