@@ -1,15 +1,23 @@
+import io
+import zipfile
+
 import pytest
 import torch
 
 from vnq_colab.errors import CheckpointError
 from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
-from vnq_colab.payload import payload_sequence
+from vnq_colab.payload import payload_sequence, write_payload
 from vnq_colab.training.checkpoint import CheckpointStore
 
 
 def state(value):
     return {"weights": torch.full((100,), float(value)), "epoch": value}
+
+
+def done(value):
+    return {"facts": facts("trees_fold2") | {"data_id": "71c0", "config_id": "88de"}, "rows": {}, "budget": {},
+            "curves": [("*", 0, value, 0.5, 0.06)], "failed": {}, "sha256": "3f9a", "weights": None}
 
 
 def facts(job="trees_fold1"):
@@ -78,10 +86,39 @@ def test_finished_job_that_was_changed_is_refused(store):
         store.load_done("trees_fold1")
 
 
+def test_finished_job_of_other_facts_or_of_another_time_is_refused(store):
+    saved, other = done(1), done(2)
+    store.save_done("trees_fold2", saved)
+    assert store.load_done("trees_fold2", saved["facts"], saved["digest"])["digest"] == saved["digest"]
+    with pytest.raises(CheckpointError, match="holds another job"):
+        store.load_done("trees_fold2", saved["facts"] | {"data_id": "other"})
+    store.save_done("trees_fold2", other)
+    assert not store.is_usable("trees_fold2", saved["digest"])
+    with pytest.raises(CheckpointError, match="holds another job"):
+        store.load_done("trees_fold2", saved["facts"], saved["digest"])
+
+
+@pytest.mark.parametrize("change", [{"rows": []}, {"curves": [(1, 2)]}, {"forecast": {"score": 1.0}}, {"extra": 1},
+                                    {"sha256": None}, {"facts": {"job": "../x"}}])
+def test_finished_job_of_another_type_is_refused_in_words(store, change):
+    store.save_done("trees_fold2", done(1) | change)
+    with pytest.raises(CheckpointError, match="resume trains this job again"):
+        store.load_done("trees_fold2")
+
+
+def test_file_of_torch_that_unpacks_to_more_than_it_holds_is_not_unpacked(store, tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**26))
+    write_payload(store.done_path("trees_fold2"), lambda file: file.write(packed.getvalue()), 0)
+    with pytest.raises(CheckpointError, match="unpacks to more than it holds"):
+        store.load_done("trees_fold2")
+
+
 def test_finished_job_of_another_part_is_read_where_it_lies(store, tmp_path):
     other = CheckpointStore(Workspace(tmp_path), "other")
-    other.save_done("trees_fold2", state(2))
+    other.save_done("trees_fold2", done(2))
     assert not store.is_usable("trees_fold2")
     store.read_from(("other",))
-    assert store.is_usable("trees_fold2") and store.load_done("trees_fold2")["epoch"] == 2
+    assert store.is_usable("trees_fold2") and store.load_done("trees_fold2")["curves"][0][2] == 2
     assert not (store.folder / "done").exists() and not store.is_only_local("trees_fold2")

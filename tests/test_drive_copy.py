@@ -22,8 +22,12 @@ def ws(tmp_path, monkeypatch):
     return Workspace(tmp_path / "MyDrive" / "VN")
 
 
-def copy_of(ws):
-    return DriveCopy(Session(ws, "run", RunConfig(), "data", [], {}, {}, owner="me", token=1))
+def copy_of(ws, **parts):
+    return DriveCopy(Session(ws, "run", RunConfig(), "data", [], {}, {}, owner="me", token=1, **parts))
+
+
+def beat_of_another(token):
+    return {"token": token, "owner": "somebody else", "sequence": 1, "written": "2026-11-21T02:10:00Z", "drive": ""}
 
 
 def local_session(ws, sequence=1):
@@ -118,22 +122,34 @@ def test_what_drive_never_took_is_named_in_the_end(ws, monkeypatch):
 def test_session_of_another_owner_on_drive_is_left_alone(ws, token):
     theirs = ws.checkpoint_folder("run") / "session.json"
     write_sealed(theirs, {"sequence": 9})
-    write_sealed(theirs.with_name(HEARTBEAT), {"token": token, "owner": "somebody else"})
+    write_sealed(theirs.with_name(HEARTBEAT), beat_of_another(token))
     drive = copy_of(ws)
     drive.put(local_session(ws))
     drive.close(5)
     assert drive.taken_over and read_sealed(theirs)["sequence"] == 9
 
 
-@pytest.mark.parametrize("content", ['{"token": 0, "owner": "somebody else"}', "torn", None])
-def test_older_or_damaged_heartbeat_on_drive_is_no_other_owner(ws, content):
-    folder = ws.checkpoint_folder("run")
-    folder.mkdir(parents=True)
-    if content is not None:
-        (folder / HEARTBEAT).write_text(content)
+def test_older_heartbeat_on_drive_is_no_other_owner(ws):
+    theirs = ws.checkpoint_folder("run") / "session.json"
+    write_sealed(theirs.with_name(HEARTBEAT), beat_of_another(0))
     drive = copy_of(ws)
     drive.put(local_session(ws, 3))
-    assert drive.close(10) == "" and read_sealed(folder / "session.json")["sequence"] == 3
+    assert drive.close(10) == "" and read_sealed(theirs)["sequence"] == 3
+
+
+def test_heartbeat_on_drive_that_cannot_be_read_keeps_us_from_writing_until_it_has_stood_still(ws):
+    """It may be of another machine, on its way: what changes is alive."""
+    folder = ws.checkpoint_folder("run")
+    folder.mkdir(parents=True)
+    (folder / HEARTBEAT).write_text("torn")
+    drive = copy_of(ws, heartbeat_seconds=0.5)
+    drive.put(local_session(ws, 3))
+    for moves in range(8):
+        (folder / HEARTBEAT).write_text(f"torn {moves}")
+        time.sleep(0.2)
+        assert not (folder / "session.json").exists()
+    assert "another machine may be writing it" in drive.trouble
+    assert drive.close(20) == "" and read_sealed(folder / "session.json")["sequence"] == 3
 
 
 def test_heartbeat_beats_on_drive_whatever_else_waits_and_stops_when_taken_over(ws):
@@ -146,7 +162,7 @@ def test_heartbeat_beats_on_drive_whatever_else_waits_and_stops_when_taken_over(
         seen.add(stored_sequence(there))
     heartbeat.stop()
     assert len(seen) >= 4 and not heartbeat.taken_over
-    write_sealed(there, {"token": session.token + 1, "owner": "somebody else"})
+    write_sealed(there, beat_of_another(session.token + 1))
     again = Heartbeat(session)
     again.start()
     while not again.taken_over and time.monotonic() < deadline:

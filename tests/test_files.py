@@ -1,11 +1,18 @@
 import errno
 import os
 import random
+import struct
+import subprocess
+import sys
+import threading
+import time
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
 
 from vnq_colab import files, payload
 from vnq_colab.errors import CheckpointError, StorageError
+from vnq_colab.settings import Rule
 
 
 def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path):
@@ -69,3 +76,138 @@ def test_damaged_json_is_one_sentence(tmp_path):
     (tmp_path / "session.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="not readable as JSON"):
         files.read_json(tmp_path / "session.json")
+
+
+# --- what hostile hands put in place of a file
+@pytest.mark.parametrize("text", [
+    b"[" * 100_000, b'{"a": ' * 50_000, b"NaN", b"-Infinity", b"1e999", b"1" * 5_000, b"[" + b"9" * 40 + b"]",
+    b"\xff\xfe{\x00}\x00", b"\x00" * 100, b'"\\ud800"', b'{"a": 1', b"\x80", "\N{BYTE ORDER MARK}{}".encode()],
+    ids=lambda text: repr(text[:12]))
+def test_json_that_is_none_is_refused_in_one_sentence(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text)
+    for read in (files.read_json, files.read_sealed):
+        with pytest.raises(CheckpointError, match=r"a\.json: not readable as JSON") as refused:
+            read(tmp_path / "a.json")
+        assert len(str(refused.value)) < 400
+
+
+class Row(TypedDict):
+    name: Annotated[str, Rule("must be a letter", lambda name: len(name) == 1)]
+    days: list[int]
+    share: float | None
+    kind: NotRequired[Literal["a", "b"]]
+
+
+@pytest.mark.parametrize("value, said", [
+    ({"name": "xy", "days": [], "share": 1}, r"name = 'xy': must be a letter"),
+    ({"name": "x", "days": [1, True], "share": 1}, r"days\[1\] = True: expected int"),
+    ({"name": "x", "days": {}, "share": 1}, r"days = {}: expected a list"),
+    ({"name": "x", "days": [], "share": "1"}, r"share = '1': expected float, or null"),
+    ({"name": "x", "days": []}, "lacks share"),
+    ({"name": "x", "days": [], "share": 1, "knd": 1}, r"knd is not known here\. Did you mean 'kind'"),
+    ({"name": "x", "days": [], "share": 1, "kind": None}, "kind = None: must be 'a' or 'b'"),
+    ({"name": "x" * 10_000, "days": [], "share": 1}, r"name = 'x+\.\.\.x+': must be"),
+    ({"name": "\x1b[2J", "days": [], "share": 1}, r"name = '\\x1b\[2J'"),
+    ([], r"the content = \[\]: expected fields"), (None, "the content = None"),
+])
+def test_json_of_another_type_is_named_by_its_field(tmp_path, value, said):
+    for write, read in ((files.write_json, files.read_json), (files.write_sealed, files.read_sealed)):
+        if write is files.write_json or isinstance(value, dict):
+            write(tmp_path / "a.json", value)
+            with pytest.raises(CheckpointError, match=said) as refused:
+                read(tmp_path / "a.json", Row)
+            assert str(tmp_path / "a.json") in str(refused.value) and "\x1b" not in str(refused.value)
+
+
+def test_json_of_its_type_comes_back(tmp_path):
+    files.write_sealed(tmp_path / "a.json", {"name": "x", "days": [1], "share": 2})
+    assert files.read_sealed(tmp_path / "a.json", Row) == {"name": "x", "days": [1], "share": 2.0}
+    files.write_json(tmp_path / "b.json", {"x": [None, 1.5]})
+    assert files.read_json(tmp_path / "b.json", dict[str, list[float | None]]) == {"x": [None, 1.5]}
+
+
+def test_json_without_a_seal_is_not_sealed(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    with pytest.raises(CheckpointError, match="has no seal"):
+        files.read_sealed(tmp_path / "a.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.parametrize("make", [
+    os.mkdir, getattr(os, "mkfifo", None), lambda path: os.symlink("/dev/zero", path),
+    lambda path: os.symlink(path, path)], ids=["folder", "pipe", "device", "loop"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make):
+    path = tmp_path / "a"
+    make(path)
+    for read in (lambda: files.read_bytes(path, 100), lambda: files.sha256_of(path)):
+        with pytest.raises(StorageError, match="not a regular file|cannot be read"):
+            read()
+    for read in (files.read_json, files.read_sealed, payload.read_payload):
+        with pytest.raises(CheckpointError, match="not a regular file|cannot be read"):
+            read(path)
+    assert payload.payload_sequence(path, verify=True) == -1
+    with pytest.raises(StorageError, match="a link, or no regular file"):
+        files.overwrite(path, b"ours")
+
+
+def test_file_larger_than_expected_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    with open(path, "wb") as file:
+        file.truncate(2**40)  # holes alone
+    with pytest.raises(StorageError, match="at most 100 are expected"):
+        files.read_bytes(path, 100)
+    with pytest.raises(CheckpointError, match="are expected"):
+        files.read_json(path)
+
+
+def test_payload_whose_header_promises_more_than_the_file_holds_is_not_read(tmp_path):
+    path = tmp_path / "slot"
+    path.write_bytes(struct.pack("<8sQQ32s", b"VNQPAY02", 1, 2**60, bytes(32)) + b"x")
+    with pytest.raises(CheckpointError, match="1 bytes where its header says 1,152,921,504,606,846,976"):
+        payload.read_payload(path)
+
+
+def test_link_on_drive_is_not_written_through(tmp_path):
+    theirs, path = tmp_path / "theirs", tmp_path / "MyDrive" / "a.json"
+    theirs.write_text("precious")
+    path.parent.mkdir()
+    path.symlink_to(theirs)
+    with pytest.raises(StorageError, match="a link"):
+        files.write_json(path, {})
+    assert theirs.read_text() == "precious"
+
+
+# --- locks
+HOLDER = "import sys, time; from vnq_colab import files\nwith files.locked(files.Path(sys.argv[1])):\n" \
+         "    print('held', flush=True); time.sleep(60)"
+
+
+def test_lock_is_held_by_one_process_and_free_when_that_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.2)
+    path = tmp_path / "session.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(StorageError, match="another process has held it"), files.locked(path):
+            pass
+        holder.kill()
+    with files.locked(path):
+        pass
+
+
+def test_lock_keeps_threads_apart(tmp_path):
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with files.locked(tmp_path / "lock"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.001)
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80 and set(most) == {1}

@@ -16,12 +16,15 @@ from vnq_colab.training.runs import new_run_id
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import how_it_ended, loss_and_rest
 
+FOLD = {"train": {"first": "2020-01-02", "last": "2022-12-20"}, "valid": {"first": "2023-01-03", "last": "2023-12-20"},
+        "test": {"first": "2024-01-02", "last": "2024-12-31"}, "purge_days": 6}
+
 
 @pytest.fixture
 def session(tmp_path):
     ws = Workspace(tmp_path)
     jobs = {job.name: new_row(job) for job in (Job("trees", fold, symbols=("FPT",)) for fold in (0, 1, None))}
-    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", folds=[], jobs=jobs,
+    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", folds=[FOLD] * 2, jobs=jobs,
                             ledger={symbol: {"state": "pending", "reason": ""} for symbol in ("FPT", "HPG", "VCB")})
     session.machine = {"node": platform.node(), "pid": 2**22 + 1, "pid_started": 0.0}  # nobody has such a number
     session.begin_attempt()
@@ -91,7 +94,7 @@ def test_moving_machine_elsewhere_is_refused(elsewhere, sign):
     other = Session.load(elsewhere.ws, elsewhere.run_id)
     beats = threading.Timer(0.05, getattr(other, sign))
     beats.start()
-    with pytest.raises(SessionError, match="has just given a sign of life"):
+    with pytest.raises(SessionError, match="by another machine: .* has just changed"):
         how_it_ended(elsewhere)
     beats.join()
 
@@ -114,7 +117,8 @@ def test_owner_that_was_taken_over_writes_nothing_more(session):
 
 def test_token_is_above_every_heartbeat_that_was_seen(session):
     """Drive may have kept the heartbeat of an attempt and lost the session that spoke of it."""
-    write_sealed(session.folder / "heartbeat.json", {"token": 7, "owner": "lost", "sequence": 1})
+    write_sealed(session.folder / "heartbeat.json", read_sealed(session.folder / "heartbeat.json") | {
+        "token": 7, "owner": "lost", "sequence": 1})
     again = Session.load(session.ws, session.run_id)
     again.begin_attempt()
     assert read_sealed(session.folder / "heartbeat.json")["token"] == again.token == 8 and len(again.attempts) == 2

@@ -2,7 +2,7 @@ import pytest
 
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError
-from vnq_colab.files import read_json, read_sealed, write_json, write_sealed
+from vnq_colab.files import read_json, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training.jobs import new_row
@@ -11,6 +11,8 @@ from vnq_colab.training.session import Session
 
 JOBS = (Job("trees", 0, symbols=("FPT", "HPG")), Job("stockformer", 0, 0, ("FPT", "HPG"), ("trees_fold1",)),
         Job("trees", None, symbols=("FPT", "HPG"), needs=("trees_fold1",)))
+FOLD = {"train": {"first": "2020-01-02", "last": "2022-12-20"}, "valid": {"first": "2023-01-03", "last": "2023-12-20"},
+        "test": {"first": "2024-01-02", "last": "2024-12-31"}, "purge_days": 6}
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def session(tmp_path):
     ws = Workspace(tmp_path)
     return Session.create(
         ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0",
-        folds=[{}], jobs={job.name: new_row(job) for job in JOBS},
+        folds=[FOLD], jobs={job.name: new_row(job) for job in JOBS},
         ledger={"FPT": {"state": "done", "reason": ""}, "HPG": {"state": "failed", "reason": "gradient not finite"}},
         skipped={"VNM": "too short"},
     )
@@ -99,7 +101,7 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
 
 
 def test_changed_config_is_refused_with_the_difference(session):
-    write_json(session.ws.configs / f"{session.run_id}.json", {"config": session.config.to_dict()})
+    write_sealed(session.ws.configs / f"{session.run_id}.json", session.to_dict())
     path = session.folder / "session.json"
     value = read_sealed(path)
     value["config"]["train"]["epochs"] = 7

@@ -76,7 +76,7 @@ def test_run_finishes_with_every_job_and_every_symbol(straight, config, panel, s
     assert straight.seconds["training"] > 0
     root = straight.ws.root
     stored = json.loads((root / "configs" / f"{straight.run_id}.json").read_text(encoding="utf-8"))
-    assert RunConfig.from_dict(stored["config"]) == config and stored["jobs"] == list(straight.jobs)
+    assert RunConfig.from_dict(stored["config"]) == config and list(stored["jobs"]) == list(straight.jobs)
     assert "finished" in (root / "logs" / straight.run_id / "progress.txt").read_text(encoding="utf-8")
 
 

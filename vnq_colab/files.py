@@ -131,7 +131,10 @@ def overwrite(path: Path, source: Path | bytes) -> None:
     digest = hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as whole, open(path, "wb") as file:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise StorageError(f"{path}: a link, or no regular file, and not written to. Remove it.")
+        with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as whole, \
+                open(path, "wb") as file:
             while chunk := whole.read(_CHUNK):
                 digest.update(chunk)
                 file.write(chunk)

@@ -72,6 +72,13 @@ def payload_sequence(path: Path, *, verify: bool = False) -> int:
     return -1
 
 
+def payload_digest(path: Path) -> str | None:
+    """The sha256 in the header of a payload, as `write_payload` returned it; None where there is none."""
+    with contextlib.suppress(CheckpointError, StorageError, OSError), open_regular(path) as file:
+        return _read_header(file, path)[2].hex()
+    return None
+
+
 def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
     """(sequence number, length, sha256)."""
     header = file.read(_HEADER.size)

@@ -29,7 +29,7 @@ from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
-from vnq_colab.training.jobs import fold_scores
+from vnq_colab.training.jobs import fold_scores, session_folds
 from vnq_colab.training.session import Session
 
 N_SHOWN = 10  # forecasts in the table of `browse`
@@ -72,7 +72,7 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
         raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
                            f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
     panel, prices, index = prepared.panel, prepared.prices, prepared.index
-    family, folds = session.config.judged_family, [Splits.from_dict(fold) for fold in session.folds]
+    family, folds = session.config.judged_family, session_folds(session, panel)
     folder, span = _span(session, folds, days, gates=gates, capital=capital, slippage=slippage)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
     on_stage("scoring every family")

@@ -12,20 +12,37 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 
 from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError, tell
-from vnq_colab.files import write_sealed
+from vnq_colab.files import checked, write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
-from vnq_colab.payload import payload_sequence, read_payload, require_plain_zip, write_payload
+from vnq_colab.payload import payload_digest, payload_sequence, read_payload, require_plain_zip, write_payload
+from vnq_colab.settings import Rule
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
+from vnq_colab.training.session_file import Facts
 
 FORMAT = 2  # of a manifest
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
+
+
+class DoneJob(TypedDict):
+    """What the file of a finished job holds."""
+
+    facts: Facts
+    rows: dict[str, dict[str, Any]]  # of the ledger, by symbol
+    curves: Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss and skill", lambda rows: all(
+        isinstance(row, (list, tuple)) and len(row) == 5 for row in rows))]
+    budget: dict[str, Any]
+    failed: dict[str, str]
+    sha256: str  # of its forecaster
+    weights: dict[str, Any] | None
+    forecast: NotRequired[dict[str, torch.Tensor]]  # as of `jobs.forecast_of_fold`
+    held_out: NotRequired[dict[str, Any]]
 
 
 class CheckpointStore:
@@ -131,17 +148,22 @@ class CheckpointStore:
         return [path for folder in self._everywhere if os.path.exists(path := folder / "done" / job)]
 
     def save_done(self, job: str, state: dict[str, Any]) -> Path:
-        """Writes a finished job."""
-        state, path = _on_host(state), self.done_path(job)
-        write_payload(path, lambda file: torch.save(state, file), sequence=0)
+        """Writes a finished job, and notes the sha256 of its file in `state` as "digest"."""
+        stored, path = _on_host(state), self.done_path(job)
+        state["digest"] = write_payload(path, lambda file: torch.save(stored, file), sequence=0)[0]
         return path
 
-    def load_done(self, job: str) -> dict[str, Any]:
-        """A finished job, from wherever it is whole. Raises CheckpointError when that is nowhere."""
+    def load_done(self, job: str, facts: dict[str, Any] | None = None, digest: str | None = None) -> dict[str, Any]:
+        """A finished job, from wherever it is whole and of these facts and this digest, as far as they are known.
+
+        Raises CheckpointError when that is nowhere.
+        """
         damages: list[str] = []
         for path in self._done_paths(job):
             try:
-                state = _load(path)
+                state = checked(path, DoneJob, _load(path)) | {"digest": payload_digest(path)}
+                if facts not in (None, state["facts"]) or digest not in (None, state["digest"]):
+                    raise CheckpointError(f"{path}: holds another job, or the same one of other data or settings.")
             except CheckpointError as error:
                 damages.append(str(error))
                 continue
@@ -149,14 +171,15 @@ class CheckpointStore:
                 tell(f"{damages[0]} {path} is used instead.")
             return state
         why = damages[0] if damages else f"{self.done_path(job)}: there is no such file."
-        raise CheckpointError(f"{why} Delete it, and resume trains this job again.")
+        raise CheckpointError(f"{why.partition(' Restore')[0]} Delete it, and resume trains this job again.")
 
-    def is_usable(self, job: str) -> bool:
+    def is_usable(self, job: str, digest: str | None = None) -> bool:
         """Whether a finished job can be read. A local file is verified, one elsewhere only where that is damaged."""
         paths = self._done_paths(job)
         if paths and paths[0] != self.done_path(job):
             return True
-        return any(payload_sequence(path, verify=True) >= 0 for path in paths)
+        return any(payload_sequence(path, verify=True) >= 0 and digest in (None, payload_digest(path))
+                   for path in paths)
 
     def is_only_local(self, job: str) -> bool:
         """Whether a finished job is whole on the local disk and has not, or not wholly, reached Drive."""

@@ -6,6 +6,7 @@ Their list is fixed when the run starts, but for the second try of symbols that 
 import contextlib
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
-from vnq_colab.data.splits import Splits
-from vnq_colab.errors import CheckpointError, SessionError
+from vnq_colab.data.splits import Splits, check_folds
+from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData, restored
 from vnq_colab.training.checkpoint import CheckpointStore
@@ -63,11 +64,6 @@ class JobList:
                 return name
         return None
 
-    def facts(self, name: str) -> dict[str, Any]:
-        """What a checkpoint, or a finished file, must be of to be used for a job."""
-        return {"job": name, "symbols": list(self.rows[name]["symbols"]), "data_id": self.session.data_id,
-                "config_id": self.session.config.config_id}
-
     def needed_in_fold(self, job: Job) -> bool:
         """Whether another job of the same fold begins from its weights."""
         return any(job.name in row["needs"] and row["fold"] == job.fold for row in self.rows.values())
@@ -81,21 +77,21 @@ class JobList:
         for name, row in self.rows.items():
             if row["state"] in ENDED and name not in curves:
                 with contextlib.suppress(CheckpointError):  # damaged: whoever needs it says so
-                    self.session.add_history(name, self.store.load_done(name)["curves"])
+                    self.session.add_history(name, load_job(self.session, self.store, name)["curves"])
 
     def adopt(self, name: str) -> bool:
         """Whether there is a whole file of a job that the session did not know as done; it is noted then."""
         with contextlib.suppress(CheckpointError):
-            state = self.store.load_done(name)
-            if state["facts"] == self.facts(name):
-                self.note_finished(name, state)
-                return True
+            state = self.store.load_done(name, facts_of(self.session, name))
+            self.note_finished(name, state)
+            return True
         return False
 
     def note_finished(self, name: str, state: dict[str, Any]) -> None:
         """What the session says of a finished job; plans the second try of what diverged."""
         row, ledger, failed = self.rows[name], self.session.ledger, state["failed"]
-        row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "reason": ""}
+        row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "file": state["digest"],
+                "reason": ""}
         for symbol, values in state["rows"].items():
             ledger[symbol] |= {key: _for_json(value) for key, value in values.items()}
         if failed and row["pack"] is not None and row["learning_rate_share"] == 1.0:
@@ -160,6 +156,17 @@ class JobList:
             self.session.jobs = rows
 
 
+def facts_of(session: Session, name: str) -> dict[str, Any]:
+    """What a checkpoint, or a finished file, must be of to be used for a job."""
+    return {"job": name, "symbols": list(session.jobs[name]["symbols"]), "data_id": session.data_id,
+            "config_id": session.config.config_id}
+
+
+def load_job(session: Session, store: CheckpointStore, name: str) -> dict[str, Any]:
+    """A finished job as its session knows it. Raises CheckpointError where its file is damaged, or of another."""
+    return store.load_done(name, facts_of(session, name), session.jobs[name].get("file"))
+
+
 def new_row(job: Job) -> dict[str, Any]:
     """What a session says of a job that is not trained yet."""
     row = asdict(job)
@@ -205,10 +212,25 @@ def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> di
 
 def open_store(session: Session) -> CheckpointStore:
     """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
+    store = CheckpointStore.of(session)
+    if session.is_rebuilt and session.unfinished_jobs():
+        JobList(session, store, lambda: None).adopt_finished()
+        session.finish_ledger()
     if missing := session.unfinished_jobs():
         raise SessionError(f"run {session.run_id} is {session.state}: {len(missing)} of {len(session.jobs)} jobs are "
                            "not trained yet. Go on with resume first.")
-    return CheckpointStore.of(session)
+    return store
+
+
+def session_folds(session: Session, panel: Panel) -> list[Splits]:
+    """Its folds. Raises SessionError unless they follow one another, purged in trading days of its panel."""
+    try:
+        folds = [Splits.from_dict(fold) for fold in session.folds]
+        check_folds(folds, panel.days, purge_days=session.config.task.purge_days)
+    except DataError as error:
+        raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Its session was changed: "
+                           "restore it, or start a new run.") from error
+    return folds
 
 
 def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
@@ -216,11 +238,12 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
 
     For task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
     """
-    store, tables = open_store(session), []
+    store, tables, folds = open_store(session), [], session_folds(session, panel)
     for name, row in session.jobs.items():
         if row["fold"] is None or row["state"] == "failed":
             continue
-        table = {column: values.numpy() for column, values in store.load_done(name)["forecast"].items()}
+        table = _checked_rows(store.done_path(name), load_job(session, store, name), panel,
+                              folds[row["fold"]])
         tables.append(pd.DataFrame({
             "family": row["family"], "fold": row["fold"],
             "symbol": pd.Categorical.from_codes(table.pop("symbol"), list(panel.symbols)),
@@ -232,6 +255,22 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
         families = [family for family in session.config.ensemble_families if family in set(scores["family"].unique())]
         scores = pd.concat([scores, ensemble_scores(scores, families)], ignore_index=True)
     return scores
+
+
+def _checked_rows(path: Path, state: dict[str, Any], panel: Panel, fold: Splits) -> dict[str, np.ndarray]:
+    """The columns of a job's forecast. Raises CheckpointError unless each row is of a stock and a day of its fold."""
+    table = {column: values.numpy() for column, values in state.get("forecast", {}).items()}
+    sizes = {"symbol": len(panel.symbols), "day": len(panel.days), "part": len(PARTS)}
+    places = [table.get(column, np.empty(0)) for column in sizes]
+    good = {"score"} <= set(table) - set(sizes) <= set(COLUMNS) and len(places[0]) > 0
+    good = good and {values.shape for values in table.values()} == {(places[0].size,)}
+    good = good and all(values.dtype.kind in "iu" and values.min() >= 0 and values.max() < size
+                        for values, size in zip(places, sizes.values(), strict=True))
+    inside = np.stack([days.mask(panel.days) for days in (fold.valid, fold.test)])  # in the order of PARTS
+    if not good or not inside[places[2], places[1]].all():
+        raise CheckpointError(f"{path}: its forecast is not of the stocks and days of its fold. Delete it, and resume "
+                              "trains this job again.")
+    return table
 
 
 def forecast(session: Session, *, panel: Panel | None = None,
@@ -252,7 +291,7 @@ def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
     store, forecasters = open_store(session), {}
     for name, row in session.jobs.items():
         if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
-            state = store.load_done(name)["weights"]
+            state = load_job(session, store, name)["weights"]
             forecasters.setdefault(row["family"], []).append(restored(state, row["family"]))
     if not forecasters:
         raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")

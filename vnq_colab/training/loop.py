@@ -11,14 +11,13 @@ from vnq_colab.clock import Clock
 from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.data.splits import Splits
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, tell
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
-from vnq_colab.training.jobs import JobList, forecast_of_fold, job_of
+from vnq_colab.training.jobs import JobList, facts_of, forecast_of_fold, job_of, load_job, session_folds
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
 from vnq_colab.training.progress import Display, finish_words
 from vnq_colab.training.session import Session, stored_sequence
@@ -33,6 +32,7 @@ class Attempt:
 
     def __init__(self, session: Session, panel: Panel, machine: MachineConfig, hours: float | None, quiet: bool):
         self.session, self.panel = session, panel
+        self.folds = session_folds(session, panel)
         self.config: RunConfig = replace(session.config, machine=machine, symbols=tuple(session.ledger))
         self.clock = Clock(hours, session.seconds)
         self._margin = MARGIN_SECONDS if hours is None else min(MARGIN_SECONDS, MARGIN_SHARE * 3600 * hours)
@@ -90,8 +90,7 @@ class Attempt:
             number, of = self.session.part
             return (f"part {number}/{of} is done; the other machines still train {len(unfinished)} jobs. When they "
                     "have finished, resume trains the final fit")
-        for row in self.session.ledger.values():
-            row["state"] = "failed" if row["state"] == "failed" else "done"
+        self.session.finish_ledger()
         return ""
 
     def _train_job(self, name: str, stop: list[str]) -> str:
@@ -139,7 +138,7 @@ class Attempt:
             row = self.session.jobs[need]
             try:
                 if row["state"] == "done":
-                    results[need] = self.store.load_done(need)
+                    results[need] = load_job(self.session, self.store, need)
             except CheckpointError as error:
                 self.display.say(f"{str(error).partition(' Delete')[0]} This job is trained again.")
                 row["state"] = "pending"
@@ -152,11 +151,11 @@ class Attempt:
         if job.fold is None:
             everything = np.ones(len(days), dtype=bool)
             return TrainingData(self.panel, self._labels, everything, ~everything, task)
-        splits = Splits.from_dict(self.session.folds[job.fold])
+        splits = self.folds[job.fold]
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
 
     def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
-        state, damages = self.store.load_latest(self.jobs.facts(name))
+        state, damages = self.store.load_latest(facts_of(self.session, name))
         for sentence in damages:
             self.display.say(sentence)
         if state is not None:
@@ -165,14 +164,14 @@ class Attempt:
 
     def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
         """Forecasts the fold's validation and test days, writes the job's file, then the session."""
-        state = {"facts": self.jobs.facts(job.name), "rows": trained.rows, "curves": list(trained.curves),
+        state = {"facts": facts_of(self.session, job.name), "rows": trained.rows, "curves": list(trained.curves),
                  "budget": trained.budget, "failed": trained.failed, "sha256": "", "weights": None}
         if trained.forecaster is not None:
             state["sha256"] = trained.forecaster.digest()
             if job.fold is not None:
                 self.display.show(f"{job.name}: forecasting its validation and test days")
                 with self.clock.spend("evaluation"):
-                    state["forecast"] = forecast_of_fold(trained, data, Splits.from_dict(self.session.folds[job.fold]))
+                    state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
             needed = self.jobs.needed_in_fold(job)
             if job.fold is None or needed:
                 state["weights"] = trained.forecaster.to_state()
@@ -194,7 +193,8 @@ class Attempt:
 
     def _checkpoint(self, learner: Learner, name: str) -> None:
         with self.clock.spend("checkpoint"):
-            self.store.save(learner.state_dict(), self.jobs.facts(name) | {"code_version": self.session.code_version})
+            self.store.save(learner.state_dict(),
+                            facts_of(self.session, name) | {"code_version": self.session.code_version})
         self.clock.mark("checkpoint")
         self.display.keep()
 

@@ -12,7 +12,7 @@ from vnq_colab.files import read_bytes, write_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-HISTORY_COLUMNS = ["job", "symbol", "member", "epoch", "train_loss", "skill"]
+HISTORY_TYPES = {"job": str, "symbol": str, "member": int, "epoch": int, "train_loss": float, "skill": float}
 MOST_HISTORY = 2**26  # [bytes]
 
 
@@ -22,6 +22,13 @@ class SessionView:
     def unfinished_jobs(self) -> list[str]:
         """The names of the jobs that are neither done nor failed."""
         return [name for name, row in self.jobs.items() if row["state"] not in ("done", "failed")]
+
+    def finish_ledger(self) -> None:
+        """Says of every symbol that it is done, or failed, once no job is left."""
+        if not self.unfinished_jobs():
+            self.status = "finished"
+            for row in self.ledger.values():
+                row["state"] = "failed" if row["state"] == "failed" else "done"
 
     @property
     def note(self) -> str:
@@ -66,16 +73,17 @@ class SessionView:
         import pandas as pd
 
         for home in self.ws.homes:
-            with contextlib.suppress(OSError, KeyError, ValueError):  # foreign: nothing rests on the curves
-                return pd.read_csv(home.log_folder(self.run_id) / "history.csv")[HISTORY_COLUMNS]
-        return pd.DataFrame(columns=HISTORY_COLUMNS)
+            with contextlib.suppress(OSError, StorageError, KeyError, ValueError):  # nothing rests on the curves
+                text = read_bytes(home.log_folder(self.run_id) / "history.csv", MOST_HISTORY)
+                return pd.read_csv(io.BytesIO(text), dtype=HISTORY_TYPES)[list(HISTORY_TYPES)]
+        return pd.DataFrame(columns=list(HISTORY_TYPES))
 
     def add_history(self, job: str, rows: list[tuple]) -> None:
         """Adds the curves of a finished job, in place of older ones of the same job."""
         import pandas as pd
 
         older = [row for row in self.history.itertuples(index=False) if row.job != job]
-        table = pd.DataFrame([*older, *((job, *row) for row in rows)], columns=HISTORY_COLUMNS)
+        table = pd.DataFrame([*older, *((job, *row) for row in rows)], columns=list(HISTORY_TYPES))
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", lambda file: file.write(text.encode()))
 

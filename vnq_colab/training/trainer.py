@@ -3,6 +3,7 @@
 A run is one list of jobs: families x folds x packs, then the final fit.
 """
 
+import contextlib
 import os
 import platform
 import time
@@ -19,8 +20,8 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import default_universe, keep_panel, load_panel
 from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic
-from vnq_colab.errors import ConfigError, DataError, SessionError, name_a_few, tell
-from vnq_colab.files import require_space, write_json
+from vnq_colab.errors import ConfigError, DataError, SessionError, StorageError, name_a_few, tell
+from vnq_colab.files import MOST_JSON, read_bytes, require_space, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, Workspace
 from vnq_colab.models.base import FAMILIES, Job, family_module
 from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
@@ -30,7 +31,7 @@ from vnq_colab.training.jobs import new_row
 from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.process import code_commit, fitting_machine
 from vnq_colab.training.runs import new_run_id, sessions, status
-from vnq_colab.training.session import Session, stored_sequence
+from vnq_colab.training.session import Session
 
 WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
 FEWEST_DAYS = 100  # with prices, below which a symbol is left out
@@ -130,12 +131,9 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
         ws, config, run_id, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
         jobs={job.name: new_row(job) for job in jobs}, skipped=skipped, synthetic=is_synthetic(panel.symbols),
         ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)}, part=part)
-    write_json(ws.local.configs / f"{session.run_id}.json", {
-        "run_id": session.run_id, "config": config.to_dict(), "config_id": config.config_id, "data_id": panel.data_id,
-        "folds": session.folds, "symbols": list(session.ledger), "jobs": list(session.jobs),
-        "code_version": session.code_version, "commit": code_commit(),
-        "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
-    })
+    write_sealed(ws.local.configs / f"{session.run_id}.json", session.to_dict() | {
+        "commit": code_commit(), "torch": torch.__version__, "numpy": np.__version__,
+        "python": platform.python_version()})
     return session
 
 
@@ -147,9 +145,11 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     """
     store = CheckpointStore.of(session)
     for name, row in session.jobs.items():
-        if row["state"] == "done" and not store.is_usable(name):
+        if row["state"] == "done" and not store.is_usable(name, row.get("file")):
             tell(f"{store.done_path(name)} is gone or damaged: this job is trained again.")
             row["state"], session.status = "pending", "paused"
+    if session.rival and not take_over:
+        _watch(session, session.rival)
     if session.status == "finished":
         deliver(session)
         if not quiet:
@@ -186,7 +186,8 @@ def how_it_ended(session: Session, take_over: bool = False) -> str:
                                "Wait for it, or stop it with Ctrl-C: then resume goes on.")
         return "its process ended on this machine without a word: a crash, a kill, or a restarted kernel"
     if not take_over:
-        _watch(session, there)
+        if not session.rival:  # else it was watched already
+            _watch(session, f"it was last trained by another machine ({there})")
         return f"a new machine; the one before ({there}) is silent"
     return f"taken over from another machine ({there})"
 
@@ -210,19 +211,21 @@ def loss_and_rest(session: Session) -> str:
     return f"{lost}; {rest}"
 
 
-def _watch(session: Session, there: str) -> None:
-    """Waits for two heartbeats. Raises SessionError as soon as another machine has written in the meantime."""
+def _watch(session: Session, why: str) -> None:
+    """Waits for two heartbeats. Raises SessionError as soon as another process has written in the meantime."""
     seconds = 2 * session.heartbeat_seconds
-    tell(f"run {session.run_id} was last trained by another machine ({there}). Watching for {spell(seconds)} whether "
-         "it still is. When you know that it is gone: --take-over (in Python: take_over=True) does not wait.")
+    tell(f"run {session.run_id}: {why.rstrip('.')}. Watching for {spell(seconds)} whether another machine still trains "
+         "it. When you know that none does: --take-over (in Python: take_over=True) does not wait.")
     folder, end = session.ws.checkpoint_folder(session.run_id), time.monotonic() + seconds
-    before: dict[str, int] = {}
+    before: dict[str, bytes] = {}
     while True:
-        now = {name: stored_sequence(folder / name) for name in (HEARTBEAT, SESSION)}
-        if any(number is not None and before.setdefault(name, number) != number for name, number in now.items()):
-            raise SessionError(f"run {session.run_id} is being trained by another machine ({there}), which has just "
-                               "given a sign of life. Stop it there, or take the run over with --take-over (in "
-                               "Python: take_over=True).")
+        for name in (HEARTBEAT, SESSION):
+            with contextlib.suppress(FileNotFoundError, StorageError):
+                now = read_bytes(folder / name, MOST_JSON)  # whole or not: it may be on its way
+                if before.setdefault(name, now) != now:
+                    raise SessionError(f"run {session.run_id} is being trained by another machine: {folder / name} has "
+                                       "just changed. Stop it there, or take the run over with --take-over (in "
+                                       "Python: take_over=True).")
         if time.monotonic() >= end:
             return
         time.sleep(min(WATCH_SECONDS, seconds))
