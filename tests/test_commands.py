@@ -209,8 +209,9 @@ def test_session_of_a_newer_version_is_refused_and_left_alone(root, tmp_path, ca
 def test_run_and_bundle_of_the_first_version_are_refused_in_a_sentence(root, tmp_path, capsys):
     ws = shutil.copytree(root / "ws", tmp_path / "ws")
     session, manifest = (next(ws.glob(name)) for name in ("checkpoints/*/session.json", "models/*/manifest.json"))
-    write_json(session, {"format": 1, "run_id": session.parent.name, "packs": [], "family": "stockformer"})
-    write_json(manifest, {"format": 1, "run_id": manifest.parent.name, "symbols": {}, "files": {}})
+    (session.parent / "session_copy.json").unlink()
+    write_sealed(session, {"format": 1, "run_id": session.parent.name, "packs": [], "family": "stockformer"})
+    write_sealed(manifest, {"format": 1, "run_id": manifest.parent.name, "symbols": {}, "files": {}})
     for words, sentence in ((["resume"], "there is no run yet"), (["status", "--run", "2"], "Train anew with"),
                             (["validate", "--run", "2"], "Train anew with"),
                             (["export", "--run", "2"], "Train anew with"),
