@@ -3,12 +3,8 @@
 Names are resolved when they are first used, so that `import vnq_colab` costs nothing (PEP 562).
 """
 
-import functools
 import importlib
-import numbers
 import types
-import typing
-from collections.abc import Callable
 from typing import Any
 
 _NAMES = {  # by module
@@ -35,8 +31,6 @@ _NAMES = {  # by module
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-_ALIKE = {float: numbers.Real, int: numbers.Integral, tuple: (tuple, list)}  # numpy's numbers are numbers, too
-
 __all__ = sorted(_HOMES)
 __version__ = "0.2.0"
 
@@ -46,34 +40,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     value = module if name == "plots" else getattr(module, name)
-    globals()[name] = value = _guarded(value) if isinstance(value, types.FunctionType) else value
+    if isinstance(value, types.FunctionType):  # what comes in from a person is looked at here, and nowhere else
+        value = importlib.import_module(f"{__name__}.errors").guarded(value)
+    globals()[name] = value
     return value
-
-
-def _guarded(function: types.FunctionType) -> Callable[..., Any]:
-    """The function, which asks first whether its arguments are of the types that it declares. Raises ConfigError."""
-    import inspect
-
-    signature, hints = inspect.signature(function), typing.get_type_hints(function)
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **named: Any) -> Any:
-        for name, value in signature.bind(*args, **named).arguments.items():
-            if not _is_of(value, hints.get(name, Any)):
-                from vnq_colab.errors import ConfigError, shorten
-
-                kind = getattr(hints[name], "__name__", hints[name])
-                raise ConfigError(f"{function.__name__}(): {name} = {shorten(value)}: expected {kind}, found "
-                                  f"{type(value).__name__}.")
-        return function(*args, **named)
-    return guarded
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of a declared type, whatever is inside it; what is declared otherwise than by types passes."""
-    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    kinds = [_ALIKE.get(kind := typing.get_origin(part) or part, kind) for part in parts]
-    return any(not isinstance(kind, (type, tuple)) or isinstance(value, kind) for kind in kinds)
 
 
 def __dir__() -> list[str]:

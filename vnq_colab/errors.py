@@ -12,13 +12,18 @@ VnqError                a sentence for the person: what was found, where, what t
 
 import contextlib
 import difflib
+import functools
+import numbers
 import re
 import reprlib
 import sys
-from collections.abc import Iterable
+import types
+import typing
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST_WORD, MOST_SIGNS = 250, 2_000  # of a sentence: a path may be that long, a list of names
+_ALIKE = {float: numbers.Real, int: numbers.Integral, tuple: (tuple, list)}  # numpy's numbers are numbers, too
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
@@ -102,3 +107,27 @@ def tell(text: str) -> None:
     """Prints a sentence for the person: to stderr, in a notebook to stdout; nobody may be reading any longer."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+
+
+def guarded(function: types.FunctionType) -> Callable[..., Any]:
+    """The function, which asks first whether its arguments are of the types that it declares. Raises ConfigError."""
+    import inspect  # takes its time
+
+    signature, hints = inspect.signature(function), typing.get_type_hints(function)
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **named: Any) -> Any:
+        for name, value in signature.bind(*args, **named).arguments.items():
+            if not _is_of(value, hints.get(name, Any)):
+                kind = getattr(hints[name], "__name__", hints[name])
+                raise ConfigError(f"{function.__name__}(): {name} = {shorten(value)}: expected {kind}, found "
+                                  f"{type(value).__name__}.")
+        return function(*args, **named)
+    return guarded
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type, whatever is inside it; what is declared otherwise than by types passes."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    kinds = [_ALIKE.get(kind := typing.get_origin(part) or part, kind) for part in parts]
+    return any(not isinstance(kind, (type, tuple)) or isinstance(value, kind) for kind in kinds)
