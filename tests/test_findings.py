@@ -1,5 +1,7 @@
 """Damaged tables by the hundred: whatever is injected, cleaning ends in a valid price table or a sentence."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import ISSUES, plan_treatments
 from vnq_colab.errors import ConfigError, DataError
+from vnq_colab.files import checked
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -117,7 +120,7 @@ def test_any_table_ends_valid_and_counted_or_in_a_sentence(table, on_bad_rows, t
     dropped = sum(item.rows for item in report.findings if item.treatment.startswith("dropped"))
     assert report.rows_read - dropped == report.rows_kept == len(clean)
     assert len({(item.issue, item.treatment) for item in report.findings}) == len(report.findings)
-    assert type(report).from_dict(report.to_dict()) == report
+    assert checked(Path("cleaning.json"), type(report), report.to_dict()) == report
 
 
 @many

@@ -10,9 +10,10 @@ import pytest
 
 from vnq_colab.errors import CheckpointError, ConfigError
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
+from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, judge
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import confidence_set, hac_t, mean_test
+from vnq_colab.evaluation.verdict import DECISIONS, Verdict, too_good
 
 DAYS = pd.bdate_range("2022-01-03", periods=600)
 PASSED, FAILED = ({"check": "features", "passed": True, "sentence": "No feature knows the future."},
@@ -255,7 +256,7 @@ def test_a_skilled_family_among_noise_is_alone_in_the_confidence_set_and_copies_
 def test_verdict_is_exact_to_and_from_json(tmp_path):
     verdict = judged(order_of(locked=np.nan), run_id="r", leak_checks=[PASSED])
     text = json.dumps(verdict.to_dict(), allow_nan=False)
-    assert Verdict.from_dict(json.loads(text)).to_dict() == verdict.to_dict()
+    assert Verdict(**json.loads(text)).to_dict() == verdict.to_dict()
     verdict.save(tmp_path / "verdict.json")
     assert repr(Verdict.load(tmp_path / "verdict.json")) == repr(verdict) and "  market: accept" in repr(verdict)
     assert set(verdict.summary["decisions"]) == set(DECISIONS)

@@ -18,9 +18,9 @@ from tests.drive_map import FILES
 from tests.made_up import SYMBOLS, basket_of, order_of, rows_of, scores_of, verdict_of
 from vnq_colab.evaluation import page as page_parts
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import ENVIRONMENT, number, replace_first_screen
 from vnq_colab.evaluation.report import N_RECENT, write_report
+from vnq_colab.evaluation.verdict import Verdict
 
 NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'
@@ -226,7 +226,7 @@ def test_page_is_well_formed_and_ready_for_a_phone(page):
 
 
 def test_page_escapes_every_text_and_no_name_can_end_its_script(tmp_path):
-    changed = Verdict.from_dict(json.loads(json.dumps(verdict_of(symbols=(EVIL, *SYMBOLS[1:])).to_dict())))
+    changed = Verdict(**json.loads(json.dumps(verdict_of(symbols=(EVIL, *SYMBOLS[1:])).to_dict())))
     changed.symbols["BBB"]["reasons"] = changed.market["reasons"] = [EVIL]
     changed.market["gates"][0]["asked"] = changed.symbols["BBB"]["gates"][0]["gate"] = EVIL
     changed.summary["text"] = changed.summary["evaluations"]["text"] = EVIL

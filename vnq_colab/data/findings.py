@@ -118,16 +118,10 @@ class CleaningReport:
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     files: list[FileFacts] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)  # what in the data knows the future, as of `target_leaks`
 
     def to_dict(self) -> dict:
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict) -> "CleaningReport":
-        findings = [{("issue" if name == "disease" else name): item for name, item in finding.items()}  # as of 0.2
-                    for finding in value["findings"]]
-        return cls(**(value | {"findings": [Finding(**item) for item in findings],
-                               "files": [FileFacts(**item) for item in value["files"]]}))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per issue and treatment."""
@@ -140,6 +134,7 @@ class CleaningReport:
         return "\n".join([
             f"CleaningReport: {self.rows_kept:,} of {self.rows_read:,} rows kept, {self.symbols} symbols, "
             f"{self.first_day} to {self.last_day}",
+            *(f"  LEAK IN THE DATA: {leak}" for leak in self.leaks),
             *(f"  read {n:,} × {name}" for name, n in files.items()),
             *(f"  set apart: {kind}, {n:,} rows" for kind, n in set_apart.items()),
             *(f"  {item.issue}: {item.rows:,} rows, {item.treatment} (first: {item.example})"
@@ -153,7 +148,8 @@ class CleaningReport:
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
             tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
                       for table in (files, self.to_frame()) if len(table)]
-        texts = [repr(self).splitlines()[0], *(f"⚠ {warning}" for warning in self.warnings)]
+        texts = [repr(self).splitlines()[0], *(f"⚠ LEAK IN THE DATA: {leak}" for leak in self.leaks),
+                 *(f"⚠ {warning}" for warning in self.warnings)]
         return "".join([*(f"<p>{html.escape(text)}</p>" for text in texts), *tables])
 
 

@@ -1,12 +1,12 @@
 """A prepared data set: clean prices, panel and splits in one folder, named by the content of the data."""
 
 import contextlib
-import datetime as dt
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -14,32 +14,52 @@ import pandas as pd
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
 from vnq_colab.config import SYNTHETIC_NOTE
-from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
-from vnq_colab.data.market import VN102, count_sessions
+from vnq_colab.data.gathered import Gathered, gather
+from vnq_colab.data.market import VN102
 from vnq_colab.data.panel import Panel, build_panel, data_id
-from vnq_colab.data.prices import Reading, fetched, load_index, price_files, read_prices, typed_prices
-from vnq_colab.data.splits import Splits, to_day, yearly_folds
+from vnq_colab.data.splits import Splits, check_folds, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
+from vnq_colab.data.target_leaks import find_leaks
 from vnq_colab.errors import DataError, VnqError
-from vnq_colab.files import read_json, require_space, sha256_of, storage_error, write_atomic, write_json
+from vnq_colab.files import (
+    read_json,
+    read_sealed,
+    require_space,
+    sha256_of,
+    storage_error,
+    write_atomic,
+    write_json,
+    write_sealed,
+)
 from vnq_colab.layout import Workspace
+from vnq_colab.settings import Rule
 
-MARKET_INDEX = "VNINDEX"
 PROOF = "lookahead.json"  # in the folder of a set that was reviewed
-MOST_SESSIONS = 5  # prices whose last day is older are stale: `prepare` warns, `predict` refuses
+DataId = Annotated[str, Rule("must be 12 hex digits", re.compile(r"[0-9a-f]{12}").fullmatch)]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Gathered:
-    """Cleaned prices, and what they were cleaned from."""
+class _Facts(TypedDict):
+    """prepared.json: what was prepared, from what, and the sha256 of every other file."""
 
-    prices: pd.DataFrame
-    index: pd.DataFrame | None  # of the market; None: there is none
-    cleaning: CleaningReport
-    rows: pd.DataFrame | None = None  # as they were read; None in a set that was loaded
-    cleaning_options: dict[str, Any] = field(default_factory=lambda: {"on_bad_rows": "treat"})  # of `clean_prices`
+    data_id: DataId
+    version: str
+    prepared: str
+    source: str
+    synthetic: bool
+    index: bool
+    symbols: int
+    features: list[str]
+    feature_means: list[float]
+    files: dict[str, str]
+
+
+class _Current(TypedDict):
+    """current.json: which set is the current one."""
+
+    data_id: DataId
+    prepared: str
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -76,83 +96,47 @@ def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str
     folder = ws.prepared / data_id(market.prices, market.index)
     stored = _stored(ws, folder)
     panel = build_panel(market.prices, market.index) if stored is None else stored.panel
+    leaks = find_leaks(panel, market.prices, market.index, market.rows)
+    market = replace(market, cleaning=replace(market.cleaning, leaks=leaks))
     folds: list[Splits] = []
     with contextlib.suppress(DataError):  # too short to train on; it can be looked at, and forecast from
         folds = yearly_folds(panel.days)
     prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds)
     if stored is None:
         _write(prepared)
-    write_json(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
-    write_json(ws.prepared / "current.json", {"data_id": folder.name, "prepared": utc_now()})
+    write_sealed(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
+    write_sealed(ws.prepared / "current.json", {"data_id": folder.name, "prepared": utc_now()})
     return prepared
-
-
-def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
-           as_of: str | None = None, on_bad_rows: str | None = None, treatments: dict[str, str] | None = None,
-           unit: "str | dict[str, str] | None" = None) -> Gathered:
-    """All that the person has, read once and cleaned.
-
-    `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
-    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None:
-    the files of `data/raw/` and the updates, and the seeded synthetic market where there are none. Without `index` a
-    VNINDEX among the files is taken when it covers nearly all days. `as_of` is the day whose close is the last known
-    (None: today): later rows are left out.
-    """
-    day = to_day(as_of or dt.date.today().isoformat())
-    reading = _read_all(ws, data, unit, on_bad_rows)
-    rows = reading.prices if as_of is None else up_to(reading.prices, day)
-    source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
-    options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
-    prices, cleaning = clean_prices(rows, source=source, files=reading.files, **options)
-    if index is None:
-        index, warnings = _index_among(reading.index[reading.index["date"] <= day], prices)
-    else:
-        index = up_to(load_index(index), day)
-        warnings = _gaps(prices, index)
-    cleaning = replace(cleaning, warnings=cleaning.warnings + staleness(prices, day) + warnings)
-    return Gathered(prices=prices, index=index, cleaning=cleaning, rows=rows, cleaning_options=options)
-
-
-def _read_all(ws: Workspace, data: str | Path | pd.DataFrame | None, unit: "str | dict[str, str] | None",
-              on_bad_rows: str | None) -> Reading:
-    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired."""
-    if isinstance(data, pd.DataFrame):
-        return Reading(typed_prices(data, "the price table"))
-    paths = [folder for folder in (ws.raw, ws.weekly_updates) if price_files(folder)]
-    if data is not None:
-        paths = [fetched(data), *(path for path in paths if path == ws.weekly_updates)]
-    if not paths:
-        return Reading(typed_prices(synthetic_prices(n_days=1080, last_day="2026-01-30"), "the price table"))
-    return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)
 
 
 def prepared_prices(ws: Workspace) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Prices and index of the current set, without its panel. Raises DataError when it is not whole."""
     with _whole(ws.prepared / current_id(ws)) as folder:
-        return _tables(folder)
+        return _tables(folder, _facts(folder, "prices.parquet", "index.parquet"))
 
 
 def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
     with _whole(ws.prepared / (data_id or current_id(ws))) as folder:
-        facts = read_json(folder / "prepared.json")
+        facts = _facts(folder)
         if tuple(facts["features"]) != tuple(FEATURES):
             raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
                             f"this code computes {len(FEATURES)}. Run prepare again on the same prices.")
         if (folder / PROOF).exists() and not read_json(folder / PROOF)["passed"]:
             raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
                             "that and run prepare again.")
-        prices, index = _tables(folder)
-        return Prepared(folder=folder, prices=prices, index=index, panel=Panel.load(folder / "panel.parquet"),
-                        folds=[Splits.from_dict(fold) for fold in read_json(folder / "splits.json")],
-                        cleaning=CleaningReport.from_dict(read_json(folder / "cleaning.json")))
+        prices, index = _tables(folder, facts)
+        panel, folds = Panel.load(folder / "panel.parquet"), read_json(folder / "splits.json", list[Splits])
+        check_folds(folds, panel.days)
+        return Prepared(folder=folder, prices=prices, index=index, panel=panel, folds=folds,
+                        cleaning=read_sealed(folder / "cleaning.json", CleaningReport))
 
 
 def current_id(ws: Workspace) -> str:
     """The id of the set that was prepared last. Raises DataError when there is none."""
     try:
-        return read_json(ws.prepared / "current.json")["data_id"]
-    except (FileNotFoundError, KeyError, TypeError):
+        return read_sealed(ws.prepared / "current.json", _Current)["data_id"]
+    except FileNotFoundError:
         raise DataError(f"{ws.root}: nothing is prepared yet. Run prepare first.") from None
 
 
@@ -174,6 +158,8 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
         raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.") from None
     except OSError as error:  # Drive does not answer
         raise storage_error(path, error) from error
+    if (path.parent / "prepared.json").exists():  # it was not built by hand
+        _facts(path.parent, path.name)
     panel = Panel.load(path)
     if panel.data_id != data_id:
         raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. "
@@ -186,60 +172,30 @@ def default_universe(panel: Panel) -> tuple[str, ...]:
     return tuple(symbol for symbol in VN102 if symbol in panel.symbols) or panel.symbols
 
 
-def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
-    """The rows up to and including a day. Raises DataError when there are none."""
-    kept = table[table["date"] <= day]
-    if kept.empty:
-        raise DataError(f"there are no prices up to {day:%Y-%m-%d}; the first are of {table['date'].min():%Y-%m-%d}.")
-    return kept
-
-
 def has_index(ws: Workspace, data_id: str) -> bool | None:
     """Whether a prepared set has a market index; None where that is unknown, as of a panel that was built by hand."""
     try:
-        return read_json(ws.prepared / data_id / "prepared.json")["index"]
+        return _facts(ws.prepared / data_id, "prepared.json")["index"]
     except FileNotFoundError:
         return None
 
 
-def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
-    """A warning when the newest price is more than 5 sessions older than a day; none for synthetic prices."""
-    last = prices["date"].max()
-    n_sessions = count_sessions(last, as_of)
-    if n_sessions <= MOST_SESSIONS or is_synthetic(prices["symbol"].unique()):
-        return []
-    return [f"the newest prices are of {last:%Y-%m-%d}, {n_sessions} sessions before {as_of:%Y-%m-%d}: "
-            "bring newer files, or name the day with --as-of (in Python: as_of=)"]
+def _facts(folder: Path, *names: str) -> _Facts:
+    """prepared.json, whose seal holds, as do its sha256 of these files (of all that it names unless some are named).
+
+    Raises DataError for a file that is not what `prepare` wrote.
+    """
+    facts = read_sealed(folder / "prepared.json", _Facts)
+    for name, digest in facts["files"].items():
+        if (not names or name in names) and sha256_of(folder / name) != digest:
+            raise DataError(f"{folder / name}: not what prepare wrote. Prepare the same prices again.")
+    return facts
 
 
-def _index_among(series: pd.DataFrame, prices: pd.DataFrame) -> tuple[pd.DataFrame | None, list[str]]:
-    """The VNINDEX among the files and warnings; None unless it has a close on 99 of 100 trading days."""
-    series = series[series["symbol"] == MARKET_INDEX]
-    index = series.loc[series["close"] > 0, ["date", "close"]].reset_index(drop=True)
-    n_bad = len(series) - len(index)
-    warnings = [f"{MARKET_INDEX}: {n_bad} rows without a positive close are left out"] if n_bad else []
-    if index.empty:
-        return None, warnings
-    if gaps := _gaps(prices, index):
-        return None, [*warnings, f"the {MARKET_INDEX} among the files is not used, the market is the mean of all "
-                                 f"stocks: {gaps[0]}"]
-    return index, warnings
-
-
-def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
-    """A warning when the index misses more than one trading day in a hundred: there the market stands still."""
-    days = prices["date"].drop_duplicates()
-    missing = ~days.isin(index["date"])
-    if missing.mean() <= 0.01:
-        return []
-    return [f"the index has no value on {int(missing.sum()):,} of {len(days):,} trading days "
-            f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
-
-
-def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+def _tables(folder: Path, facts: _Facts) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The stored prices and index of a set."""
-    has_one = read_json(folder / "prepared.json")["index"]
-    return (pd.read_parquet(folder / "prices.parquet"), pd.read_parquet(folder / "index.parquet") if has_one else None)
+    return (pd.read_parquet(folder / "prices.parquet"),
+            pd.read_parquet(folder / "index.parquet") if facts["index"] else None)
 
 
 @contextlib.contextmanager
@@ -254,10 +210,9 @@ def _whole(folder: Path) -> Iterator[Path]:
 def _stored(ws: Workspace, folder: Path) -> Prepared | None:
     """The set in a folder; None where it is not whole, is damaged, or was computed by other code."""
     try:
-        facts = read_json(folder / "prepared.json")
-        is_whole = all(sha256_of(folder / name) == digest for name, digest in facts["files"].items())
-        is_ours = np.allclose(facts["feature_means"], _feature_means(), rtol=1e-4, atol=1e-6)
-        return load_prepared(ws, folder.name) if is_whole and is_ours else None
+        means = _facts(folder, "prepared.json")["feature_means"]
+        is_ours = np.allclose(means, _feature_means(), rtol=1e-4, atol=1e-6)
+        return load_prepared(ws, folder.name) if is_ours else None
     except (OSError, VnqError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
@@ -278,7 +233,7 @@ def _write(prepared: Prepared) -> None:
         if table is not None:
             write_atomic(folder / name, lambda file, table=table: table.to_parquet(file, index=False))
             names.append(name)
-    write_json(folder / "prepared.json", {  # last: its presence says that the set is whole
+    write_sealed(folder / "prepared.json", {  # last: its presence says that the set is whole
         "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),
         "source": prepared.cleaning.source, "synthetic": prepared.synthetic, "index": prepared.index is not None,
         "symbols": len(prepared.panel.symbols), "features": list(FEATURES),

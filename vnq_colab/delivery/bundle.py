@@ -16,7 +16,7 @@ from vnq_colab.data.prepared import has_index, load_panel
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
-from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster, family_module

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.prepared import staleness, up_to
+from vnq_colab.data.gathered import staleness, up_to
 from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders

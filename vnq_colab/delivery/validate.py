@@ -23,11 +23,12 @@ from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.evaluation.engine import MarketData
-from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
+from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, judge
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
+from vnq_colab.evaluation.verdict import DECISIONS, Verdict, too_good
 from vnq_colab.models.baselines import opponents
 from vnq_colab.training.jobs import fold_scores, session_folds
 from vnq_colab.training.session import Session
@@ -118,7 +119,8 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     symbols = order.symbols.merge(own, on="symbol", how="left").merge(accounts.symbols, on="symbol", how="left")
     facts = {"gates": gates, "run_id": session.run_id, "n_trials": trials,
              "accuracy": summary(scores).set_index("family")["accuracy"].dropna().to_dict(),
-             "n_universe": len(default_universe(panel)), "previous": against_previous(session, judged, panel),
+             "n_universe": len(default_universe(panel)), "data_leaks": prepared.cleaning.leaks,
+             "previous": against_previous(session, judged, panel),
              "power": None if basket is None else found_share(order, basket, panel, n_trials=trials),
              "original": original_shares(order, panel, rules)}
     verdict = judge(order, basket, symbols, **facts)

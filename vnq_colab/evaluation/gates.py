@@ -4,24 +4,21 @@ One stock alone cannot prove a rank correlation of 0.1; the market can, within a
 `gate`, `asked`, `measured`, `low, high` (95 % interval), `needed`, `passed` (None: not measured), and a `sentence`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
 from operator import ge, gt, le, lt
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import FEWEST_DATES, Z_95, confidence_set, deflated_sharpe, mean_test, shrink
-from vnq_colab.files import read_json, write_json
+from vnq_colab.evaluation.verdict import DECISIONS, Decided, Gate, Verdict
 
-DECISIONS = ("accept", "review", "reject", "unjudged")
 GATE_SETS = ("honest", "original")
 FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
 MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
@@ -33,49 +30,13 @@ MOST_LOCKED = 0.1  # [fraction of days] on which it could not be bought
 ORIGINAL = {"accuracy": 0.52, "rmse": 0.03, "sharpe": 0.8, "drawdown": 0.10}  # the project's source texts
 TOO_GOOD = "too good to be true: look for a leak, in the data too"
 TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
-Gate = dict[str, Any]
-
-
-@dataclass(frozen=True, repr=False)
-class Verdict:
-    """The decision on the market and on every symbol, with reasons; plain values only, exact to and from JSON."""
-
-    run_id: str
-    gate_set: str
-    summary: dict[str, Any]  # text: three sentences; decisions: counts; what else the report prints
-    market: dict[str, Any]  # decision, reasons [sentences], gates
-    symbols: dict[str, dict[str, Any]]  # the same of each
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
-        """The verdict that `to_dict` wrote."""
-        return cls(*(value[field.name] for field in fields(cls)))
-
-    def save(self, path: Path) -> None:
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """The verdict in `path`. Raises CheckpointError when it is damaged, FileNotFoundError when it is not there."""
-        return cls.from_dict(read_json(path))
-
-    def __repr__(self) -> str:
-        of = f" on {self.run_id}" if self.run_id else ""
-        lines = [f"Verdict of the {self.gate_set} gates{of}: {self.summary['text']}",
-                 f"  market: {self.market['decision']}", *(f"    {reason}" for reason in self.market["reasons"])]
-        for decision in ("accept", "review"):
-            names = [symbol for symbol, row in self.symbols.items() if row["decision"] == decision]
-            lines += [f"  {decision}: {', '.join(names)}"] if names else []
-        return "\n".join(lines)
 
 
 def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, gates: str = "honest", run_id: str = "",
           n_trials: int = 1, accuracy: Mapping[str, float] | None = None, n_universe: int = 0,
           previous: dict[str, Any] | None = None, leak_checks: list[dict[str, Any]] | None = None,
-          power: dict[str, float] | None = None, original: dict[str, float] | None = None) -> Verdict:
+          data_leaks: Sequence[str] = (), power: dict[str, float] | None = None,
+          original: dict[str, float] | None = None) -> Verdict:
     """Decides on the market, and then on every symbol, whether the forecasts of `order.family` may be traded.
 
     Gates `original`, those of the project's source texts, decide on the symbols alone.
@@ -84,8 +45,8 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     account (`Backtest.symbols`). `basket` None: too few symbols. `n_trials` configurations were evaluated on these test
     days, this one included: p-values are charged for all of them. `accuracy`: pooled, by family. Where `order` covers
     fewer than `n_universe` stocks, somebody chose them, and the market is for review at most; so it is where
-    `previous`, the last accepted run on the same days, was better (`worse` is true). It is kept in the summary, as are
-    `power` and `original`, of `power`.
+    `previous`, the last accepted run on the same days, was better (`worse` is true), and where there are `data_leaks`,
+    sentences of `data.target_leaks`. They are kept in the summary, as are `power` and `original`, of `power`.
     """
     if gates not in GATE_SETS:
         raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
@@ -95,31 +56,29 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     required = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
                             **_basket_numbers(basket, n_trials))
     doubt = previous["text"] if previous and previous["worse"] else chosen
-    market = _decide_market(required, plausible_gates(order.families, basket, accuracy or {}), leak_checks, doubt)
+    plausible = plausible_gates(order.families, basket, accuracy or {})
+    market = _decide_market(required, plausible, leak_checks, doubt, data_leaks)
+    doubts = [*data_leaks, *(gate["sentence"] for gate in plausible if gate["passed"] is False)]
     rule, capital = (Basket(), 1e9) if basket is None else (basket.basket, basket.capital)
     value = capital / rule.k / rule.traded_share  # [VND a day] needed for one position
     by_honest, by_original = {}, {}
     for row, place, error in zip(symbols.itertuples(index=False), *shrink(symbols["place"], symbols["place_error"]),
                                  strict=True):
-        by_honest[row.symbol] = _decide_symbol(symbol_gates(row, place, error, value), market["decision"])
-        tests = original_gates(row)
-        by_original[row.symbol] = _decision(*_outcome(tests), tests)
+        tests = symbol_gates(row, place, error, value)
+        by_honest[row.symbol] = _decide_symbol(tests, market["decision"])
+        own = [gate["sentence"] for gate in tests[-1:] if gate["passed"] is False]
+        by_original[row.symbol] = _decide(*[original_gates(row)] * 2, own + doubts[:1])
     decided = by_original if gates == "original" else by_honest
     counts = {name: sum(row["decision"] == name for row in decided.values()) for name in DECISIONS}
-    n_pass = sum(row["decision"] == "accept" for row in by_original.values())
+    n_pass = sum(all(gate["passed"] for gate in row["gates"]) for row in by_original.values())
     return Verdict(run_id, gates, {
         "text": _text(order, basket, market, counts, power), "decisions": counts, "families": _records(order.families),
         "by_year": _records(order.by_year[order.by_year["family"] == order.family]),
         "quantiles": _records(order.quantiles), "basket": None if basket is None else basket.to_dict(), "power": power,
         "confidence_set": confidence_set(order.daily), "evaluations": {"n_trials": int(n_trials), "text": chosen},
         "original": {"n_pass": n_pass} | (original or {}), "previous": previous, "leak_checks": leak_checks,
+        "data_leaks": [*data_leaks],
     }, market, decided)
-
-
-def too_good(verdict: Verdict) -> bool:
-    """Whether a number is too good to be true: then search the run for leaks, and judge again."""
-    return any(gate["gate"].startswith("plausible") and gate["passed"] is False
-               for row in (verdict.market, *verdict.symbols.values()) for gate in row["gates"])
 
 
 # --- gates
@@ -176,13 +135,15 @@ def _basket_numbers(basket: BasketResult | None, n_trials: int) -> dict[str, flo
 
 def plausible_gates(families: pd.DataFrame, basket: BasketResult | None, accuracy: Mapping[str, float]) -> list[Gate]:
     """What is too good to be true, of any family: correlation, Sharpe ratio of the basket, pooled accuracy."""
-    best = families.sort_values("open", ascending=False).iloc[0]
+    families = families.sort_values("open", ascending=False)
+    best, high = families.iloc[0], families.loc[families["open"] > MOST_CORRELATION, "family"][1:]
     pooled = pd.Series({"no family": np.nan} | dict(accuracy)).sort_values(ascending=False)  # NaN comes last
     enough = 1.0 if families["n_days"].max() >= FEWEST_DATES else np.nan
     sharpe = np.nan if basket is None else float(basket.totals.loc["basket", "sharpe"])
     return [
         _gate("plausible_order", f"no family with a rank correlation above {MOST_CORRELATION:g}", enough * best["open"],
-              le, MOST_CORRELATION, f"The rank correlation of {best['family']} is {best['open']:.3f}, {TOO_GOOD}"),
+              le, MOST_CORRELATION, f"The rank correlation of {best['family']} is {best['open']:.3f}"
+              f"{f' (too high also of {name_a_few(high)})' if len(high) else ''}, {TOO_GOOD}"),
         _gate("plausible_sharpe", f"a net Sharpe ratio of at most {MOST_SHARPE:g}", sharpe, le, MOST_SHARPE,
               f"The basket's Sharpe ratio is {sharpe:.1f}, {TOO_GOOD}"),
         _gate("plausible_accuracy", f"no family with a pooled accuracy above {MOST_ACCURACY:.0%}",
@@ -231,20 +192,21 @@ def original_gates(row: Any) -> list[Gate]:
 
 
 def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
-                   doubt: str) -> dict[str, Any]:
+                   doubt: str, data_leaks: Sequence[str]) -> Decided:
     gates, suspicious = required + plausible, [gate for gate in plausible if gate["passed"] is False]
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
     if suspicious and leak_checks and not leaks:
         leaks = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."]
     if short := [gate for gate in required[:2] if not gate["passed"]]:
-        return _decision("unjudged", short + suspicious, gates, *leaks)
-    if suspicious or leaks:
-        return _decision("review", suspicious, gates, *leaks)
-    name, because = _outcome(required)
-    return _decision("review", [], gates, doubt) if name == "accept" and doubt else _decision(name, because, gates)
+        market = _decision("unjudged", short + suspicious, gates, *leaks)
+    elif suspicious or leaks or data_leaks:
+        market = _decision("review", suspicious, gates, *leaks)
+    else:
+        market = _decide(required, gates, [doubt] if doubt else [])
+    return market | {"reasons": [*data_leaks, *market["reasons"]]}
 
 
-def _decide_symbol(gates: list[Gate], market: str) -> dict[str, Any]:
+def _decide_symbol(gates: list[Gate], market: str) -> Decided:
     """In a market with that decision."""
     enough, *required, plausible = gates
     name, because = _outcome(required)
@@ -261,13 +223,19 @@ def _decide_symbol(gates: list[Gate], market: str) -> dict[str, Any]:
     return _decision(name, because, gates)
 
 
+def _decide(required: list[Gate], gates: list[Gate], doubts: list[str]) -> Decided:
+    """By the required of the gates; what would be accepted is for review where there are doubts."""
+    name, because = _outcome(required)
+    return _decision("review", [], gates, *doubts) if name == "accept" and doubts else _decision(name, because, gates)
+
+
 def _outcome(gates: list[Gate]) -> tuple[str, list[Gate]]:
     """The decision on some gates, and those that decide."""
     failed, unknown = ([gate for gate in gates if gate["passed"] is state] for state in (False, None))
     return ("reject", failed) if failed else ("unjudged", unknown) if unknown else ("accept", gates)
 
 
-def _decision(name: str, because: list[Gate], gates: list[Gate], *more: str) -> dict[str, Any]:
+def _decision(name: str, because: list[Gate], gates: list[Gate], *more: str) -> Decided:
     """A decision with its reasons: the sentences of some gates, and more."""
     return {"decision": name, "reasons": [gate["sentence"] for gate in because] + list(more),
             "gates": [{key: value for key, value in gate.items() if key != "sentence"} for gate in gates]}

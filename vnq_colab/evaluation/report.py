@@ -14,10 +14,10 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
 from vnq_colab.evaluation.calibration import COVERAGE
-from vnq_colab.evaluation.gates import DECISIONS, Verdict
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import first_screen, keep_orders, render
+from vnq_colab.evaluation.verdict import DECISIONS, Verdict
 from vnq_colab.files import write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
