@@ -4,22 +4,24 @@
 
 The parent never computes with torch, so that a fork finds no threads that are gone. A job is a dictionary:
 
-do          "train", "resume" (of `run`, else of the newest), "go_on" (resume, where there is a run), or "export"
-root, local, scratch    the workspace, its local side ($VNQ_LOCAL), and the folder of temporary files
+do          "train", "resume" (of `run`, else of the newest), "go_on" (resume, where there is a run), "export", or
+            "command" with its `words`
+root, local, scratch, person    the workspace, its local side ($VNQ_LOCAL), the folder of temporary files, and $HOME
 log         a file to which each step and each event is appended at once, so that a kill loses nothing of it
 size        "tiny" (3 symbols × 2), "twelve" (12 × 2) or "long"; each with all three families
 every       steps between two checkpoints; None: `checkpoint_minutes` of the config
 kill, signals   [bytes of log, seconds]: SIGKILL so long after the log has so many bytes; and [[*, *, signal], ...]
 at          [job, step, ["MemoryError", or signals that the process sends itself]]: after so many steps of that job
 shim        arguments of `Shim`, and `list` to log each call; drive: arguments of `FakeDrive`, and `from_start`
-and what else `_install` takes: node, take_over, fast_clock, jumping_clock, windows, step_seconds,
-heartbeat_seconds, file_limit, patience
+and what else `_install` takes: node, take_over, seed, fast_clock, jumping_clock (None: it stands still), windows,
+step_seconds, heartbeat_seconds, file_limit, memory (GB more than at the start), patience
 """
 
 import contextlib
 import ctypes
 import datetime as dt
 import functools
+import importlib
 import json
 import os
 import platform
@@ -31,6 +33,7 @@ import tempfile
 import time
 import traceback
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ import torch
 from tests.faults.fake_drive import FakeDrive
 from tests.faults.shim import Shim, refuse_replace, watch_drive
 from vnq_colab import clock
+from vnq_colab.__main__ import main as command
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
@@ -83,6 +87,8 @@ def config_of(size: str) -> RunConfig:
 def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
     ws = Workspace(Path(job["root"]))
     drive = _install(job, tell)
+    if job["do"] == "command":
+        return {"code": command([*job["words"], "--root", job["root"]])}
     do, choices = job["do"], {"quiet": job.get("quiet", False), "take_over": job.get("take_over", False)}
     if do == "go_on":
         do = "resume" if sessions(ws) else "train"
@@ -92,7 +98,7 @@ def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
         session = latest_session(ws, job.get("run"))
         export_bundle(session)
     elif do == "train":
-        session = train(ws, market(job["size"]), config_of(job["size"]), **choices)
+        session = train(ws, market(job["size"]), replace(config_of(job["size"]), seed=job.get("seed", 0)), **choices)
     else:
         session = resume(ws, job.get("run"), **choices)
     return {"status": session.status, "why": session.why, "run": session.run_id, "drive": session.drive,
@@ -103,7 +109,11 @@ def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
 
 def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
     """All that is to go wrong, or is to be seen, in this process."""
-    os.environ["VNQ_LOCAL"], tempfile.tempdir = job["local"], job["scratch"]
+    os.environ |= {"VNQ_LOCAL": job["local"], "HOME": job["person"]}
+    tempfile.tempdir = job["scratch"]
+    if "memory" in job:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(job["memory"] * 1e9),) * 2)
     drive_copy.FIRST_WAIT, drive_copy.LONGEST_WAIT = 0.02, 0.3
     loop.DRIVE_PATIENCE = job.get("patience", 10)
     trainer.WATCH_SECONDS = 0.05
@@ -169,13 +179,15 @@ def _fast(factor: float) -> types.SimpleNamespace:
     return fast
 
 
-def _jumping(seed: int) -> types.SimpleNamespace:
-    """The module `datetime` whose now() is off by up to two days, each time anew."""
+def _jumping(seed: int | None) -> types.SimpleNamespace:
+    """The module `datetime` whose now() is off by up to two days, each time anew; None: it is always one instant."""
     chance = random.Random(seed)
 
     class Jumping(dt.datetime):
         @classmethod
         def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+            if seed is None:
+                return dt.datetime(2026, 1, 31, tzinfo=tz)
             return dt.datetime.now(tz) + dt.timedelta(days=chance.uniform(-2, 2))
 
     jumping = types.SimpleNamespace(**vars(dt))
@@ -206,6 +218,8 @@ def _run_job(job: dict[str, Any]) -> None:
     try:
         tell(f"attempt {job['do']}")
         answer(_attempt(job, tell))
+    except SystemExit as error:
+        answer({"code": error.code})
     except VnqError as error:
         code = 3
         answer({"error": type(error).__name__, "text": str(error)})
@@ -225,6 +239,8 @@ def main() -> None:
     """Forks a child for each job, sends its signals, and answers with how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    for name in ("bundle", "earlier_runs", "leaks", "predict", "validate"):
+        importlib.import_module(f"vnq_colab.delivery.{name}")
     for size in ("tiny", "twelve"):
         market(size)
     print(json.dumps({"ready": os.getpid()}), flush=True)
@@ -237,7 +253,7 @@ def main() -> None:
         due = [*job.get("signals", []), *([[*job["kill"], signal.SIGKILL]] if "kill" in job else [])]
         limit, sent_at, since = started + job.get("limit", 120), None, None
         while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
+            done, status, usage = os.wait4(pid, os.WNOHANG)
             now = time.monotonic()
             if done:
                 break
@@ -251,7 +267,7 @@ def main() -> None:
             time.sleep(0.001)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps({"exit": code, "seconds": now - started, "timed_out": now > limit,
-                          "sent_at": sent_at or now}), flush=True)
+                          "peak_gb": usage.ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9, "sent_at": sent_at or now}), flush=True)
 
 
 def _size(path: str) -> int:

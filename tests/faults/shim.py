@@ -94,8 +94,7 @@ class Shim:
     # ------------------------------------------------------------------------------------------ put into the library
     def install(self) -> "Shim":
         """From now on, in this process, for good."""
-        files.open = self.open
-        io.open = self.open  # pathlib's
+        builtins.open = io.open = self.open  # the second is pathlib's
         proxy = types.SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
         for place in (os, proxy):
             place.fsync = self._fsync
@@ -116,7 +115,7 @@ class Shim:
             return _open(file, mode, *arguments, **choices)
         if reads:
             return self.call("read", file, lambda path=file: _open(path, mode, *arguments, **choices))
-        whole = io.BufferedWriter(_RawFile(self, file, mode.replace("b", "").replace("t", "")), BUFFER)
+        whole = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(_RawFile(self, file, mode.replace("b", "").replace("t", "")), BUFFER)
         return whole if "b" in mode else io.TextIOWrapper(whole, encoding=choices.get("encoding"))
 
     def _fsync(self, handle: int) -> None:
@@ -150,6 +149,9 @@ class _RawFile(io.FileIO):
 
     def write(self, data: Any) -> int:
         return self._shim.call("write", self._path, super().write, bytes(data))
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._shim.call("truncate", self._path, lambda: super(_RawFile, self).truncate(size))
 
     def close(self) -> None:
         if self.closed:

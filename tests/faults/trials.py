@@ -1,11 +1,13 @@
 """A trial: one run with folders of its own, which is started, hurt, resumed, and compared with an undisturbed one."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,7 @@ class Parent:
             self._answer()
             self._ready = True
         Path(job["result"]).unlink(missing_ok=True)
+        self._outside = snapshot(job["watched"])
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         self._job = job
@@ -60,6 +63,9 @@ class Parent:
         ended["said"] = Path(self._job["said"]).read_text(encoding="utf-8", errors="replace")
         if ended["timed_out"]:
             raise AssertionError(f"a child hung: {self._job}\n{ended['said'][-2000:]}")
+        if self._outside != (now := snapshot(self._job["watched"])):
+            changed = {path for path, _ in self._outside.items() ^ now.items()}
+            raise AssertionError(f"changed outside of the workspace: {sorted(changed)}, by {self._job}")
         return ended
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +82,10 @@ class Parent:
 
 @dataclass
 class Trial:
-    """A run's folders: `home` (below a MyDrive, when it is on Drive), the local side, and a place for what is told."""
+    """A run's folders: `home` (below a MyDrive, when it is on Drive), the local side, and a place for what is told.
+
+    What lies beside it, in the person's $HOME and in the folder `outside` must be the same after each process.
+    """
 
     folder: Path
     size: str = "tiny"
@@ -87,10 +96,20 @@ class Trial:
         for name in ("scratch", "log"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.home.parent.mkdir(exist_ok=True)
+        for place in self.watched:
+            if not place.exists():
+                (place / "more").mkdir(parents=True)
+                for name in ("portfolio.csv", "more/prices.csv", "more/session.json"):
+                    (place / name).write_text("the person's own\n")
 
     @property
     def home(self) -> Path:
         return self.folder / "MyDrive" / "home" if self.on_drive else self.folder / "here" / "home"
+
+    @property
+    def watched(self) -> list[Path]:
+        """Folders in which nothing may change."""
+        return [self.home.parent / "beside", self.folder / "person", self.folder / "outside"]
 
     @property
     def local(self) -> Path:
@@ -116,7 +135,8 @@ class Trial:
         log = self.folder / "log"
         job = {"do": do, "root": str(self.home), "local": str(self.local), "scratch": str(self.folder / "scratch"),
                "log": str(log / f"attempt_{number:03d}"), "said": str(log / f"said_{number:03d}"),
-               "result": str(log / f"result_{number:03d}"), "versions": str(self.versions), "size": self.size} | faults
+               "result": str(log / f"result_{number:03d}"), "versions": str(self.versions), "size": self.size,
+               "person": str(self.watched[1]), "watched": list(map(str, self.watched))} | faults
         self.attempts.append(job)
         return job
 
@@ -245,6 +265,18 @@ def _equal(one: Any, other: Any) -> bool:
     if hasattr(one, "numpy"):
         return one.dtype == other.dtype and one.shape == other.shape and _raw(one) == _raw(other)
     return type(one) is type(other) and repr(one) == repr(other)
+
+
+def snapshot(folders: list[str]) -> dict[str, tuple]:
+    """Of everything below some folders: kind and mode, size, time of the last change, and content."""
+    found = {}
+    for path in (path for folder in folders for path in (Path(folder), *Path(folder).rglob("*"))):
+        facts = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else ""
+        if stat.S_ISREG(facts.st_mode):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path)] = (facts.st_mode, facts.st_size, facts.st_mtime_ns, content)
+    return found
 
 
 @contextlib.contextmanager

@@ -1,0 +1,126 @@
+"""Commands that are killed at each of their writing calls: a usable bundle is always there, and the command again ends
+as the undisturbed one does, byte for byte.
+
+One process after another makes a workspace, on a clock that stands still: prices are prepared, a run of all families
+and its final fit is trained, exported unjudged, judged and exported again, and older runs are tidied away.
+"""
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.faults.child import market
+from tests.faults.kills import EVERY, Tally
+from tests.faults.trials import Parent, Trial, folder_for
+from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.delivery.bundle import load_bundle
+from vnq_colab.errors import VnqError
+
+FROZEN = {"jumping_clock": None}
+PORTFOLIO = "symbol,shares,sellable_from\nCASH,500000000,\nSYN002,1000,\n"
+Words = list[str]
+
+
+def command(parent: Parent, trial: Trial, words: Words, **faults: Any) -> dict[str, Any]:
+    """One command on a clock that stands still; how it ended."""
+    return parent.run(trial.job("command", words=words, **FROZEN, **faults))
+
+
+def steps(parent: Parent, trial: Trial) -> Iterator[tuple[str, Words]]:
+    """Each command that is to be killed, on the workspace that the ones before it left, undisturbed."""
+    prices, fewer, portfolio = (trial.folder / name for name in ("prices.csv", "fewer.csv", "portfolio.csv"))
+    (trial.home / "data" / "raw").mkdir(parents=True)
+    table = synthetic_prices(6, 780, seed=92, signal=0.5)
+    table.to_csv(prices, index=False)
+    table[table["symbol"] != "SYN006"].to_csv(fewer, index=False)
+    portfolio.write_text(PORTFOLIO)
+    shutil.copy(prices, trial.home / "data" / "raw")
+    well(command(parent, trial, ["prepare"]))
+    well(parent.run(trial.job("train", every=EVERY, quiet=True)))
+    yield "export, the first", ["export"]
+    yield "validate", ["validate"]
+    yield "export over another", ["export"]
+    yield "predict", ["predict", "--portfolio", str(portfolio)]
+    yield "predict, a new portfolio", ["predict", "--portfolio", "new", "--capital", "500e6"]
+    yield "prepare", ["prepare", "--data", str(fewer)]
+    well(command(parent, trial, ["prepare"]))
+    for seed in (1, 2):
+        well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
+    yield "tidy", ["tidy", "--keep", "1", "--delete"]
+
+
+def well(ended: dict[str, Any]) -> dict[str, Any]:
+    assert ended["exit"] == 0 and ended["result"].get("code", 0) == 0, ended
+    return ended
+
+
+def state(trial: Trial) -> dict[str, str]:
+    """sha256 of each file of the workspace, here and on this machine's own disk, but what a kill left half written."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for home in (trial.home, trial.local)
+            for path in sorted(home.rglob("*")) if path.is_file() and not re.fullmatch(r"\..+\.part", path.name)}
+
+
+def bundle_of(trial: Trial) -> str:
+    """A hash of all that the current bundle is, loaded and verified; "none" where none can be."""
+    with trial.eyes() as ws, contextlib.suppress(VnqError):
+        bundle = load_bundle(ws)
+        facts = bundle.manifest, [one.digest() for one in bundle.forecasters.values()]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+    return "none"
+
+
+def kill_commands(parent: Parent, tally: Tally, *, on_drive: bool, stride: int = 1, only: str = "") -> None:
+    """Every command at each of its writing calls (with `stride` at every n-th), before, in and after it."""
+    with folder_for("commands") as folder:
+        trial, saved = Trial(folder / "trial", "tiny", on_drive), folder / "saved"
+        for name, words in steps(parent, trial):
+            shutil.rmtree(saved, ignore_errors=True)
+            shutil.copytree(trial.folder, saved)
+            before = bundle_of(trial)
+            well(command(parent, trial, words, shim={"list": True}))
+            calls = [event for event in trial.events() if event[0] == "call"]
+            after, end, seen = bundle_of(trial), state(trial), set()
+            points = [(number, how) for number, call in enumerate(calls, start=1) if number % stride == 0
+                      for how in (("middle", "after") if call[2] == "write" else ("after",))]
+            for number, how in [(1, "before"), *points] if only in name else []:
+                _restore(trial, saved)
+                where = f"{name}{' on Drive' if on_drive else ''}, {how} call {' '.join(calls[number - 1][1:])}"
+                if command(parent, trial, words, shim={"kill_at": number, "how": how})["exit"] != -9:
+                    tally.fail(where, "was not killed")
+                    continue
+                tally.add(f"kills: {name}")
+                good = _is_usable(trial, tally, where, (before, after))
+                left = str(state(trial))
+                if left not in seen and left != str(end):  # all was written: what comes then is a second time
+                    seen.add(left)
+                    good = _ends_alike(parent, trial, words, tally, where, end) and good
+                tally.add(f"good: {name}", int(good))
+            _restore(trial, saved)
+            well(command(parent, trial, words))
+            tally.say(f"{name}{' on Drive' if on_drive else ''}: {len(points)} kills, {len(seen)} states")
+
+
+def _is_usable(trial: Trial, tally: Tally, where: str, bundles: tuple[str, str]) -> bool:
+    """The old bundle or the new one is there, whole."""
+    found = bundle_of(trial)
+    if found not in bundles:
+        tally.fail(where, f"bundle {found} instead of {bundles}")
+    return found in bundles
+
+
+def _ends_alike(parent: Parent, trial: Trial, words: Words, tally: Tally, where: str, end: dict[str, str]) -> bool:
+    """The same command again leaves the files of the undisturbed one."""
+    ended, found = command(parent, trial, words), state(trial)
+    differ = sorted({Path(path).name for path, _ in found.items() ^ end.items()})
+    if (code := (ended["result"] or {}).get("code")) or differ:
+        tally.fail(where, f"again: exit {code}, other files {differ}: {ended['said'][-300:]}")
+    return not code and not differ
+
+
+def _restore(trial: Trial, saved: Path) -> None:
+    shutil.rmtree(trial.folder)
+    shutil.copytree(saved, trial.folder)

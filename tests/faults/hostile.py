@@ -1,0 +1,310 @@
+"""Hostile files: links, pipes and devices in every folder of a workspace, and small files that ask for much memory.
+
+No command may hang, end without a sentence, take more than 2 GB, or change a byte outside of the workspace (`trials`
+watches that).
+"""
+
+import os
+import random
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.faults.commands import Words, command, steps, well
+from tests.faults.kills import Tally
+from tests.faults.trials import Parent, Trial, folder_for
+from vnq_colab.files import read_sealed, sha256_of, write_payload, write_sealed
+
+MOST_GB, MOST_SECONDS = 2.0, 60
+MB = 10**6
+CODES = {0: "done", 2: "refused", 3: "paused", 4: "some failed"}
+LOOKING: tuple[Words, ...] = (["status"], ["doctor"], ["tidy"], ["tidy", "--keep", "1", "--delete"])
+ALL: tuple[Words, ...] = (*LOOKING[:2], ["export"], ["predict"], ["resume"], ["prepare"], ["validate"], *LOOKING[2:])
+Plant = Callable[[Path, Path], object]  # (where, the folder outside)
+
+SPECIAL: dict[str, Plant] = {
+    "a link to a file": lambda path, outside: path.symlink_to(outside / "portfolio.csv"),
+    "a link to a folder": lambda path, outside: path.symlink_to(outside / "more"),
+    "a dangling link": lambda path, outside: path.symlink_to(outside / "nowhere"),
+    "a link to itself": lambda path, _: path.symlink_to(path.name),
+    "a link to the folder above": lambda path, _: path.symlink_to(".."),
+    "a hard link": lambda path, outside: os.link(outside / "portfolio.csv", path),
+    "a FIFO": lambda path, _: os.mkfifo(path),
+    "a socket": lambda path, _: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "an endless file": lambda path, _: path.symlink_to("/dev/zero"),
+    "an unreadable file": lambda path, _: path.symlink_to("/proc/self/mem"),
+    "a folder": lambda path, _: (path / "in it").mkdir(parents=True),
+    "an empty file": lambda path, _: path.write_bytes(b""),
+}
+NAMES = ("\x1b[31m\x07red\r\nname", "n" * 240, "‮xslx", "-rf", "%s{0}")  # as good as any
+
+
+def finished(parent: Parent, folder: Path, *, on_drive: bool) -> Trial:
+    """A workspace with prices, prepared sets, three runs, reports, a bundle and orders, and a backup of hard links."""
+    trial = Trial(folder, "tiny", on_drive)
+    for name, words in steps(parent, trial):
+        if name != "tidy":
+            well(command(parent, trial, words))
+    for home in (trial.home, trial.local):
+        if home.exists():
+            shutil.copytree(home, trial.folder / "outside" / "backup" / home.name, copy_function=os.link)
+    return trial
+
+
+def attempt(parent: Parent, trial: Trial, words: Words, tally: Tally, where: str) -> str:
+    """One command that may do its work, or refuse with a sentence; how it ended."""
+    where = f"{where}, {' '.join(words)[:100]}"
+    tally.add("commands")
+    try:
+        ended = command(parent, trial, words, limit=MOST_SECONDS, memory=2 * MOST_GB)
+    except AssertionError as error:
+        tally.fail(where, str(error)[:600])
+        return "hung or changed"
+    result = ended["result"] or {}
+    way = CODES.get(result.get("code"), "bad")
+    tally.add(way)
+    tally.measure("GB of memory", ended["peak_gb"])
+    tally.measure("seconds", ended["seconds"])
+    if way == "bad" or "Traceback" in ended["said"]:
+        tally.fail(where, f"exit {ended['exit']} {result} {ended['said'][-300:]!r}")
+    elif ended["peak_gb"] > MOST_GB:
+        tally.fail(where, f"{way} with {ended['peak_gb']:.1f} GB")
+    elif any(sign in ended["said"] for sign in "\x1b\x07‮"):
+        tally.fail(where, f"a name reached the terminal as it is: {ended['said'][-300:]!r}")
+    return way
+
+
+# ----------------------------------------------------------------------------------------------------- special files
+def strays_everywhere(parent: Parent, trial: Trial, tally: Tally, commands: tuple[Words, ...] = ALL) -> None:
+    """Every kind of special file, and strange names, in every folder at once: all commands do as without them."""
+    outside = trial.folder / "outside"
+    for folder in [path for home in (trial.home, trial.local) for path in (home, *home.rglob("*")) if path.is_dir()]:
+        endings = {path.suffix for path in folder.iterdir() if path.is_file()} | {"", ".csv"}
+        for number, (kind, plant) in enumerate(SPECIAL.items()):
+            for name in (*(f"{kind}{ending}" for ending in endings), f"20990101T0000{number:02d}_aaaaaa",
+                         f"{number:012x}", f"2099-01-{number + 1:02d}.csv"):
+                plant(folder / name, outside)
+                tally.add("special files")
+        for name in NAMES:
+            (folder / f"{name}.csv").write_bytes(b"\x00rubbish")
+    for words in commands:
+        if attempt(parent, trial, words, tally, "strays everywhere") == "refused":
+            tally.fail(f"strays everywhere, {' '.join(words)}", Path(trial.attempts[-1]["said"]).read_text()[-300:])
+
+
+def in_place_of(parent: Parent, trial: Trial, tally: Tally, path: Path, kind: str) -> None:
+    """One file or folder of the workspace is something else, or lies outside and is linked: it is used, or refused.
+
+    A folder that a person moved out and linked belongs to the workspace, so that only tidying must leave it alone.
+    """
+    outside, was_folder = trial.folder / "outside", path.is_dir()
+    moved = outside / "moved"
+    shutil.move(path, moved)
+    if kind == "moved out, and linked":
+        path.symlink_to(moved)
+    else:
+        SPECIAL[kind](path, outside)
+    tally.add("special files")
+    for words in LOOKING if was_folder and path.is_dir() and path.is_symlink() else ALL:
+        attempt(parent, trial, words, tally, f"{path.relative_to(trial.folder)} is {kind}")
+
+
+def special_files(parent: Parent, tally: Tally, chance: random.Random, *, on_drive: bool, n: int) -> None:
+    """Strays in every folder, then so many places of the workspace taken by something else, drawn by chance."""
+    with folder_for("hostile") as folder:
+        trial, saved = finished(parent, folder / "trial", on_drive=on_drive), folder / "saved"
+        keep(trial, saved)
+        strays_everywhere(parent, trial, tally)
+        places = [path.relative_to(saved) for home in (trial.home, trial.local)
+                  for path in sorted((saved / home.relative_to(trial.folder)).rglob("*"))]
+        kinds = [*SPECIAL, "moved out, and linked"]
+        for place, kind in chance.sample([(place, kind) for place in places for kind in kinds], n):
+            bring_back(trial, saved)
+            in_place_of(parent, trial, tally, trial.folder / place, kind)
+
+
+def keep(trial: Trial, saved: Path) -> None:
+    """A copy of the trial's folder, hard links and all."""
+    shutil.rmtree(saved, ignore_errors=True)
+    well_done = os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(trial.folder), str(saved)])
+    assert well_done == 0
+
+
+def bring_back(trial: Trial, saved: Path) -> None:
+    shutil.rmtree(trial.folder)
+    assert os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(saved), str(trial.folder)]) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- bombs
+def deflated(unit: bytes, times: int) -> bytes:
+    """`unit`, so many times, as a raw deflate stream, in no time: each block stands by itself."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (packer.compress(unit) + packer.flush(zlib.Z_FULL_FLUSH)) * times + packer.flush()
+
+
+def crc_of(unit: bytes, times: int) -> int:
+    crc = 0
+    for _ in range(times):
+        crc = zlib.crc32(unit, crc)
+    return crc
+
+
+def zipped(members: dict[str, tuple[bytes, int]]) -> bytes:
+    """A zip of members that are (unit, times), each compressed."""
+    content, central = b"", b""
+    for name, (unit, times) in members.items():
+        body, title = deflated(unit, times), name.encode()
+        facts = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 33, crc_of(unit, times), len(body), len(unit) * times,
+                            len(title), 0)
+        central += b"PK\1\2" + struct.pack("<H", 20) + facts + struct.pack("<HHHLL", 0, 0, 0, 0, len(content)) + title
+        content += b"PK\3\4" + facts + title + body
+    return content + central + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, len(members), len(members), len(central),
+                                                      len(content), 0)
+
+
+def gzipped(unit: bytes, times: int) -> bytes:
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + deflated(unit, times) + struct.pack(
+        "<LL", crc_of(unit, times), len(unit) * times % 2**32)
+
+
+HEADER = b"symbol,date,open,high,low,close,volume\n"
+ROWS = b"".join(b"S%05d,2020-%02d-%02d,20000,20500,19500,20000,1000\n" % (n % 7000, n % 12 + 1, n % 28 + 1)
+                for n in range(20)) * 1000
+
+
+def _sparse(n: int) -> bytes:
+    days = pd.bdate_range("1900-01-01", periods=n).strftime("%Y-%m-%d")
+    return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (k, day.encode())
+                             for k, day in enumerate(days))
+
+
+def _dense(n_symbols: int, n_days: int) -> bytes:
+    days = [day.encode() for day in pd.bdate_range("2000-01-03", periods=n_days).strftime("%Y-%m-%d")]
+    return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (k, day)
+                             for k in range(n_symbols) for day in days)
+
+
+def _columns(n_rows: int, **columns: object) -> bytes:
+    """A parquet file of so many equal rows: dictionaries and runs make it small."""
+    names = {"symbol": "AAA", "date": "2020-01-01", "open": 2e4, "high": 2e4, "low": 2e4, "close": 2e4, "volume": 1}
+    sink = pa.BufferOutputStream()
+    batch = pa.table({name: pa.array([value] * 100_000) for name, value in (names | columns).items()})
+    with pq.ParquetWriter(sink, batch.schema, use_dictionary=True) as writer:
+        group = pa.concat_tables([batch] * 100)
+        for _ in range(n_rows // 10**7):
+            writer.write_table(group, row_group_size=10**7)
+    return sink.getvalue().to_pybytes()
+
+
+PRICE_BOMBS: dict[str, Callable[[], bytes]] = {
+    "zeros.zip": lambda: zipped({"prices.csv": (bytes(MB), 3000)}),
+    "rows.zip": lambda: zipped({"prices.csv": (ROWS, 3000)}),
+    "zip in a zip.zip": lambda: zipped({f"{n}.zip": (zipped({"prices.csv": (bytes(MB), 900)}), 1) for n in range(9)}),
+    "many members.zip": lambda: zipped({f"S{n:05d}.csv": (HEADER, 1) for n in range(60_000)}),
+    "zeros.csv.gz": lambda: gzipped(bytes(MB), 4000),
+    "rows.csv.gz": lambda: gzipped(ROWS, 4000),
+    "sheet.xlsx": lambda: zipped({"xl/workbook.xml": (b"<workbook/>", 1), "[Content_Types].xml": (b"<Types/>", 1),
+                                  "xl/worksheets/sheet1.xml": (b"<row><c>1</c></row>" * 50_000, 3000)}),
+    "columns.csv": lambda: b"," * 40 * MB,
+    "columns and a row.csv": lambda: HEADER[:-1] + b",x" * 5 * MB + b"\n" + b"1," * 5 * MB,
+    "one line.csv": lambda: HEADER + b"1" * 95 * MB,
+    "quotes.csv": lambda: HEADER + b'"' * 95 * MB,
+    "zeros.csv": lambda: HEADER + bytes(95 * MB),
+    "line ends.csv": lambda: HEADER + b"\n" * 95 * MB,
+    "short lines.csv": lambda: HEADER + b"A,1\n" * 24 * MB,
+    "sparse.csv": lambda: _sparse(25_000),
+    "dense.csv": lambda: _dense(1500, 1300),
+    "long cells.csv": lambda: HEADER + b"".join(b"S%d,2020-01-01,%s,1,1,1,1\n" % (n, b"9" * 4 * MB) for n in range(20)),
+    "runs.parquet": lambda: _columns(300 * MB),
+    "long names.parquet": lambda: _columns(10 * MB, symbol="A" * 10_000),
+}
+PORTFOLIO_BOMBS = {name: PRICE_BOMBS[name] for name in (
+    "zeros.zip", "zeros.csv.gz", "columns.csv", "one line.csv", "quotes.csv", "zeros.csv", "line ends.csv",
+    "short lines.csv")}
+JSON_BOMBS: dict[str, Callable[[], bytes]] = {
+    "deep": lambda: b"[" * MB,
+    "deep objects": lambda: b'{"a":' * MB,
+    "many lists": lambda: b"[" + b"[]," * 30 * MB + b"[]]",
+    "many objects": lambda: b'{"runs":[' + b'{"a":{}},' * 10 * MB + b"0]}",
+    "digits": lambda: b'{"run_id":' + b"1" * 90 * MB + b"}",
+    "a long word": lambda: b'{"run_id":"' + b"x" * 95 * MB + b'"}',
+    "zeros": lambda: bytes(95 * MB),
+    "other encoding": lambda: '{"run_id": 1}'.encode("utf-16"),
+}
+
+
+def torch_bomb(whole: Path) -> bytes:
+    """A file of torch whose tensors are compressed zeros, three GB of them in all."""
+    with zipfile.ZipFile(whole) as archive:
+        members = {name: (archive.read(name), 1) for name in archive.namelist()}
+    return zipped(members | {name: (bytes(MB), 3000) for name in members if name.endswith("data/0")})
+
+
+def bombs(trial: Trial) -> Iterator[tuple[str, Words]]:
+    """(what, command) with each bomb in its place; what it took the place of is put back after the command."""
+    bomb, good = trial.folder / "bombs", ["--data", str(trial.folder / "prices.csv")]
+    bomb.mkdir()
+    for name, content in PRICE_BOMBS.items():
+        (bomb / name).write_bytes(content())
+        assert (bomb / name).stat().st_size < 100 * MB, name
+        yield f"--data {name}", ["prepare", "--data", str(bomb / name)]
+        yield f"--index {name}", ["prepare", *good, "--index", str(bomb / name)]
+        if name in PORTFOLIO_BOMBS:
+            yield f"--portfolio {name}", ["predict", *good, "--portfolio", str(bomb / name)]
+        (bomb / name).unlink()
+    for name in ("a FIFO", "an endless file", "a socket", "a folder", "a link to itself", "an unreadable file"):
+        SPECIAL[name](bomb / name, bomb)
+        for words in (["prepare", "--data"], ["prepare", *good, "--index"], ["predict", *good, "--portfolio"],
+                      ["predict", *good, "--models"]):
+            yield f"{words[-1]} {name}", [*words, str(bomb / name)]
+
+
+def _placed(path: Path, content: bytes) -> Iterator[None]:
+    kept = path.read_bytes()
+    path.write_bytes(content)
+    yield
+    path.write_bytes(kept)
+
+
+def bombs_within(trial: Trial) -> Iterator[tuple[str, Words]]:
+    """(what, command) with a bomb in place of each JSON file and each parquet, job and network of the workspace."""
+    files = {path.name: path for path in sorted(trial.home.rglob("*")) if path.is_file()}  # one of each name
+    for name, path in files.items():
+        if path.suffix == ".json":
+            for bomb, content in JSON_BOMBS.items():
+                for _ in _placed(path, content()):
+                    yield from ((f"{name}: {bomb}", words) for words in ALL)
+        if path.suffix == ".parquet":
+            for _ in _placed(path, PRICE_BOMBS["runs.parquet"]()):
+                yield from ((f"{name}: runs", words) for words in (["predict"], ["prepare"], ["validate"], ["export"]))
+    manifest = files["manifest.json"]
+    for path in sorted(manifest.parent.glob("*.pt"))[:3]:
+        kept, facts = manifest.read_bytes(), read_sealed(manifest)
+        for _ in _placed(path, torch_bomb(path)):
+            facts["files"][path.name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+            write_sealed(manifest, facts)
+            yield f"{path.name}: compressed tensors", ["predict"]
+        manifest.write_bytes(kept)
+    for path in sorted(trial.home.rglob("done/*final*")):
+        body = trial.folder / "body"
+        body.write_bytes(path.read_bytes()[56:])
+        for _ in _placed(path, b""):
+            write_payload(path, lambda file, content=torch_bomb(body): file.write(content), 1)
+            yield f"{path.name}: compressed tensors", ["export"]
+
+
+def memory(parent: Parent, tally: Tally, folder: Path, places: tuple = (bombs, bombs_within), only: str = "") -> None:
+    """Every bomb in every place where a file is read."""
+    trial = finished(parent, folder / "trial", on_drive=False)
+    for place in places:
+        for what, words in place(trial):
+            if only in what:
+                attempt(parent, trial, words, tally, what)
