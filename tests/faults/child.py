@@ -266,8 +266,9 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
         code = os.waitstatus_to_exitcode(status)
-        print(json.dumps({"exit": code, "seconds": now - started, "timed_out": now > limit,
-                          "peak_gb": usage.ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9, "sent_at": sent_at or now}), flush=True)
+        peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+        print(json.dumps({"exit": code, "seconds": now - started, "timed_out": now > limit, "peak_gb": peak,
+                          "sent_at": sent_at or now}), flush=True)
 
 
 def _size(path: str) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.faults.child import market
 from tests.faults.kills import EVERY, Tally
 from tests.faults.trials import Parent, Trial, folder_for
 from vnq_colab.data.synthetic import synthetic_prices

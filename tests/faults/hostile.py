@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from tests.faults.commands import Words, command, steps, well
 from tests.faults.kills import Tally
 from tests.faults.trials import Parent, Trial, folder_for
-from vnq_colab.files import read_sealed, sha256_of, write_payload, write_sealed
+from vnq_colab.files import read_sealed, sha256_of, write_sealed
+from vnq_colab.payload import write_payload
 
 MOST_GB, MOST_SECONDS = 2.0, 60
 MB = 10**6
@@ -297,7 +298,8 @@ def bombs_within(trial: Trial) -> Iterator[tuple[str, Words]]:
         body = trial.folder / "body"
         body.write_bytes(path.read_bytes()[56:])
         for _ in _placed(path, b""):
-            write_payload(path, lambda file, content=torch_bomb(body): file.write(content), 1)
+            content = torch_bomb(body)
+            write_payload(path, lambda file, content=content: file.write(content), 1)
             yield f"{path.name}: compressed tensors", ["export"]
 
 

@@ -115,7 +115,8 @@ class Shim:
             return _open(file, mode, *arguments, **choices)
         if reads:
             return self.call("read", file, lambda path=file: _open(path, mode, *arguments, **choices))
-        whole = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(_RawFile(self, file, mode.replace("b", "").replace("t", "")), BUFFER)
+        raw = _RawFile(self, file, mode.replace("b", "").replace("t", ""))
+        whole = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw, BUFFER)
         return whole if "b" in mode else io.TextIOWrapper(whole, encoding=choices.get("encoding"))
 
     def _fsync(self, handle: int) -> None:
