@@ -177,6 +177,9 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["run", "--data", "{good}", "--set", "train.weight_decay=Infinity"], "expected float"),
     (["run", "--data", "{good}", "--profile", "smoke", "--hours", "-1"], "must be a number of hours"),
     (["prepare", "--data", ""], "path of the prices is empty"),
+    (["run", "--data", "{good}", "--profile", "smoke", "--show-predictions", "SYN01"], "Did you mean 'SYN001'"),
+    (["run", "--data", "{good}", "--profile", "smoke", "--to", "1999-01-01"], "no test day lies between"),
+    (["run", "--data", "{good}", "--profile", "smoke", "--from", "1999-01-01"], "trained or stopped on"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, words, message):
     files = {name: tmp_path / f"{name}.csv" for name in ("good", "empty", "misspelt", "doubled", "four")}
@@ -188,6 +191,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, wor
     code, _, err = run(capsys, *(word.format(**files) for word in words), "--root", tmp_path / "ws")
     assert code == 2 and message in err
     assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "ws" / "checkpoints").exists(), "before anything is trained"
 
 
 def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):

@@ -61,7 +61,7 @@ def test_other_settings_are_judged_beside_the_verdict_of_the_run(judged, setting
 
 
 @pytest.mark.parametrize("days, message", [
-    (("2025-07-05", "2025-07-06"), "no trading day lies between"),
+    (("2025-07-05", "2025-07-06"), "no test day lies between"),
     (("1999-01-01", "1999-02-01"), "trained or stopped on"),
     (("2031-01-01", "2031-02-01"), "no test day lies between"),
 ])
@@ -70,9 +70,12 @@ def test_days_that_cannot_be_judged_are_refused(judged, days, message):
         validate(judged[2], prepared=judged[1], days=days)
 
 
-def test_misspelt_gates_are_refused(judged):
-    with pytest.raises(ConfigError, match="honest"):
-        validate(judged[2], prepared=judged[1], gates="onest")
+@pytest.mark.parametrize("settings, message", [
+    ({"gates": "onest"}, "Did you mean 'honest'"), ({"capital": -5.0}, "capital = -5.0: must be positive, or null"),
+    ({"slippage": 5.0}, r"slippage = 5.0: must lie in \[0, 1\)"), ({"capital": float("nan")}, "expected float")])
+def test_settings_that_cannot_be_judged_with_are_refused_at_once(judged, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(judged[2], prepared=judged[1], on_stage=pytest.fail, **settings)
 
 
 def test_nothing_is_trained_or_inferred(judged, monkeypatch):

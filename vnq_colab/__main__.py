@@ -17,6 +17,8 @@ from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
+    from vnq_colab.config import RunConfig
+    from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
@@ -56,6 +58,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     config = arguments.run_config(options)  # a wrong setting is said before the work
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
+    _require_judged(prepared, config, options)
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
         reviewed = review(prepared)
         _output(options, repr(reviewed))
@@ -66,7 +69,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
     _output(options, _validation_text(validation, options))
-    if settings := _other_settings(session, options, ("gates", "slippage")):  # a report of its own
+    if settings := _other_settings(options, ("gates", "slippage")):  # a report of its own
         _output(options, repr(validate(session, prepared=prepared, **settings)))
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
@@ -128,7 +131,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
-    validation = validate(session, on_stage=lambda text: _announce(options, text), **_other_settings(session, options))
+    validation = validate(session, on_stage=lambda text: _announce(options, text), **_other_settings(options))
     _output(options, _validation_text(validation, options),
             validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
@@ -231,14 +234,22 @@ def _exit_code(session: "Session") -> int:
     return DONE
 
 
-def _other_settings(session: "Session", options: argparse.Namespace,
+def _other_settings(options: argparse.Namespace,
                     names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
     """The flags that judge in another way than the run's own verdict: gates, costs, capital or days."""
     settings = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
-    if options.first or options.last:
-        settings["days"] = (options.first or session.folds[0]["test"]["first"],
-                            options.last or session.folds[-1]["test"]["last"])
-    return settings
+    return settings | ({"days": (options.first, options.last)} if options.first or options.last else {})
+
+
+def _require_judged(prepared: "Prepared", config: "RunConfig", options: argparse.Namespace) -> None:
+    """Refuses days and a symbol that will not be judged, before hours of training."""
+    from vnq_colab.data.splits import yearly_folds
+    from vnq_colab.delivery.validate import judged_days
+    from vnq_colab.training.trainer import judged_symbols
+
+    days, symbols = prepared.panel.days, judged_symbols(prepared.panel, config)[0]
+    judged_days(yearly_folds(days, config.folds, purge_days=config.task.purge_days), (options.first, options.last), days)
+    require_known(options.show_predictions or symbols[0], symbols, "symbol")
 
 
 def _validation_text(validation: "Validation", options: argparse.Namespace) -> str:

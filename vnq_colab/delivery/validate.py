@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from vnq_colab.config import require_known
 from vnq_colab.data.forecast import check_forecast, make_labels
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import Panel
@@ -23,14 +24,15 @@ from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.evaluation.engine import MarketData
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, judge
+from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, GATE_SETS, judge
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.evaluation.verdict import DECISIONS, Verdict, too_good
 from vnq_colab.models.baselines import opponents
-from vnq_colab.training.jobs import fold_scores, session_folds
+from vnq_colab.settings import BELOW_ONE, POSITIVE, convert
+from vnq_colab.training.jobs import fold_scores, open_store, session_folds
 from vnq_colab.training.session import Session
 
 N_SHOWN = 10  # forecasts in the table of `browse`
@@ -59,28 +61,33 @@ class Validation:
 
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
-             days: tuple[str, str] | None = None, capital: float | None = None, slippage: float | None = None,
+             days: tuple[str | None, str | None] | None = None, capital: float | None = None, slippage: float | None = None,
              on_stage: Callable[[str], None] = lambda text: None) -> Validation:
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
-    Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` is a pair of dates for a part
-    of the test days, `capital` [VND] that of the basket (None: a billion), `slippage` [fraction of the price] what a
+    Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` is a pair of dates (None: the
+    first, the last) for a part of the test days, `capital` [VND] that of the basket (None: a billion), `slippage` [fraction of the price] what a
     fill costs (None: 0.002). With one of these or other gates the report goes to a folder in `reports/<run_id>/`, such
     as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
     """
+    require_known(gates, GATE_SETS, "gate set")
+    settings = {"gates": gates, "capital": convert(POSITIVE | None, capital, "capital"),
+                "slippage": convert(BELOW_ONE | None, slippage, "slippage")}
+    open_store(session)  # refuses a run that is not trained to its end
     prepared = prepared or load_prepared(session.ws, session.data_id)
     if prepared.panel.data_id != session.data_id:
         raise SessionError(f"run {session.run_id} was trained on data {session.data_id}, this is data "
                            f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
     panel, prices, index = prepared.panel, prepared.prices, prepared.index
     family, folds = session.config.judged_family, session_folds(session, panel)
-    folder, span = _span(session, folds, days, gates=gates, capital=capital, slippage=slippage)
+    span = judged_days(folds, days or (None, None), panel.days)
+    names = [f"{span.first}_{span.last}"] if days else []
+    names += [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
+    folder = session.ws.report_folder(session.run_id) / "_".join(names)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
     on_stage("scoring every family")
     forecast, valid = _forecasts(session, panel, folds, span)
     judged = forecast[forecast["family"] == family]
-    if judged.empty:
-        raise ConfigError(f"no trading day lies between {span.first} and {span.last}.")
     rows = with_outcomes(forecast, panel)
     scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, prices))
     on_stage("trading the basket, and 1,000 random ones")
@@ -152,21 +159,17 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRu
     }
 
 
-def _span(session: Session, folds: list[Splits], days: tuple[str, str] | None,
-          **settings: "str | float | None") -> tuple[Path, DayRange]:
-    """Where the report goes, and the judged days: the run's own folder and all test days, unless set otherwise."""
-    span = DayRange(folds[0].test.first, folds[-1].test.last)
-    names = [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
-    if days is not None:
-        first, last = (f"{to_day(day):%Y-%m-%d}" for day in days)
-        if first < span.first:
-            raise ConfigError(f"judging from {first} would judge days that models were trained or stopped on. The test "
-                              f"days begin on {span.first}.")
-        if last < first or first > span.last:
-            raise ConfigError(f"no test day lies between {first} and {last}; they are {span.first} to {span.last}.")
-        names, span = [f"{first}_{last}", *names], DayRange(first, last)
-    folder = session.ws.report_folder(session.run_id)
-    return (folder / "_".join(names) if names else folder), span
+def judged_days(folds: list[Splits], between: "tuple[str | None, str | None]", days: pd.DatetimeIndex) -> DayRange:
+    """All test days, or those between two dates. Raises ConfigError where there is none, or models had seen one."""
+    whole = DayRange(folds[0].test.first, folds[-1].test.last)
+    first, last = (f"{to_day(day):%Y-%m-%d}" if day else end
+                   for day, end in zip(between, (whole.first, whole.last), strict=True))
+    if first < whole.first:
+        raise ConfigError(f"judging from {first} would judge days that models were trained or stopped on. The test "
+                          f"days begin on {whole.first}.")
+    if not DayRange(first, min(last, whole.last)).mask(days).any():
+        raise ConfigError(f"no test day lies between {first} and {last}; they are {whole.first} to {whole.last}.")
+    return DayRange(first, last)
 
 
 def browse(validation: Validation, symbol: str | None = None, *, family: str | None = None, note: str = "") -> Any:
