@@ -248,7 +248,8 @@ def _require_judged(prepared: "Prepared", config: "RunConfig", options: argparse
     from vnq_colab.training.trainer import judged_symbols
 
     days, symbols = prepared.panel.days, judged_symbols(prepared.panel, config)[0]
-    judged_days(yearly_folds(days, config.folds, purge_days=config.task.purge_days), (options.first, options.last), days)
+    folds = yearly_folds(days, config.folds, purge_days=config.task.purge_days)
+    judged_days(folds, (options.first, options.last), days)
     require_known(options.show_predictions or symbols[0], symbols, "symbol")
 
 

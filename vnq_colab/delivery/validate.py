@@ -61,12 +61,13 @@ class Validation:
 
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
-             days: tuple[str | None, str | None] | None = None, capital: float | None = None, slippage: float | None = None,
+             days: tuple[str | None, str | None] = (None, None), capital: float | None = None,
+             slippage: float | None = None,
              on_stage: Callable[[str], None] = lambda text: None) -> Validation:
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
-    Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` is a pair of dates (None: the
-    first, the last) for a part of the test days, `capital` [VND] that of the basket (None: a billion), `slippage` [fraction of the price] what a
+    Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` are two dates, for a part of
+    the test days; `capital` [VND] is that of the basket (None: a billion), `slippage` [fraction of the price] what a
     fill costs (None: 0.002). With one of these or other gates the report goes to a folder in `reports/<run_id>/`, such
     as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
     """
@@ -80,8 +81,8 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
                            f"{prepared.panel.data_id}. Leave out prepared=, and its own data are read.")
     panel, prices, index = prepared.panel, prepared.prices, prepared.index
     family, folds = session.config.judged_family, session_folds(session, panel)
-    span = judged_days(folds, days or (None, None), panel.days)
-    names = [f"{span.first}_{span.last}"] if days else []
+    span = judged_days(folds, days, panel.days)
+    names = [f"{span.first}_{span.last}"] if any(days) else []
     names += [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
     folder = session.ws.report_folder(session.run_id) / "_".join(names)
     rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
