@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
-from vnq_colab.config import require_known
+from vnq_colab.config import RunConfig, require_known
 from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
-    from vnq_colab.config import RunConfig
     from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
     from vnq_colab.delivery.validate import Validation
@@ -241,7 +240,7 @@ def _other_settings(options: argparse.Namespace,
     return settings | ({"days": (options.first, options.last)} if options.first or options.last else {})
 
 
-def _require_judged(prepared: "Prepared", config: "RunConfig", options: argparse.Namespace) -> None:
+def _require_judged(prepared: "Prepared", config: RunConfig, options: argparse.Namespace) -> None:
     """Refuses days and a symbol that will not be judged, before hours of training."""
     from vnq_colab.data.splits import yearly_folds
     from vnq_colab.delivery.validate import judged_days
