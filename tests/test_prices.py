@@ -10,14 +10,8 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from vnq_colab.data import collect
-from vnq_colab.data.prices import (
-    adjustment_factors,
-    load_index,
-    load_prices,
-    price_files,
-    read_prices,
-    typed_prices,
-)
+from vnq_colab.data.prices import adjustment_factors, load_index, load_prices, read_prices, typed_prices
+from vnq_colab.data.unpack import price_files
 from vnq_colab.errors import ConfigError, DataError
 
 GOOD = ("symbol,date,open,high,low,close,volume\n"

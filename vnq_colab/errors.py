@@ -2,6 +2,7 @@
 
 VnqError                a sentence for the person: what was found, where, what to do
 ├── DataError           prices or panel: symbol, day, value found
+│   └── RowError        a price file in which a row has to be repaired, or that can be read in two ways
 ├── ConfigError         a setting or an argument: did you mean ...?
 ├── SessionError        a run: what differs (data, config, code)
 │   └── TakenOverError  a run that another process trains now
@@ -37,6 +38,10 @@ class VnqError(Exception):
 
 class DataError(VnqError):
     """Prices or a panel that cannot be used."""
+
+
+class RowError(DataError):
+    """Rows of a price file that only a person can repair or tell apart; such a file is never left out."""
 
 
 class ConfigError(VnqError):

@@ -1,19 +1,26 @@
 """Columns and cells of a price file: bytes to text, texts to days and numbers, in one reading for a whole column."""
 
+import csv
+import io
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as parquet
 from pyarrow import csv as arrow_csv
 
-from vnq_colab.errors import DataError
+from vnq_colab.data.unpack import MOST_UNPACKED
+from vnq_colab.errors import DataError, RowError
 
 PRICES = ("open", "high", "low", "close")  # the columns of a price table: prices in VND per share, volume in shares
 NEEDED = ("symbol", "date", *PRICES, "volume")
 OPTIONAL = ("raw_close", "exchange")
 NUMBERS = (*PRICES, "volume", "adj_close", "raw_close")
 NOTHING = ("", "-", "--", "NA", "N/A", "#N/A", "nan", "NaN", "NAN", "<NA>", "null", "NULL", "None", "NaT")
+MOST_ROWS = 8_000_000  # of a file below 100 MB; all of Vietnam's stocks since 2000 have 5 million
+MOST_HEADER = 100_000  # [bytes]
 MOST_FRACTIONAL = 0.3  # [fraction of the volumes] more, such as 12.3, are thousands: 12.300 shares
 FIRST_DAY = np.datetime64("1990-01-01")  # dates before it are mistakes, as are those after tomorrow
 VIETNAM = "Asia/Ho_Chi_Minh"
@@ -32,10 +39,10 @@ def text_of(data: bytes, path: str) -> bytes:
     data = data.removeprefix(b"\xef\xbb\xbf")
     for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8", "cp1258", "latin-1"):
         try:
-            text = data.decode(encoding)
+            text = "" if data.isascii() else data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        data = data if encoding == "utf-8" else text.encode()
+        data = text.encode() if text and encoding != "utf-8" else data
         break
     else:
         raise DataError(f"{path}: the text is damaged (half a character). Download it again.")
@@ -43,11 +50,27 @@ def text_of(data: bytes, path: str) -> bytes:
         raise DataError(f"{path}: cannot be read as parquet or CSV (it holds NUL bytes). Download it again.")
     if is_web_page(data):
         raise DataError(f"{path}: is a web page, not a price file. Download the file itself.")
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(f"{path}: the file is empty. Download it again.")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return data.strip(b"\n") + b"\n"
+    return data if data[:1] != b"\n" and data[-1:] == b"\n" != data[-2:-1] else data.strip(b"\n") + b"\n"
+
+
+def header_of(text: bytes, path: str) -> tuple[list[str], str, memoryview]:
+    """(the names in the first line, the delimiter, all lines below)."""
+    end = text.index(b"\n")
+    if end > MOST_HEADER:
+        raise DataError(f"{path}: its first line is {end:,} bytes long, which is no header of a price file.")
+    line = text[:end].decode()
+    delimiter = max(",;\t|", key=line.count)
+    return next(csv.reader([line], delimiter=delimiter)), delimiter, memoryview(text)[end + 1:]
+
+
+def unreadable(path: str, error: Exception) -> DataError:
+    """The sentence for what pandas or pyarrow raised on a file."""
+    reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
+    return DataError(f"{path}: cannot be read as parquet or CSV ({reason}).")
 
 
 def is_web_page(data: bytes) -> bool:
@@ -104,12 +127,12 @@ def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
     best = max(days, key=lambda form: days[form].count())
     if best == DAY_FIRST and not day_first and days[MONTH_FIRST].count() == days[DAY_FIRST].count() \
             and not days[MONTH_FIRST].equals(days[DAY_FIRST]):
-        raise DataError(f"{path}: the dates, such as {texts.iloc[0]}, may be day/month or month/day. Write each as a "
+        raise RowError(f"{path}: the dates, such as {texts.iloc[0]}, may be day/month or month/day. Write each as a "
                         "day such as 2021-03-15.")
     return days[best].to_numpy("datetime64[D]")
 
 
-def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int], path: str,
+def read_csv(text: memoryview, delimiter: str, n_columns: int, wanted: dict[str, int], path: str,
              ) -> tuple[pd.DataFrame, int]:
     """(the wanted columns {name: place} as text or as clean numbers; how many rows have another number of fields)."""
     places, misfits = [f"{place}" for place in range(n_columns)], []
@@ -125,8 +148,8 @@ def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int]
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=True, null_values=NOTHING,
                 include_columns=[f"{place}" for place in wanted.values()]))
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # what pyarrow raises on damaged text
+        raise unreadable(path, error) from None
     table = table.rename_columns([*wanted])
     try:  # most files have nothing but plain numbers in all of these columns
         plain = {name: table[name].cast(pa.float64()) for name in wanted if name in NUMBERS}
@@ -136,6 +159,56 @@ def read_csv(text: bytes, delimiter: str, n_columns: int, wanted: dict[str, int]
         for name, column in plain.items():
             table = table.set_column(table.column_names.index(name), name, column)
     return table.to_pandas(strings_to_categorical=True), len(misfits)
+
+
+def read_parquet(data: bytes, match: Callable[[list[str]], dict[str, str]], path: str, most_rows: int,
+                 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """(the columns that `match` chooses of the header, under our names; what it chose; the header)."""
+    try:
+        metadata = parquet.read_metadata(io.BytesIO(data))
+        schema = metadata.schema.to_arrow_schema()
+        matched = match(schema.names)
+        wanted = [*matched.values()]
+        types = {theirs: schema.field(theirs).type for theirs in wanted}
+        if odd := [theirs for theirs, kind in types.items() if not _is_cell(kind)]:
+            raise DataError(f"{path}: column {odd[0]} holds {types[odd[0]]}, where a text, a day or a number belongs "
+                            "into each row. Write it so.")
+        places = [place for place in range(metadata.num_columns) if metadata.schema.column(place).path in types]
+        chunks = [metadata.row_group(group).column(place)
+                  for group in range(metadata.num_row_groups) for place in places]
+        refuse_too_many(sum(chunk.num_values for chunk in chunks) // len(places), most_rows, path)
+        refuse_too_many(sum(chunk.total_uncompressed_size for chunk in chunks), max(MOST_UNPACKED, 8 * len(data)),
+                         path, "bytes")
+        texts = [theirs for theirs, kind in types.items() if _is_text(kind)]  # each of them once, not once a row
+        file = parquet.ParquetFile(io.BytesIO(data), metadata=metadata, read_dictionary=texts)
+        table = file.read(columns=wanted)
+        for place, name in enumerate(table.column_names):
+            if pa.types.is_decimal(table.schema.field(name).type):
+                table = table.set_column(place, name, table[name].cast(pa.float64()))
+        table = table.to_pandas(strings_to_categorical=True, date_as_object=False, ignore_metadata=True)
+    except DataError:
+        raise
+    except Exception as error:  # what pyarrow and pandas raise on damaged bytes
+        raise unreadable(path, error) from None
+    return table[wanted].set_axis([*matched], axis=1), matched, schema.names
+
+
+def _is_cell(kind: pa.DataType) -> bool:
+    is_one = pa.types
+    kind = kind.value_type if is_one.is_dictionary(kind) else kind
+    return _is_text(kind) or any(test(kind) for test in (
+        is_one.is_integer, is_one.is_floating, is_one.is_decimal, is_one.is_date, is_one.is_timestamp, is_one.is_null))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def refuse_too_many(n: int, most: int, path: str, what: str = "rows") -> None:
+    """Raises a DataError where a file holds more of something than any file of prices does."""
+    if n > most:
+        raise DataError(f"{path}: has {n:,} {what}, of which at most {most:,} are read from a file of its size. Bring "
+                        "one row per stock and day, in several files.")
 
 
 def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -155,7 +228,7 @@ def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.n
         other, n_odd_other = _parsed_numbers(cells, ",")
         differ = any(not np.array_equal(parsed[name], other[name], equal_nan=True) for name in cells)
         if has_commas and differ and n_odd == n_odd_other:
-            raise DataError(f"{path}: commas and points in the numbers can be read in two ways. Write numbers without "
+            raise RowError(f"{path}: commas and points in the numbers can be read in two ways. Write numbers without "
                             "thousands separators, and with a point before the decimals.")
         parsed = other if n_odd_other < n_odd else parsed
     for name, (codes, _) in cells.items():

@@ -1,6 +1,5 @@
 """One price file as one typed table: which provider wrote it, what its columns are, which of its rows are stocks."""
 
-import csv
 import io
 import re
 import unicodedata
@@ -11,12 +10,11 @@ from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as parquet
 
-from vnq_colab.data.cells import NEEDED, NUMBERS, OPTIONAL, PRICES, days_of, distinct, numbers_of, read_csv, text_of
+from vnq_colab.data import cells
+from vnq_colab.data.cells import NEEDED, NUMBERS, OPTIONAL, PRICES, days_of, distinct, numbers_of, refuse_too_many
 from vnq_colab.data.findings import FileFacts
-from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.errors import DataError, RowError, did_you_mean, name_a_few
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,7 @@ INDEX_NAMES = {"HNX": "HNXINDEX", "HASTC": "HNXINDEX", "HASTCINDEX": "HNXINDEX",
                "UPINDEX": "UPCOMINDEX"}
 SYMBOL = r"\^?[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
 NO_TICKERS = {"RAW", "TXT", "ALL", "NEW", "OLD", "ADJ", "HSX", "HNX", "DAY", "GIA", "USD"}  # in the names of files
+MOST_SYMBOLS = 50_000
 MOST_UNREADABLE, MOST_WEEKENDS, MOST_IMPOSSIBLE = 0.05, 0.05, 0.3  # [fraction of the rows] real files: 0.01, 0, 0.12
 
 
@@ -80,7 +79,8 @@ class PriceFile:
     index: pd.DataFrame  # symbol, date, close
 
 
-def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: bool = True) -> PriceFile:
+def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: bool = True,
+              most_rows: int = cells.MOST_ROWS) -> PriceFile:
     """The rows of one file and what it was taken for. `index`: a table without symbols is the index of that name.
 
     `strict` refuses a table of our own columns of which any row cannot be read. Raises DataError when it is no table of
@@ -88,7 +88,7 @@ def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: boo
     """
     if data[:4] == b"\xd0\xcf\x11\xe0" or (data[:4] == b"PK\x03\x04" and b"xl/" in data):
         raise DataError(f"{path}: is an Excel file. Open it in Excel and save the sheet as CSV.")
-    table, matched, provider, n_misfits = (_parquet if data[:4] == b"PAR1" else _text)(data, path)
+    table, matched, provider, n_misfits = (_parquet if data[:4] == b"PAR1" else _text)(data, path, most_rows)
     strict = strict and provider == OWN
     if table.empty and (strict or not n_misfits):
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
@@ -159,30 +159,24 @@ def _provider_of(header: list[str]) -> Provider:
     return next((provider for provider in PROVIDERS if line.startswith(provider.header)), UNKNOWN)
 
 
-def _parquet(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
-    try:
-        file = parquet.ParquetFile(io.BytesIO(data))
-        header = file.schema_arrow.names
-        matched = match_columns(header, path)
-        table = file.read(columns=list(matched.values())).to_pandas(
-            strings_to_categorical=True, date_as_object=False, ignore_metadata=True)  # else an index is no column
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as parquet or CSV ({str(error).splitlines()[0]}).") from None
-    return table[list(matched.values())].set_axis([*matched], axis=1), matched, _provider_of(header), 0
+def _parquet(data: bytes, path: str, most_rows: int) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
+    table, matched, header = cells.read_parquet(data, lambda header: match_columns(header, path), path, most_rows)
+    return table, matched, _provider_of(header), 0
 
 
-def _text(data: bytes, path: str) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
-    text = text_of(data, path)
-    line, _, body = text.partition(b"\n")
-    delimiter = max(",;\t|", key=line.decode().count)
-    header = next(csv.reader([line.decode()[:100_000]], delimiter=delimiter))
-    if {_bare(header[0]), _bare(body[:20].decode(errors="ignore").partition(delimiter)[0])} == {"price", "ticker"}:
+def _text(data: bytes, path: str, most_rows: int) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
+    text = cells.text_of(data, path)
+    header, delimiter, body = cells.header_of(text, path)
+    refuse_too_many(text.count(b"\n"), most_rows, path)
+    below = bytes(body[:20]).decode(errors="ignore").partition(delimiter)[0]
+    if {_bare(header[0]), _bare(below)} == {"price", "ticker"}:
+        refuse_too_many(text.count(delimiter.encode()), most_rows, path, "cells")
         return _yahoo(text, delimiter, path)
     matched = match_columns(header, path)
     if not body:
         raise DataError(f"{path}: there are no rows below the header. Download it again.")
     places = {ours: header.index(theirs) for ours, theirs in matched.items()}
-    table, n_misfits = read_csv(body, delimiter, len(header), places, path)
+    table, n_misfits = cells.read_csv(body, delimiter, len(header), places, path)
     return table, matched, _provider_of(header), n_misfits
 
 
@@ -193,9 +187,8 @@ def _yahoo(text: bytes, delimiter: str, path: str) -> tuple[pd.DataFrame, dict[s
         table = wide.stack("Ticker", future_stack=True).reset_index()
         if wide.columns.get_level_values("Ticker").nunique() > 1:
             table = table[table["Close"].notna()]  # the other days are those of the other tickers
-    except (ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{path}: its three header lines do not fit its columns ({str(error).splitlines()[0]}). "
-                        "Download it again.") from None
+    except Exception as error:  # what pandas raises on damaged text
+        raise cells.unreadable(path, error) from None
     matched = match_columns([str(name) for name in table.columns], path)
     return table[list(matched.values())].set_axis([*matched], axis=1), matched, YAHOO, 0
 
@@ -210,6 +203,7 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
     typed, unreadable = {}, []  # (reason, column, what was expected, rows)
     if "symbol" in table:
         codes, texts = distinct(table["symbol"])
+        refuse_too_many(len(texts), MOST_SYMBOLS, path, "different symbols")
         texts = texts.str.upper().str.replace(r"\.(?:VN|HM|HN)$", "", regex=True)
         typed["symbol"] = np.append(texts, "")[codes].astype(object)
         bad = ~np.append(texts.str.fullmatch(SYMBOL), False)[codes].astype(bool)
@@ -227,7 +221,7 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
         if strict and bad.any():
             cell = table[name].iloc[int(bad.argmax())]
             more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
-            raise DataError(f"{path}: row {bad.argmax() + 2}: {name} is {'missing' if pd.isna(cell) else repr(cell)}, "
+            raise RowError(f"{path}: row {bad.argmax() + 2}: {name} is {'missing' if pd.isna(cell) else repr(cell)}, "
                             f"not {expected}{more}. Repair the file.")
         dropped[reason] += int((bad & ~lost).sum())
         lost |= bad

@@ -1,27 +1,28 @@
 """Reading prices: any files of daily prices, alone, in a folder or in zips, as one table in VND per share."""
 
-import gzip
-import hashlib
-import io
-import os
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.cells import NEEDED, OPTIONAL, PRICES
+from vnq_colab.data.cells import MOST_ROWS, NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import CleaningReport, FileFacts
 from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file, refuse_other_bars, typed_rows
-from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
+from vnq_colab.data.unpack import contents, fetched, files_of, nothing_in
+from vnq_colab.errors import ConfigError, DataError, RowError, did_you_mean, name_a_few, tell
 
-SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
+LEAST_BYTES_A_ROW = 12  # of a file with more than MOST_ROWS
 LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
+# Volumes are taken for thousands of shares below these: days with a trade; the fraction of them whose volume is a
+# multiple of 10 (real files: 0.38 to 1), and what the busiest tenth of the stocks trades a day [VND] (0.9e9 to 2e11).
+MOST_NAMED = 5  # files that are left out
+LEAST_TRADES, MOST_LOTS, LEAST_VALUE = 50, 0.25, 0.2e9
 Unit = str | Mapping[str, str] | None
 
 
@@ -32,6 +33,7 @@ class Reading:
     prices: pd.DataFrame  # stocks: symbol, date, open, high, low, close [VND], volume [shares], ..., file
     index: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["symbol", "date", "close"]))  # [points]
     files: list[FileFacts] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # files of a folder that were passed over, volumes in doubt
 
     @property
     def on_bad_rows(self) -> str:
@@ -49,20 +51,9 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
     reading = read_prices(fetched(path), unit=unit, on_bad_rows=on_bad_rows)
     if reading.prices.empty:
         raise DataError(f"{path}: there are no stocks in it. Name files with the prices of stocks.")
-    return clean_prices(reading.prices, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
-                        source=str(path), files=reading.files)
-
-
-def fetched(path: str | Path) -> Path:
-    """The local copy of what a Drive share link names; any other path as it is."""
-    if not isinstance(path, (str, Path)) or not str(path).strip():
-        raise DataError("the path of the prices is empty or none. Name a file or a folder; a table goes to prepare.")
-    link = str(path)
-    if not link.startswith(("http://", "https://")):
-        return Path(path)
-    from vnq_colab.data.collect import download_drive
-
-    return download_drive(link, Path.home() / ".cache" / "vnq_colab" / hashlib.sha256(link.encode()).hexdigest()[:8])
+    prices, report = clean_prices(reading.prices, on_bad_rows=on_bad_rows or reading.on_bad_rows, treatments=treatments,
+                                  source=str(path), files=reading.files)
+    return prices, replace(report, warnings=reading.warnings + report.warnings)
 
 
 def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_bad_rows: str | None = None) -> Reading:
@@ -70,21 +61,24 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
 
     `unit`: "VND" or "kVND" (thousand VND) for all, or {file name: unit}; None takes it from the prices. Rows that
     cannot be read, up to 5 %, are left out and counted; in tables of our own columns only with `on_bad_rows` "drop" or
-    "treat", else a DataError. Later categories of `file` win: path by path, unadjusted first, then by last day.
+    "treat", else a DataError. A file in a folder that is no price file is left out with a warning. Later categories of
+    `file` win: path by path, unadjusted first, then by last day.
     """
     paths = path if isinstance(path, list) else [path]
-    files = []
+    files, errors = [], []
     for one in paths:
-        some = [read_file(*content, strict=on_bad_rows in (None, "raise"))
-                for content in _contents(Path(one), f"{Path(one).name}/" if len(paths) > 1 else "")]
+        some, no_prices = _read(Path(one), f"{Path(one).name}/" if len(paths) > 1 else "",
+                                strict=on_bad_rows in (None, "raise"))
         files += sorted(some, key=lambda file: ("unadjusted" not in file.prices, file.facts.last_day, file.facts.file))
+        errors += no_prices
+    warnings = _left_out(errors, len(files))
     seen = Counter()
     for file in files:
         seen[name := file.facts.file] += 1
         if seen[name] > 1:  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
             file.facts = replace(file.facts, file=f"{name} ({seen[name]})")
-        file.prices = adjusted(file)
     _to_vnd(files, unit)
+    warnings += [warning for file in files if (warning := _doubtful_volumes(file))]
     filled = [file for file in files if len(file.prices)]
     columns = [*NEEDED, *OPTIONAL, "unadjusted"]
     prices = pd.concat([file.prices for file in filled], ignore_index=True) if filled else pd.DataFrame(columns=columns)
@@ -97,7 +91,49 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
     prices["file"] = pd.Categorical.from_codes(codes, [file.facts.file for file in filled], ordered=True)
     index = pd.concat([file.index for file in files], ignore_index=True)
     index = index.sort_values(["symbol", "date"], kind="stable").drop_duplicates(["symbol", "date"], keep="last")
-    return Reading(prices, index.reset_index(drop=True), [file.facts for file in files])
+    return Reading(prices, index.reset_index(drop=True), [file.facts for file in files], warnings)
+
+
+def _read(path: Path, prefix: str, **options: Any) -> tuple[list[PriceFile], list[DataError]]:
+    """The price files of a path, and why others in its folder are none; a zip is taken whole or not at all.
+
+    Raises DataError where the path itself is no price file, and where a person has to decide.
+    """
+    read, errors = [], []
+    for file, name in files_of(path):
+        try:
+            read += _members(file, name if path == file else prefix + name, **options)
+        except DataError as error:
+            if path == file or isinstance(error, RowError):
+                raise
+            errors.append(error)
+    return read, errors
+
+
+def _left_out(errors: list[DataError], n_read: int) -> list[str]:
+    """Sentences about files that are no price files. Raises the first of the errors where no file was read."""
+    if errors and not n_read:
+        raise errors[0]
+    more = [f"left out: {len(errors) - MOST_NAMED} more files"] if len(errors) > MOST_NAMED else []
+    return [f"left out: {error}" for error in errors[:MOST_NAMED]] + more
+
+
+def _members(file: Path, name: str, **options: Any) -> list[PriceFile]:
+    """What is in one file, adjusted. Raises DataError for a zip without a price file, and for more than can be read."""
+    n_rows, members = MOST_ROWS, []
+    if file.is_file():
+        n_rows = max(MOST_ROWS, file.stat().st_size // LEAST_BYTES_A_ROW)
+    try:
+        for content in contents(file, name):
+            member = read_file(*content, most_rows=n_rows, **options)
+            member.prices = adjusted(member)
+            n_rows -= len(member.prices)
+            members.append(member)
+    except MemoryError:
+        raise DataError(f"{file}: does not fit into the memory of this machine. Bring fewer rows at once.") from None
+    if not members:
+        raise nothing_in(file)
+    return members
 
 
 def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
@@ -173,7 +209,7 @@ def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = Non
 
 def adjusted(file: PriceFile) -> pd.DataFrame:
     """The prices of a file, adjusted where an adjusted close stands beside raw prices; the raw close is kept."""
-    if "adj_close" not in file.prices:
+    if "adj_close" not in file.prices or file.prices.empty:
         return file.prices
     rows = file.prices.sort_values(["symbol", "date"], kind="stable", ignore_index=True)
     factors = [adjustment_factors(stock["close"].to_numpy(), stock["adj_close"].to_numpy())
@@ -216,6 +252,19 @@ def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
     return factor
 
 
+def _doubtful_volumes(file: PriceFile) -> str:
+    """A warning where the volumes seem to be thousands of shares, else nothing: no lots, and too little money."""
+    rows = file.prices
+    rows = rows[rows["volume"] > 0] if len(rows) else rows
+    if len(rows) < LEAST_TRADES or (rows["volume"] % 10 == 0).mean() > MOST_LOTS:
+        return ""
+    value = (rows["close"] * rows["volume"]).groupby(rows["symbol"], observed=True).median().quantile(0.9)
+    if value > LEAST_VALUE:
+        return ""
+    return (f"{file.path}: the volumes look like thousands of shares: even the busiest stocks trade {value / 1e6:,.1f} "
+            "million VND a day. Write them in shares: what can be bought is reckoned from them.")
+
+
 # -------------------------------------------------------------------------------------------------------------- index
 def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.DataFrame:
     """The market index `date, close` [points], one row a date, from a file or a table with these columns.
@@ -227,7 +276,9 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
         rows = typed_rows(_own_columns(index, ("date", "close"), path), path, strict=True)[0]
     else:
         path, nameless = Path(index), symbol if Path(index).is_file() and not zipfile.is_zipfile(index) else ""
-        files = [read_file(*content, index=nameless) for content in _contents(path, "")]
+        files, errors = _read(path, "", index=nameless)
+        for warning in _left_out(errors, len(files)):
+            tell(f"warning: {warning}")
         files = [file for file in files if (file.index["symbol"] == index_name(symbol)).any()]
         if not files:
             raise DataError(f"{path}: there is no index {symbol} in it.")
@@ -244,57 +295,3 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
                         "Repair it, or take these days out.")
     rows = rows[["date", "close"]].sort_values("date", kind="stable")
     return rows.drop_duplicates("date", keep="last", ignore_index=True)
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-def price_files(folder: Path) -> list[Path]:
-    """The files below a folder that `read_prices` reads, in order; none when there is no such folder."""
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from None
-
-    files = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return sorted(filter(_is_wanted, files))
-
-
-def _contents(path: Path, prefix: str) -> Iterator[tuple[bytes, str, str]]:
-    """(content, name below the folder, name in an error) of every file, members of zips included."""
-    if not path.exists():
-        near = did_you_mean(path.name, [file.name for file in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
-    is_empty = True
-    for file in [path] if path.is_file() else price_files(path):
-        name = path.name if file == path else prefix + file.relative_to(path).as_posix()
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
-        for content in _unpacked(data, name, str(file)):
-            is_empty = False
-            yield content
-    if is_empty:
-        raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
-
-
-def _is_wanted(file: PurePath) -> bool:
-    """Hidden and lock files are not the person's data."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~")) and "__MACOSX" not in file.parts
-
-
-def _unpacked(data: bytes, name: str, path: str) -> Iterator[tuple[bytes, str, str]]:
-    """The file itself, or what is packed in it, read in memory; a zip may hold CafeF's zips."""
-    try:
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        if data[:2] != b"PK" or b"xl/workbook" in data:
-            yield data, name, path
-            return
-        with zipfile.ZipFile(io.BytesIO(data)) as packed:
-            members = [(member.filename, packed.read(member))  # two may have one name
-                       for member in sorted(packed.infolist(), key=lambda member: member.filename)
-                       if _is_wanted(PurePath(member.filename)) and not member.is_dir()]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise DataError(f"{path}: cannot be unpacked ({str(error).splitlines()[0] if str(error) else 'cut short'}). "
-                        "Download it again.") from None
-    for member, content in members:
-        yield from _unpacked(content, f"{name}/{member}", f"{path}/{member}")
