@@ -20,7 +20,7 @@ OPTIONAL = ("raw_close", "exchange")
 NUMBERS = (*PRICES, "volume", "adj_close", "raw_close")
 NOTHING = ("", "-", "--", "NA", "N/A", "#N/A", "nan", "NaN", "NAN", "<NA>", "null", "NULL", "None", "NaT")
 MOST_ROWS = 8_000_000  # of a file below 100 MB; all of Vietnam's stocks since 2000 have 5 million
-MOST_HEADER = 100_000  # [bytes]
+MOST_HEADER, MOST_TEXTS = 100_000, 3_000_000  # [bytes]; all volumes of the market in a dozen years, as texts
 MOST_FRACTIONAL = 0.3  # [fraction of the volumes] more, such as 12.3, are thousands: 12.300 shares
 FIRST_DAY = np.datetime64("1990-01-01")  # dates before it are mistakes, as are those after tomorrow
 VIETNAM = "Asia/Ho_Chi_Minh"
@@ -158,7 +158,21 @@ def read_csv(text: memoryview, delimiter: str, n_columns: int, wanted: dict[str,
     if "volume" in plain and (plain["volume"].to_numpy() % 1 > 0).sum() <= MOST_FRACTIONAL * len(table):
         for name, column in plain.items():
             table = table.set_column(table.column_names.index(name), name, column)
-    return table.to_pandas(strings_to_categorical=True), len(misfits)
+    return _frame(table, path), len(misfits)
+
+
+def _frame(table: pa.Table, path: str) -> pd.DataFrame:
+    """A table in pandas, its texts as categories: each of them once. Raises DataError where these are too many."""
+    n_texts = 0
+    for place, field in enumerate(table.schema):
+        if _is_text(field.type) or pa.types.is_dictionary(field.type):
+            column = table[place].dictionary_encode().unify_dictionaries()
+            table = table.set_column(place, field.name, column)
+            n_texts += len(column.chunk(0).dictionary) if column.num_chunks else 0
+        elif pa.types.is_decimal(field.type):
+            table = table.set_column(place, field.name, table[place].cast(pa.float64()))
+    refuse_too_many(n_texts, MOST_TEXTS, path, "different texts")
+    return table.to_pandas(date_as_object=False, ignore_metadata=True)  # else an index is no column
 
 
 def read_parquet(data: bytes, match: Callable[[list[str]], dict[str, str]], path: str, most_rows: int,
@@ -181,11 +195,7 @@ def read_parquet(data: bytes, match: Callable[[list[str]], dict[str, str]], path
                          path, "bytes")
         texts = [theirs for theirs, kind in types.items() if _is_text(kind)]  # each of them once, not once a row
         file = parquet.ParquetFile(io.BytesIO(data), metadata=metadata, read_dictionary=texts)
-        table = file.read(columns=wanted)
-        for place, name in enumerate(table.column_names):
-            if pa.types.is_decimal(table.schema.field(name).type):
-                table = table.set_column(place, name, table[name].cast(pa.float64()))
-        table = table.to_pandas(strings_to_categorical=True, date_as_object=False, ignore_metadata=True)
+        table = _frame(file.read(columns=wanted), path)
     except DataError:
         raise
     except Exception as error:  # what pyarrow and pandas raise on damaged bytes

@@ -167,7 +167,7 @@ def _parquet(data: bytes, path: str, most_rows: int) -> tuple[pd.DataFrame, dict
 def _text(data: bytes, path: str, most_rows: int) -> tuple[pd.DataFrame, dict[str, str], Provider, int]:
     text = cells.text_of(data, path)
     header, delimiter, body = cells.header_of(text, path)
-    refuse_too_many(text.count(b"\n"), most_rows, path)
+    refuse_too_many(text.count(b"\n") - 1, most_rows, path)
     below = bytes(body[:20]).decode(errors="ignore").partition(delimiter)[0]
     if {_bare(header[0]), _bare(below)} == {"price", "ticker"}:
         refuse_too_many(text.count(delimiter.encode()), most_rows, path, "cells")

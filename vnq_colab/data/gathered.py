@@ -10,9 +10,10 @@ import pandas as pd
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import count_sessions
-from vnq_colab.data.prices import Reading, fetched, load_index, price_files, read_prices, typed_prices
+from vnq_colab.data.prices import Reading, load_index, read_prices, typed_prices
 from vnq_colab.data.splits import to_day
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
+from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError
 from vnq_colab.layout import Workspace
 
@@ -53,7 +54,7 @@ def gather(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str 
     else:
         index = up_to(load_index(index), day)
         warnings = _gaps(prices, index)
-    cleaning = replace(cleaning, warnings=cleaning.warnings + staleness(prices, day) + warnings)
+    cleaning = replace(cleaning, warnings=reading.warnings + cleaning.warnings + staleness(prices, day) + warnings)
     return Gathered(prices=prices, index=index, cleaning=cleaning, rows=rows, cleaning_options=options)
 
 

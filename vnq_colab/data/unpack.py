@@ -15,7 +15,7 @@ from vnq_colab.files import read_bytes
 SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
 MOST_BYTES = 2**33  # of a file as it lies on the disk; 10 years of minute bars of one market are 2 GB of CSV
 MOST_UNPACKED = 2**29  # [bytes] of all that is packed in a file: twice what CafeF's zips hold
-MOST_RATIO = 50  # of these bytes to the packed ones, beyond the first 64 MB; prices are packed to a fifth
+MOST_RATIO, FREE_BYTES = 50, 2**26  # of these bytes to the packed ones, beyond the first; prices are packed to a fifth
 MOST_MEMBERS, MOST_NESTED = 20_000, 3
 
 
@@ -74,7 +74,7 @@ class _Unpacking:
     """What may still come out of a file of `size` bytes."""
 
     def __init__(self, size: int) -> None:
-        self.n_bytes, self.n_members = min(MOST_UNPACKED, 2**26 + MOST_RATIO * size), MOST_MEMBERS
+        self.n_bytes, self.n_members = min(MOST_UNPACKED, FREE_BYTES + MOST_RATIO * size), MOST_MEMBERS
 
     def unpacked(self, data: bytes, name: str, path: str, depth: int) -> Iterator[tuple[bytes, str, str]]:
         """The content itself, or what is packed in it; a zip may hold CafeF's zips."""
