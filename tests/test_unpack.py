@@ -54,7 +54,7 @@ def overlapping(times):
 
 def table(**columns):
     """A parquet file of one good row, with other columns in place of its own."""
-    row = {"symbol": ["FPT"], "date": ["2024-01-02"], **dict.fromkeys(NUMBERS, [10.0])}
+    row = {"symbol": ["FPT"], "date": ["2024-01-02"], **{name: [10.0] for name in NUMBERS}}
     content = io.BytesIO()
     parquet.write_table(pa.table(row | columns), content, store_schema=False)
     return content.getvalue()
@@ -94,7 +94,8 @@ def test_a_small_file_may_not_grow_beyond_measure(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content, said", [
     (lying(100), "cannot be unpacked .Bad CRC-32"), (overlapping(5), "cannot be unpacked|columns symbol, date"),
-    (overlapping(30), "holds more than 20 files"), (zipped([(f"{n}.txt", "") for n in range(30)]), "more than 20 files"),
+    (overlapping(30), "holds more than 20 files"),
+    (zipped([(f"{n}.txt", "") for n in range(30)]), "more than 20 files"),
     (zipped([("a.csv", GOOD)], zipfile.ZIP_BZIP2), "packed in a rare way. Pack it anew as an ordinary zip"),
     (zipped([("a.csv", GOOD)], zipfile.ZIP_LZMA), "packed in a rare way. Pack it anew as an ordinary zip")])
 def test_a_zip_that_lies_or_holds_too_much_is_refused(tmp_path, narrow, content, said):
@@ -163,7 +164,8 @@ def test_a_path_that_no_file_can_have_is_no_file():
 # ------------------------------------------------------------------------------------------------------- a stray file
 STRAY = {"zero.csv": b"", "sheet.xlsx": zipped([("xl/workbook.xml", "")]), "cut.zip": zipped([("a.csv", GOOD)])[:-30],
          "cut.parquet": table()[:-9], "readme.txt": b"hello\nworld\n", "page.csv": b"<!DOCTYPE html><html></html>",
-         "empty.zip": zipped([("readme.md", "hello")]), "half.zip": zipped([("a.csv", GOOD), ("b.csv", "hello\nyou\n")]),
+         "empty.zip": zipped([("readme.md", "hello")]),
+         "half.zip": zipped([("a.csv", GOOD), ("b.csv", "hello\nyou\n")]),
          "random.csv": bytes(range(256)) * 20}
 
 
@@ -195,8 +197,8 @@ def test_many_strays_are_counted(tmp_path):
 
 def test_a_row_to_repair_and_a_file_in_doubt_are_never_left_out(tmp_path):
     (tmp_path / "good.csv").write_text(GOOD)
-    for text, said in ((GOOD.replace("11000,2000", "dear,2000"), "close is 'dear'"),
-                       (GOOD.replace("2024-01-02", "02/01/2024").replace("2024-01-03", "03/01/2024"), "may be day/mon")):
+    in_doubt = GOOD.replace("2024-01-02", "02/01/2024").replace("2024-01-03", "03/01/2024")
+    for text, said in ((GOOD.replace("11000,2000", "dear,2000"), "close is 'dear'"), (in_doubt, "may be day/month")):
         (tmp_path / "week.csv").write_text(text)
         with pytest.raises(RowError, match=f"week.csv: .*{said}"):
             read_prices(tmp_path)
