@@ -102,7 +102,8 @@ class Attempt:
             return ""  # what it needs is trained again first
         data = self._data(job)
         learner = family_module(job.family).learner(job, data, self.config, inputs)
-        self._go_on_from_checkpoint(learner, name)
+        if not self._go_on_from_checkpoint(learner, name):
+            learner = family_module(job.family).learner(job, data, self.config, inputs)
         row["state"] = "training"
         for symbol in job.symbols:
             if self.session.ledger[symbol]["state"] == "pending":
@@ -154,13 +155,21 @@ class Attempt:
         splits = self.folds[job.fold]
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
 
-    def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
+    def _go_on_from_checkpoint(self, learner: Learner, name: str) -> bool:
+        """False where there is a checkpoint that the learner cannot go on from, and which may have changed it."""
         state, damages = self.store.load_latest(facts_of(self.session, name))
         for sentence in damages:
             self.display.say(sentence)
         if state is not None:
-            learner.load_state_dict(state)
+            try:
+                learner.load_state_dict(state)
+            except Exception as error:  # each family raises its own kinds for what is not its state
+                if is_out_of_memory(error):
+                    raise
+                self.display.say(f"{name}: its checkpoint is not of this job ({type(error).__name__}): it begins anew")
+                return False
             self.display.say(f"{name}: goes on from its checkpoint")
+        return True
 
     def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
         """Forecasts the fold's validation and test days, writes the job's file, then the session."""

@@ -1,7 +1,6 @@
 """What a person sees while it trains: a live line on a terminal or in a notebook, elsewhere a line in a while."""
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -9,8 +8,8 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from vnq_colab.clock import Clock, spell, utc_now
-from vnq_colab.errors import in_notebook, name_a_few
-from vnq_colab.files import write_atomic
+from vnq_colab.errors import StorageError, in_notebook, name_a_few
+from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.models.base import Progress
 from vnq_colab.training.process import memory_used
 from vnq_colab.training.session import Session
@@ -18,6 +17,7 @@ from vnq_colab.training.session import Session
 PLAIN_SECONDS = 10  # between two lines where the output is not live
 LIVE_SECONDS = 1
 KEPT_LINES = 2000
+MOST_LOG = 2**24  # [bytes]
 WIDTH = 160  # characters of the line, at most
 
 
@@ -27,8 +27,10 @@ class Display:
     def __init__(self, session: Session, clock: Clock, quiet: bool = False):
         self._session, self._clock, self._quiet = session, clock, quiet
         paths = [home.log_folder(session.run_id) / "progress.txt" for home in session.ws.homes]
-        self._log, before = paths[0], next(filter(os.path.exists, paths), None)
-        self._lines: list[str] = before.read_text(encoding="utf-8", errors="replace").splitlines() if before else []
+        self._log, self._lines = paths[0], list[str]()
+        for path in reversed(paths):
+            with contextlib.suppress(FileNotFoundError, StorageError):
+                self._lines = read_bytes(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
         self._job, self._skill = "", ""
         self._began, self._done_before = time.monotonic(), self._n_done
         self._out = sys.stdout if in_notebook() else sys.stderr  # a notebook paints stderr red

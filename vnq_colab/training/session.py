@@ -188,7 +188,9 @@ class Session(SessionView):
             if damages:
                 tell(f"{damages[0]} Its copy in {path} is used instead.")
         else:
-            began, more = _whole_sessions(ws, run_id, [home.configs / f"{run_id}.json" for home in ws.homes])
+            began, more = _whole_sessions(ws, run_id, [
+                home.configs / f"{run_id}.json" for home in ws.homes
+                if any(any(other.checkpoint_folder(run_id).glob("done/*")) for other in ws.homes)])
             if not began:
                 raise SessionError([*damages, *more, f"{ws.checkpoint_folder(run_id) / SESSION}: there is no such run."
                                     ][0])
