@@ -238,9 +238,9 @@ def test_checkpoints_of_the_old_run_are_not_needed(copy, week, table):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda models, reports: (models / "manifest.json").write_text("x"), "not readable as JSON"),
-    (lambda models, reports: write_json(models / "manifest.json", {"symbols": [1]}), "not a manifest"),
-    (lambda models, reports: write_json(models / "manifest.json", [1]), "not a file of this library"),
-    (lambda models, reports: write_json(models / "manifest.json", {"format": 1}), "of the first version"),
+    (lambda models, reports: write_sealed(models / "manifest.json", {"symbols": [1]}), "not a manifest"),
+    (lambda models, reports: write_json(models / "manifest.json", [1]), "expected fields"),
+    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 1}), "of the first version"),
     (lambda models, reports: (reports / "forecast.parquet").unlink(), "forecast.parquet"),
     (lambda models, reports: (reports / "forecast.parquet").write_text("x"), "ArrowInvalid"),
 ])

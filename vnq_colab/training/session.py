@@ -66,8 +66,8 @@ class Session(SessionView):
     status: Literal["running", "paused", "finished"] = "running"
     why: str = ""
     machine: Machine = field(default_factory=dict)
-    started: MOMENT = ""
-    heartbeat: MOMENT = ""  # when the newest sign of life was given
+    started: MOMENT = field(default_factory=utc_now)
+    heartbeat: MOMENT = field(default_factory=utc_now)  # when the newest sign of life was given
     owner: str = ""  # the process that trains it, by a random name
     code_version: str = __version__
     sequence: int = 0  # one more with each sign of life
@@ -84,7 +84,7 @@ class Session(SessionView):
     @classmethod
     def create(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
         """A new run, written to disk."""
-        session = cls(ws, run_id, config, started=utc_now(), **parts)
+        session = cls(ws, run_id, config, **parts)
         session.save()
         return session
 
@@ -128,7 +128,7 @@ class Session(SessionView):
 
     def is_alive(self) -> bool | None:
         """Whether the process that trains it runs on this machine; None where only its signs of life can say that."""
-        if self.machine.get("node") != platform.node() or "pid_started" not in self.machine:
+        if self.machine.get("node") != platform.node() or not {"pid", "pid_started"} <= set(self.machine):
             return None
         import psutil  # beside the standard library, and as quick
 
