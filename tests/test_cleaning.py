@@ -93,7 +93,7 @@ def test_of_duplicates_the_last_sound_one_stays():
     clean, report = clean_prices(table(same, same | {"close": 41_700.0}, same | {"open": 0.0}), on_bad_rows="treat")
     assert clean["close"].tolist() == [41_700.0]
     assert {item.issue: item.rows for item in report.findings if item.treatment == "dropped"} == {
-        "duplicate row for a day": 3}
+        "conflicting rows for a day": 3}
     assert clean_prices(table(same | {"close": 41_700.0}), on_bad_rows="drop")[0]["close"].tolist() == [41_700.0]
     clean, report = clean_prices(table(same | {"close": float("nan")}), on_bad_rows="drop")
     assert clean["close"].tolist() == [41_500.0], "a good row survives its bad twin"
@@ -219,3 +219,26 @@ def test_report_counts_by_issue_and_treatment_and_names_fifty_rows(prices):
     assert (dropped.treatment, dropped.rows, len(dropped.more)) == ("dropped", 100, 49)
     assert repaired.issue == dropped.issue and dropped.example not in dropped.more
     assert f"SYN001 {table['date'][0]:%Y-%m-%d}" in dropped.example
+
+
+@pytest.mark.parametrize(("volume", "n_days"), [(1000, 40), (0, 300)])
+def test_a_close_that_stands_still_is_a_stale_feed(volume, n_days):
+    days = pd.bdate_range(ROW["date"], periods=n_days + 30)
+    rows = pd.DataFrame([ROW] * len(days)).assign(date=days)
+    rows.loc[n_days:, "close"] -= 100 * (np.arange(30) % 2 + 1)
+    rows.loc[: n_days - 1, "volume"] = volume
+    stale = cleaned(rows)[1]["stale feed: the close stands still"]
+    assert (stale.rows, stale.treatment) == (1, "kept")
+    assert stale.example == f"HPG {days[n_days - 1]:%Y-%m-%d}: close 41,500 [VND] on {n_days} days"
+    rows.loc[n_days - 15, "close"] += 100
+    rows.loc[n_days - 100:n_days - 90, "close"] += 100
+    assert not any("stale" in issue for issue in cleaned(rows)[1])
+
+
+def test_rows_of_a_day_with_other_prices_are_named_as_conflicting():
+    again, other = {"date": ROW["date"]}, {"date": ROW["date"], "close": 41_000.0}
+    assert set(cleaned(table(again), on_bad_rows="drop")[1]) == {"duplicate row for a day"}
+    clean, found = cleaned(table(other), on_bad_rows="drop")
+    assert set(found) == {"conflicting rows for a day"} and clean["close"].item() == 41_000
+    with pytest.raises(DataError, match="conflicting rows for a day"):
+        clean_prices(table(other))

@@ -75,9 +75,9 @@ def test_disagreement_beyond_rounding_is_counted_and_the_later_value_stays():
 def test_files_without_a_common_day_are_joined_and_said():
     table, found = combined(rows([20_000, 20_100], "a.csv"), rows([20_200, 20_300], "b.csv", first=2))
     assert table["close"].tolist() == [20_000, 20_100, 20_200, 20_300]
-    assert found["two sources disagree"].rows == 2
+    assert found["files without a common day"].rows == 2 and "two sources disagree" not in found
     _, report = clean_prices(files(rows([20_000, 20_100], "a.csv"), rows([30_000], "b.csv", first=2)))
-    assert {"two sources disagree", "move beyond any band"} <= {item.issue for item in report.findings}
+    assert {"files without a common day", "move beyond any band"} <= {item.issue for item in report.findings}
 
 
 def test_what_the_update_does_not_know_comes_from_the_base():

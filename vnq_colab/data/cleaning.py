@@ -19,10 +19,9 @@ LEAST_PRICE, MOST_PRICE, MOST_VOLUME = 1e-3, 1e9, 1e15  # [VND], [VND], [shares]
 FAR_CLOSE = 1.5  # a close that far outside the day's range, as a ratio, makes neither of them believable
 WIDEST_RANGE = 2.4  # high / low of a day inside the widest band: 1.4 / 0.6, and rounding
 USUAL_DAYS = "30D"  # about 20 trading days
-LEAST_SYMBOLS = 5  # symbols that must have traded in that time before a day can be called closed
-FEW = 0.05  # [fraction]
-LONG_GAP = 5  # [trading days]
-LEAST_DAYS = 20  # from which the distance of days is judged
+LEAST_SYMBOLS, FEW = 5, 0.05  # [symbols] that traded in that time before a day can be called closed; [fraction]
+LONG_GAP, LEAST_DAYS = 5, 20  # [trading days] the second: from which on their distance is judged
+STALE_TRADED, STALE = 30, 250  # [rows] with one close: with trades (17 in real prices), and in all (215)
 ROUNDING = 0.001  # chosen: what two adjusted closes of a day differ by beside STEP, from dividends rounded on the way
 SEAM_DAYS = 5  # common days whose median gives the ratio of two bases
 
@@ -131,8 +130,10 @@ def _without_duplicates(rows: pd.DataFrame, repaired: np.ndarray, log: CleaningL
     keys = ["symbol", "date", *({"file"} & set(rows))]
     several = rows.duplicated(keys, keep=False).to_numpy()
     best_last = rows.loc[several, keys].assign(sound=~repaired[several]).sort_values([*keys, "sound"], kind="stable")
-    bad, dropped = np.zeros((2, len(rows)), bool)
+    bad, differ, dropped = np.zeros((3, len(rows)), bool)
     bad[best_last.index[best_last.duplicated(keys, keep="last")]] = True
+    differ[several] = (rows[several].groupby(keys, observed=True)[[*PRICES]].transform("nunique") > 1).any(axis=1)
+    log.note("conflicting_duplicate", rows, bad & differ, dropped)
     log.note("duplicate", rows, bad, dropped)
     return log.kept(rows, dropped)
 
@@ -227,17 +228,12 @@ class _Merge:
 
     def note(self, log: CleaningLog, file: pd.Categorical) -> None:
         """Logs what was merged, and how."""
-        def disagreement(row: int) -> str:
-            if self.is_apart[row]:
-                return f"{file[row]} shares no day with the files before"
-            earlier, later = (f"{self.close[one] * self.scale[one]:,.10g} in {file[one]}"
-                              for one in (self.differs_from[row], row))
-            return f"close {earlier} and {later} [VND]"
-
         dropped, stands = np.zeros((2, len(file)), bool)
         stands[self.row[self.row >= 0]] = True
-        apart = (self.differs_from >= 0) | self.is_apart
-        log.note("sources_disagree", self.rows, apart, dropped, describe=disagreement)
+        closes = self.close * self.scale
+        log.note("sources_disagree", self.rows, self.differs_from >= 0, dropped, describe=lambda row: "close " + " and "
+                 .join(f"{closes[one]:,.10g} in {file[one]}" for one in (self.differs_from[row], row)) + " [VND]")
+        log.note("files_apart", self.rows, self.is_apart, dropped, describe=lambda row: f"row of {file[row]}")
         log.note("basis_changed", self.rows, self.scale != 1, dropped,
                  describe=lambda row: f"prices of {file[row]} ×{self.scale[row]:.4g}")
         log.note("several_files", self.rows, ~stands, dropped, describe=lambda row: f"row of {file[row]}")
@@ -296,4 +292,9 @@ def _flagged(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.DataFra
     silent = np.maximum(limits.missed - 1, np.where(is_last, since, 0))  # [trading days]
     log.note("gap", rows, silent > LONG_GAP, dropped, describe=lambda row: f"{silent[row]} trading days")
     log.note("no_trades", rows, volume == 0, dropped)
+    moves = np.r_[True, close[1:] != close[:-1]] | (row == places.start)
+    begin, trades = np.maximum.accumulate(np.where(moves, row, 0)), np.cumsum(volume > 0)
+    stands = np.r_[moves[1:], True] & ((trades - trades[begin] > STALE_TRADED) | (row - begin > STALE))
+    log.note("stale_feed", rows, stands, dropped,
+             describe=lambda row: f"close {close[row]:,.10g} [VND] on {row - begin[row] + 1} days")
     return log.kept(rows.assign(volume=np.rint(volume).astype("int64")), dropped)

@@ -31,12 +31,15 @@ ISSUES = {
     # Without volume all prices become the close. Else a swapped high and low are exchanged, or the range is widened to
     # a close near it, and the open moved inside; what does not fit then is dropped.
     "bad_range": Issue("open or close outside [low, high]", ("repair", "drop"), True),
-    # The last that needed no repair stays.
+    # The last that needed no repair stays; conflicting are those of several prices.
     "duplicate": Issue("duplicate row for a day", ("drop",), True),
+    "conflicting_duplicate": Issue("conflicting rows for a day", ("drop",), True),
     # The later file's row stays; an unadjusted row beside adjusted ones tells the raw close.
     "several_files": Issue("day in several files", ("drop",)),
-    # Closes differ by more than rounding, the later file's stays; or no common day shows whether they have one basis.
+    # Closes differ by more than rounding, the later file's stays.
     "sources_disagree": Issue("two sources disagree", ("keep",)),
+    # They are taken to have one basis.
+    "files_apart": Issue("files without a common day", ("keep",)),
     # A later file's prices, rescaled after a dividend or a split, are brought to the basis of the earlier files.
     "basis_changed": Issue("adjusted basis changed", ("repair",)),
     # A weekend; or almost none of the symbols of the month before traded, and most closes are those of the day before.
@@ -54,6 +57,8 @@ ISSUES = {
     "beyond_band": Issue("move beyond any band", ("keep",)),
     # The row after them, or the symbol's last row; without a trade counts at the end of the data only.
     "gap": Issue("over 5 trading days without a row or trade", ("keep",)),
+    # The last row of each stretch of one close: of over 30 days with trades (17 in real prices), or of 250 (215).
+    "stale_feed": Issue("stale feed: the close stands still", ("keep",)),
     # A row of volume 0, as vendors fill in.
     "no_trades": Issue("day without trades", ("keep", "drop")),
 }
@@ -200,7 +205,7 @@ def _value_of(row: pd.Series, issue: str) -> str:
     """ "high 41,200 < low 41,900 [VND]"."""
     if issue == "bad_range" and row["high"] < row["low"]:
         return f"high {row['high']:,.10g} < low {row['low']:,.10g} [VND]"
-    if issue in ("bad_price", "bad_range", "duplicate", "beyond_band"):
+    if issue in ("bad_price", "bad_range", "duplicate", "conflicting_duplicate", "beyond_band"):
         return f"{ISSUES[issue].name} ({', '.join(f'{name} {row[name]:,.10g}' for name in PRICES)} [VND])"
     if issue == "bad_volume":
         return f"{ISSUES[issue].name} ({row['volume']:,.10g} [shares])"
