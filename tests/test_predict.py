@@ -149,3 +149,17 @@ def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):
 def test_prices_that_cannot_be_used_are_refused(bundle, judged, change, given, error, words):
     with pytest.raises(error, match=words):
         look_ahead(bundle, change(judged[1].prices), **given)
+
+
+def test_new_portfolio_is_written_last_so_that_a_kill_before_it_can_be_made_good(bundle, judged, tmp_path, monkeypatch):
+    ws = Workspace(tmp_path)
+
+    def killed(path, portfolio):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vnq_colab.delivery.predict.write_portfolio", killed)
+        with pytest.raises(KeyboardInterrupt):
+            plan_day(ws, bundle, judged[1].prices, portfolio="new", capital=5e8)
+    assert len(list(ws.orders.iterdir())) == 1 and not ws.portfolio.exists()
+    assert plan_day(ws, bundle, judged[1].prices, portfolio="new", capital=5e8).files[-1] == ws.portfolio

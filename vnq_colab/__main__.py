@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
-from vnq_colab.config import RunConfig, require_known
+from vnq_colab.config import require_known
 from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
-    from vnq_colab.data.prepared import Prepared
     from vnq_colab.delivery.bundle import Bundle
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
@@ -57,7 +56,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     config = arguments.run_config(options)  # a wrong setting is said before the work
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
-    _require_judged(prepared, config, options)
+    arguments.require_judged(prepared, config, options)
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
         reviewed = review(prepared)
         _output(options, repr(reviewed))
@@ -68,7 +67,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
     _output(options, _validation_text(validation, options))
-    if settings := _other_settings(options, ("gates", "slippage")):  # a report of its own
+    if settings := arguments.judging_options(options, ("gates", "slippage")):  # a report of its own
         _output(options, repr(validate(session, prepared=prepared, **settings)))
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
@@ -130,7 +129,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
-    validation = validate(session, on_stage=lambda text: _announce(options, text), **_other_settings(options))
+    validation = validate(session, on_stage=lambda text: _announce(options, text), **arguments.judging_options(options))
     _output(options, _validation_text(validation, options),
             validation.verdict.to_dict() | {"report": str(validation.report)})
     return DONE
@@ -159,16 +158,17 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     bundle = load_bundle(options.models or ws.models)
     _announce(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
-        prices, index = prepared_prices(ws)  # the files lie elsewhere; what was read of them is here
+        (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
     else:
         market = gather(ws, options.data, **arguments.price_options(options))
-        prices, index = market.prices, market.index
+        prices, index, warnings = market.prices, market.index, market.cleaning.warnings
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
     _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True)
+    plan.outlook.warnings.extend(warnings)
     _output(options, repr(plan), plan.to_dict())
     return DONE
 
@@ -231,25 +231,6 @@ def _exit_code(session: "Session") -> int:
               file=sys.stderr)
         return SOME_FAILED
     return DONE
-
-
-def _other_settings(options: argparse.Namespace,
-                    names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
-    """The flags that judge in another way than the run's own verdict: gates, costs, capital or days."""
-    settings = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
-    return settings | ({"days": (options.first, options.last)} if options.first or options.last else {})
-
-
-def _require_judged(prepared: "Prepared", config: RunConfig, options: argparse.Namespace) -> None:
-    """Refuses days and a symbol that will not be judged, before hours of training."""
-    from vnq_colab.data.splits import yearly_folds
-    from vnq_colab.delivery.validate import judged_days
-    from vnq_colab.training.trainer import judged_symbols
-
-    days, symbols = prepared.panel.days, judged_symbols(prepared.panel, config)[0]
-    folds = yearly_folds(days, config.folds, purge_days=config.task.purge_days)
-    judged_days(folds, (options.first, options.last), days)
-    require_known(options.show_predictions or symbols[0], symbols, "symbol")
 
 
 def _validation_text(validation: "Validation", options: argparse.Namespace) -> str:

@@ -6,10 +6,13 @@ import datetime as dt
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from vnq_colab.config import PROFILES, RECIPES, RunConfig
+from vnq_colab.config import PROFILES, RECIPES, RunConfig, require_known
 from vnq_colab.errors import ConfigError, did_you_mean, printable
+
+if TYPE_CHECKING:
+    from vnq_colab.data.prepared import Prepared
 
 BAD_INPUT = 2
 EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
@@ -144,6 +147,25 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         except ConfigError as error:
             raise ConfigError(f"{flag}: {error}") from None
     return config
+
+
+def judging_options(options: argparse.Namespace,
+                    names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
+    """The flags that judge in another way than the run's own verdict: gates, costs, capital or days."""
+    settings = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
+    return settings | ({"days": (options.first, options.last)} if options.first or options.last else {})
+
+
+def require_judged(prepared: "Prepared", config: RunConfig, options: argparse.Namespace) -> None:
+    """Refuses days and a symbol that will not be judged, before hours of training."""
+    from vnq_colab.data.splits import yearly_folds
+    from vnq_colab.delivery.validate import judged_days
+    from vnq_colab.training.trainer import judged_symbols
+
+    days, symbols = prepared.panel.days, judged_symbols(prepared.panel, config)[0]
+    folds = yearly_folds(days, config.folds, purge_days=config.task.purge_days)
+    judged_days(folds, (options.first, options.last), days)
+    require_known(options.show_predictions or symbols[0], symbols, "symbol")
 
 
 def _pairs(texts: list[str], flag: str) -> list[tuple[str, str]]:

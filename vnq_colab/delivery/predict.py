@@ -185,16 +185,15 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     if not outlook.no_orders:
         held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
         tables[ws.orders / f"{day}.csv"] = to_do = make_orders(outlook, held, capital)
-        if portfolio == NEW:
-            write_portfolio(ws.portfolio, held)
     for path, rows in tables.items():
         text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
         write_atomic(path, lambda file, text=text: file.write(text.encode()))
     files = list(tables)
-    if portfolio == NEW and to_do is not None:
-        files.append(ws.portfolio)
     if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
         files.append(report)
+    if portfolio == NEW and to_do is not None:  # last: once it is there, it is not made again
+        write_portfolio(ws.portfolio, held)
+        files.append(ws.portfolio)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
     return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)
 
