@@ -104,7 +104,7 @@ class Row(TypedDict):
     ({"name": "x", "days": {}, "share": 1}, r"days = {}: expected a list"),
     ({"name": "x", "days": [], "share": "1"}, r"share = '1': expected float, or null"),
     ({"name": "x", "days": []}, "lacks share"),
-    ({"name": "x", "days": [], "share": 1, "knd": 1}, r"knd is not known here\. Did you mean 'kind'"),
+    ({"name": "x", "days": [], "share": 1, "knd": 1}, r"there is no field 'knd'\. Did you mean 'kind'"),
     ({"name": "x", "days": [], "share": 1, "kind": None}, "kind = None: must be 'a' or 'b'"),
     ({"name": "x" * 10_000, "days": [], "share": 1}, r"name = 'x+\.\.\.x+': must be"),
     ({"name": "\x1b[2J", "days": [], "share": 1}, r"name = '\\x1b\[2J'"),

@@ -191,13 +191,15 @@ def require(holds: bool, name: str, value: Any, rule: str) -> None:
 
 
 def build(cls: type, value: Any, prefix: str = "") -> Any:
-    """A dataclass from plain values, refusing what it does not know and what has the wrong type."""
-    if not isinstance(value, dict):
-        raise ConfigError(f"{prefix or 'config'}: expected fields, found {shorten(value)}.")
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for name in value:
-        if name not in hints:
-            raise ConfigError(f"there is no setting {shorten(prefix + name)}.{did_you_mean(name, hints)}")
+    """A dataclass or a TypedDict from plain values: with all that it needs and nothing else, each of its type."""
+    require(isinstance(value, dict), prefix.rstrip("."), value, "expected fields")
+    hints, word = typing.get_type_hints(cls, include_extras=True), "setting" if Settings in cls.__mro__ else "field"
+    needed = cls.__required_keys__ if typing.is_typeddict(cls) else {
+        field.name for field in dataclasses.fields(cls) if field.default is field.default_factory}  # neither is there
+    if unknown := [name for name in value if name not in hints]:
+        raise ConfigError(f"there is no {word} {shorten(prefix + unknown[0])}.{did_you_mean(unknown[0], hints)}")
+    if lacking := sorted(needed - set(value)):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the content'} lacks {', '.join(lacking)}.")
     return cls(**{name: convert(hints[name], part, prefix + name) for name, part in value.items()})
 
 
@@ -208,11 +210,11 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     Raises ConfigError where it is not one, or breaks its rule; `name` is how it is spoken of.
     """
     kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return build(kind, value, f"{name}.")
-    if typing.is_typeddict(kind):
-        value = _typed_dict(kind, value, name)
+    origin, parts, below = typing.get_origin(kind) or kind, typing.get_args(kind), f"{name}." if name else ""
+    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        value = build(kind, value, below)
+    elif origin is typing.NotRequired:
+        value = convert(parts[0], value, name)
     elif origin in (types.UnionType, typing.Union):  # `kind | None`
         try:
             value = None if value is None else convert(parts[0], value, name)
@@ -226,8 +228,9 @@ def convert(hint: Any, value: Any, name: str) -> Any:
         value = origin(convert(parts[0], item, f"{name}[{place}]") for place, item in enumerate(value))
     elif origin is dict:
         require(isinstance(value, dict), name, value, "expected fields")
-        value = {convert(parts[0], key, f"the name of {name}"): convert(parts[1], item, _below(name, key))
-                 for key, item in value.items()}
+        value = {convert(parts[0], key, f"a name in {name}"): convert(
+            parts[1], item, below + (key if key.isidentifier() and len(key) <= 60 else shorten(key)))
+            for key, item in value.items()}
     elif kind is not Any:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         fits = {float: is_number, int: is_number and isinstance(value, int)}.get(kind)
@@ -236,21 +239,3 @@ def convert(hint: Any, value: Any, name: str) -> Any:
     for rule in rules:
         require(rule.holds(value), name, value, rule.text)
     return value
-
-
-def _typed_dict(kind: Any, value: Any, name: str) -> dict[str, Any]:
-    """Every field of a TypedDict, and no other."""
-    require(isinstance(value, dict), name, value, "expected fields")
-    hints = {field: typing.get_args(part)[0] if typing.get_origin(part) is typing.NotRequired else part
-             for field, part in typing.get_type_hints(kind, include_extras=True).items()}
-    if lacking := kind.__required_keys__ - set(value):
-        raise ConfigError(f"{name or 'it'} lacks {', '.join(sorted(lacking))}.")
-    if unknown := [field for field in value if field not in hints]:
-        raise ConfigError(f"{_below(name, unknown[0])} is not known here.{did_you_mean(unknown[0], hints)}")
-    return {field: convert(hints[field], part, _below(name, field)) for field, part in value.items()}
-
-
-def _below(name: str, key: str) -> str:
-    """How a field is spoken of: a name as it is, anything else in quotes."""
-    key = key if key.isidentifier() and len(key) <= 60 else shorten(key)
-    return f"{name}.{key}" if name else key
