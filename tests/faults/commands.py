@@ -29,8 +29,8 @@ def command(parent: Parent, trial: Trial, words: Words, **faults: Any) -> dict[s
     return parent.run(trial.job("command", words=words, **FROZEN, **faults))
 
 
-def steps(parent: Parent, trial: Trial) -> Iterator[tuple[str, Words]]:
-    """Each command that is to be killed, on the workspace that the ones before it left, undisturbed."""
+def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tuple[str, Words]]:
+    """Each command that is to be killed, on the workspace that the ones before it left; `quick`: export and tidy."""
     prices, fewer, portfolio = (trial.folder / name for name in ("prices.csv", "fewer.csv", "portfolio.csv"))
     (trial.home / "data" / "raw").mkdir(parents=True)
     table = synthetic_prices(6, 780, seed=92, signal=0.5)
@@ -41,15 +41,21 @@ def steps(parent: Parent, trial: Trial) -> Iterator[tuple[str, Words]]:
     well(command(parent, trial, ["prepare"]))
     well(parent.run(trial.job("train", every=EVERY, quiet=True)))
     yield "export, the first", ["export"]
+    if not quick:
+        yield from _later_steps(parent, trial, fewer, portfolio)
+    for seed in (1, 2):
+        well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
+    yield "export of another run", ["export"]
+    yield "tidy", ["tidy", "--keep", "1", "--delete"]
+
+
+def _later_steps(parent: Parent, trial: Trial, fewer: Path, portfolio: Path) -> Iterator[tuple[str, Words]]:
     yield "validate", ["validate"]
     yield "export over another", ["export"]
     yield "predict", ["predict", "--portfolio", str(portfolio)]
     yield "predict, a new portfolio", ["predict", "--portfolio", "new", "--capital", "500e6"]
     yield "prepare", ["prepare", "--data", str(fewer)]
     well(command(parent, trial, ["prepare"]))
-    for seed in (1, 2):
-        well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
-    yield "tidy", ["tidy", "--keep", "1", "--delete"]
 
 
 def well(ended: dict[str, Any]) -> dict[str, Any]:
@@ -72,11 +78,12 @@ def bundle_of(trial: Trial) -> str:
     return "none"
 
 
-def kill_commands(parent: Parent, tally: Tally, *, on_drive: bool, stride: int = 1, only: str = "") -> None:
+def kill_commands(parent: Parent, tally: Tally, *, on_drive: bool, stride: int = 1, only: str = "",
+                  quick: bool = False) -> None:
     """Every command at each of its writing calls (with `stride` at every n-th), before, in and after it."""
     with folder_for("commands") as folder:
         trial, saved = Trial(folder / "trial", "tiny", on_drive), folder / "saved"
-        for name, words in steps(parent, trial):
+        for name, words in steps(parent, trial, quick=quick):
             shutil.rmtree(saved, ignore_errors=True)
             shutil.copytree(trial.folder, saved)
             before = bundle_of(trial)
