@@ -69,13 +69,14 @@ def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.evaluation.basket_result import evaluate_basket
     from vnq_colab.evaluation.gates import judge
+    from vnq_colab.evaluation.market_data import MarketData
     from vnq_colab.evaluation.metrics import with_outcomes
     from vnq_colab.evaluation.order import buyable, measure_order
     from vnq_colab.evaluation.power import pearson
     from vnq_colab.settings import HORIZON
 
     panel = build_panel(prices := synthetic_prices(n_symbols, days, seed=seed, signal=0.0))
-    could_buy, size = buyable(panel, prices), float(np.nanstd(panel.ahead(HORIZON, OPEN)))
+    could_buy, size = buyable(panel, MarketData.of(prices)), float(np.nanstd(panel.ahead(HORIZON, OPEN)))
     is_judged = panel.present & (np.arange(len(panel.days)) >= WARM_UP) & (
         np.arange(len(panel.days)) < len(panel.days) - HORIZON - 2)
     tables = {}

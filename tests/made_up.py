@@ -85,5 +85,5 @@ def basket_of(value=None, universe=None):
     return BasketResult(
         basket=Basket(), chosen=chosen, capital=1e9, equity=equity, totals=totals, returns=equity.pct_change(),
         alpha=0.2, alpha_t=4.0, alpha_p=1e-4, excess=0.2, excess_t=3.5, information_ratio=1.2,
-        random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, exposure=0.9, break_even=0.006,
-        capacity=capacity, by_year=years, by_hold_days=pd.DataFrame(), trades=trades)
+        random=np.linspace(-0.3, 0.1, 100), beaten=1.0, turnover=30.0, cost=0.15, exposure=0.9, n_vanished=2,
+        haircut=3.1e6, break_even=0.006, capacity=capacity, by_year=years, by_hold_days=pd.DataFrame(), trades=trades)

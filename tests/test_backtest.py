@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny import forecast_of
-from vnq_colab.data.market import MarketRules
+from vnq_colab.data.market import MarketRules, on_tick, tick
 from vnq_colab.errors import ConfigError, DataError
 from vnq_colab.evaluation.backtest import backtest as any_backtest
 from vnq_colab.evaluation.basket import Basket
@@ -120,11 +120,12 @@ OPENS_AFTER_HALT = [10_000.0] * 27 + [11_900] + [10_000] * 2  # + 19 % after 25 
     # Raw 10,040 and then 10,700: the ceiling. Adjusted by 0.3 the band ends at 3,222.84, more than a tick above 3,210.
     pytest.param(prices_of([3_012, 3_210, 3_210, 3_210]), [1], [("01-02", "buy", 3100)], id="adjusted: inside it"),
     pytest.param(prices_of([3_012, 3_210, 3_210, 3_210]).assign(raw_close=[10_040.0, 10_700, 10_700, 10_700]), [1],
-                 [("01-03", "buy", 3100)], id="raw: the ceiling"),
+                 [("01-03", "buy", 900)], id="raw: the ceiling, and lots of raw shares"),
     # Raw 50,000 and then 54,900, a tick of 100 below the ceiling. Adjusted by 0.1 that is within 100 of 5,500.
-    *(pytest.param(prices_of([5_000, 5_490, 5_490], exchange="HNX").assign(raw_close=raw), [1], [(day, "buy", 1800)],
-                   id=f"raw closes {raw}") for raw, day in (
-        (np.nan, "01-03"), ([50_000.0, 54_900, 54_900], "01-02"), ([50_000.0, np.nan, 54_900], "01-03"))),
+    *(pytest.param(prices_of([5_000, 5_490, 5_490], exchange="HNX").assign(raw_close=raw), [1], [(day, "buy", shares)],
+                   id=f"raw closes {raw}") for raw, day, shares in (
+        (np.nan, "01-03", 1800), ([50_000.0, 54_900, 54_900], "01-02", 100),
+        ([50_000.0, np.nan, 54_900], "01-03", 100))),
     # 9,300 is the floor of 10,000; of 9,350 it is 8,695.5, up to a tick 8,700
     *(pytest.param(prices_of([*FLAT[:4], opened, 8_700], [*FLAT[:4], 9_350, 8_700]).assign(
         raw_close=[10_000.0] * 4 + [9_350, 8_700]), [1, 1, 1, -1], [("01-02", "buy", 1000), *more],
@@ -151,16 +152,21 @@ def test_story_of_a_halt_waits_and_keeps_its_value():
     assert [row[3] for row in ledger(result)] == [1e7, 1e7, 1e7, 1.05e7, 1.05e7, 1.05e7]
 
 
-def test_story_of_a_delisting_is_settled_at_the_last_close():
-    other = prices_of([20_000] * 6, symbol="BBB")
+def test_story_of_a_delisting_is_settled_with_a_haircut_when_no_price_comes_for_25_days():
+    other = prices_of([20_000] * 28, symbol="BBB")
     prices = pd.concat([prices_of([10_000, 10_000, 9_400], [10_000, 9_900, 9_000]), other])
     result = long_flat(prices, [1], MarketRules())  # AAA's last day is 01-03
     cash = 10_000_000 - 900 * 10_020 - 13_527
-    end = cash + 8_100_000 - 12_150 - 8_100  # the last close 9,000 without slippage; fee and tax
+    end = cash + 5_670_000 - 8_505 - 5_670  # the last close 9,000 less 30 %; fee and tax
     assert ledger(result) == [("01-01", 10_000_000, 0, 10_000_000), ("01-02", cash, 900, cash + 8_910_000),
                               ("01-03", cash, 900, cash + 8_100_000), ("01-04", end, 0, end), ("01-05", end, 0, end),
                               ("01-08", end, 0, end)]
-    assert list(result.orders["at"]) == ["open", "end", "open"]
+    assert list(result.orders["at"]) == ["open", "end", "open"] and result.orders["quote"][1] == 9_000
+    whole = long_flat(prices, [1], MarketRules(delisting_haircut=0.0))
+    assert whole.equity["strategy"].iloc[-1] > result.equity["strategy"].iloc[-1]
+    assert (result.equity["strategy"] == result.equity["buy_and_hold"]).all()  # by the same rules
+    soon = prices[prices["date"] < "2024-02-07"]  # 24 days without AAA: it may come back
+    assert list(long_flat(soon, [1], MarketRules()).orders["at"]) == ["open", "open"]
     halted = pd.concat([prices, prices_of([9_000], start="2024-01-29")])  # it comes back later: a halt
     assert list(long_flat(halted, [1], MarketRules()).orders["at"]) == ["open", "open"]
 
@@ -354,7 +360,10 @@ def slow_limits(market, symbol, day):
 
 
 def slow_account(market, name, is_up, capital, traded_share):
-    """Orders, and (cash, shares, value) by day, of an account that holds this symbol while `is_up [days]`."""
+    """Orders, and (cash, shares, value) by day, of an account that holds this symbol while `is_up [days]`.
+
+    Shares are adjusted ones, exactly; orders and the ledger show raw ones where the day's raw close is known.
+    """
     days, rows = market["days"], market["rows"][name]
     cash, shares, settled, to_buy = capital, 0, 0, 0
     orders, book = [], [(capital, 0, capital)]
@@ -362,38 +371,52 @@ def slow_account(market, name, is_up, capital, traded_share):
 
     def lot_of(day):
         exchange = [rows[place]["exchange"] for place in known if place <= day][-1]
-        return 10 if exchange == "HOSE" and days[day] < pd.Timestamp("2021-01-01") else 100
+        return (10 if exchange == "HOSE" and days[day] < pd.Timestamp("2021-01-01") else 100) * basis(day)
+
+    def basis(day):  # adjusted shares of one that is traded
+        row = [rows[place] for place in known if place <= day][-1]
+        return Fraction(row["raw"][1]) / Fraction(row["close"]) if row["raw_known"] else 1
 
     def most(day):
-        if traded_share is None:
-            return 10**12
-        row = rows[day]
-        basis = Fraction(row["raw"][1]) / Fraction(row["close"]) if market["raw_close"] and row["raw_known"] else 1
-        return math.floor(traded_share * row["volume"] * basis)
+        return 10**12 if traded_share is None else math.floor(traded_share * rows[day]["volume"]) * basis(day)
+
+    def price_of(day, at, side):
+        """With 0.2 % against the trader; of raw prices on a tick inside the band."""
+        row, limits = rows[day], slow_limits(market, name, day)
+        if not row["raw_known"]:
+            return Fraction(row[at]) * (1000 + 2 * side) / 1000
+        price = row["raw"][at == "close"] * (1000 + 2 * side) / 1000
+        step = slow_tick(price, row["exchange"])
+        price = side * math.ceil(side * price / step) * step
+        end = limits[0][1] if limits and side > 0 else limits[1][1] if limits else price
+        return (min(price, end) if side > 0 else max(price, end)) / basis(day)
 
     def sell(day, at):
         nonlocal cash, shares, to_buy
         number, to_buy = shares, 0
         if at == "end":
-            amount = slow_dong(number * Fraction(rows[known[-1]]["close"]))
+            price, parts = Fraction(rows[known[-1]]["close"]) * 7 / 10, [(at, number)]
         else:
             number = number if number <= most(day) else most(day) // lot_of(day) * lot_of(day)
-            amount = slow_dong(number * Fraction(rows[day][at]) * 998 / 1000)
-        if number:
-            cost = slow_dong(amount * Fraction(15, 10_000)) + slow_dong(Fraction(amount, 1000))
-            orders.append((name, days[day], "sell", number, at, amount, cost))
-            cash, shares = cash + amount - cost, shares - number
+            whole = number // lot_of(day) * lot_of(day) if rows[day]["raw_known"] else number
+            price, parts = price_of(day, at, -1), [("odd lot", number - whole), (at, whole)]
+        for how, part in parts:
+            if part:
+                amount = slow_dong(part * price)
+                cost = slow_dong(amount * Fraction(15, 10_000)) + slow_dong(Fraction(amount, 1000))
+                orders.append((name, days[day], "sell", round(part / basis(day)), how, amount, cost))
+                cash, shares = cash + amount - cost, shares - part
 
     for day in range(1, len(days)):
         row = rows[day] if rows[day] and rows[day]["volume"] else None
         limits, wanted = slow_limits(market, name, day) if row else None, is_up[day - 1]
-        if shares and day > known[-1]:
+        if shares and day > known[-1] and len(days) - known[-1] > 25:
             sell(day, "end")
         is_late = shares and not wanted and settled == 2 * day + 1
         if row and shares and not wanted and settled <= 2 * day and (not limits or limits[1][0] > limits[1][1]):
             sell(day, "open")
         if row and wanted and (not shares or to_buy) and (not limits or limits[0][0] < limits[0][1]):
-            price, lot = Fraction(row["open"]) * 1002 / 1000, lot_of(day)
+            price, lot = price_of(day, "open", 1), lot_of(day)
             number = math.ceil(cash / (price * lot)) * lot + lot
             while number and slow_dong(number * price) + slow_dong(
                     slow_dong(number * price) * Fraction(15, 10_000)) > cash:
@@ -404,14 +427,15 @@ def slow_account(market, name, is_up, capital, traded_share):
                 to_buy = ((to_buy if shares else goal) - bought) if traded_share else 0
                 amount = slow_dong(bought * price)
                 cost = slow_dong(amount * Fraction(15, 10_000))
-                orders.append((name, days[day], "buy", bought, "open", amount, cost))
+                orders.append((name, days[day], "buy", round(bought / basis(day)), "open", amount, cost))
                 cash, shares = cash - amount - cost, shares + bought
                 settled = (2 * (day + 4) if days[day] < pd.Timestamp("2016-01-01") else 2 * (day + 3)
                            if days[day] < pd.Timestamp("2022-08-29") else 2 * (day + 2) + 1)
         if row and is_late and (not limits or limits[2][0] > limits[2][1]):
             sell(day, "close")
         last = [place for place in known if place <= day]
-        book.append((cash, shares, cash + (slow_dong(shares * Fraction(rows[last[-1]]["close"])) if shares else 0)))
+        book.append((cash, round(shares / basis(day)) if shares else 0,
+                     cash + (slow_dong(shares * Fraction(rows[last[-1]]["close"])) if shares else 0)))
     return orders, book
 
 
@@ -429,7 +453,7 @@ def markets(draw):
     for number in range(n_symbols):
         exchange = draw(st.sampled_from(["HOSE", "HNX", "UPCOM"]))
         moves_at = draw(st.sampled_from([None, None, 3, 6]))
-        split_at = draw(st.sampled_from([None, None, 2, 5]))
+        split_at, right = draw(st.sampled_from([None, None, 2, 5])), draw(st.sampled_from([(1, 2), (15, 16)]))
         ends = draw(st.integers(2, n_days)) if draw(st.integers(0, 5)) == 5 else n_days
         last = Fraction(draw(st.sampled_from([400, 9_900, 10_000, 25_000, 49_900, 120_000])))
         steps = draw(st.lists(st.tuples(st.sampled_from(MOVES), st.sampled_from(MOVES), st.sampled_from(
@@ -441,7 +465,7 @@ def markets(draw):
             if day >= ends or (volume is None and day):
                 series.append(None)
                 continue
-            split = Fraction(1, 2) if split_at is not None and day >= split_at else Fraction(1)
+            split = Fraction(*right) if split_at is not None and day >= split_at else Fraction(1)
             split_at = None if split != 1 else split_at
             raw = []
             for move in (opening, closing):
@@ -463,11 +487,14 @@ def markets(draw):
          "exchange": row["exchange"]} | ({"raw_close": float(row["raw"][1]) if row["raw_known"] else np.nan}
                                          if raw_close else {})
         for name, series in rows.items() for day, row in enumerate(series) if row])
-    days = pd.DatetimeIndex(np.unique(table["date"]))
     kept = [day for day in range(n_days) if any(series[day] for series in rows.values())]
-    market = {"days": days, "rows": {name: [series[day] for day in kept] for name, series in rows.items()},
-              "raw_close": raw_close}
-    n_origins = draw(st.integers(len(days) // 2, len(days) - 1)) if len(days) > 1 else 0
+    n_origins = draw(st.integers(len(kept) // 2, len(kept) - 1)) if len(kept) > 1 else 0
+    later = pd.bdate_range(days[-1] + pd.Timedelta(days=1), periods=draw(st.sampled_from([0, 24, 30])))  # without them
+    table = pd.concat([table, pd.DataFrame({"symbol": "ZZZ", "date": later} | dict.fromkeys(
+        ["open", "high", "low", "close"], 10_000.0) | {"volume": 1, "exchange": "HOSE"})], ignore_index=True)
+    days = pd.DatetimeIndex(np.unique(table["date"]))
+    market = {"days": days, "raw_close": raw_close, "rows": {
+        name: [series[day] for day in kept] + [None] * len(later) for name, series in rows.items()}}
     means = {name: [draw(st.sampled_from([0.01, -0.01, 0.02, -0.02, 0.03, 0.0, None])) for _ in
                     range(n_origins)] for name in rows}
     return market, table, means
@@ -520,7 +547,10 @@ def ledgers_reconcile(result):
     paid = so_far(orders["cash"])
     paid = paid if "account" not in result.cash else paid.sum(axis=1).to_frame("account")
     assert (result.cash == result.capital + paid).all(axis=None)
-    assert (result.shares == so_far(-sign * orders["shares"])).all(axis=None)
+    if not result.market.is_raw.any():  # else rights add shares
+        assert (result.shares == so_far(-sign * orders["shares"])).all(axis=None)
+    if result.market.is_raw.any():
+        return
     holdings = np.floor(result.shares * close.fillna(0) + 0.5 + 1e-6).sum(axis=1)
     assert list(result.equity["strategy"]) == pytest.approx(
         list((result.cash.sum(axis=1) + holdings) / result.cash.shape[1]), rel=1e-15)
@@ -544,6 +574,60 @@ def test_ledgers_of_a_long_market_reconcile(strategy):
         assert list(result.symbols["sharpe"]) == pytest.approx(list(sharpe(value[1:] / value[:-1] - 1)))
     else:
         assert result.symbols["return"].sum() == pytest.approx(result.totals().loc["strategy", "return"])
+
+
+# --- raw prices
+
+
+def raw_market(n_days=80):
+    """Raw prices on the ticks of their exchange, a split 2:1 on day 30, dividends of about 3 % on days 20 and 50."""
+    random, tables = np.random.default_rng(4), []
+    for place, exchange in enumerate(("HOSE", "HNX", "UPCOM", "HOSE", "HOSE", "HNX")):
+        factor = np.ones(n_days)  # of a raw price to the one before
+        factor[[20, 50]], factor[30] = (0.97, 0.966), 0.5
+        exact = random.choice([9_000, 31_000, 90_000]) * np.exp(random.normal(0, 0.015, n_days).cumsum())
+        opened, close = (on_tick(exact * factor.cumprod() * np.exp(random.normal(0, more, n_days)), exchange)
+                         for more in (0.005, 0))
+        basis = factor.cumprod() / factor.prod()
+        tables.append(prices_of(opened / basis, close / basis, symbol=f"S{place}", exchange=exchange).assign(
+            raw_open=opened, raw_close=close))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.mark.parametrize("strategy", ["long_flat", Basket(2, 3, hold_days=0, traded_share=1.0)])
+def test_fills_of_raw_prices_stand_on_a_tick_and_in_whole_raw_lots_also_over_a_split_and_a_dividend(strategy):
+    prices, random = raw_market(), np.random.default_rng(5)
+    forecast = targets(prices, np.repeat(random.choice([1, -1], 15), 5))
+    forecast["score"] = forecast["edge"] = random.normal(size=len(forecast))
+    result = backtest(forecast, prices, capital=CAPITAL * 20, strategy=strategy, traded_share=1.0)
+    ledgers_reconcile(result)
+    orders = result.orders.merge(prices.rename(columns={"open": "_"}), on=["symbol", "date"])
+    odd = orders[orders["at"] == "odd lot"]
+    orders = orders.drop(odd.index)
+    assert len(orders) > 40 and len(odd) > 1
+    assert (orders["shares"] % 100 == 0).all() and (orders["shares"] > 0).all() and (odd["shares"] < 100).all()
+    assert (orders["price"] % tick(orders["price"], orders["exchange"].to_numpy()) == 0).all()
+    assert (orders["quote"] == np.where(orders["at"] == "open", orders["raw_open"], orders["raw_close"])).all()
+    assert (orders["amount"] == orders["shares"] * orders["price"]).all()
+    slip = (orders["price"] / orders["quote"] - 1) * np.where(orders["side"] == "buy", 1, -1)
+    assert (slip >= 0.002 - 1e-9).mean() > 0.95  # never better; the end of the band may cut it off
+    assert (slip <= 0.002 + tick(orders["price"], orders["exchange"].to_numpy()) / orders["quote"]).all()
+    assert result.orders["side"].iloc[0] == "buy"
+    assert (result.orders["shares"].max() < 20 * CAPITAL / 3_000) and result.market.is_raw.all()
+    near = backtest(forecast, prices.drop(columns=["raw_open", "raw_close"]), capital=CAPITAL * 20, strategy=strategy,
+                    traded_share=1.0)
+    assert result.equity["strategy"].iloc[-1] == pytest.approx(near.equity["strategy"].iloc[-1], rel=0.1)
+
+
+def test_story_of_a_dividend_and_a_split_keeps_the_value_and_sells_the_odd_lot_apart():
+    # 10,000 cum a dividend of 300 and then 5,000 of a split 2:1; adjusted prices stand still at 4,850
+    prices = prices_of([4_850.0] * 6).assign(raw_close=[10_000.0, 10_000, 9_700, 9_700, 4_850, 4_850])
+    result = long_flat(prices, [1, 1, 1, 1, -1])
+    assert list(result.shares["AAA"]) == [0, 1000, 1031, 1031, 2062, 0]  # 1,000 × 10,000 / 9,700 = 1,030.9
+    assert list(result.equity["strategy"]) == [CAPITAL] * 6
+    assert fills(result) == [("01-02", "buy", 1000), ("01-08", "sell", 62), ("01-08", "sell", 2000)]
+    assert list(result.orders["at"]) == ["open", "odd lot", "open"]
+    assert list(result.orders["quote"]) == list(result.orders["price"]) == [10_000, 4_850, 4_850]
 
 
 # --- properties

@@ -21,7 +21,8 @@ from vnq_colab.evaluation.basket_result import (
     evaluate_basket,
     run_baskets,
 )
-from vnq_colab.evaluation.engine import MarketData, trade
+from vnq_colab.evaluation.engine import trade
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.significance import alpha_test
 
 COST = 2 * (VN_RULES.fee + VN_RULES.slippage) + VN_RULES.sale_tax
@@ -107,7 +108,7 @@ def slow_basket(market, score, edge, basket, capital):
         number, lot = shares[name], int(market.lot[day, name])
         if not is_end and number > most_shares[day, name]:
             number = int(most_shares[day, name]) // lot * lot
-        amount = dong(number * quote * (1 if is_end else 1 - rules.slippage))
+        amount = dong(number * quote * (1 - (rules.delisting_haircut if is_end else rules.slippage)))
         to_buy[name] = 0
         if number:
             cash += amount - dong(amount * rules.fee) - dong(amount * rules.sale_tax)
@@ -173,8 +174,10 @@ def small_market(random):
                               "volume": volume, "exchange": ("HOSE", "HNX", "UPCOM")[place % 3]})
         table = table[(random.random(n_days) < 0.9) | (np.arange(n_days) == 0)]
         tables.append(table.iloc[:int(random.integers(3, n_days))] if random.random() < 0.2 else table)
-    prices = pd.concat(tables, ignore_index=True)
-    market = MarketData.of(prices)
+    later = pd.bdate_range(days[-1] + pd.Timedelta(days=1), periods=int(random.choice([0, 24, 30])))  # without them
+    tables.append(pd.DataFrame({"symbol": "Z", "date": later, "open": 9_000.0, "close": 9_000.0, "volume": 1,
+                                "exchange": "HNX"}))
+    market = MarketData.of(pd.concat(tables, ignore_index=True))
     score = random.integers(-4, 5, market.open.shape).astype("float32")
     score[~market.trades | (random.random(score.shape) < 0.1)] = np.nan
     edge = random.normal(0, 0.02, score.shape).astype("float32") if random.random() < 0.5 else None
@@ -281,6 +284,26 @@ def test_the_equal_weighted_universe_is_the_mean_of_the_stocks_that_are_there():
               for name, close in (("A", [10_000.0, 11_000, 11_000, 11_000]), ("B", [10_000.0, 10_000, 9_000, 9_900]))]
     prices = pd.concat([tables[0], tables[1].drop(index=2)])
     assert list(equal_weighted(MarketData.of(prices))) == pytest.approx([0.05, 0.0, -0.005])
+
+
+def test_a_stock_that_vanishes_costs_the_universe_and_every_basket_its_haircut():
+    forecast, prices = many(n_symbols=10, n_days=150)
+    last = np.unique(prices["date"])[100]
+    prices = prices[(prices["symbol"] != "S03") | (prices["date"] <= last)]
+    forecast = forecast[(forecast["symbol"] != "S03") | (forecast["date"] <= last)]
+    whole, market = MarketData.of(prices, replace(VN_RULES, delisting_haircut=0.0)), MarketData.of(prices)
+    gap = equal_weighted(whole) - equal_weighted(market)
+    assert np.flatnonzero(gap).tolist() == [100] and gap[100] > 0
+    change = market.close[101] / market.close[100] - 1
+    assert equal_weighted(market)[100] == pytest.approx((np.delete(change, 3).sum() - 0.3) / 10)
+    forecast.loc[forecast["symbol"] == "S03", ["score", "edge"]] = 1.0  # the best on all its days
+    ours, other = (evaluate_basket(forecast, prices, rules, basket=Basket(4, 6), n_random=60)
+                   for rules in (VN_RULES, whole.rules))
+    assert 3 < (ours.random < other.random - 0.1).sum() < 30  # held it by chance
+    [sold] = ours.trades.orders.query("at == 'end'").to_dict("records")
+    assert (ours.n_vanished, other.n_vanished) == (1, 1) and other.haircut == 0
+    assert ours.haircut == pytest.approx(sold["shares"] * 0.3 * sold["quote"]) and "1 held in vanished" in repr(ours)
+    assert "vanished" not in repr(evaluate_basket(*many(n_days=90), basket=Basket(4, 6), n_random=0))
 
 
 def test_k_and_keep_come_from_earlier_validation_days_alone():

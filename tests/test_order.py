@@ -14,19 +14,29 @@ from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import (
     FEWEST_STOCKS,
-    buyable,
     correlation,
     daily_rank_correlations,
     family_tables,
     measure_order,
     quantiles_of,
 )
+from vnq_colab.evaluation.order import buyable as buyable_on
 from vnq_colab.evaluation.significance import hac_t
 
 SYMBOLS = tuple(f"S{place}" for place in range(8))
+
+
+def buyable(panel, table):
+    """On the prices of a panel and the exchanges of a table."""
+    symbol, day = np.nonzero(panel.present)
+    opened, _, _, close, value = panel.prices[symbol, day].T
+    rows = pd.DataFrame({"symbol": np.array(panel.symbols, dtype=object)[symbol], "date": panel.days[day],
+                         "open": opened, "close": close, "volume": value / close})
+    return buyable_on(panel, MarketData.of(rows.merge(table, on="symbol")))
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +95,9 @@ def test_buyable_is_what_trades_and_opens_below_its_ceiling():
     """Closes of 20,000 on HOSE (7 %) and HNX (10 %); what counts is the next day's open and trade."""
     panel = panel_of(np.zeros((3, 9)), ("AAA", "BBB", "CCC"))
     prices = panel.prices.copy()
-    prices[:2, 1, OPEN] = 21_350  # within a tick of AAA's ceiling, 21,400; BBB has still three hundredths
-    prices[:2, 2, OPEN] = 21_250  # one tick and more below AAA's
-    prices[1, 3, OPEN] = 21_850  # within a tick of BBB's ceiling, 22,000
+    prices[:2, 1, OPEN] = 21_360  # within a tick of AAA's ceiling, 21,400; BBB has still three hundredths
+    prices[:2, 2, OPEN] = 21_350  # one tick below AAA's
+    prices[1, 3, OPEN] = 21_950  # within a tick of BBB's ceiling, 22,000
     prices[2, 4, 4] = 0  # CCC does not trade on day 4
     prices[2, 7], panel.present[2, 7] = np.nan, False
     table = pd.DataFrame({"symbol": panel.symbols, "exchange": ["HOSE", "HNX", "somewhere"]})

@@ -11,6 +11,7 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation import power
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.basket_result import evaluate_basket
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import buyable, measure_order
 
@@ -29,7 +30,7 @@ def measured():
     forecast = pd.DataFrame({
         "family": "trees", "symbol": np.asarray(panel.symbols, dtype=object)[symbol], "date": days[day],
         "score": score[there], "edge": 0.02 * score[there], "mean": 0.0, "scale": 0.05, "p_up": 0.5})
-    order = measure_order(with_outcomes(forecast, panel), panel, prices, "trees", buyable(panel, prices))
+    order = measure_order(with_outcomes(forecast, panel), panel, prices, "trees", buyable(panel, MarketData.of(prices)))
     return order, evaluate_basket(forecast, prices, basket=Basket(5, 12), n_random=100), panel
 
 

@@ -104,8 +104,10 @@ def test_page_says_what_the_results_hold(page):
         "exchanged below rank 30 where that pays for its costs, kept at least 3 days, 1 billion VND", "Turnover 30.0",
         "Alpha before costs about +35.0%, after them +20.0% (t 4.0)", "gone at a slippage of 0.60%",
         "10, sold below rank 20, since 2023; 10, sold below rank 30, since 2024", "a larger alpha than 100.0% of them",
-        "90% of the account is in shares on the average day", "1 of 5 stocks pass", "of coins 0.4% would, of "
-        "buy-and-hold –", "Compared on the same days.", "shuffled labels passed A coin&#39;s accuracy: 50.2%.",
+        "2 positions were in stocks that vanished (no price on the market's last 25 days). They were settled 30% below",
+        "which cost 3.1 m VND here", "90% of the account is in shares on the average day",
+        "1 of 5 stocks pass", "of coins 0.4% would, of buy-and-hold –", "Compared on the same days.",
+        "shuffled labels passed A coin&#39;s accuracy: 50.2%.",
         "future feature FAILED return_1 knows &lt;tomorrow&gt;.", "differ by 0.014 (standard deviation within a fold) "
         "around a rank correlation of 0.060", "Survivorship", "0.03 is met by the zero forecast per day (over √5)",
             "of 2 folds", "Run run1"):

@@ -46,7 +46,8 @@ def test_scores_hold_our_model_and_every_opponent(judged):
     assert scores.groupby("family")["symbol"].nunique().to_dict() == dict.fromkeys(FAMILIES, 8)
 
 
-@pytest.mark.parametrize("settings", [{"days": (-30, -10)}, {"gates": "original", "capital": 1e7, "slippage": 0.05}])
+@pytest.mark.parametrize("settings", [{"days": (-30, -10)}, {"gates": "original", "capital": 1e7, "slippage": 0.05,
+                                                                "haircut": 0.5}])
 def test_other_settings_are_judged_beside_the_verdict_of_the_run(judged, settings):
     _, prepared, session, validation = judged
     stored = (validation.report.parent / "verdict.json").read_bytes()
@@ -58,6 +59,9 @@ def test_other_settings_are_judged_beside_the_verdict_of_the_run(judged, setting
     assert other.report.parent == validation.report.parent / name
     assert other.forecast["date"].nunique() == (21 if "days" in settings else validation.forecast["date"].nunique())
     assert (validation.report.parent / "verdict.json").read_bytes() == stored
+    page = other.report.read_text("utf-8")
+    assert f"settled {settings.get('haircut', 0.3):.0%} below its last close" in page
+    assert page.count("lots of adjusted shares, an approximation: 0% of the rows bring a raw close") == 1
 
 
 @pytest.mark.parametrize("days, message", [

@@ -67,7 +67,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
     _output(options, _validation_text(validation, options))
-    if settings := arguments.judging_options(options, ("gates", "slippage")):  # a report of its own
+    if settings := arguments.judging_options(options, ("gates", "slippage", "haircut")):  # a report of its own
         _output(options, repr(validate(session, prepared=prepared, **settings)))
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)

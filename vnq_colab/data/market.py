@@ -72,6 +72,7 @@ class MarketRules(Settings):
     fee: BELOW_ONE = 0.0015  # [fraction of the trade] about what brokers take in 2026, each side
     sale_tax: BELOW_ONE = 0.001  # [fraction of the sale]
     slippage: BELOW_ONE = 0.002  # [fraction of the price] paid against the trader, each side
+    delisting_haircut: BELOW_ONE = 0.3  # [fraction of the last close] lost where a stock vanishes; chosen
     lot: COUNT = TODAYS_LOT  # [shares] another than today's holds on every exchange and day
 
     @property
@@ -123,6 +124,12 @@ def tick(price: np.ndarray, exchange: str | np.ndarray) -> np.ndarray:
     """`[...] -> [...]`: the price step [VND] at a raw price."""
     levels, steps = np.array(HOSE_TICKS).T
     return np.where(np.isin(exchange, ("HNX", "UPCOM")), 100.0, steps[np.searchsorted(levels, price, side="right") - 1])
+
+
+def on_tick(price: np.ndarray, exchange: str | np.ndarray) -> np.ndarray:
+    """`[...] -> [...]`: the nearest raw price that the exchange trades at, at least one tick [VND]."""
+    step = tick(price, exchange)
+    return np.maximum(np.round(price / step), 1) * step
 
 
 def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

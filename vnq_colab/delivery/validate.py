@@ -23,8 +23,8 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
-from vnq_colab.evaluation.engine import MarketData
 from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, GATE_SETS, judge
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
@@ -62,18 +62,20 @@ class Validation:
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
              days: tuple[str | None, str | None] = (None, None), capital: float | None = None,
-             slippage: float | None = None,
+             slippage: float | None = None, haircut: float | None = None,
              on_stage: Callable[[str], None] = lambda text: None) -> Validation:
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
     Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` are two dates, for a part of
     the test days; `capital` [VND] is that of the basket (None: a billion), `slippage` [fraction of the price] what a
-    fill costs (None: 0.002). With one of these or other gates the report goes to a folder in `reports/<run_id>/`, such
-    as `slippage_0.005`, and the run's verdict stays. `on_stage` gets the name of each stage.
+    fill costs (None: 0.002), `haircut` [fraction of the last close] what a vanished stock loses (None: 0.3). With one
+    of these or other gates the report goes to a folder in `reports/<run_id>/`, such as `slippage_0.005`, and the run's
+    verdict stays. `on_stage` gets the name of each stage.
     """
     require_known(gates, GATE_SETS, "gate set")
     settings = {"gates": gates, "capital": convert(POSITIVE | None, capital, "capital"),
-                "slippage": convert(BELOW_ONE | None, slippage, "slippage")}
+                "slippage": convert(BELOW_ONE | None, slippage, "slippage"),
+                "haircut": convert(BELOW_ONE | None, haircut, "haircut")}
     open_store(session)  # refuses a run that is not trained to its end
     prepared = prepared or load_prepared(session.ws, session.data_id)
     if prepared.panel.data_id != session.data_id:
@@ -85,21 +87,22 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     names = [f"{span.first}_{span.last}"] if any(days) else []
     names += [f"{name}_{value}" for name, value in settings.items() if value not in (None, "honest")]
     folder = session.ws.report_folder(session.run_id) / "_".join(names)
-    rules = VN_RULES if slippage is None else replace(VN_RULES, slippage=slippage)
+    changed = {"slippage": slippage, "delisting_haircut": haircut}
+    rules = replace(VN_RULES, **{name: value for name, value in changed.items() if value is not None})
     on_stage("scoring every family")
     forecast, valid = _forecasts(session, panel, folds, span)
     judged = forecast[forecast["family"] == family]
     rows = with_outcomes(forecast, panel)
-    scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, prices))
-    on_stage("trading the basket, and 1,000 random ones")
     market = MarketData.of(prices, rules)
+    scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, market))
+    on_stage("trading the basket, and 1,000 random ones")
     accounts = backtest(judged, market, strategy="long_flat", index=index)
     basket = None
     if judged["symbol"].nunique() >= FEWEST_SYMBOLS:
         basket = evaluate_basket(judged, market, valid=valid, folds=folds, capital=capital or CAPITAL, index=index)
     on_stage("judging")
     verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules, on_stage)
-    report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, rules),
+    report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, market),
                           verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
                           result=accounts, history=session.history, prices=prices, note=session.note)
     return Validation(forecast, rows, scores, order, basket, verdict, report)
@@ -142,9 +145,10 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
     return verdict
 
 
-def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRules) -> dict[str, str]:
+def _facts(session: Session, panel: Panel, judged: pd.DataFrame, market: MarketData) -> dict[str, str]:
     """What was judged and how, by name, for the foot of the report."""
-    config, days = session.config, judged["date"]
+    config, days, rules = session.config, judged["date"], market.rules
+    is_raw = market.is_raw[market.trades].mean()  # share of the rows
     return {
         "Run": session.run_id,
         "Data": f"{session.data_id}, {len(panel.symbols)} symbols, {panel.days[0]:%Y-%m-%d} to "
@@ -153,7 +157,11 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, rules: MarketRu
                   "origins",
         "Trained": f"{', '.join(config.families)}; {len(session.folds)} folds, each on all days before it, "
                    f"{config.task.purge_days} days purged before each border",
-        "Trading": f"slippage {rules.slippage:.2%}, fee {rules.fee:.2%} each side, tax {rules.sale_tax:.2%} of sales",
+        "Trading": f"slippage {rules.slippage:.2%}, fee {rules.fee:.2%} each side, tax {rules.sale_tax:.2%} of sales; "
+                   f"a vanished stock is settled {rules.delisting_haircut:.0%} below its last close",
+        "Fills": "on raw prices, on a tick inside the band and in whole lots" if is_raw == 1 else
+                 f"on adjusted prices, without ticks and in lots of adjusted shares, an approximation: {is_raw:.0%} of "
+                 "the rows bring a raw close",
         "Recipe": f"{config.recipe}, seed {config.seed}, {config.n_members} members",
         "Machine": f"{session.machine.get('processor', '')}, profile {config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",

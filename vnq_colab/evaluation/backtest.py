@@ -14,7 +14,8 @@ from vnq_colab.data.forecast import ENSEMBLE, check_forecast
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.errors import ConfigError, DataError, VnqError, did_you_mean, name_a_few
 from vnq_colab.evaluation.basket import Basket, BasketRule
-from vnq_colab.evaluation.engine import Accounts, MarketData, Orders, dong, trade
+from vnq_colab.evaluation.engine import Accounts, Orders, dong, trade
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.settings import HORIZON
 
@@ -40,9 +41,10 @@ class Backtest:
     # A row per symbol, return [fraction], sharpe, max_drawdown [fraction], n_trades, buy_and_hold_return [fraction]:
     # what its account did, or in a common account what it gained and lost for the whole
     symbols: pd.DataFrame
-    # Filled, by symbol and date: side; shares; at: the day's open or close, or the end of the symbol; quote, the price
-    # on the exchange, price with slippage, amount = shares × price, cost = fee + tax, cash that came in (or, negative,
-    # went out) [VND]
+    # Filled, by symbol and date: side; shares; at: the day's open or close, "odd lot" (what rights and dividends had
+    # added beside whole lots) or the end of the symbol; quote, the price on the exchange, price with slippage (at the
+    # end: with the haircut), amount = shares × price, cost = fee + tax, cash that came in (or, negative, went out)
+    # [VND]; shares and prices are raw where those are known, here and in `shares`
     orders: pd.DataFrame
     cash: pd.DataFrame  # by date, a column per account: `account`, or the symbols [VND]
     shares: pd.DataFrame  # by date, a column per symbol
@@ -150,17 +152,18 @@ def account_of(forecast: pd.DataFrame, market: MarketData, rule: Rule, capital: 
     equity = pd.DataFrame({"strategy": book.worth.mean(axis=1), "buy_and_hold": hold.mean(axis=1)}, index=market.days)
     if index is not None:
         equity["index"] = _index_value(index, market.days, capital)
-    fills, change = book.fills, book.fills["change"].astype("int64")
+    fills, place, day = book.fills, *(book.fills[name].astype(int) for name in ("place", "day"))
+    basis, change = market.basis[day, place], np.sign(fills["change"])
+    quote, price = (np.where(basis == 1, fills[name], (fills[name] * basis).round(2)) for name in ("quote", "price"))
     orders = pd.DataFrame({
-        "symbol": market.symbols[fills["place"].astype(int)], "date": market.days[fills["day"].astype(int)],
-        "side": np.where(change > 0, "buy", "sell"), "shares": change.abs(),
-        **fills[["at", "quote", "price", "amount", "cost"]],
-        "cash": -np.sign(change) * fills["amount"] - fills["cost"],
+        "symbol": market.symbols[place], "date": market.days[day], "side": np.where(change > 0, "buy", "sell"),
+        "shares": (fills["change"].abs() / basis).round().astype("int64"), "at": fills["at"], "quote": quote,
+        "price": price, **fills[["amount", "cost"]], "cash": -change * fills["amount"] - fills["cost"],
     }).sort_values(["symbol", "date"], kind="stable", ignore_index=True)
     cash = pd.DataFrame(book.cash, market.days, ["account"] if is_common else market.symbols)
-    shares = pd.DataFrame(book.shares[:, 0], market.days, market.symbols).astype("int64")
+    shares = pd.DataFrame(book.shares[:, 0] / market.basis, market.days, market.symbols).round().astype("int64")
     return Backtest(forecast["family"].iloc[0], strategy, capital, market.rules, equity,
-                    _symbols(orders, shares, hold, market, capital), orders, cash, shares, market)
+                    _symbols(orders, book.shares[:, 0], hold, market, capital), orders, cash, shares, market)
 
 
 def _while(wanted: np.ndarray) -> Rule:
@@ -231,13 +234,13 @@ def _index_value(index: pd.DataFrame, days: pd.DatetimeIndex, capital: float) ->
     return capital * close / close[0]
 
 
-def _symbols(orders: pd.DataFrame, shares: pd.DataFrame, hold: np.ndarray, market: MarketData,
+def _symbols(orders: pd.DataFrame, shares: np.ndarray, hold: np.ndarray, market: MarketData,
              capital: float) -> pd.DataFrame:
     """One row per symbol: the capital with what its own orders and holdings brought."""
     place = market.days.get_indexer(orders["date"]), pd.Index(market.symbols).get_indexer(orders["symbol"])
     flow = np.zeros(shares.shape)
     np.add.at(flow, place, orders["cash"].to_numpy("float64"))
-    value = capital + flow.cumsum(axis=0) + dong(np.nan_to_num(shares.to_numpy() * market.close))
+    value = capital + flow.cumsum(axis=0) + dong(np.nan_to_num(shares * market.close))
     return pd.DataFrame({
         "symbol": market.symbols, "return": value[-1] / capital - 1, "sharpe": sharpe(value[1:] / value[:-1] - 1),
         "max_drawdown": max_drawdown(value),

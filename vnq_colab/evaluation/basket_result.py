@@ -14,7 +14,8 @@ from vnq_colab.data.splits import Splits, to_day
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import Backtest, account_of, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule
-from vnq_colab.evaluation.engine import MarketData, trade
+from vnq_colab.evaluation.engine import trade
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
 from vnq_colab.evaluation.significance import TRADING_DAYS, alpha_test, hac_t
 
@@ -32,7 +33,8 @@ K_SHARES, KEEP_SHARES = (0.05, 0.075, 0.1, 0.15, 0.2), (0.1, 0.15, 0.2, 0.3, 0.4
 class BasketResult:
     """What the basket did on the test days. Alpha: the intercept of its daily returns on the equal-weighted universe's.
 
-    That universe is the mean of the daily returns of all stocks that are present, rebalanced daily and without costs.
+    That universe is the mean of the daily returns of all stocks that are present, rebalanced daily and without costs; a
+    stock that has vanished costs it the same haircut.
     With fewer than 60 days what YEARLY lists is NaN.
     """
 
@@ -53,6 +55,8 @@ class BasketResult:
     turnover: float  # a year, one-sided: how often the account is exchanged
     cost: float  # [fraction of the account a year] fees, tax, slippage
     exposure: float  # [fraction of the account] in shares, mean over the days
+    n_vanished: int  # positions in stocks that left the market for ever
+    haircut: float  # [VND] what those lost below their last close
     break_even: float  # [fraction of the price, each side] slippage at which alpha would be 0; NaN where none is
     capacity: pd.DataFrame  # capital [VND], yearly, alpha, alpha_t, unfilled [share of what was to be held]
     by_year: pd.DataFrame  # year, basket, equal_weighted, index, excess, max_drawdown [fraction]
@@ -66,7 +70,8 @@ class BasketResult:
         plain = {name: [{key: _plain(part) for key, part in row.items()} for row in table.to_dict("records")]
                  for name, table in tables.items()}
         plain |= {name: _plain(value) for name, value in vars(self).items() if isinstance(value, float)}
-        return plain | vars(self.basket) | {"n_random": len(self.random), "sharpe": plain["totals"][0]["sharpe"]}
+        return plain | vars(self.basket) | {"n_random": len(self.random), "n_vanished": self.n_vanished,
+                                            "sharpe": plain["totals"][0]["sharpe"]}
 
     def __repr__(self) -> str:
         days, yearly = self.equity.index, self.totals["yearly"]
@@ -79,7 +84,8 @@ class BasketResult:
         return (f"{head}, after costs of {self.cost:.1%} a year: {yearly['basket']:+.1%} a year, equal-weighted "
                 f"universe {yearly['equal_weighted']:+.1%}; alpha {self.alpha:+.1%} (t {self.alpha_t:.1f}), above "
                 f"{self.beaten:.1%} of {len(self.random):,} random baskets, turnover {self.turnover:.0f} a year, "
-                f"break-even slippage {self.break_even:.2%}")
+                f"break-even slippage {self.break_even:.2%}"
+                + f"; {self.n_vanished} held in vanished stocks lost {self.haircut:,.0f} VND" * (self.n_vanished > 0))
 
 
 def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules: MarketRules = VN_RULES, *,
@@ -146,9 +152,14 @@ def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, 
 
 
 def equal_weighted(market: MarketData) -> np.ndarray:
-    """`[days - 1]`: mean of the daily returns of all stocks that are present, a halt's return on the day it ends."""
+    """`[days - 1]`: mean of the daily returns of all stocks that are present, a halt's return on the day it ends.
+
+    On the day after its last one a vanished stock loses `rules.delisting_haircut`.
+    """
     change = market.close[1:] / market.close[:-1] - 1
-    there = np.isfinite(market.open[1:]) & np.isfinite(change)
+    ends = np.arange(1, len(market.days))[:, None] == market.ends
+    change = np.where(ends, -market.rules.delisting_haircut, change)
+    there = (ends | np.isfinite(market.open[1:])) & np.isfinite(change)
     return np.where(there, change, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
 
 
@@ -238,15 +249,17 @@ def _a_year(value: np.ndarray, universe: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _numbers(trades: Backtest, returns: pd.DataFrame) -> dict[str, float]:
-    """Excess, its t and information ratio, turnover, cost and exposure."""
+    """Excess, its t and information ratio, turnover, cost, exposure, and what vanished."""
     orders, value = trades.orders, trades.equity["strategy"]
     gap = (returns["basket"] - returns["equal_weighted"]).to_numpy()
-    paid = orders["cost"] + orders["shares"] * (orders["price"] - orders["quote"]).abs()
+    slipped, is_end = orders["shares"] * (orders["price"] - orders["quote"]).abs(), orders["at"] == "end"
+    paid = orders["cost"] + slipped.where(~is_end, 0.0)
     traded, paid = ((part.groupby(orders["date"]).sum().reindex(value.index, fill_value=0.0) / value)[1:].mean()
                     for part in (orders["amount"], paid))
     return {"excess": float(TRADING_DAYS * gap.mean()), "excess_t": hac_t(gap), "information_ratio": float(sharpe(gap)),
             "turnover": float(TRADING_DAYS * traded / 2), "cost": float(TRADING_DAYS * paid),
-            "exposure": float(1 - (trades.cash["account"] / value).mean())}
+            "exposure": float(1 - (trades.cash["account"] / value).mean()), "n_vanished": int(is_end.sum()),
+            "haircut": float(slipped[is_end].sum())}
 
 
 def _totals(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:

@@ -4,127 +4,19 @@ Axes: days, strategies, symbols. Place: strategy × n_symbols + symbol. Moment: 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, VN_RULES, MarketRules, price_limits, tick, trading_days
-from vnq_colab.errors import DataError
+from vnq_colab.evaluation.market_data import MarketData
 
-SAME_BASIS = 0.002  # chosen: raw / adjusted moves by less from rounding, and by more on a day without a right
+TINY = 1e-6  # [shares, lots] below it a difference is rounding: shares are adjusted ones, of whole raw lots
 
 
 def dong(value: np.ndarray) -> np.ndarray:
     """`[...] -> [...]`: in whole dong; half a one counts as one, also where its float falls just short [VND]."""
     return np.floor(value + (0.5 + 1e-6))
-
-
-@dataclass(frozen=True)
-class MarketData:
-    """Prices, and what can be bought and sold when, as arrays of days and symbols."""
-
-    rules: MarketRules
-    days: pd.DatetimeIndex
-    symbols: np.ndarray
-    open: np.ndarray  # [days, symbols] adjusted [VND]; NaN where there is no row
-    close: np.ndarray  # [days, symbols] adjusted [VND]; the last one where there is no row, NaN before the first
-    volume: np.ndarray  # [days, symbols] [shares], on the raw basis where that is known
-    trades: np.ndarray  # [days, symbols] bool: there is volume
-    can_buy: np.ndarray  # [days, symbols] bool: at the open
-    can_sell: np.ndarray  # [days, symbols] bool: at the open
-    can_sell_late: np.ndarray  # [days, symbols] bool: at the close
-    lot: np.ndarray  # [days, symbols] [shares]
-    sellable_from: np.ndarray  # [days] first moment at which a purchase of this day's open can be sold
-    ends: np.ndarray  # [symbols] first day without a price for ever; the number of days where there is none
-
-    @classmethod
-    def of(cls, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> Self:
-        """Of all days and symbols of a price table. Raises DataError for prices that nobody can trade on."""
-        _check_tradable(prices)
-        days, symbols = trading_days(prices), pd.Index(np.sort(prices["symbol"].unique()).astype(object))
-        place = days.get_indexer(prices["date"]), symbols.get_indexer(prices["symbol"])
-
-        def grid(values: "pd.Series | np.ndarray | float", empty: float = np.nan) -> np.ndarray:
-            block = np.full((len(days), len(symbols)), empty)
-            block[place] = values
-            return block
-
-        opened, close, volume = grid(prices["open"]), grid(prices["close"]), grid(prices["volume"], 0.0)
-        raw = grid(prices.get("raw_close", np.nan))
-        raw = np.where(np.isfinite(raw) & (raw > 0), raw, np.nan)
-        number = pd.Index(EXCHANGES).get_indexer(prices.get("exchange", pd.Series("", prices.index)))
-        exchange = _filled(grid(np.where(number < 0, np.nan, number)))  # place in EXCHANGES
-        lots = np.stack([rules.lots(name, days) for name in EXCHANGES])  # [exchanges, days]
-        today = np.arange(len(days))
-        at_open, at_close = today + rules.sellable_after(days), today + rules.sellable_at_close_after(days)
-        return cls(
-            rules, days, symbols.to_numpy(), opened, _filled(close),
-            volume * np.where(np.isfinite(raw), raw / close, 1.0), volume > 0,
-            *_permissions(days, opened, close, raw, exchange, volume > 0, rules),
-            lots[np.nan_to_num(exchange).astype(int), today[:, None]],  # HOSE where it is not known
-            np.minimum(2 * at_open, 2 * at_close + 1).astype("int32"),
-            len(days) - np.isfinite(opened)[::-1].argmax(axis=0))
-
-    def cut(self, symbols: np.ndarray, first: int, end: int) -> Self:
-        """These symbols on the days from place `first` to `end - 1`; accounts begin anew there."""
-        column = pd.Index(self.symbols).get_indexer(symbols)
-        grids = {name: np.take(grid[first:end], column, axis=1) for name, grid in vars(self).items()
-                 if isinstance(grid, np.ndarray) and grid.ndim == 2}
-        return replace(self, days=self.days[first:end], symbols=self.symbols[column], **grids,
-                       sellable_from=self.sellable_from[first:end] - 2 * first,
-                       ends=np.clip(self.ends[column], first, end) - first)
-
-
-def _check_tradable(prices: pd.DataFrame) -> None:
-    """Raises DataError for the first row that cannot be traded on, and for the second of a day."""
-    values = prices[["open", "close", "volume"]].to_numpy("float64")
-    wrong = ~(np.isfinite(values) & (values > [0, 0, -1])).all(axis=1)
-    is_second = prices.duplicated(["symbol", "date"]).to_numpy()
-    if (bad := wrong | is_second).any():
-        row, more = prices[bad].iloc[0], f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
-        what = "nobody can trade on that" if wrong[bad.argmax()] else "it is the second row of this day"
-        raise DataError(f"{row['symbol']} {row['date']:%Y-%m-%d}: open {row['open']:,}, close {row['close']:,} [VND], "
-                        f"volume {row['volume']:,} [shares]: {what}{more}. Clean the prices with clean_prices.")
-
-
-def _filled(values: np.ndarray, lag: int = 0) -> np.ndarray:
-    """`[days, symbols]`: the last known value up to `lag` days before."""
-    return pd.DataFrame(values).ffill().shift(lag).to_numpy()
-
-
-def _permissions(days: pd.DatetimeIndex, opened: np.ndarray, close: np.ndarray, raw: np.ndarray, exchange: np.ndarray,
-                 trades: np.ndarray, rules: MarketRules) -> np.ndarray:
-    """`[days, symbols]` bool, three times: may be bought at the open, sold at the open, sold at the close.
-
-    On raw prices where `raw` is known: the reference is the raw close before, after a right the adjusted one on today's
-    basis. Elsewhere on adjusted prices, where one within a tick of the band's end counts as on it. The first day on an
-    exchange, and the first after a long halt, have the wider band; a first row has none.
-    """
-    reference, basis, day = _filled(close, 1), raw / close, np.arange(len(days))[:, None]
-    exchange_before = _filled(exchange, 1)
-    is_wide = day - _filled(np.where(trades, day, np.nan), 1) > LONG_HALT_SESSIONS
-    is_wide |= np.isfinite(exchange_before) & (exchange != exchange_before)
-    raw_before, basis_before = (  # of the last row; -1 where that row does not know it
-        _filled(np.where(np.isfinite(close), np.nan_to_num(values, nan=-1.0), np.nan), 1) for values in (raw, basis))
-    is_same = (basis_before > 0) & (np.abs(basis / basis_before - 1) < SAME_BASIS)  # else a right was cut off
-    allowed = np.zeros((3, *close.shape), dtype=bool)
-    for number, name in enumerate(EXCHANGES):
-        band = np.where(is_wide, rules.band(name, days, first_day=True)[:, None], rules.band(name, days)[:, None])
-        high, low = reference * (1 + band), reference * (1 - band)
-        step = tick(reference * basis, name)
-        start = np.where(is_same, raw_before, np.round(reference * basis / step) * step)
-        is_raw = np.isfinite(basis) & np.isfinite(start)
-        ceiling, floor = (np.where(is_raw, limit, adjusted) for limit, adjusted in zip(
-            price_limits(start, band, name), (high - tick(high, name) + 0.02, low + tick(low, name) - 0.02),
-            strict=True))
-        raw_open = opened * basis
-        raw_open = np.round(raw_open / tick(raw_open, name)) * tick(raw_open, name)
-        at_open, at_close = np.where(is_raw, raw_open, opened), np.where(is_raw, raw, close)
-        inside = at_open < ceiling - 0.01, at_open > floor + 0.01, at_close > floor + 0.01
-        allowed |= (np.nan_to_num(exchange) == number) & (np.isnan(reference) | np.stack(inside))
-    return allowed & trades
 
 
 # A rule's decision at a close: places to sell, places to buy (the most important first), their shares of the account
@@ -140,7 +32,7 @@ class Book:
     cash: np.ndarray  # [days, accounts] [VND] whole
     shares: np.ndarray  # [days, strategies, symbols]
     missing: np.ndarray  # [days, strategies]: what was to be bought and is not held at the close [VND]
-    fills: pd.DataFrame  # FILLS; at: open, close, or end: the symbol has left the market; change [shares]
+    fills: pd.DataFrame  # FILLS; at: open, close, odd lot, or end: the symbol has left the market; change [shares]
 
 
 def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital: "float | np.ndarray", *,
@@ -152,11 +44,12 @@ def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital
     of every account, or one for each; `traded_share` the largest fraction of a day's volume that one order may be,
     None: no limit, and what it cuts off is traded on the days after.
 
-    Orders are filled at the next open, `rules.slippage` against the trader; a sale also at the close of the day at
+    Orders are filled at the next open, at the prices of `MarketData.fills`; a sale also at the close of the day at
     whose close the shares become sellable (T+2 since 2022-08-29). There is no buy at the ceiling, no sale at the floor,
     none before settlement, no fill without volume. Sales come first, and their cash can be used at once; one that
     cannot be made keeps its place, and the purchase that it was to pay for waits. A purchase takes whole lots, a sale
-    all shares. A symbol whose prices end is settled the day after, at its last close, without slippage.
+    all shares: of raw prices whole lots, and apart from them, at the same price, the odd lot that rights and dividends
+    have added. A symbol that has vanished is settled the day after at its last close, less `rules.delisting_haircut`.
     """
     accounts = Accounts(market, n_strategies, is_common, capital, traded_share, record)
     n_days, shape = len(market.days), accounts.held.shape
@@ -181,7 +74,8 @@ class Accounts:
                  traded_share: float | None, record: bool) -> None:
         n_symbols, size = len(market.symbols), n_strategies * len(market.symbols)
         self.market, self.record = market, record
-        self.most = None if traded_share is None else np.floor(traded_share * market.volume + 1e-6)  # shares an order
+        self.most = None if traded_share is None else (  # [days, symbols] shares of an order, whole raw ones
+            np.floor(traded_share * market.volume / market.basis + TINY) * market.basis)
         self.shares, self.to_buy = np.zeros(size), np.zeros(size)  # to_buy: what `most` cut off a purchase
         self.held = np.zeros((n_strategies, n_symbols), dtype=bool)
         self.is_held = self.held.reshape(-1)  # [places] the same memory
@@ -210,7 +104,7 @@ class Accounts:
         column, moment = self.column[leave], self.sellable_from[leave]
         self._sell(leave[market.can_sell[day, column] & (moment <= 2 * day)], day, "open")
         if self.most is not None:
-            more = self.places[self.to_buy[self.places] > 0]
+            more = self.places[self.to_buy[self.places] > TINY]
             if more.size and (more := more[np.bincount(leave, minlength=self.shares.size)[more] == 0]).size:
                 self._buy_in_turn(more, np.zeros(len(more)), day, self.count(more))
         if enter.size:  # sales that could not be made keep their places
@@ -234,12 +128,17 @@ class Accounts:
     def _sell(self, places: np.ndarray, day: int, at: str) -> None:
         if not places.size:
             return
-        column, sold = self.column[places], self.shares[places]
+        market, column, sold = self.market, self.column[places], self.shares[places]
+        lot = market.lot[day, column]
         if self.most is not None and at != "end":
-            most, lot = self.most[day, column], self.market.lot[day, column]
+            most = self.most[day, column] + TINY
             sold = np.where(sold <= most, sold, np.floor(most / lot) * lot)
-        quote = (self.market.open if at == "open" else self.market.close)[day, column]
-        price = quote if at == "end" else quote * (1 - self.market.rules.slippage)
+        quote = (market.open if at == "open" else market.close)[day, column]
+        price = quote * (1 - market.rules.delisting_haircut) if at == "end" else market.fills[at][day, column]
+        if at != "end" and (is_raw := market.is_raw[day, column]).any():
+            odd = np.where(is_raw, sold - np.floor(sold / lot + TINY) * lot, 0)
+            sold = sold - odd
+            self._book(-1, places, day, "odd lot", odd, quote, price)
         self._book(-1, places, day, at, sold, quote, price)
         self.to_buy[places] = 0
 
@@ -255,9 +154,9 @@ class Accounts:
             self._buy(places[number == now], share[number == now], day)
 
     def _buy(self, places: np.ndarray, share: np.ndarray, day: int) -> None:
-        column, account, fee = self.column[places], self.account[places], self.market.rules.fee
-        quote, lot = self.market.open[day, column], self.market.lot[day, column]
-        price = quote * (1 + self.market.rules.slippage)
+        market, column, account = self.market, self.column[places], self.account[places]
+        quote, lot, price = market.open[day, column], market.lot[day, column], market.fills["buy"][day, column]
+        fee = market.rules.fee
         is_new, cash = ~self.is_held[places], self.cash[account]
         limit = np.where(is_new, np.minimum(np.floor(share * self.worth[account] + 1e-6), cash), cash)
         lots = np.floor(limit / (price * lot * (1 + fee))) + 1
@@ -267,11 +166,11 @@ class Accounts:
         bought = lots * lot
         if self.most is not None:
             whole = np.where(is_new, bought, self.to_buy[places])
-            bought = np.floor(np.minimum(np.minimum(bought, whole), self.most[day, column]) / lot) * lot
+            bought = np.floor((np.minimum(np.minimum(bought, whole), self.most[day, column]) + TINY) / lot) * lot
             self.to_buy[places] = np.where(bought > 0, whole - bought, self.to_buy[places])
         self.bought_on[places[is_new]] = day
         self._book(1, places, day, "open", bought, quote, price)
-        self.sellable_from[places[bought > 0]] = self.market.sellable_from[day]
+        self.sellable_from[places[bought > 0]] = market.sellable_from[day]
 
     def _book(self, side: int, places: np.ndarray, day: int, at: str, shares: np.ndarray, quote: np.ndarray,
               price: np.ndarray) -> None:
@@ -283,7 +182,8 @@ class Accounts:
             cost += dong(amount * rules.sale_tax)
         np.add.at(self.cash, self.account[places], -side * amount - cost)
         now = self.shares[places] + side * shares
-        self.shares[places], self.is_held[places] = now, now > 0
+        self.is_held[places] = is_left = now > TINY
+        self.shares[places] = now * is_left
         if self.record:
             columns = np.broadcast_arrays(places, day, at, side * shares, quote, price, amount, cost)
-            self.fills.append(tuple(column[shares > 0] for column in columns))
+            self.fills.append(tuple(column[shares > TINY] for column in columns))

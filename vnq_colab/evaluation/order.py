@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.history import within_day_ranks
-from vnq_colab.data.market import LIMIT_TOLERANCE, VN_RULES, MarketRules
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.significance import LAGS, Z_95, hac_mean, known, monotone_p
 from vnq_colab.settings import HORIZON
 
@@ -101,18 +101,11 @@ def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family
                  table)
 
 
-def buyable(panel: Panel, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> np.ndarray:
-    """`[symbols, days]` bool: whether what a forecast of that day asks for can be bought at the next open.
-
-    It is traded that day, and its open lies below the ceiling, as far as ticks let that be seen. An unknown exchange
-    counts as HOSE.
-    """
-    traded, opened, close = panel.prices[:, :, 4], panel.prices[:, :, OPEN], panel.prices[:, :, CLOSE]
+def buyable(panel: Panel, market: MarketData) -> np.ndarray:
+    """`[symbols, days]` bool: whether what a forecast of that day asks for can be bought at the next open."""
+    place = np.ix_(market.days.get_indexer(panel.days), pd.Index(market.symbols).get_indexer(panel.symbols))
     result = np.zeros(panel.present.shape, dtype=bool)
-    for row, exchange in enumerate(_exchanges(prices, panel.symbols)):
-        exchange = exchange if exchange in LIMIT_TOLERANCE else "HOSE"
-        most = rules.band(exchange, panel.days)[1:] - LIMIT_TOLERANCE[exchange]
-        result[row, :-1] = (traded[row, 1:] > 0) & (opened[row, 1:] / close[row, :-1] - 1 < most)
+    result[:, :-1] = market.can_buy[place].T[:, 1:]
     return result & panel.present
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vnq_colab.data.market import LONG_HALT_SESSIONS
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
@@ -76,7 +77,7 @@ def _of_basket(basket: BasketResult) -> dict[str, Any]:
     ends = equity.groupby([equity.index.year, equity.index.month]).last()
     change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1)
     months = change.unstack().reindex(columns=range(1, 13)).round() + 0.0  # no "-0"
-    return {"months": months, "fewest_days": FEWEST_YEARLY_DAYS}
+    return {"months": months, "fewest_days": FEWEST_YEARLY_DAYS, "halt": LONG_HALT_SESSIONS}
 
 
 def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: pd.DataFrame,
