@@ -7,6 +7,7 @@ import pytest
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
 from vnq_colab.errors import ConfigError, DataError, DeliveryError
+from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.layout import Workspace
 
 
@@ -129,9 +130,17 @@ def test_a_day_that_the_models_have_seen_gives_a_ranking_without_orders_and_leav
 
 def test_a_run_that_was_judged_again_must_be_exported_again(bundle, judged, monkeypatch):
     ws, prepared = judged[0], judged[1]
-    monkeypatch.setattr("vnq_colab.delivery.predict.read_json", lambda path: {"market": {"decision": "another"}})
+    path = ws.report_folder(bundle.manifest["run_id"]) / "verdict.json"
+    verdict, before = Verdict.load(path), path.read_bytes()
+    other = "reject" if verdict.market["decision"] != "reject" else "review"
+    monkeypatch.setattr(Verdict, "load", lambda path: replace(verdict, market=verdict.market | {"decision": other}))
     found = plan_day(ws, bundle, prepared.prices)
     assert any("export it again before you trade" in text for text in found.outlook.warnings)
+    monkeypatch.undo()
+    path.write_bytes(before.replace(b'"decision": "', b'"decision": "xyz', 1))
+    found = plan_day(ws, bundle, prepared.prices)
+    path.write_bytes(before)
+    assert any("the report stays as it is" in text for text in found.outlook.warnings) and found.orders is not None
 
 
 def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):

@@ -17,9 +17,10 @@ from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
 from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
-from vnq_colab.errors import ConfigError, DataError, DeliveryError, name_a_few
+from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.page import first_screen, replace_first_screen
-from vnq_colab.files import read_json, write_atomic
+from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.files import write_atomic
 from vnq_colab.layout import Workspace
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
@@ -204,7 +205,12 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
     folder, verdict = ws.report_folder(manifest["run_id"]), manifest["verdict"]
     if verdict is None or not (folder / "report.html").exists():
         return None
-    if read_json(folder / "verdict.json")["market"]["decision"] != verdict["market"]["decision"]:
+    try:
+        is_same = Verdict.load(folder / "verdict.json").market["decision"] == verdict["market"]["decision"]
+    except (VnqError, FileNotFoundError) as error:
+        outlook.warnings.append(f"the report stays as it is: {error}")
+        return None
+    if not is_same:
         outlook.warnings.append("the run was judged again after this bundle was exported, otherwise: export "
                                 "it again before you trade; the report stays as it is")
         return None
