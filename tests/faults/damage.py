@@ -160,8 +160,9 @@ class _Damages:
     def _load_heartbeat(self, path: Path, words: str) -> tuple[str, str]:
         """Nobody is taken for another owner because of it, and the session is as it was but for its sign of life."""
         session = Session.load(self.ws, self.run_id)
-        if session.is_taken_over(path.parent):
-            return "loaded although damaged", words
+        with contextlib.suppress(CheckpointError):  # refused: on Drive nothing is written before it has stood still
+            if session.is_taken_over(path.parent):
+                return "loaded although damaged", words
         got = session.to_dict() | {"heartbeat": self.session["heartbeat"], "drive": self.session["drive"]}
         return ("refused", "") if _equal(got, self.session) else ("loaded although damaged", words)
 
