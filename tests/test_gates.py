@@ -162,6 +162,32 @@ def test_a_failed_leak_check_is_for_review_though_nothing_is_too_good():
     assert not too_good(judged(accuracy={"ensemble": 0.65}))
 
 
+def test_a_leak_in_the_data_is_for_review_at_most_and_said_first():
+    leak = "volume of a day has a rank correlation of 0.74 with the return of the day after: it knows the future."
+    for changes in ({}, {"ours": 0.5}, {"ours": 0.001}):
+        verdict = judged(order_of(**changes), data_leaks=[leak])
+        assert verdict.market["decision"] == "review" and verdict.market["reasons"][0] == leak
+        assert f"The market is for review: {leak}" in repr(verdict) and verdict.summary["data_leaks"] == [leak]
+        assert "accept" not in {found["decision"] for found in verdict.symbols.values()}
+    assert judged(order_of(n_symbols=5), data_leaks=[leak]).market["reasons"][0] == leak  # unjudged
+
+
+def test_original_gates_do_not_accept_what_is_too_good_or_leaks():
+    order = order_of()
+    assert judged(order, gates="original").symbols["S01"]["decision"] == "accept"
+    for more in ({"data_leaks": ["A leak."]}, {"accuracy": {"ridge": 0.66}},
+                 {"symbols": symbols_of(order, accuracy=0.87)}):
+        found = judged(order, gates="original", **more)
+        assert {row["decision"] for row in found.symbols.values()} == {"review"}
+        assert found.summary["original"]["n_pass"] == 30
+
+
+def test_opponents_that_are_too_good_are_named_beside_ours():
+    verdict = judged(order_of(0.5, 0.3))
+    assert verdict.market["reasons"][0].startswith(
+        "The rank correlation of ensemble is 0.500 (too high also of ridge), too good to be true")
+
+
 def test_every_evaluation_of_the_same_days_is_charged():
     alone, many = judged(basket=basket_of(alpha_p=0.02)), judged(basket=basket_of(alpha_p=0.02), n_trials=3)
     assert (alone.market["decision"], many.market["decision"]) == ("accept", "reject")

@@ -118,6 +118,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     shown = [verdict["market"], *(summary[name] for name in ("power", "basket", "families", "by_year")), accepted]
     return render(
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
+        leaks=summary.get("data_leaks", []),
         verdict_id=hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16],
         n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
