@@ -1,12 +1,16 @@
 """Leaks planted in the data are named in `prepare`, honest data has none, and nothing leaky is accepted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from vnq_colab.data.prepared import load_prepared, prepare
 from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.delivery.validate import validate
 from vnq_colab.layout import Workspace
+from vnq_colab.training.trainer import train
 
 PRICES = ["open", "high", "low", "close"]
 
@@ -19,8 +23,13 @@ def honest():
 
 @pytest.fixture(scope="module")
 def index(honest):
-    returns = honest.groupby("symbol")["close"].transform(lambda close: np.log(close).diff())
-    level = 1000 * np.exp(returns.groupby(honest["date"]).mean().fillna(0).cumsum())
+    return index_of(honest)
+
+
+def index_of(table):
+    """The equal-weighted market."""
+    returns = table.groupby("symbol")["close"].transform(lambda close: np.log(close).diff())
+    level = 1000 * np.exp(returns.groupby(table["date"]).mean().fillna(0).cumsum())
     return level.rename("close").reset_index()
 
 
@@ -68,6 +77,14 @@ def days_moved(table, by, symbol="SYN003"):
     return pd.concat([table[~mine], moved]).sort_values(["symbol", "date"], ignore_index=True)
 
 
+def dated_early(table):
+    return days_moved(table, -1)
+
+
+def dated_late(table):
+    return days_moved(table, 1)
+
+
 def leaks_of(folder, table, index=None):
     prepared = prepare(Workspace(folder), table, index=index)
     assert load_prepared(Workspace(folder)).cleaning.leaks == prepared.cleaning.leaks
@@ -83,10 +100,10 @@ def leaks_of(folder, table, index=None):
     (high_that_knows, "high (relative to the close) of a day has a rank correlation of"),
     (low_that_knows, "low (relative to the close) of a day has a rank correlation of"),
     (raw_close_that_knows, "close / raw_close (relative to its 20-day mean) of a day has a rank correlation of -0."),
-    (lambda table: days_moved(table, -1), "the returns of SYN003 are those of the other stocks on the day after: dated "
-                                          "early, they know the future"),
-    (lambda table: days_moved(table, 1), "the returns of SYN003 are those of the other stocks on the day before: dated "
-                                         "late, they are foretold"),
+    (dated_early, "the returns of SYN003 are those of the other stocks on the day after: dated early, they know the "
+                  "future"),
+    (dated_late, "the returns of SYN003 are those of the other stocks on the day before: dated late, they are "
+                 "foretold"),
 ])
 def test_a_planted_leak_is_named(tmp_path, honest, plant, said):
     leaks = leaks_of(tmp_path, plant(honest))
@@ -166,3 +183,29 @@ def test_honest_files_that_share_no_day_leak_nothing(tmp_path, honest):
         place.mkdir(parents=True, exist_ok=True)
         part.to_csv(place / "prices.csv", index=False)
     assert prepare(ws, ws.raw, as_of="2025-12-31").cleaning.leaks == []
+
+
+# --- end to end: whatever trees make of it, nothing of it is accepted
+
+
+def index_early(table):
+    return table, index_of(table).assign(close=lambda index: index["close"].shift(-1)).dropna()
+
+
+@pytest.mark.parametrize("plant", [
+    volume_level, *(pytest.param(plant, marks=pytest.mark.slow) for plant in (
+        volume_change, volume_of_the_week, opens_at_the_next_close, high_that_knows, low_that_knows,
+        raw_close_that_knows, index_early, dated_early, dated_late))], ids=lambda plant: plant.__name__)
+def test_no_planted_leak_is_accepted(tmp_path, config, plant):
+    planted = plant(synthetic_prices(24, 1520, seed=6, signal=0.15))
+    table, index = planted if isinstance(planted, tuple) else (planted, None)
+    ws = Workspace(tmp_path)
+    prepared = prepare(ws, table, index=index)
+    trees = replace(config, families=("trees",), symbols=None, folds=3)
+    session = train(ws, prepared.panel, trees, quiet=True)
+    result, leaks = validate(session), prepared.cleaning.leaks
+    verdict = result.verdict
+    assert verdict.market["decision"] == "review" and verdict.summary["decisions"]["accept"] == 0
+    assert leaks and verdict.market["reasons"][:len(leaks)] == leaks
+    page = result.report.read_text(encoding="utf-8")
+    assert page.index("LEAK IN THE DATA") < page.index("DO NOT TRADE before a person has looked")

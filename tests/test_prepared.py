@@ -7,8 +7,8 @@ import pytest
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import next_sessions
 from vnq_colab.data.prepared import PROOF, default_universe, keep_panel, load_panel, load_prepared, prepare
-from vnq_colab.errors import DataError, StorageError, VnqError
-from vnq_colab.files import read_json, write_json
+from vnq_colab.errors import CheckpointError, DataError, StorageError, VnqError
+from vnq_colab.files import SEAL, read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.layout import Workspace
 
 
@@ -68,6 +68,55 @@ def test_preparing_again_repairs_a_damaged_set(tmp_path, prices, name, damage):
         load_prepared(ws)
     prepare(ws, prices)
     pd.testing.assert_frame_equal(load_prepared(ws).prices, prices, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "splits.json", "cleaning.json", "prices.parquet", "panel.parquet"])
+def test_a_file_of_the_set_that_was_changed_is_refused_until_it_is_prepared_again(tmp_path, prices, name):
+    ws = Workspace(tmp_path)
+    prepared = prepare(ws, prices)
+    path = prepared.folder / name
+    if path.suffix == ".json":
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(prepared.folds[0].valid.first, "2024-01-09").replace("6", "7"), encoding="utf-8")
+    else:
+        table = pd.read_parquet(path)
+        table["close"] *= 1.01
+        table.to_parquet(path)
+    with pytest.raises(VnqError, match="not what prepare wrote|its own sha256"):
+        load_prepared(ws)
+    if name == "panel.parquet":
+        with pytest.raises(DataError, match="not what prepare wrote"):
+            load_panel(ws, prepared.panel.data_id)
+    assert prepare(ws, prices).folds == load_prepared(ws).folds == prepared.folds
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "cleaning.json"])
+def test_a_missing_seal_is_no_seal(tmp_path, prices, name):
+    path = prepare(Workspace(tmp_path), prices).folder / name
+    write_json(path, {key: value for key, value in read_json(path).items() if key != SEAL})
+    with pytest.raises(CheckpointError, match="it has no seal"):
+        load_prepared(Workspace(tmp_path))
+
+
+def test_folds_whose_seals_fit_are_checked_all_the_same(tmp_path, prices):
+    """Whoever can write hashes too may still not train up to the day before the test days."""
+    ws = Workspace(tmp_path)
+    folder = prepare(ws, prices).folder
+    folds, facts = read_json(folder / "splits.json"), read_sealed(folder / "prepared.json")
+    folds[0]["valid"]["last"] = str(pd.Timestamp(folds[0]["test"]["first"]) - pd.offsets.BDay(2))[:10]
+    write_json(folder / "splits.json", folds)
+    facts["files"]["splits.json"] = sha256_of(folder / "splits.json")
+    write_sealed(folder / "prepared.json", facts)
+    with pytest.raises(DataError, match="trading days lie between its ranges where labels need 6"):
+        load_prepared(ws)
+
+
+def test_the_current_set_is_one_of_ours(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    prepare(ws, prices)
+    write_sealed(ws.prepared / "current.json", {"data_id": "../../../elsewhere", "prepared": "2026"})
+    with pytest.raises(CheckpointError, match="must be 12 hex digits"):
+        load_prepared(ws)
 
 
 def test_index_that_ends_early_brings_a_warning(tmp_path, prices):
