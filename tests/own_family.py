@@ -1,7 +1,6 @@
 """A whole family in sixty lines, for whoever adds one: a ridge regression of the labels on the features."""
 
 import hashlib
-from pathlib import Path
 
 import torch
 from sklearn.linear_model import Ridge
@@ -18,10 +17,6 @@ def plan(task, panel, folds, config, machine):
 
 def learner(job, data, config, inputs):
     return base.StagedLearner(job, data, lambda days, _: RidgeLearner(job, days))
-
-
-def load(folder):
-    return RidgeForecaster(base.read_model(Path(folder) / f"{NAME}.pt"))
 
 
 class RidgeLearner(base.Learner):

@@ -12,9 +12,10 @@ from scipy.special import expit, logit
 
 from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.forecast import COLUMNS, SCORES, check_forecast
-from vnq_colab.errors import ConfigError, DataError
+from vnq_colab.errors import DataError
 from vnq_colab.evaluation.calibration import LEAST_EDGE, LEAST_SLOPE, Calibration, with_volatility
 from vnq_colab.evaluation.significance import effective_n
+from vnq_colab.settings import build
 
 N_SYMBOLS, N_DAYS = 30, 400
 
@@ -209,10 +210,7 @@ def test_day_on_which_all_scores_are_equal_has_no_edge():
 
 def test_calibration_is_exact_to_and_from_json():
     found = fit(world(13, n_symbols=2, n_days=600, too_sure=2.0))
-    of_an_older_version = found.to_dict() | {"coverage": 0.9, "notes": []}
-    assert Calibration.from_dict(json.loads(json.dumps(of_an_older_version))) == found
-    with pytest.raises(ConfigError, match="keys slope are missing"):
-        Calibration.from_dict({"slop" if key == "slope" else key: part for key, part in found.to_dict().items()})
+    assert build(Calibration, json.loads(json.dumps(found.to_dict()))) == found
 
 
 def market_of_two_moods(seed=0, n_symbols=40, n_days=800):

@@ -12,7 +12,8 @@ from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.data.prepared import prepare
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle
-from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation, tidy
+from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation
+from vnq_colab.delivery.tidying import tidy
 from vnq_colab.delivery.validate import validate
 from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
@@ -100,11 +101,11 @@ def test_profile_smoke_is_never_charged_and_made_up_markets_not_to_real_ones(run
 @pytest.mark.parametrize("damage", [
     lambda path: path.write_bytes(b"\x00\x01"),
     lambda path: path.write_text(path.read_text().replace("2024-12-31", "2023-12-31")),
-    lambda path: write_json(path, {"format": 1}),
+    lambda path: write_sealed(path, {"format": 1}),
     lambda path: write_json(path, [1]),
-    lambda path: write_json(path, {"format": 1, "config_id": "b", "synthetic": False, "profile": "cpu",
+    lambda path: write_sealed(path, {"format": 1, "run_id": "", "config_id": "b", "synthetic": False, "profile": "cpu",
                                    "evaluations": [{}]}),
-    lambda path: write_json(path, {"format": 9}),
+    lambda path: write_sealed(path, {"format": 9}),
     lambda path: (path.unlink(), (path.parent / "verdict.json").write_text("{}")),
 ], ids=["bytes", "edited", "empty", "list", "evaluation", "newer", "gone"])
 def test_file_that_cannot_be_read_is_named_and_the_others_count(run, damage):
@@ -160,8 +161,8 @@ def week(tmp_path_factory):
         runs.append(train(ws, prepared.panel, replace(config, seed=seed), quiet=True))
         if seed == 0:
             validate(runs[0], prepared=prepared)
-            rows = {symbol: {"decision": "accept", "reasons": [], "gates": []} for symbol in NAMES}
-            export_bundle(runs[0], Verdict(runs[0].run_id, "honest", {}, {"decision": "accept"}, rows))
+            accepted = {"decision": "accept", "reasons": [], "gates": []}
+            export_bundle(runs[0], Verdict(runs[0].run_id, "honest", {}, accepted, dict.fromkeys(NAMES, accepted)))
     return ws, runs[0], prepared, runs[1]
 
 
@@ -238,9 +239,9 @@ def test_checkpoints_of_the_old_run_are_not_needed(copy, week, table):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda models, reports: (models / "manifest.json").write_text("x"), "not readable as JSON"),
-    (lambda models, reports: write_sealed(models / "manifest.json", {"symbols": [1]}), "not a manifest"),
+    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 3, "symbols": [1]}), "it lacks basket"),
     (lambda models, reports: write_json(models / "manifest.json", [1]), "expected fields"),
-    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 1}), "of the first version"),
+    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 1}), "of an earlier version"),
     (lambda models, reports: (reports / "forecast.parquet").unlink(), "forecast.parquet"),
     (lambda models, reports: (reports / "forecast.parquet").write_text("x"), "ArrowInvalid"),
 ])

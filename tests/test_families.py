@@ -1,6 +1,7 @@
 """The entry exam of every family: what a learner and its forecaster must be able to do before they may join."""
 
 import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from vnq_colab.data.forecast import SCORES, check_forecast, make_labels
-from vnq_colab.errors import ConfigError, DeliveryError
+from vnq_colab.errors import CheckpointError, ConfigError, DeliveryError
 from vnq_colab.evaluation.order import daily_rank_correlations
-from vnq_colab.models.base import FAMILIES, FORMAT, Forecaster, Learner, TrainingData, family_module, restored
+from vnq_colab.models.base import FAMILIES, Forecaster, Learner, TrainingData, family_module, restored
+from vnq_colab.models.states import assembled, forecaster_in, model_bytes, read_state
 from vnq_colab.settings import Task
 
 
@@ -147,9 +149,10 @@ def check_what_is_saved_comes_back(exam):
     """At the exported precision, which is also that of what was judged."""
     forecaster = exam.trained.forecaster
     expected = forecaster.predict(exam.panel, exam.test)
-    paths = forecaster.save(exam.folder, {"run_id": "x"})
-    loaded = family_module(exam.family).load(exam.folder)
-    assert paths and all(torch.load(path, weights_only=True)["run_id"] == "x" for path in paths)
+    files = {Path(name): model_bytes(part.to_state()) for name, part in forecaster.files().items()}
+    assert {str(name) for name in files} == {name.name for name in files}
+    loaded = assembled({name: forecaster_in(name, read_state(name, content), exam.family)
+                        for name, content in files.items()}, exam.config.task, exam.config.model)
     for again in (loaded, restored(forecaster.to_state(), exam.family)):
         same(again.predict(exam.panel, exam.test), expected)
         assert again.select(forecaster.symbols).digest() == forecaster.digest()
@@ -250,22 +253,52 @@ def test_forecaster_refuses_a_panel_with_other_features(shared, panel, splits):
         shared.predict(replace(panel, feature_names=panel.feature_names[::-1]), origins)
 
 
-def test_damaged_older_or_newer_model_file_is_refused(shared, panel, tmp_path):
-    path, = shared.save(tmp_path, {})
-    state, load = torch.load(path, weights_only=True), family_module("global").load
-    assert state["weights"].dtype == torch.float16 and state["feature_names"] == list(panel.feature_names)
-    for number, words in ((FORMAT + 1, "a newer version"), (FORMAT - 1, "an older version")):
-        torch.save(state | {"format": number}, path)
-        with pytest.raises(DeliveryError, match=words):
-            load(tmp_path)
-    path.write_bytes(b"not a model")
-    with pytest.raises(DeliveryError, match="not a model of this library"):
-        load(tmp_path)
-    path.unlink()
-    with pytest.raises(DeliveryError, match="no such file"):
-        load(tmp_path)
-    with pytest.raises(DeliveryError, match="no network of a symbol in it"):
-        family_module("stockformer").load(tmp_path)
+def bad_states(state):
+    """(what is wrong, the state)"""
+    weights, names = state["weights"], state["feature_names"]
+    inputs = state["inputs"]
+    for what, change in {
+            "weights not finite": {"weights": torch.full_like(weights, torch.inf)},
+            "fewer weights": {"weights": weights[:, :, 1:]}, "another precision": {"weights": weights.double()},
+            "no member": {"weights": weights[:, :0]}, "weights are words": {"weights": "many"},
+            "a loss that is none": {"loss": "luck"}, "another family": {"family": "stockformer"},
+            "a layer too many": {"config": state["config"] | {"n_layers": 3}},
+            "endless layers": {"config": state["config"] | {"n_layers": 10**6}},
+            "an unknown setting": {"config": state["config"] | {"depth": 1}}, "no config": {"config": None},
+            "a task that is none": {"task": state["task"] | {"horizon": 0}},
+            "a feature too few": {"feature_names": names[1:]}, "names are numbers": {"feature_names": [1] * len(names)},
+            "negative spread": {"inputs": inputs | {"spread": -inputs["spread"]}},
+            "no unit": {"inputs": inputs | {"target": 0 * inputs["target"]}},
+            "mean not finite": {"inputs": inputs | {"mean": inputs["mean"] * torch.nan}},
+            "inputs of another kind": {"inputs": inputs | {"kind": "all"}},
+    }.items():
+        yield what, state | change
+
+
+def test_state_whose_numbers_cannot_be_a_models_is_refused(shared):
+    state = shared.to_state()
+    for what, bad in bad_states(state):
+        with pytest.raises(DeliveryError, match="family|model"):
+            restored(bad, "global")
+            pytest.fail(what)
+    assert restored(state, "global").digest() == shared.digest()
+
+
+def test_bytes_that_are_no_state_or_unpack_to_more_are_refused(tmp_path):
+    def deflated(state):
+        stored, file = model_bytes(state), io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(stored)) as one, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as other:
+            for name in one.namelist():
+                other.writestr(name, one.read(name))
+        return file.getvalue()
+
+    endless: list = []
+    endless.append(endless)
+    assert read_state(tmp_path, model_bytes({"x": torch.ones(3), "again": endless})).keys() == {"x", "again"}
+    for content in (b"", b"not a model", model_bytes([1]), deflated({"x": torch.zeros(10**6)}),
+                    model_bytes({"x": torch.zeros(1).expand(10**12)}), model_bytes({"x": torch.ones(9)})[:-100]):
+        with pytest.raises(CheckpointError, match="not a model|not a state|more than it holds|not a file of torch"):
+            read_state(tmp_path, content)
 
 
 def test_unknown_family_names_the_nearest():

@@ -21,7 +21,6 @@ from vnq_colab.errors import ConfigError, DataError, SessionError
 from vnq_colab.evaluation import plots
 from vnq_colab.layout import Workspace
 from vnq_colab.models import stockformer
-from vnq_colab.models.forecaster import NetworkForecaster
 from vnq_colab.models.global_model import GlobalStack
 from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.training import loop
@@ -121,8 +120,8 @@ def test_packs_do_not_change_what_a_symbol_learns(tmp_path, panel, config):
     """Same weights to the kernels' tolerance, whoever shares the pack."""
     config = replace(config, families=("stockformer",), model=replace(config.model, dropout=0.0))
     wide = replace(config, machine=replace(config.machine, pack_models=99))
-    first, second = (NetworkForecaster.joined(final_forecasters(run_quietly(Workspace(tmp_path / name), panel, chosen))
-                                              ["stockformer"]) for name, chosen in (("a", config), ("b", wide)))
+    first, second = (final_forecasters(run_quietly(Workspace(tmp_path / name), panel, chosen))["stockformer"]
+                     for name, chosen in (("a", config), ("b", wide)))
     for symbol in config.symbols:
         one, other = (made.weights[made.symbols.index(symbol)].float().numpy() for made in (first, second))
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=5e-4)
@@ -200,7 +199,7 @@ def test_symbol_that_succeeds_in_its_second_try_is_there_once(tmp_path, panel, c
     assert session.counts()["done"] == 3 and session.jobs["stockformer_fold1_pack02"]["state"] == "done"
     assert "stockformer_fold1_pack02" in session.jobs["stockformer_final_pack00"]["needs"]
     assert not fold_scores(session, panel).duplicated(["family", "symbol", "date"]).any()
-    assert sorted(NetworkForecaster.joined(final_forecasters(session)["stockformer"]).symbols) == sorted(config.symbols)
+    assert sorted(final_forecasters(session)["stockformer"].symbols) == sorted(config.symbols)
 
 
 def test_networks_never_take_another_start_than_the_one_that_failed(tmp_path, panel, config, monkeypatch):

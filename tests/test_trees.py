@@ -118,6 +118,9 @@ def test_missing_xgboost_is_an_error_with_the_install_line(data, straight, monke
 
 def test_trees_of_a_version_that_cannot_be_read_are_named(data, straight):
     state = straight.result().forecaster.to_state()
-    broken = trees.TreesForecaster.from_state(state | {"xgboost": "99.0", "blocks": [state["blocks"][0][:100]]})
+    with pytest.raises(DeliveryError, match="damaged, or of an XGBoost that this library does not know"):
+        trees.TreesForecaster.from_state(state | {"blocks": [state["blocks"][0][:100]]})
+    whole = trees.TreesForecaster.from_state(state)
+    broken = replace(whole, version="99.0", blocks=(b"not trees",))
     with pytest.raises(DeliveryError, match=r"made by XGBoost 99\.0, and XGBoost .* cannot read them"):
         broken.predict(data.panel, data.valid)

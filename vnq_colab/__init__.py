@@ -18,7 +18,7 @@ _NAMES = {  # by module
     "data.prices": "load_prices",
     "data.unpack": "price_files",
     "delivery.bundle": "export_bundle load_bundle",
-    "delivery.earlier_runs": "tidy",
+    "delivery.tidying": "tidy",
     "delivery.leaks": "review",
     "delivery.predict": "orders plan_day",
     "delivery.validate": "browse validate",

@@ -175,7 +175,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
 
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:
     """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
-    from vnq_colab.delivery.earlier_runs import tidy
+    from vnq_colab.delivery.tidying import tidy
 
     unneeded = tidy(ws, keep=options.keep, delete=options.delete)
     _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,

@@ -1,6 +1,11 @@
 """The Bundle: the final fit of every family, and a manifest that a person can read, with the sha256 of everything."""
 
+import contextlib
+import hashlib
+import itertools
+import json
 import math
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +18,19 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
+from vnq_colab.delivery.manifest import FACTS, FORMAT, Manifest, current, make_current, read_files, read_manifest
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
+from vnq_colab.evaluation.calibration import final_calibrations, with_volatility
 from vnq_colab.evaluation.verdict import Verdict
-from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
+from vnq_colab.files import checked, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.models.base import Forecaster, family_module
-from vnq_colab.models.forecaster import NetworkForecaster
+from vnq_colab.models.base import Forecaster
+from vnq_colab.models.states import assembled, forecaster_in, model_bytes, read_state
+from vnq_colab.settings import NetworkConfig, Task, build
 from vnq_colab.training.jobs import final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
-FORMAT = 2  # of manifest.json
-MANIFEST = {  # what one must have
-    "format", "run_id", "families", "judged_family", "ensemble_families", "synthetic", "trained_to",
-    "market_symbols", "market_index", "look_back", "task", "verdict", "symbols", "calibration", "files"}
 PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
 
 
@@ -36,7 +39,7 @@ class Bundle:
     """Exported models: what the local machine runs every day after the close."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     forecasters: dict[str, Forecaster]
 
     @property
@@ -69,7 +72,7 @@ class Bundle:
             scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
         scores = with_volatility(scores, panel, self.manifest["task"]["horizon"])
         stored = self.manifest["calibration"]
-        return pd.concat([Calibration.from_dict(stored[family]).apply(rows) if family in stored else rows
+        return pd.concat([stored[family].apply(rows) if family in stored else rows
                           for family, rows in scores.groupby("family", sort=False, observed=True)],
                          ignore_index=True).drop(columns=["volatility", "actual"])
 
@@ -110,81 +113,83 @@ class Bundle:
 
 
 def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Panel | None = None) -> Bundle:
-    """Writes the final fit with its decisions to `models/<run_id>/`, and makes it the current bundle.
+    """Writes the final fit with its decisions to a new folder, `models/<run_id>` or `-2` and so on; it is then current.
 
-    Its calibration is that of the folds' validation days. `verdict` None takes the one that validation stored; a run
-    without any is exported as unjudged; `panel` spares reading the run's own again. Raises SessionError while a job is
-    missing.
+    A bundle that says the same already is not written again. Its calibration is that of the folds' validation days.
+    `verdict` None takes the one that validation stored; a run without any is exported as unjudged; `panel` spares
+    reading the run's own again. Raises SessionError while a job is missing.
     """
-    verdict, config = stored_verdict(session) if verdict is None else verdict, session.config
+    verdict = stored_verdict(session) if verdict is None else verdict
     if verdict is not None and verdict.run_id not in ("", session.run_id):
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "
                             "Validate this run first.")
-    forecasters = {family: NetworkForecaster.joined(parts) if len(parts) > 1 else parts[0]
-                   for family, parts in final_forecasters(session).items()}
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
+    manifest, contents = _manifest(session, verdict, panel)
+    for number in itertools.count(1):
+        folder = session.ws.model_folder(session.run_id + (f"-{number}" if number > 1 else ""))
+        if not os.path.lexists(folder / "manifest.json"):
+            for name, content in contents.items():
+                write_atomic(folder / name, lambda file, content=content: file.write(content))
+            write_sealed(folder / "manifest.json", manifest | {"exported": utc_now()})
+            bundle = load_bundle(folder)
+            break
+        with contextlib.suppress(VnqError):  # damaged, or of another version: it stays as it is
+            if read_manifest(folder) | {"exported": ""} == checked(folder, Manifest, manifest):
+                bundle = load_bundle(folder)
+                break
+    make_current(folder, session.run_id)
+    return bundle
+
+
+def _manifest(session: Session, verdict: Verdict | None, panel: Panel) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What manifest.json says, but for the time; and the files, by name."""
+    forecasters, config = final_forecasters(session), session.config
     calibration = final_calibrations(fold_scores(session, panel), panel, config.task.horizon)
-    folder = session.ws.model_folder(session.run_id)
-    facts = {"data_id": session.data_id, "code_version": __version__, "trained_to": f"{panel.days[-1]:%Y-%m-%d}",
-             "synthetic": session.synthetic}
-    paths = sorted(path for forecaster in forecasters.values() for path in forecaster.save(folder, facts))
+    facts = {"run_id": session.run_id, "data_id": session.data_id, "code_version": __version__,
+             "trained_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": session.synthetic}
+    parts = {name: part for forecaster in forecasters.values() for name, part in forecaster.files().items()}
+    contents = {name: model_bytes(parts[name].to_state() | facts) for name in sorted(parts)}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
-    write_sealed(folder / "manifest.json", facts | {
-        "format": FORMAT, "run_id": session.run_id, "families": list(forecasters),
-        "judged_family": config.judged_family, "ensemble_families": list(config.ensemble_families),
-        "market_symbols": list(panel.symbols), "market_index": has_index(session.ws, session.data_id),
-        "exported": utc_now(), "config": config.to_dict(), "task": config.to_dict()["task"],
-        "feature_names": list(panel.feature_names),
+    manifest = facts | {
+        "format": FORMAT, "exported": "", "families": list(forecasters), "judged_family": config.judged_family,
+        "ensemble_families": list(config.ensemble_families), "market_symbols": list(panel.symbols),
+        "market_index": has_index(session.ws, session.data_id), "config": config.to_dict(),
+        "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
         "look_back": max(forecaster.look_back for forecaster in forecasters.values()),
         "calibration": {family: one.to_dict() for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
         "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
         "symbols": {symbol: {name: judged["symbols"].get(symbol, unjudged)[name] for name in unjudged}
+                    | {"families": [family for family, one in forecasters.items() if symbol in one.symbols]}
                     for symbol in session.ledger},
-        "files": {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in paths},
-    })
-    write_json(session.ws.models / "current.json", {"run_id": session.run_id, "exported": utc_now()})
-    return load_bundle(folder)
+        "files": {name: {"family": parts[name].family, "symbols": list(parts[name].symbols), "bytes": len(content),
+                         "sha256": hashlib.sha256(content).hexdigest()} for name, content in contents.items()}}
+    return json.loads(json.dumps(manifest)), contents
 
 
 def load_bundle(path: str | Path | Workspace) -> Bundle:
     """The bundle in a folder, or the current one of a workspace. Every file is checked against its sha256.
 
-    Raises DeliveryError when a file is missing, changed or from another version.
+    Raises VnqError when a file is missing, changed, from another version, or not what the manifest says of it.
     """
     folder = Path(getattr(path, "models", path))
-    current = folder / "current.json"
-    if current.exists():
-        try:
-            folder /= read_json(current)["run_id"]
-        except (KeyError, TypeError):
-            raise DeliveryError(f"{current}: does not say which bundle is in use. Export again.") from None
-    manifest = read_manifest(folder)
-    for name, fact in manifest["files"].items():
-        if not (folder / name).exists():
-            raise DeliveryError(f"{folder / name}: in the manifest but not in the folder. Copy the bundle again.")
-        if sha256_of(folder / name) != fact["sha256"]:
-            raise DeliveryError(f"{folder / name}: its content is not what the manifest says. Copy the bundle again.")
-    return Bundle(folder, manifest, {name: family_module(name).load(folder) for name in manifest["families"]})
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A bundle's manifest. Raises DeliveryError when there is none, or none of this version."""
-    path = folder / "manifest.json"
-    try:
-        manifest = read_sealed(path)
-    except FileNotFoundError:
-        raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
-                            ) from None
-    version = manifest.get("format")
-    if isinstance(version, int) and version != FORMAT:
-        raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if version > FORMAT else
-                            f"{path}: of the first version, which did not forecast an order. Train and export again.")
-    if missing := MANIFEST - set(manifest):
-        raise DeliveryError(f"{path}: not a manifest of this library, it lacks {', '.join(sorted(missing))}. Export "
-                            "again.")
-    return manifest
+    if pointer := current(folder):
+        folder /= pointer["folder"]
+    manifest, parts = read_manifest(folder), {}
+    for file, fact, content in read_files(folder, manifest):
+        state = read_state(file, content)
+        one = parts.setdefault(fact["family"], {})[file] = forecaster_in(file, state, fact["family"])
+        if list(one.symbols) != fact["symbols"] or any(state.get(name) != manifest[name] for name in FACTS):
+            raise DeliveryError(f"{file}: is of other symbols, or another run, than the manifest says. Export again.")
+    task, network = build(Task, manifest["task"]), build(NetworkConfig, manifest["config"].get("model"))
+    forecasters = {family: assembled(parts[family], task, network) for family in manifest["families"]}
+    features, look_back = manifest["feature_names"], max(one.look_back for one in forecasters.values())
+    if manifest["look_back"] != look_back or any(list(one.feature_names) != features for one in forecasters.values()) \
+            or any({*one.symbols} != {symbol for symbol, row in manifest["symbols"].items() if name in row["families"]}
+                   for name, one in forecasters.items()):
+        raise DeliveryError(f"{folder}: its files are not those of the manifest's symbols and features. Export again.")
+    return Bundle(folder, manifest, forecasters)
 
 
 def stored_verdict(session: Session) -> Verdict | None:

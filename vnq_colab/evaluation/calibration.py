@@ -6,7 +6,7 @@ error on validation days, in units of the stock's volatility known then. p_up be
 low and high are mean ∓ quantile × scale.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtr
 
 from vnq_colab.data.panel import FLAT, Panel
-from vnq_colab.errors import ConfigError, DataError, name_a_few
+from vnq_colab.errors import DataError
 from vnq_colab.evaluation.significance import effective_n
 
 FEWEST_WINDOWS = 30  # chosen: with fewer, a slope or a tail of 10 % is not told from luck
@@ -83,13 +83,6 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
-        """The calibration that `to_dict` wrote, of an older version too. Raises ConfigError for missing keys."""
-        if missing := [field.name for field in fields(cls) if field.name not in value]:
-            raise ConfigError(f"calibration: keys {name_a_few(missing)} are missing. Export the bundle again.")
-        return cls(**{field.name: value[field.name] for field in fields(cls)})
 
 
 def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFrame:

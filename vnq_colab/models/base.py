@@ -1,8 +1,8 @@
 """One interface for every family: jobs that are planned, Learners that advance by safe steps, Forecasters that cannot.
 
-A family is a module with three functions, `plan(task, panel, folds, config, machine) -> [Job]`, `learner(job, data,
-config, inputs) -> Learner` and `load(folder) -> Forecaster`, and its class of Forecaster as `FORECASTER`; its settings
-are a field of the run's config. tests/own_family.py is a whole one in sixty lines.
+A family is a module with two functions, `plan(task, panel, folds, config, machine) -> [Job]` and `learner(job, data,
+config, inputs) -> Learner`, and its class of Forecaster as `FORECASTER`, which bundles and jobs' files are read with;
+its settings are a field of the run's config. tests/own_family.py is a whole one in sixty lines.
 """
 
 import abc
@@ -10,18 +10,15 @@ import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vnq_colab.data.forecast import Labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.errors import ConfigError, DeliveryError, did_you_mean
-from vnq_colab.files import write_atomic
+from vnq_colab.errors import ConfigError, DeliveryError, VnqError, did_you_mean, shorten
 from vnq_colab.settings import Task
 
 FORMAT = 2  # of an exported file
@@ -204,9 +201,21 @@ class Forecaster(abc.ABC):
     def to_state(self) -> dict[str, Any]:
         """All of it as tensors and plain values: what a job's file keeps."""
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
-        """Writes its files, each with `facts`; gives back their paths."""
-        return [write_model(Path(folder) / f"{self.family}.pt", self.to_state() | facts)]
+    @classmethod
+    @abc.abstractmethod
+    def from_state(cls, state: dict[str, Any], device: str = "cpu") -> Self:
+        """The forecaster that `to_state` wrote down. Raises ValueError, say, where a number in it is not finite."""
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """The forecasters of several packs, or files, as one; a family that is neither packed nor split has one."""
+        if len(parts) != 1:
+            raise DeliveryError(f"{len(parts)} models of the family {parts[0].family}, which has one. Export again.")
+        return parts[0]
+
+    def files(self) -> dict[str, Self]:
+        """What each file of a bundle holds, by its name; `joined` puts them together again."""
+        return {f"{self.family}.pt": self}
 
     @abc.abstractmethod
     def digest(self) -> str:
@@ -245,30 +254,17 @@ def fold_budgets(inputs: dict[str, dict[str, Any]], family: str) -> list[dict[st
 
 
 def restored(state: dict[str, Any], family: str, device: str = "cpu") -> Forecaster:
-    """The forecaster that a job's file keeps."""
-    return family_module(family).FORECASTER.from_state(state, device)
-
-
-def write_model(path: Path, state: dict[str, Any]) -> Path:
-    """Writes a model's file, loadable with weights_only=True."""
-    write_atomic(path, lambda file: torch.save(state, file))
-    return path
-
-
-def read_model(path: Path) -> dict[str, Any]:
-    """A model's file. Raises DeliveryError when it cannot be used."""
+    """The forecaster that a file keeps. Raises DeliveryError where it is not one of this family."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["format"]
-    except FileNotFoundError:
-        raise DeliveryError(f"{path}: there is no such file. Export again.") from None
-    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
-        raise DeliveryError(f"{path}: not a model of this library, or damaged ({type(error).__name__}).") from error
-    if version != FORMAT:
-        older = "an older" if version < FORMAT else "a newer"
-        raise DeliveryError(f"{path}: written by {older} version of the library (format {version}, this one reads "
-                            f"{FORMAT}). {'Train and export again.' if version < FORMAT else 'Update vnq_colab.'}")
-    return state
+        forecaster = family_module(family).FORECASTER.from_state(state, device)
+        names = forecaster.symbols + forecaster.feature_names
+    except DeliveryError:
+        raise
+    except (VnqError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise DeliveryError(f"not a model of the family {family} ({shorten(error)}). Train again.") from error
+    if forecaster.family != family or not all(isinstance(name, str) for name in names):
+        raise DeliveryError(f"a model of {shorten(forecaster.family)}, not of the family {family}. Train again.")
+    return forecaster
 
 
 def stable_seed(*parts: object) -> int:

@@ -10,7 +10,6 @@ Axes: groups (one for all symbols, or each symbol), members, models (groups x me
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,15 @@ import torch
 
 from vnq_colab.data.forecast import make_scores
 from vnq_colab.data.panel import Panel, Scaler, fit_scaler
-from vnq_colab.models.base import FORMAT, Forecaster, write_model
-from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, n_outputs, variance
-from vnq_colab.settings import NetworkConfig, Task
+from vnq_colab.errors import DeliveryError
+from vnq_colab.models.base import FORMAT, Forecaster
+from vnq_colab.models.stacked import LOSSES, MOST_ATTENTION_ROWS, Stockformer, n_outputs, variance
+from vnq_colab.settings import NetworkConfig, Task, build
 
 BLOCK_DAYS = 10  # forecasts of one window; it ends with a block of the calendar, and being causal it knows no later day
 MODELS_AT_ONCE = {"cpu": 6, "cuda": 24}  # chosen: EXPERIMENTS.md, 2026-11-21: with 6 a CPU's caches hold it all
 WINDOWS_AT_ONCE = 64
+KINDS = ("features", "ranks", "both")  # of what a network sees
 UNIT_SPREAD = 3**0.5  # of ranks between -1 and 1
 
 
@@ -78,8 +79,17 @@ class Inputs:
         return {"kind": self.kind, "per_symbol": self.per_symbol} | parts
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Inputs":
-        return cls(Scaler(*(state[name].numpy() for name in Scaler._fields)), state["kind"], state["per_symbol"])
+    def from_state(cls, state: dict[str, Any], n_symbols: int, n_features: int) -> "Inputs":
+        """Those of so many symbols. Raises ValueError unless all numbers are finite, spreads and units positive."""
+        scaler = Scaler(*(state[name].numpy() for name in Scaler._fields))
+        inputs = cls(scaler, state["kind"], state["per_symbol"])
+        n_rows = n_symbols if inputs.per_symbol is True else 1
+        if [part.shape for part in scaler] != [(n_rows, n_features)] * 2 + [(n_rows,)] or any(
+                part.dtype != "float32" or not np.isfinite(part).all() for part in scaler):
+            raise ValueError("its scaler is not of finite numbers, one for each feature")
+        if not (scaler.spread > 0).all() or not (scaler.target > 0).all() or inputs.kind not in KINDS:
+            raise ValueError("its scaler has a spread that is not positive")
+        return inputs
 
 
 def windows_at(scaled: torch.Tensor, present: torch.Tensor, symbol: torch.Tensor, last: torch.Tensor,
@@ -186,20 +196,38 @@ class NetworkForecaster(Forecaster):
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "NetworkForecaster":
-        """The forecaster that `to_state` wrote down."""
-        return cls(state["family"], NetworkConfig(**state["config"]), Task(**state["task"]), state["loss"],
-                   tuple(state["feature_names"]), tuple(state["symbols"]), state["weights"],
-                   Inputs.from_state(state["inputs"]), device)
+        """The forecaster that `to_state` wrote down. Raises ValueError unless its weights are those of its sizes."""
+        names, symbols, weights = tuple(state["feature_names"]), tuple(state["symbols"]), state["weights"]
+        inputs = Inputs.from_state(state["inputs"], len(symbols), len(names))
+        one = cls(state["family"], build(NetworkConfig, state["config"]), build(Task, state["task"]), state["loss"],
+                  names, symbols, weights, inputs, device)
+        groups, n_members, size = weights.shape
+        if groups != (1 if one.is_global else len(symbols)) or not n_members or one.config.n_layers > size:
+            raise ValueError("its weights are not of its symbols")
+        n_labels = one.task.horizon if one.task.target == "return" else 1
+        network = Stockformer(one.config, inputs.width(len(names)), n_outputs(one.loss, n_labels))
+        if network.n_parameters != size or weights.dtype != torch.float16 or not weights.isfinite().all() \
+                or one.loss not in LOSSES:
+            raise ValueError("its weights are not finite, or not as many as its sizes ask for")
+        return one
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> list[Path]:
+    def files(self) -> "dict[str, NetworkForecaster]":
         if self.is_global:
-            return super().save(folder, facts)
-        return [write_model(Path(folder) / f"{symbol}_{self.family}_simple_best.pt",
-                            self.select((symbol,)).to_state() | facts) for symbol in self.symbols]
+            return super().files()
+        return {f"{symbol}_{self.family}_simple_best.pt": self.select((symbol,)) for symbol in self.symbols}
 
     @classmethod
     def joined(cls, parts: "list[NetworkForecaster]") -> "NetworkForecaster":
-        """The ensembles of several packs, or files, together."""
-        return replace(parts[0], symbols=tuple(symbol for part in parts for symbol in part.symbols),
+        """The ensembles of several packs, or files, together. Raises DeliveryError where their inputs differ."""
+        first = parts[0]
+        if first.is_global:
+            return super().joined(parts)
+        for other in parts[1:]:
+            same_scaler = first.inputs.per_symbol or all(map(np.array_equal, first.inputs.scaler, other.inputs.scaler))
+            if not same_scaler or (first.loss, first.inputs.kind, first.inputs.per_symbol, first.weights.shape[1:]) != (
+                    other.loss, other.inputs.kind, other.inputs.per_symbol, other.weights.shape[1:]):
+                raise DeliveryError(f"the networks of {first.symbols[0]} and {other.symbols[0]} were not trained "
+                                    "together. Export again.")
+        return replace(first, symbols=tuple(symbol for part in parts for symbol in part.symbols),
                        weights=torch.cat([part.weights for part in parts]),
                        inputs=Inputs.joined([part.inputs for part in parts]))

@@ -3,7 +3,6 @@
 Axes: models (seeds), batch (stocks), labelled (days of a window), outputs.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,6 @@ def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
             inputs: dict[str, dict[str, Any]]) -> base.StagedLearner:
     """The learner of one job."""
     return base.StagedLearner(job, data, lambda days, _: GlobalStack(job, days, config), config.machine.device)
-
-
-def load(folder: Path) -> NetworkForecaster:
-    """The forecaster that was exported into a folder."""
-    return NetworkForecaster.from_state(base.read_model(Path(folder) / f"{NAME}.pt"))
 
 
 class GlobalStack(StackLearner):

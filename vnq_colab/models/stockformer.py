@@ -5,7 +5,6 @@ in the source texts, it begins from random weights and sees features scaled by t
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ import torch
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import DeliveryError
 from vnq_colab.models import global_model
-from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, read_model, stable_seed
+from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, restored, stable_seed
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
@@ -75,18 +73,10 @@ def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, d
 
     def make(days: TrainingData, before: Trained | None) -> LocalStack:
         held_out = shared is not None and not days.is_final
-        start = shared and NetworkForecaster.from_state(shared["held_out" if held_out else "weights"])
+        start = shared and restored(shared["held_out" if held_out else "weights"], global_model.NAME)
         return LocalStack(job, days, config, start, [before.budget] if before is not None else budgets)
 
     return StagedLearner(job, data, make, config.machine.device)
-
-
-def load(folder: Path) -> NetworkForecaster:
-    """The forecaster that was exported into a folder, of all its symbols."""
-    files = sorted(Path(folder).glob(f"*_{NAME}_simple_best.pt"))
-    if not files:
-        raise DeliveryError(f"{folder}: there is no network of a symbol in it. Export again.")
-    return NetworkForecaster.joined([NetworkForecaster.from_state(read_model(file)) for file in files])
 
 
 def mean_epochs(budgets: list[dict[str, Any]], models: list[Model], usual: int, least: int) -> dict[Model, int]:

@@ -7,7 +7,6 @@ that was killed between two blocks comes out with the same bits as one that was 
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +21,7 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import base
+from vnq_colab.models.tree_blocks import check_block
 from vnq_colab.settings import MachineConfig, Task
 
 NAME = "trees"
@@ -41,11 +41,6 @@ def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
         return TreesLearner(job, days, config, rounds)
 
     return base.StagedLearner(job, data, make)
-
-
-def load(folder: Path) -> "TreesForecaster":
-    """The forecaster that was exported into a folder."""
-    return TreesForecaster.from_state(base.read_model(Path(folder) / f"{NAME}.pt"))
 
 
 def engine() -> ModuleType:
@@ -82,6 +77,7 @@ class TreesLearner(base.Learner):
             self._add_margin(raw)
 
     def _add_margin(self, raw: bytes) -> None:
+        check_block(raw, self._x.shape[1])
         self._margin += margin_of(raw, self._x, self._threads)
         if self.rounds is None:
             self._valid_margin += margin_of(raw, self._valid_x, self._threads)
@@ -183,9 +179,11 @@ class TreesForecaster(base.Forecaster):
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "TreesForecaster":
-        """The forecaster that `to_state` wrote down."""
-        return cls(tuple(state["feature_names"]), tuple(state["symbols"]),
-                   tuple(raw.numpy().tobytes() for raw in state["blocks"]), state["xgboost"])
+        """The forecaster that `to_state` wrote down. Raises DeliveryError for a mangled block of trees."""
+        names, blocks = tuple(state["feature_names"]), tuple(raw.numpy().tobytes() for raw in state["blocks"])
+        for raw in blocks:
+            check_block(raw, len(names))
+        return cls(names, tuple(state["symbols"]), blocks, str(state["xgboost"]))
 
     def digest(self) -> str:
         return hashlib.sha256(b"".join(self.blocks)).hexdigest()

@@ -20,7 +20,8 @@ from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError, tell
 from vnq_colab.files import checked, write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
-from vnq_colab.payload import payload_digest, payload_sequence, read_payload, require_plain_zip, write_payload
+from vnq_colab.models.states import read_state
+from vnq_colab.payload import payload_digest, payload_sequence, read_payload, write_payload
 from vnq_colab.settings import Rule
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
@@ -239,9 +240,4 @@ def _size(path: Path) -> int:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    body = read_payload(path)[1]
-    require_plain_zip(path, body.getvalue())
-    try:
-        return torch.load(body, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise CheckpointError(f"{path}: cannot be read as a state ({type(error).__name__}).") from error
+    return read_state(path, read_payload(path)[1].getvalue())

@@ -19,7 +19,8 @@ from vnq_colab.data.prepared import load_panel
 from vnq_colab.data.splits import Splits, check_folds
 from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
-from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData, restored
+from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData
+from vnq_colab.models.states import assembled, forecaster_in
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
@@ -286,13 +287,13 @@ def forecast(session: Session, *, panel: Panel | None = None,
     return check_forecast(calibrated(scores, panel, session.config.task.horizon))
 
 
-def final_forecasters(session: Session) -> dict[str, list[Forecaster]]:
-    """The forecasters of the final fit, by family; several of one that was trained in packs."""
-    store, forecasters = open_store(session), {}
+def final_forecasters(session: Session) -> dict[str, Forecaster]:
+    """The forecaster of the final fit of every family, whole where it was trained in packs."""
+    store, parts = open_store(session), {}
     for name, row in session.jobs.items():
         if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
-            state = load_job(session, store, name)["weights"]
-            forecasters.setdefault(row["family"], []).append(restored(state, row["family"]))
-    if not forecasters:
+            path, state = store.done_path(name), load_job(session, store, name)["weights"]
+            parts.setdefault(row["family"], {})[path] = forecaster_in(path, state, row["family"])
+    if not parts:
         raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
-    return forecasters
+    return {family: assembled(own, session.config.task, session.config.model) for family, own in parts.items()}

@@ -1,0 +1,65 @@
+"""States: what a job's file and a bundle's keep of a forecaster, written as bytes, and read without being trusted."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vnq_colab.errors import CheckpointError, DeliveryError
+from vnq_colab.models.base import Forecaster, restored
+from vnq_colab.payload import require_plain_zip
+from vnq_colab.settings import NetworkConfig, Task
+
+
+def forecaster_in(path: Path, state: dict[str, Any], family: str) -> Forecaster:
+    """The forecaster that was read from a file. Raises DeliveryError, naming the file, where it is none."""
+    try:
+        return restored(state, family)
+    except DeliveryError as error:
+        raise DeliveryError(f"{path}: {error}") from error
+
+
+def assembled(parts: dict[Path, Forecaster], task: Task, network: NetworkConfig) -> Forecaster:
+    """The forecasters of a family's files as one. Raises DeliveryError unless all are of the same settings."""
+    first = next(iter(parts.values()))
+    for path, one in parts.items():
+        if (getattr(one, "task", task), getattr(one, "config", network), one.feature_names) != (
+                task, network, first.feature_names):
+            raise DeliveryError(f"{path}: its settings or features are not those of the run. Export again.")
+    whole = type(first).joined(list(parts.values()))
+    if len(set(whole.symbols)) < len(whole.symbols):
+        raise DeliveryError(f"{path.parent}: two models of the family {whole.family} are of one symbol. Export again.")
+    return whole
+
+
+def model_bytes(state: dict[str, Any]) -> bytes:
+    """A model's file, which loads with weights_only=True."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def read_state(path: Path, content: bytes) -> dict[str, Any]:
+    """Tensors and plain values from the bytes of a file. Raises CheckpointError for anything else, and for bombs."""
+    require_plain_zip(path, content)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and all(one.nbytes <= one.untyped_storage().nbytes() for one in _tensors(state)):
+            return state
+        why = "not a state of plain numbers"
+    except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
+        why = f"not a model of this library, or damaged ({type(error).__name__})"
+    raise CheckpointError(f"{path}: {why}.")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All that are in it, each once; one may not pretend to be larger than what is stored of it."""
+    waiting, seen = [value], set()
+    while waiting:
+        if id(one := waiting.pop()) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one if isinstance(one, (list, tuple)) else ()
+            if isinstance(one, torch.Tensor):
+                yield one
