@@ -23,7 +23,7 @@ from vnq_colab.training.session import Session
 
 DATA_ID = re.compile(r"[0-9a-f]{12}")
 OURS = {  # what we write into a folder of each kind; of reports what may go
-    "checkpoints": r"(session(_copy)?|heartbeat|manifest_[ab])\.json|slot_[ab]|done(/[a-z]\w*)?",
+    "checkpoints": r"(session(_copy)?|heartbeat|manifest_[ab])\.json|session\.lock|slot_[ab]|done(/[a-z]\w*)?",
     "logs": r"history\.csv|progress\.txt",
     "reports": r"([^/]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)",
     "models": r"manifest\.json|[^/]+\.pt",
@@ -68,11 +68,12 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
-    everyone, pointer = sessions(ws), current(ws.models)
-    kept, bundles = _kept(everyone, keep), {pointer["folder"], pointer["previous"]} if pointer else set()
-    unreadable = set(run_names(ws)) - {session.run_id for session in everyone}
-    remains = {name for name in unreadable if not any(
+    pointer, names = current(ws.models), run_names(ws)
+    remains = {name for name in names if not any(
         path.lstat().st_size for home in ws.homes for path in _ours(home, "checkpoints", name))}
+    everyone = [session for session in sessions(ws) if session.run_id not in remains]
+    unreadable = sorted({*names} - remains - {session.run_id for session in everyone})
+    kept, bundles = _kept(everyone, keep), {pointer["folder"], pointer["previous"]} if pointer else set()
     data = {session.data_id for session in everyone if session.run_id in kept} | {_current_data(ws)}
     for folder in filter(None, bundles):
         with contextlib.suppress(VnqError):
@@ -90,15 +91,17 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
         files += [(path, "neither the bundle in use nor the one before it") for name in _names(home, "models", BUNDLE)
                   if bundles and name not in bundles for path in _ours(home, "models", name)]
         files += [(path, "a prepared set that no run needs") for name in _names(home, "data/prepared", DATA_ID)
-                  if unreadable == remains and name not in data and _is_set(home.prepared / name)
+                  if not unreadable and name not in data and _is_set(home.prepared / name)
                   for path in _ours(home, "data/prepared", name)]
     files.sort(key=lambda file: LAST.index(file[0].name) if file[0].name in LAST else -1)
-    sized = tuple((path, path.lstat().st_size, why) for path, why in files)
-    for path, _, _ in sized if delete else ():
+    sized = tuple((path, 0 if path.is_dir() else path.lstat().st_size, why) for path, why in files)
+    for path, _ in files if delete else ():
         _remove(path)
+    kinds = {home.root / kind for home in ws.homes for kind in OURS}
+    for folder in {path.parent if path.parent not in kinds else path for path, _ in files} if delete else ():
+        _remove_empty(folder)
     return Tidying(sized, delete, ws.root, tuple(
-        f"{ws.checkpoints / name} cannot be read; it, and every prepared set, may be needed" for name in
-        sorted(unreadable - remains)))
+        f"{ws.checkpoints / name} cannot be read; it, and every prepared set, may be needed" for name in unreadable))
 
 
 def _kept(everyone: list[Session], keep: int) -> set[str]:
@@ -162,18 +165,21 @@ def _is_set(folder: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Takes away a file, or a link itself, and the folders that this leaves empty; or an empty folder."""
+    """Takes away a file, or a link itself. Raises StorageError."""
     try:
         facts = os.lstat(path)
+        if on_drive(path) and stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size >= EMPTIED:
+            os.truncate(path, 0)
         if not stat.S_ISDIR(facts.st_mode):
-            if on_drive(path) and stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size >= EMPTIED:
-                os.truncate(path, 0)
             os.unlink(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise storage_error(path, error) from error
-    emptied = [Path(base) for base, _, _ in os.walk(path, topdown=False)] if stat.S_ISDIR(facts.st_mode) else path.parents
-    with contextlib.suppress(OSError):  # not empty
-        for folder in list(emptied)[:2]:
-            os.rmdir(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Takes away what is empty of a folder."""
+    for base, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(base)
