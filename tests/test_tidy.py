@@ -43,7 +43,7 @@ def used(tmp_path_factory, prices, small):
 
 @pytest.fixture
 def worn(used, tmp_path):
-    """A copy of it, below a folder that a watcher sees whole: (workspace, run_ids, id of the set that nothing needs)."""
+    """A copy of it, in a folder that a watcher sees whole: (workspace, run_ids, id of the set that nothing needs)."""
     root, runs, unneeded = used
     return Workspace(shutil.copytree(root, tmp_path / "all" / "ws")), runs, unneeded
 
@@ -123,7 +123,7 @@ def test_nothing_is_tidied_while_it_is_unknown_what_is_in_use(worn, name):
 
 def test_run_that_cannot_be_read_is_named_and_left_with_all_prepared_sets(worn):
     ws, runs, unneeded = worn
-    for path in ws.checkpoint_folder(runs[3]).glob("session*.json"):
+    for path in (*ws.checkpoint_folder(runs[3]).glob("session*.json"), ws.configs / f"{runs[3]}.json"):
         path.write_text("x")
     bad = contents(ws.checkpoint_folder(runs[3]))
     found = tidy(ws, keep=1, delete=True)
@@ -213,24 +213,26 @@ def test_what_is_foreign_is_left_alone(worn):
 
 
 @pytest.mark.parametrize("on_drive, step", [
-    (False, 9), (True, 9), pytest.param(False, 1, marks=pytest.mark.slow), pytest.param(True, 1, marks=pytest.mark.slow)])
+    (False, 9), (True, 9), *(pytest.param(one, 1, marks=pytest.mark.slow) for one in (False, True))])
 def test_killed_at_any_deletion_it_leaves_a_usable_workspace_and_ends_when_run_again(used, tmp_path, monkeypatch,
                                                                                      on_drive, step):
     class Killed(BaseException):
         pass
+
+    def counted(act):
+        def acting(*args, **how):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            act(*args, **how)
+        return acting
 
     monkeypatch.setenv("VNQ_LOCAL", str(tmp_path / "local"))
     monkeypatch.setattr(tidying, "EMPTIED", 1)
     root, runs, _ = used
     left, number, done = [int(1e9)], 0, False
     for name in ("truncate", "unlink", "rmdir"):
-        def counted(*args, act=getattr(os, name), **how):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            act(*args, **how)
-
-        monkeypatch.setattr(tidying.os, name, counted)
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
     while not done:
         left[0] = int(1e9)
         place = tmp_path / ("MyDrive" if on_drive else "disk") / f"ws{number}"

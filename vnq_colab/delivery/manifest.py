@@ -5,13 +5,14 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DeliveryError, VnqError, tell
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration
+from vnq_colab.evaluation.verdict import Decided, Decision
 from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.settings import COUNT, Rule, build
 from vnq_colab.training.runs import RUN_ID
@@ -20,76 +21,31 @@ FORMAT = 3  # of manifest.json
 POINTERS = ("current.json", "current_copy.json")  # in the folder of models
 BUNDLE = re.compile(RUN_ID.pattern + r"(-\d+)?")  # a bundle's folder: its run, exported the first time or again
 FACTS = ("run_id", "data_id", "code_version", "trained_to", "synthetic")  # in each file as in the manifest
-Decision = Literal["accept", "review", "reject", "unjudged"]
 Name = Annotated[str, Rule("must be a name, not a path", re.compile(r"(?!\.\.?$)[^/\\:\0]+").fullmatch)]
 
 
 class Pointer(TypedDict):
-    """current.json."""
+    """current.json: which bundle is in use, and which was before."""
 
     run_id: str
     folder: Name
     exported: str
-    previous: Name | None  # the folder of the bundle before it
+    previous: Name | None
 
 
-class Judged(TypedDict):
-    """The market in a verdict."""
-
-    decision: Decision
-    reasons: list[str]
-    gates: list[dict[str, Any]]
+def _record(name: str, **fields: Any) -> Any:
+    return TypedDict(name, fields)
 
 
-class Given(TypedDict):
-    """What a bundle keeps of its verdict."""
-
-    gate_set: str
-    summary: dict[str, Any]
-    market: Judged
-
-
-class Symbol(TypedDict):
-    """A judged symbol, and the families that forecast it."""
-
-    decision: Decision
-    reasons: list[str]
-    families: list[str]
-
-
-class FileFact(TypedDict):
-    """A file: what it is of, and what proves it."""
-
-    family: str
-    symbols: list[str]
-    bytes: COUNT
-    sha256: str
-
-
-class Manifest(TypedDict):
-    """manifest.json."""
-
-    format: int
-    run_id: str
-    data_id: str
-    code_version: str
-    trained_to: str
-    synthetic: bool
-    exported: str
-    families: list[str]
-    judged_family: str
-    ensemble_families: list[str]
-    market_symbols: list[str]
-    market_index: bool | None
-    config: dict[str, Any]
-    task: dict[str, Any]
-    feature_names: list[str]
-    look_back: COUNT
-    calibration: dict[str, Calibration]
-    verdict: Given | None
-    basket: dict[str, Any] | None
-    symbols: dict[str, Symbol]
-    files: dict[Name, FileFact]
+Symbol = _record("Symbol", decision=Decision, reasons=list[str], families=list[str])
+Judged = _record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
+FileFact = _record("FileFact", family=str, symbols=list[str], bytes=COUNT, sha256=str)
+Manifest = _record(  # manifest.json
+    "Manifest", format=int, run_id=str, data_id=str, code_version=str, trained_to=str, synthetic=bool, exported=str,
+    families=list[str], judged_family=str, ensemble_families=list[str], market_symbols=list[str],
+    market_index=bool | None, config=dict[str, Any], task=dict[str, Any], feature_names=list[str], look_back=COUNT,
+    calibration=dict[str, Calibration], verdict=Judged | None, basket=dict[str, Any] | None, symbols=dict[str, Symbol],
+    files=dict[Name, FileFact])
 
 
 def read_manifest(folder: Path) -> Manifest:

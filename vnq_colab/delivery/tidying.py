@@ -10,13 +10,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from vnq_colab.data.prepared import current_id
 from vnq_colab.delivery.manifest import BUNDLE, current, read_manifest
-from vnq_colab.errors import ConfigError, SessionError, VnqError, name_a_few
-from vnq_colab.files import on_drive, read_json, read_sealed, spell_bytes, storage_error
+from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
+from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
 from vnq_colab.training.runs import run_names, sessions
 from vnq_colab.training.session import Session
@@ -74,7 +74,9 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     everyone = [session for session in sessions(ws) if session.run_id not in remains]
     unreadable = sorted({*names} - remains - {session.run_id for session in everyone})
     kept, bundles = _kept(everyone, keep), {pointer["folder"], pointer["previous"]} if pointer else set()
-    data = {session.data_id for session in everyone if session.run_id in kept} | {_current_data(ws)}
+    data = {session.data_id for session in everyone if session.run_id in kept}
+    with contextlib.suppress(DataError):  # nothing is prepared
+        data.add(current_id(ws))
     for folder in filter(None, bundles):
         with contextlib.suppress(VnqError):
             data.add(read_manifest(ws.models / folder)["data_id"])
@@ -112,17 +114,6 @@ def _kept(everyone: list[Session], keep: int) -> set[str]:
         groups[key] = [*groups.pop(key, []), session]
     finished = [key for key, group in groups.items() if all(one.status == "finished" for one in group)]
     return {one.run_id for key, group in groups.items() if key not in finished[:-keep] for one in group}
-
-
-def _current_data(ws: Workspace) -> str | None:
-    """The prepared set that `train` takes; None where there is none. Raises VnqError where it may be any."""
-    path = ws.prepared / "current.json"
-    try:
-        return read_json(path, dict[str, Any])["data_id"]
-    except FileNotFoundError:
-        return None
-    except KeyError:
-        raise SessionError(f"{path}: does not say which set is current. Prepare again, and tidy again.") from None
 
 
 def _is_direct(home: Workspace, kind: str) -> bool:
