@@ -61,11 +61,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
                             ) from None
     except VnqError as error:
-        raise DeliveryError(f"{error} That step is export.") from error
+        raise DeliveryError(f"{str(error).rstrip('.')} (export writes it).") from error
     if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
+        newer, what = isinstance(version, int) and version > FORMAT, "Train and export" if version == 1 else "Export it"
         raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if newer else
-                            f"{path}: of an earlier version of the library. Export the run again.")
+                            f"{path}: of an earlier version of the library. {what} again.")
     if {fact["family"] for fact in manifest["files"].values()} != families or not (
             families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}):
         raise DeliveryError(f"{path}: its files are not those of its families. Export the run again.")
