@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from vnq_colab.config import RunConfig
@@ -6,7 +8,7 @@ from vnq_colab.files import read_json, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, sessions, status
+from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, run_names, sessions, status
 from vnq_colab.training.session import Session
 
 JOBS = (Job("trees", 0, symbols=("FPT", "HPG")), Job("stockformer", 0, 0, ("FPT", "HPG"), ("trees_fold1",)),
@@ -133,3 +135,12 @@ def test_history_of_a_job_replaces_its_older_one(session):
     history = session.history
     assert len(history) == 2 and history.set_index("job")["train_loss"].to_dict() == {
         "global_fold1": 0.1, "trees_fold1": 0.9}
+
+
+def test_what_is_named_like_a_run_and_is_none_is_not_one(session, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    stray = session.ws.checkpoints / "20990101T000000_aaaaaa"
+    for make in (stray.mkdir, stray.touch, lambda: os.mkfifo(stray), lambda: stray.symlink_to(session.folder)):
+        make()
+        assert run_names(session.ws) == [session.run_id]
+        stray.rmdir() if stray.is_dir() and not stray.is_symlink() else stray.unlink()

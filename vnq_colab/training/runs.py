@@ -9,7 +9,7 @@ from vnq_colab.clock import utc_stamp
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import SessionError, VnqError, did_you_mean, tell
 from vnq_colab.files import storage_error
-from vnq_colab.layout import Workspace
+from vnq_colab.layout import SESSION, SESSION_COPY, Workspace
 from vnq_colab.training.session import Session
 
 RUN_ID = re.compile(r"\d{8}T\d{6}_([a-z0-9]+_)?[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")  # the first version's too
@@ -29,7 +29,8 @@ def run_names(ws: Workspace) -> list[str]:
     names, trouble = set(), None
     for home in ws.homes:
         try:
-            names |= {name for name in os.listdir(home.checkpoints) if RUN_ID.fullmatch(name)}
+            with os.scandir(home.checkpoints) as entries:
+                names |= {entry.name for entry in entries if RUN_ID.fullmatch(entry.name) and _is_run(entry)}
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -37,6 +38,12 @@ def run_names(ws: Workspace) -> list[str]:
     if trouble and not names:
         raise trouble
     return sorted(names)
+
+
+def _is_run(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, not a link to one, with something of a run in it."""
+    return entry.is_dir(follow_symlinks=False) and any(
+        os.path.lexists(os.path.join(entry.path, name)) for name in (SESSION, SESSION_COPY, "done"))
 
 
 def sessions(ws: Workspace) -> list[Session]:
