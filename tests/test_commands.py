@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from tests.drive_map import FILES
-from vnq_colab.__main__ import main
+from vnq_colab import arguments
+from vnq_colab.__main__ import _parser, main
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.prepared import PROOF
 from vnq_colab.files import read_json, read_sealed, write_json, write_sealed
@@ -194,6 +195,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, prices, capsys, wor
     assert not (tmp_path / "ws" / "checkpoints").exists(), "before anything is trained"
 
 
+def test_flags_of_judging_reach_validate():
+    words = "validate --gates original --slippage 0.1 --haircut 0.5 --capital 5e8 --from 2025-01-01"
+    assert arguments.judging_options(_parser().parse_args(words.split())) == {
+        "gates": "original", "slippage": 0.1, "haircut": 0.5, "capital": 5e8, "days": ("2025-01-01", None)}
+
+
 def test_bad_rows_can_be_dropped(tmp_path, prices, capsys):
     prices.iloc[[0, *range(len(prices))]].to_csv(tmp_path / "doubled.csv", index=False)
     code, out, _ = run(capsys, "prepare", "--data", tmp_path / "doubled.csv", "--on-bad-rows", "drop",
@@ -254,7 +261,8 @@ def test_output_is_utf8_whatever_the_console_is(root):
 
 
 def test_status_imports_neither_torch_nor_pandas(root):
-    program = ("import sys; from vnq_colab.__main__ import main; code = main(sys.argv[1:]);"
+    program = ("import sys; from vnq_colab import arguments
+from vnq_colab.__main__ import _parser, main; code = main(sys.argv[1:]);"
                "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules), 'heavy'; sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", program, "status", "--root", root / "ws"], cwd=ROOT,
                           capture_output=True)

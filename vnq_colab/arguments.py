@@ -152,7 +152,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
 
 
 def judging_options(options: argparse.Namespace,
-                    names: tuple[str, ...] = ("gates", "slippage", "capital")) -> dict[str, Any]:
+                    names: tuple[str, ...] = ("gates", "slippage", "haircut", "capital")) -> dict[str, Any]:
     """The flags that judge in another way than the run's own verdict: gates, costs, capital or days."""
     settings = {name: value for name in names if (value := getattr(options, name)) not in (None, "honest")}
     return settings | ({"days": (options.first, options.last)} if options.first or options.last else {})
