@@ -261,8 +261,7 @@ def test_output_is_utf8_whatever_the_console_is(root):
 
 
 def test_status_imports_neither_torch_nor_pandas(root):
-    program = ("import sys; from vnq_colab import arguments
-from vnq_colab.__main__ import _parser, main; code = main(sys.argv[1:]);"
+    program = ("import sys; from vnq_colab.__main__ import main; code = main(sys.argv[1:]);"
                "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules), 'heavy'; sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", program, "status", "--root", root / "ws"], cwd=ROOT,
                           capture_output=True)

@@ -165,7 +165,8 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, warnings = market.prices, market.index, market.cleaning.warnings
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    _announce(options, f"forecasting from {prices['date'].max():%Y-%m-%d}")
+    day = f"{prices['date'].max():%Y-%m-%d}"
+    _announce(options, f"forecasting from {min(day, options.as_of or day)}")
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True)
     plan.outlook.warnings.extend(warnings)
