@@ -17,7 +17,7 @@ import pytest
 
 from vnq_colab.data import cells, formats, prices, unpack
 from vnq_colab.data.prices import load_index, load_prices, read_prices
-from vnq_colab.errors import DataError, RowError
+from vnq_colab.errors import DataError, RowError, VnqError
 
 HEADER = "symbol,date,open,high,low,close,volume\n"
 GOOD = HEADER + "FPT,2024-01-02,10000,11000,9000,10500,1000\nFPT,2024-01-03,10500,11100,10000,11000,2000\n"
@@ -141,7 +141,7 @@ def test_what_waits_or_never_ends_is_refused_at_once_and_left_out_of_a_folder(tm
         os.mkfifo(tmp_path / "pipe")
         odd.symlink_to({"nothing": "nowhere", "pipe": tmp_path / "pipe"}.get(kind.split()[-1], "/dev/zero"))
     for read in (read_prices, load_index):
-        with pytest.raises(DataError, match="not a regular file|cannot be read|is gone|no such file"):
+        with pytest.raises(VnqError, match="not a regular file|cannot be read|no such file"):
             read(odd)
     (folder / "good.csv").write_text(GOOD)
     reading = read_prices(folder)
@@ -164,7 +164,6 @@ def test_a_path_that_no_file_can_have_is_no_file():
 # ------------------------------------------------------------------------------------------------------- a stray file
 STRAY = {"zero.csv": b"", "sheet.xlsx": zipped([("xl/workbook.xml", "")]), "cut.zip": zipped([("a.csv", GOOD)])[:-30],
          "cut.parquet": table()[:-9], "readme.txt": b"hello\nworld\n", "page.csv": b"<!DOCTYPE html><html></html>",
-         "empty.zip": zipped([("readme.md", "hello")]),
          "half.zip": zipped([("a.csv", GOOD), ("b.csv", "hello\nyou\n")]),
          "random.csv": bytes(range(256)) * 20}
 
@@ -215,8 +214,7 @@ def test_a_stray_beside_an_index_is_named_on_the_screen(tmp_path, capsys):
 @pytest.mark.parametrize("columns, said", [
     ({"symbol": [["FPT"]]}, "column symbol holds list<.*> where|column symbol holds list"),
     ({"close": [{"a": 1.0}]}, "column close holds struct"), ({"open": [[1.0] * 1000]}, "column open holds list"),
-    ({"date": [b"2024-01-02"]}, "column date holds binary"),
-    ({"volume": pa.array([5], pa.duration("s"))}, "column volume holds|0 of 1 rows|number")])
+    ({"volume": pa.array([5], pa.duration("s"))}, "volume is .*not a number")])
 def test_a_column_that_is_no_column_of_cells_is_refused(tmp_path, columns, said):
     if "volume" in columns:
         content = io.BytesIO()

@@ -165,7 +165,7 @@ def _frame(table: pa.Table, path: str) -> pd.DataFrame:
     """A table in pandas, its texts as categories: each of them once. Raises DataError where these are too many."""
     n_texts = 0
     for place, field in enumerate(table.schema):
-        if _is_text(field.type) or pa.types.is_dictionary(field.type):
+        if field.type in (pa.string(), pa.large_string(), pa.string_view()) or pa.types.is_dictionary(field.type):
             column = table[place].dictionary_encode().unify_dictionaries()
             table = table.set_column(place, field.name, column)
             n_texts += len(column.chunk(0).dictionary) if column.num_chunks else 0
@@ -184,34 +184,22 @@ def read_parquet(data: bytes, match: Callable[[list[str]], dict[str, str]], path
         matched = match(schema.names)
         wanted = [*matched.values()]
         types = {theirs: schema.field(theirs).type for theirs in wanted}
-        if odd := [theirs for theirs, kind in types.items() if not _is_cell(kind)]:
-            raise DataError(f"{path}: column {odd[0]} holds {types[odd[0]]}, where a text, a day or a number belongs "
-                            "into each row. Write it so.")
+        if nested := [theirs for theirs, kind in types.items() if pa.types.is_nested(kind)]:
+            raise DataError(f"{path}: column {nested[0]} holds {types[nested[0]]}, not one text, day or number in each "
+                            "row. Write it so.")
         places = [place for place in range(metadata.num_columns) if metadata.schema.column(place).path in types]
         chunks = [metadata.row_group(group).column(place)
                   for group in range(metadata.num_row_groups) for place in places]
         refuse_too_many(sum(chunk.num_values for chunk in chunks) // len(places), most_rows, path)
         refuse_too_many(sum(chunk.total_uncompressed_size for chunk in chunks), max(MOST_UNPACKED, 8 * len(data)),
                          path, "bytes")
-        texts = [theirs for theirs, kind in types.items() if _is_text(kind)]  # each of them once, not once a row
-        file = parquet.ParquetFile(io.BytesIO(data), metadata=metadata, read_dictionary=texts)
+        file = parquet.ParquetFile(io.BytesIO(data), metadata=metadata, read_dictionary=wanted)  # each text once
         table = _frame(file.read(columns=wanted), path)
     except DataError:
         raise
     except Exception as error:  # what pyarrow and pandas raise on damaged bytes
         raise unreadable(path, error) from None
     return table[wanted].set_axis([*matched], axis=1), matched, schema.names
-
-
-def _is_cell(kind: pa.DataType) -> bool:
-    is_one = pa.types
-    kind = kind.value_type if is_one.is_dictionary(kind) else kind
-    return _is_text(kind) or any(test(kind) for test in (
-        is_one.is_integer, is_one.is_floating, is_one.is_decimal, is_one.is_date, is_one.is_timestamp, is_one.is_null))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def refuse_too_many(n: int, most: int, path: str, what: str = "rows") -> None:

@@ -1,5 +1,6 @@
 """Reading prices: any files of daily prices, alone, in a folder or in zips, as one table in VND per share."""
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ from vnq_colab.data.cells import MOST_ROWS, NEEDED, OPTIONAL, PRICES
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.findings import CleaningReport, FileFacts
 from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file, refuse_other_bars, typed_rows
-from vnq_colab.data.unpack import contents, fetched, files_of, nothing_in
-from vnq_colab.errors import ConfigError, DataError, RowError, did_you_mean, name_a_few, tell
+from vnq_colab.data.unpack import SUFFIXES, contents, fetched, files_of
+from vnq_colab.errors import ConfigError, DataError, RowError, StorageError, did_you_mean, name_a_few, tell
 
 LEAST_BYTES_A_ROW = 12  # of a file with more than MOST_ROWS
 LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
@@ -94,23 +95,25 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
     return Reading(prices, index.reset_index(drop=True), [file.facts for file in files], warnings)
 
 
-def _read(path: Path, prefix: str, **options: Any) -> tuple[list[PriceFile], list[DataError]]:
+def _read(path: Path, prefix: str, **options: Any) -> tuple[list[PriceFile], list[Exception]]:
     """The price files of a path, and why others in its folder are none; a zip is taken whole or not at all.
 
-    Raises DataError where the path itself is no price file, and where a person has to decide.
+    Raises VnqError where the path itself is no price file, and where a person has to decide.
     """
     read, errors = [], []
     for file, name in files_of(path):
         try:
             read += _members(file, name if path == file else prefix + name, **options)
-        except DataError as error:
+        except (DataError, StorageError, OSError) as error:
             if path == file or isinstance(error, RowError):
                 raise
             errors.append(error)
+    if not read and not errors:
+        raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
     return read, errors
 
 
-def _left_out(errors: list[DataError], n_read: int) -> list[str]:
+def _left_out(errors: list[Exception], n_read: int) -> list[str]:
     """Sentences about files that are no price files. Raises the first of the errors where no file was read."""
     if errors and not n_read:
         raise errors[0]
@@ -119,20 +122,14 @@ def _left_out(errors: list[DataError], n_read: int) -> list[str]:
 
 
 def _members(file: Path, name: str, **options: Any) -> list[PriceFile]:
-    """What is in one file, adjusted. Raises DataError for a zip without a price file, and for more than can be read."""
-    n_rows, members = MOST_ROWS, []
-    if file.is_file():
-        n_rows = max(MOST_ROWS, file.stat().st_size // LEAST_BYTES_A_ROW)
+    members, n_rows = [], max(MOST_ROWS, os.stat(file).st_size // LEAST_BYTES_A_ROW)
     try:
         for content in contents(file, name):
-            member = read_file(*content, most_rows=n_rows, **options)
-            member.prices = adjusted(member)
-            n_rows -= len(member.prices)
-            members.append(member)
+            members.append(read_file(*content, most_rows=n_rows, **options))
+            members[-1].prices = adjusted(members[-1])
+            n_rows -= len(members[-1].prices)
     except MemoryError:
         raise DataError(f"{file}: does not fit into the memory of this machine. Bring fewer rows at once.") from None
-    if not members:
-        raise nothing_in(file)
     return members
 
 

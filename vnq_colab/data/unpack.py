@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from vnq_colab.errors import DataError, StorageError, did_you_mean, printable
+from vnq_colab.errors import DataError, did_you_mean, printable
 from vnq_colab.files import read_bytes
 
 SUFFIXES = (".parquet", ".csv", ".txt", ".zip", ".gz", ".xlsx", ".xls")
@@ -42,31 +42,21 @@ def price_files(folder: Path) -> list[Path]:
 
 
 def files_of(path: Path) -> list[tuple[Path, str]]:
-    """(file, name below the path) of a file or of all in a folder. Raises DataError when there is none."""
+    """(file, name below the path) of a file or of all in a folder. Raises DataError when there is no such path."""
     if not os.path.exists(path):
         near = did_you_mean(path.name, os.listdir(path.parent)) if os.path.isdir(path.parent) else ""
         raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
     if not path.is_dir():
         return [(path, printable(path.name))]
-    if not (files := price_files(path)):
-        raise nothing_in(path)
-    return [(file, printable(file.relative_to(path).as_posix())) for file in files]
-
-
-def nothing_in(path: Path) -> DataError:
-    """The sentence for a folder or a zip without a price file."""
-    return DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
+    return [(file, printable(file.relative_to(path).as_posix())) for file in price_files(path)]
 
 
 def contents(file: Path, name: str) -> Iterator[tuple[bytes, str, str]]:
     """(content, name, name in an error) of a file, or of what is packed in it, read in memory one after another.
 
-    Raises DataError for what is no regular file, is damaged or goes beyond the bounds.
+    Raises StorageError for what is no regular file, DataError for what is damaged or goes beyond the bounds.
     """
-    try:
-        data = read_bytes(file, MOST_BYTES)
-    except (FileNotFoundError, StorageError) as error:
-        raise DataError(f"{error}" if isinstance(error, StorageError) else f"{file}: is gone.") from None
+    data = read_bytes(file, MOST_BYTES)
     yield from _Unpacking(len(data)).unpacked(data, name, f"{file}", 0)
 
 
@@ -91,14 +81,13 @@ class _Unpacking:
                                 "it, and name the folder.")
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 for member in sorted(archive.infolist(), key=lambda one: one.filename):  # two may have one name
-                    inside = printable(member.filename)
                     if not _is_wanted(PurePath(member.filename)) or member.is_dir():
                         continue
                     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                         raise DataError(f"{path}: is packed in a rare way. Pack it anew as an ordinary zip.")
                     with archive.open(member) as packed:
-                        content = self.read(packed, path)
-                    yield from self.unpacked(content, f"{name}/{inside}", f"{path}/{inside}", depth + 1)
+                        inside = f"/{printable(member.filename)}", self.read(packed, path)
+                    yield from self.unpacked(inside[1], name + inside[0], path + inside[0], depth + 1)
         except DataError:
             raise
         except Exception as error:  # zipfile, gzip and zlib raise what they like on damaged bytes
