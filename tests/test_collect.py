@@ -1,13 +1,14 @@
 """Collecting brings whole, verified files once, against a local server that behaves as the sites do."""
 
+import contextlib
 import http.server
 import inspect
 import io
+import os
 import sys
 import threading
-import types
+import time
 import zipfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -50,6 +51,7 @@ class Site:
 
     def __init__(self):
         self.files, self.trouble, self.asked = {}, [], []
+        self.length, self.wait = None, 0  # what Content-Length says, None: the truth; seconds after each 1,000 bytes
 
     def publish(self, *days, kinds=("adjusted",), content=None):
         for day in days:
@@ -76,9 +78,14 @@ def site(monkeypatch):
             if status != 200:
                 return self.send_error(status)
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            if site.length != "":
+                self.send_header("Content-Length", str(len(body)) if site.length is None else site.length)
             self.end_headers()
-            self.wfile.write(body[:trouble[1]] if trouble else body)
+            with contextlib.suppress(OSError):  # the other side has given up
+                while site.wait:
+                    self.wfile.write(bytes(1000))
+                    time.sleep(site.wait)
+                self.wfile.write(body[:trouble[1]] if trouble else body)
 
         def log_message(self, *_):
             pass
@@ -215,6 +222,45 @@ def test_collect_takes_a_zip_that_was_brought_by_hand(ws, site):
     assert len((ws.raw / name_of(FRIDAY)).read_bytes()) == 500, "never overwritten"
 
 
+@pytest.mark.parametrize("length", ["²", "-5", "", "12x", "9" * 5000, "1_000", "١٢٣"])
+def test_collect_believes_no_length_that_is_none(ws, site, length):
+    site.publish(FRIDAY)
+    site.length = length if length.isascii() else length.encode().decode("latin-1")
+    try:
+        assert bring(ws, site).files[0].read_bytes() == zip_of(FRIDAY)
+    except DataError as error:
+        assert "not received" in str(error) or "not a whole zip" in str(error)
+        assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("length", ["99999999999", ""])
+def test_collect_takes_nothing_that_no_zip_of_prices_can_be(ws, site, length, monkeypatch):
+    monkeypatch.setattr(collect, "MOST_BYTES", 1000)
+    site.publish(FRIDAY)
+    site.length = length
+    with pytest.raises(DataError, match="larger than 0 MB, which no zip of CafeF's is. Look at it by hand"):
+        bring(ws, site)
+    assert not ws.raw.exists() or names_in(ws.raw) == []
+
+
+def test_collect_ends_however_slowly_a_server_answers(ws, site, monkeypatch):
+    monkeypatch.setattr(collect, "MOST_SECONDS", 1)
+    site.publish(FRIDAY)
+    site.wait, site.length = 0.1, ""
+    begun = time.monotonic()
+    with pytest.raises(DataError, match="not received .not all of it came within 0 minutes"):
+        bring(ws, site)
+    assert time.monotonic() - begun < 20 and names_in(ws.raw) == []
+    site.wait = 0
+
+
+def test_collect_passes_over_a_zip_that_unpacks_beyond_measure(ws, site, monkeypatch):
+    monkeypatch.setattr(collect, "MOST_UNPACKED", 1000)
+    site.publish(FRIDAY)
+    with pytest.raises(DataError, match="1 × a zip that unpacks to more than 0 MB"):
+        bring(ws, site)
+
+
 def test_collect_shows_a_bar(ws, site, capsys):
     site.publish(FRIDAY)
     collect_prices(ws, day=FRIDAY, url=site.url, kinds=("adjusted",))
@@ -238,31 +284,56 @@ CSV = b"<Ticker>,<DTYYYYMMDD>,<Open>\nFPT,20251121,100\n"
 
 
 @pytest.fixture
-def drive(monkeypatch):
-    """What Drive answers: `files` {id: (name, content or the error that gdown raises)}, `asked` the ids."""
+def drive(monkeypatch, tmp_path_factory):
+    """A module gdown for the process that fetches."""
     import gdown
 
     options = {"id": "", "output": "", "quiet": True, "resume": True}
     inspect.signature(gdown.download).bind(**options)
     inspect.signature(gdown.download_folder).bind(**options)
-    drive = types.SimpleNamespace(files={DRIVE_ID: ("prices.csv", CSV)}, asked=[], listing=None)
+    place = tmp_path_factory.mktemp("gdown")
+    (place / "gdown.py").write_text(GDOWN)
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+    return Drive(place)
 
-    def download(*, id, output, quiet, resume):
-        name, content = drive.files[id]
-        if not Path(output, name).exists():
-            drive.asked.append(id)
-            if isinstance(content, Exception):
-                raise content
-            Path(output, name).write_bytes(content)
-        return str(Path(output, name))
 
-    def download_folder(*, id, output, quiet, resume):
-        return drive.listing and [download(id=file, output=output, quiet=quiet, resume=resume)
-                                  for file in drive.listing]
+GDOWN = """
+import pathlib, time
+HERE = pathlib.Path(__file__).parent
 
-    monkeypatch.setattr(gdown, "download", download)
-    monkeypatch.setattr(gdown, "download_folder", download_folder)
-    return drive
+def download(*, id, output, quiet, resume):
+    name, content = eval((HERE / "answers").read_text())[0][id]
+    file = pathlib.Path(output, name)
+    if not file.exists():
+        with open(HERE / "asked", "a") as asked:
+            asked.write(id + "\\n")
+        if isinstance(content, str):
+            raise RuntimeError(content)
+        if isinstance(content, float):
+            time.sleep(content)
+        file.write_bytes(bytes(content) if isinstance(content, int) else content)
+    print("noise")
+    return str(file)
+
+def download_folder(*, id, output, quiet, resume):
+    listing = eval((HERE / "answers").read_text())[1]
+    return listing and [download(id=file, output=output, quiet=quiet, resume=resume) for file in listing]
+"""
+
+
+class Drive:
+    """What Drive answers: {id: (name, content, a number of bytes, of seconds (float), or what gdown complains of)}."""
+
+    def __init__(self, place):
+        self.place = place
+        self.answer({DRIVE_ID: ("prices.csv", CSV)})
+
+    def answer(self, files, listing=None):
+        (self.place / "answers").write_text(repr((files, listing)))
+
+    @property
+    def asked(self):
+        return (self.place / "asked").read_text().split() if (self.place / "asked").exists() else []
 
 
 @pytest.mark.parametrize("link", [
@@ -279,8 +350,8 @@ def test_drive_takes_every_form_of_a_file_link_and_fetches_once(tmp_path, drive,
 
 @pytest.mark.parametrize("folder", [f"drive/folders/{DRIVE_ID}?usp=sharing", f"drive/u/0/folders/{DRIVE_ID}"])
 def test_drive_brings_the_new_files_of_a_folder(tmp_path, drive, folder):
-    drive.files = {"a" * 20: ("FPT.csv", CSV), "b" * 20: ("VCB.csv", CSV)}
-    for drive.listing in (["a" * 20], ["a" * 20, "b" * 20]):
+    for listing in (["a" * 20], ["a" * 20, "b" * 20]):
+        drive.answer({"a" * 20: ("FPT.csv", CSV), "b" * 20: ("VCB.csv", CSV)}, listing)
         assert download_drive(f"https://drive.google.com/{folder}", tmp_path) == tmp_path
     assert names_in(tmp_path) == ["FPT.csv", "VCB.csv"] and drive.asked == ["a" * 20, "b" * 20]
 
@@ -291,10 +362,24 @@ def test_drive_brings_the_new_files_of_a_folder(tmp_path, drive, folder):
     ("Cannot retrieve the public link of the\n\tfile.", "public link of the file.*General access, Anyone with the"),
     (PAGE, "could not be fetched .a web page came instead of data")])
 def test_drive_says_why_there_is_no_file_and_what_to_do(tmp_path, drive, answer, said):
-    drive.files[DRIVE_ID] = "prices.csv", RuntimeError(answer) if isinstance(answer, str) else answer
+    drive.answer({DRIVE_ID: ("prices.csv", answer)})
     with pytest.raises(DataError, match=said) as error:
         download_drive(f"https://drive.google.com/open?id={DRIVE_ID}", tmp_path)
     assert "\n" not in str(error.value) and names_in(tmp_path) == []
+
+
+def test_drive_is_not_waited_for_without_end_and_fills_no_disk(tmp_path, drive, monkeypatch):
+    drive.answer({DRIVE_ID: ("prices.csv", 60.0)})
+    monkeypatch.setattr(collect, "MOST_SECONDS", 1)
+    with pytest.raises(DataError, match="could not be fetched .it takes too long"):
+        download_drive(f"https://drive.google.com/open?id={DRIVE_ID}", tmp_path)
+    monkeypatch.setattr(collect, "MOST_SECONDS", 60)
+    monkeypatch.setattr(collect, "MOST_FETCHED", 100_000)
+    drive.answer({DRIVE_ID: ("prices.csv", 1_000_000)})
+    if sys.platform != "win32":
+        with pytest.raises(DataError, match="could not be fetched .*File too large"):
+            download_drive(f"https://drive.google.com/open?id={DRIVE_ID}", tmp_path)
+        assert (tmp_path / "prices.csv").stat().st_size <= 100_000
 
 
 def test_drive_says_that_a_folder_is_not_shared(tmp_path, drive):

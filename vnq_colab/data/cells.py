@@ -20,6 +20,7 @@ OPTIONAL = ("raw_close", "exchange")
 NUMBERS = (*PRICES, "volume", "adj_close", "raw_close")
 NOTHING = ("", "-", "--", "NA", "N/A", "#N/A", "nan", "NaN", "NAN", "<NA>", "null", "NULL", "None", "NaT")
 MOST_ROWS = 8_000_000  # of a file below 100 MB; all of Vietnam's stocks since 2000 have 5 million
+BLOCK = 2**20  # [bytes] without the end of a line end pyarrow's threads in a crash
 MOST_HEADER, MOST_TEXTS = 100_000, 3_000_000  # [bytes]; all volumes of the market in a dozen years, as texts
 MOST_FRACTIONAL = 0.3  # [fraction of the volumes] more, such as 12.3, are thousands: 12.300 shares
 FIRST_DAY = np.datetime64("1990-01-01")  # dates before it are mistakes, as are those after tomorrow
@@ -60,8 +61,8 @@ def text_of(data: bytes, path: str) -> bytes:
 def header_of(text: bytes, path: str) -> tuple[list[str], str, memoryview]:
     """(the names in the first line, the delimiter, all lines below)."""
     end = text.index(b"\n")
-    if end > MOST_HEADER:
-        raise DataError(f"{path}: its first line is {end:,} bytes long, which is no header of a price file.")
+    if end > MOST_HEADER or any(text.find(b"\n", at, at + BLOCK) < 0 for at in range(end + 1, len(text), BLOCK)):
+        raise DataError(f"{path}: a line of it is longer than any of a price file. Download it again.")
     line = text[:end].decode()
     delimiter = max(",;\t|", key=line.count)
     return next(csv.reader([line], delimiter=delimiter)), delimiter, memoryview(text)[end + 1:]
@@ -143,7 +144,7 @@ def read_csv(text: memoryview, delimiter: str, n_columns: int, wanted: dict[str,
 
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(text), read_options=arrow_csv.ReadOptions(column_names=places),
+            pa.BufferReader(text), read_options=arrow_csv.ReadOptions(column_names=places, block_size=BLOCK),
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=True, null_values=NOTHING,

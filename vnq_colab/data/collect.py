@@ -6,12 +6,19 @@ live site could not be tried.
 
 import datetime as dt
 import itertools
+import json
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +30,10 @@ from tqdm import tqdm
 
 from vnq_colab.data.cells import VIETNAM, is_web_page
 from vnq_colab.data.splits import to_day
-from vnq_colab.errors import ConfigError, DataError, did_you_mean, name_a_few
-from vnq_colab.files import require_space, write_atomic
+from vnq_colab.data.unpack import MOST_BYTES as MOST_FETCHED
+from vnq_colab.data.unpack import MOST_UNPACKED
+from vnq_colab.errors import ConfigError, DataError, StorageError, did_you_mean, name_a_few
+from vnq_colab.files import open_regular, require_space, write_atomic
 from vnq_colab.layout import Workspace
 
 CAFEF = "https://cafef1.mediacdn.vn/data/ami_data"
@@ -33,7 +42,21 @@ KINDS = {"adjusted": "CafeF.SolieuGD.Upto{}.zip", "raw": "CafeF.SolieuGD.Raw.Upt
 HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; vnq_colab)", "Accept-Encoding": "identity"}
 LOOK_BACK_DAYS = 10
 RETRIES = Retry(total=3, backoff_factor=2, status_forcelist=(408, 429, 500, 502, 503, 504))  # waits 0, 4, 8 s
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS, MOST_SECONDS = 60, 7200  # without a byte; for all
+MOST_BYTES = 2**29  # of a zip; CafeF's largest have 70 MB
+GDOWN = """import contextlib, json, sys
+import gdown
+name, link, folder, most = sys.argv[1:]
+with contextlib.suppress(ImportError):  # Windows does not bound the size of a file
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+paths, reason = None, "no public link"  # gdown 5 returns None for a folder that is not shared
+try:
+    paths = getattr(gdown, name)(id=link, output=folder, quiet=True, resume=True)
+except Exception as error:  # gdown 5 and 6 raise different things for the same page
+    reason = " ".join(str(error).split()) or type(error).__name__
+print(json.dumps([[paths] if isinstance(paths, str) else paths, reason]))
+"""  # a process of its own can be ended, whatever it waits for
 DRIVE_LINK = re.compile(r"https?://(?:drive|docs|drive\.usercontent)\.google\.com/(?:.*/)?"
                         r"(?:(folders|file(?:/u/\d+)?/d)/([\w-]{10,})|[^/]*[?&]id=([\w-]{10,}))")
 
@@ -67,6 +90,7 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError(f"kinds: {unknown[0]!r} is not known.{did_you_mean(unknown[0], KINDS)}")
     days = [last - dt.timedelta(days=back) for back in range(LOOK_BACK_DAYS + 1)]
+    until = time.monotonic() + MOST_SECONDS
     newest, notes, flaws = {}, [], Counter()  # newest: kind -> (day, file, whether it was there)
     with requests.Session() as site:
         site.headers.update(HEADERS)
@@ -77,7 +101,7 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
             file = ws.raw / KINDS[kind].format(f"{of_day:%d%m%Y}")
             is_there = file.exists()
             flaw = _flaw_of_zip(file) if is_there else _bring_zip(
-                site, f"{url.rstrip('/')}/{of_day:%Y%m%d}/{file.name}", file, quiet)
+                site, f"{url.rstrip('/')}/{of_day:%Y%m%d}/{file.name}", file, quiet, until)
             if is_there and flaw:
                 raise DataError(f"{file}: {flaw}. Remove it, then collect again.")
             if not flaw:
@@ -98,12 +122,15 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
                      tuple(file.name for _, file, is_there in newest.values() if is_there), tuple(notes))
 
 
-def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool) -> str:
+def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool, until: float) -> str:
     """Puts the zip behind a link in its place, whole; returns "", or why the site has no sound one."""
     for _ in range(RETRIES.total):  # of a connection that breaks in the middle; Retry sees to all before
         with tempfile.TemporaryFile() as scratch:  # on the local disk: the folder may be on Google Drive
             try:
-                _receive(site, link, scratch, target, quiet)
+                _within(until - time.monotonic(), lambda to=scratch: _receive(site, link, to, target, quiet))
+            except TimeoutError:
+                reason = f"not all of it came within {MOST_SECONDS / 60:,.0f} minutes"
+                break
             except requests.HTTPError as error:
                 return f"HTTP {error.response.status_code}"
             except requests.RequestException as error:
@@ -120,22 +147,45 @@ def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool) -> 
                     f"hand into {target.parent}.")
 
 
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Does some work. Raises TimeoutError when it takes longer; its thread ends with the process, if not before."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    done.result(max(seconds, 0))
+
+
 def _receive(site: requests.Session, link: str, scratch: BinaryIO, target: Path, quiet: bool) -> None:
     with site.get(link, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         answer.raise_for_status()
-        size = int(answer.headers.get("Content-Length", 0))
+        length = answer.headers.get("Content-Length", "")
+        size = int(length) if length.isdecimal() and len(length) < 20 else 0  # 0: not known
+        too_large = DataError(f"{link}: is larger than {MOST_BYTES / 1e6:,.0f} MB, which no zip of CafeF's is. Look at "
+                              f"it by hand, and put what is sound into {target.parent}.")
+        if size > MOST_BYTES:
+            raise too_large
         require_space(target.parent, size, target.name)
         with tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name, mininterval=1, disable=quiet) as bar:
             for piece in answer.iter_content(1 << 18):
                 bar.update(scratch.write(piece))
+                if scratch.tell() > MOST_BYTES:
+                    raise too_large
 
 
 def _flaw_of_zip(file: Path | BinaryIO) -> str:
     """Why a file is no sound zip with a CSV in it; "" when it is one."""
     try:
         with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MOST_UNPACKED:
+                return f"a zip that unpacks to more than {MOST_UNPACKED / 1e6:,.0f} MB"
             if damaged := archive.testzip():
-                return f"a damaged zip ({damaged})"
+                return f"a damaged zip ({damaged!r})"
             return "" if any(name.lower().endswith(".csv") for name in archive.namelist()) else "a zip without a CSV"
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
         return "not a whole zip"
@@ -161,21 +211,25 @@ def download_drive(link: str, folder: Path) -> Path:
         raise DataError(f"{link}: not a share link of Google Drive such as https://drive.google.com/file/d/…/view or "
                         "…/drive/folders/…. In Drive: Share, Copy link (a Google Sheet: download it as CSV first).")
     try:
-        import gdown
+        import gdown  # noqa: F401
     except ImportError:
         raise DataError("gdown is needed for a Google Drive link. Install it with: pip install gdown") from None
-    download = gdown.download_folder if shared[1] == "folders" else gdown.download
+    name = "download_folder" if shared[1] == "folders" else "download"
     require_space(folder, 0, "the files of a Drive link")
     try:
-        paths = download(id=shared[2] or shared[3], output=f"{folder}/", quiet=True, resume=True)
-        if not paths:  # so gdown 5 says that a folder is not shared
-            raise OSError("no public link")
-        for file in map(Path, [paths] if isinstance(paths, str) else paths):
-            if file.is_file() and is_web_page(file.read_bytes()[:200]):
+        done = subprocess.run([sys.executable, "-P", "-c", GDOWN, name, shared[2] or shared[3], f"{folder}/",
+                               f"{MOST_FETCHED}"], capture_output=True, timeout=MOST_SECONDS)
+        paths, reason = json.loads(done.stdout.splitlines()[-1])
+        if not paths:
+            raise OSError(reason)
+        for file in map(Path, paths):
+            with open_regular(file) as opened:
+                is_page = is_web_page(opened.read(200))
+            if is_page:
                 file.unlink()
                 raise OSError("a web page came instead of data")
-    except Exception as error:  # gdown 5 and 6 raise different things for the same page
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{link}: could not be fetched ({reason}). In Drive: Share, General access, Anyone with the "
-                        "link. Where too many people fetched it: wait up to 24 hours, or share a copy.") from error
-    return folder if shared[1] == "folders" else Path(paths)
+    except (OSError, ValueError, IndexError, StorageError, subprocess.TimeoutExpired) as error:
+        reason = f"{error}" if not isinstance(error, subprocess.TimeoutExpired) else "it takes too long"
+        raise DataError(f"{link}: could not be fetched ({reason[:200]}). In Drive: Share, General access, Anyone with "
+                        "the link. Where too many people fetched it: wait up to 24 hours, or share a copy.") from error
+    return folder if shared[1] == "folders" else Path(paths[0])
