@@ -39,7 +39,7 @@ def orders_of(*rows, **account):
 
 SELL = ("sell", "STB", 2_000, 25_000.0, 23_250.0, 26_750.0, 41, "rank 41 of 98, was 8")
 BUY = ("buy", "HAH", 1_000, 50_000.0, 46_500.0, 53_500.0, 1, "rank 1 of 98; closed at the ceiling: may not fill")
-WAIT = ("wait", "GMD", 1_900, 60_000.0, np.nan, np.nan, 44, "T+2, Tue afternoon; rank 44 of 98, was 9")
+WAIT = ("wait", "GMD", 1_900, 60_000.0, np.nan, np.nan, 44, "rank 44 of 98, was 9; T+2, Tue afternoon")
 KEEP = [("keep", name, 100, 20_000.0, np.nan, np.nan, 2, "") for name in ("DDV", "DPG")]
 
 

@@ -200,7 +200,7 @@ def test_shares_on_their_way_wait_with_their_day_and_keep_their_place():
                         portfolio_of(60e6, {"AAI": 1000, "AAJ": 1000}, {"AAI": days[0], "AAJ": days[1]}))
     by_symbol = table.set_index("symbol")
     assert by_symbol.loc["AAI", "action"] == "sell" and "from Tue afternoon" in by_symbol.loc["AAI", "reason"]
-    assert by_symbol.loc["AAJ", "action"] == "wait" and by_symbol.loc["AAJ", "reason"].startswith("T+2, Wed afternoon")
+    assert by_symbol.loc["AAJ", "action"] == "wait" and by_symbol.loc["AAJ", "reason"].endswith("; T+2, Wed afternoon")
     assert by_symbol.loc["AAA", "action"] == "buy" and "no place" in by_symbol.loc["AAB", "reason"]
 
 
@@ -212,6 +212,9 @@ def test_young_purchase_is_kept_whatever_its_rank():
     sold = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO),
                        portfolio_of(1e6, {"AAC": 1000, "AAJ": 1000}, {"AAJ": MONDAY}))
     assert sold["action"].tolist() == ["sell", "buy", "keep"]
+    mixed = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO),
+                        portfolio_of(1e6, {"AAC": 1000, "AAJ": 1000}, {"AAC": MONDAY}))  # AAJ has no date: it is there
+    assert mixed["action"].tolist() == ["sell", "buy", "keep"]
 
 
 def test_only_accepted_stocks_are_bought_and_the_others_still_count_in_the_rank():
@@ -242,7 +245,7 @@ def test_market_that_is_not_accepted_gives_a_ranking_alone(market):
     outlook = outlook_of(market_of(LETTERS), scores=FALLING, market=market)
     table = make_orders(outlook, portfolio_of(30e6, {"AAC": 1000}))
     assert (table["action"] == "wait").all() and table["rank"].tolist() == list(range(1, 11))
-    assert table["reason"].str.startswith(f"market not accepted: {market or 'unjudged'}; rank").all()
+    assert table["reason"].str.fullmatch(rf"rank .*; market not accepted: {market or 'unjudged'}").all()
     assert table.set_index("symbol")["shares"].to_dict() == dict.fromkeys(LETTERS, 0) | {"AAC": 1000}
 
 
@@ -252,7 +255,8 @@ def test_order_is_at_most_a_share_of_the_median_traded_value():
     assert table[["action", "shares"]].values.tolist() == [["sell", 500], ["wait", 0], ["keep", 1000]]
     assert table["reason"].iloc[0].endswith("500 stay: at most 5% of a day's traded value")
     table = make_orders(outlook_of(market_of(LETTERS, volume=1000), scores=FALLING, basket=TWO), paper_portfolio())
-    assert (table["action"] == "wait").all() and table["reason"].str.startswith("at most 5%").all()
+    assert (table["action"] == "wait").all() and table["reason"].str.contains("; at most 5%").all()
+    assert table.attrs["notes"][1].startswith("2 of the purchases are cut to at most 5% of a day's traded value: 0.965")
 
 
 @pytest.mark.parametrize("move, word", [(1.07, "closed at the ceiling: may not fill"), (1.05, ""),
@@ -273,6 +277,10 @@ def test_reference_is_the_raw_close_where_it_is_known():
     found = board(prices, ["AAA"]).loc["AAA"]
     assert found[["reference_price", "limit_low", "limit_high"]].tolist() == [30_000, 27_900, 32_100]
     assert found["value"] == 30_000 * 1_000_000
+    prices.loc[prices["date"] == MONDAY, "raw_close"] = np.nan  # the last adjusted price is the raw one
+    prices.loc[prices["date"] == MONDAY, "close"] = 20_020.0
+    found = board(prices, ["AAA"]).loc["AAA"]
+    assert found[["reference_price", "limit_low", "limit_high"]].tolist() == [20_000, 18_600, 21_400]
     for exchange, ends in (("HNX", (18_000, 22_000)), ("UPCOM", (17_000, 23_000))):
         found = board(market_of({"AAA": 20_000.0}, exchange=exchange), ["AAA"]).loc["AAA"]
         assert (found["limit_low"], found["limit_high"]) == ends
@@ -291,7 +299,36 @@ def test_held_stock_without_a_forecast_stays():
     table = make_orders(outlook_of(prices, scores=FALLING, basket=TWO, decisions=decisions),
                         portfolio_of(30e6, {"ZZZ": 1000}))
     row = table.set_index("symbol").loc["ZZZ"]
-    assert row["action"] == "keep" and row["reason"] == "no forecast: decide yourself" and pd.isna(row["rank"])
+    assert row["action"] == "keep" and row["reason"].startswith("no forecast: decide yourself;") and pd.isna(row["rank"])
+
+
+def test_account_larger_than_the_judged_one_and_orders_that_are_cut_are_said():
+    outlook = outlook_of(market_of(LETTERS, volume=1_000_000), scores=FALLING, basket=TWO)
+    small, large = (make_orders(outlook, paper_portfolio(capital)) for capital in (2e9, 100e9))
+    assert len(small.attrs["notes"]) == 2 and small["reason"].iloc[0] == "rank 1 of 10, was 1"
+    assert large["shares"].tolist() == [50_000, 50_000]
+    assert large["reason"].iloc[0] == ("rank 1 of 10, was 1; of 2,332,900 shares: at most 5% of a day's traded value")
+    assert large.attrs["notes"][1:3] == [
+        "the basket was judged with 1 bn VND, this is 100 bn: a larger one earns less, see Costs and capacity in the "
+        "report",
+        "2 of the purchases are cut to at most 5% of a day's traded value: 98 bn VND stay in cash"]
+    outlook.bundle.manifest["verdict"]["summary"] = {"basket": {"capital": 80e9}}
+    assert not any("was judged with" in note for note in make_orders(outlook, paper_portfolio(100e9)).attrs["notes"])
+
+
+def test_every_stock_that_is_kept_says_why():
+    decisions = dict.fromkeys(LETTERS, "reject") | {"AAB": "accept"}
+    portfolio = portfolio_of(0.0, dict.fromkeys(["AAB", "AAC", "AAI", "AAJ"], 1000), {
+        "AAI": next_sessions(MONDAY, 1)[0]})  # the others have arrived long ago
+    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO | {"k": 4}, decisions=decisions),
+                        portfolio)
+    no, once = "; not accepted: not bought again once it is sold", "among the 4 best of what is held or accepted"
+    assert table["reason"].tolist() == [
+        "rank 2 of 10, was 2; kept down to rank 4", "rank 3 of 10, was 3; kept down to rank 4" + no,
+        "rank 9 of 10, was 9; held for less than 3 days" + no, f"rank 10 of 10, was 10; {once}" + no]
+    alone = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO, decisions=decisions | {
+        "AAB": "reject"}), portfolio_of(50e6, {"AAC": 1000, "AAJ": 1000, "AAB": 100}))
+    assert alone["action"].tolist() == ["sell", "keep", "keep"], "one too many"
 
 
 def test_capital_is_the_most_that_the_basket_is_worth():

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import EXCHANGES, VN_RULES, next_sessions, price_limits, tick, trading_days
-from vnq_colab.delivery.portfolio import Portfolio
+from vnq_colab.data.market import EXCHANGES, VN_RULES, next_sessions, on_tick, price_limits, tick, trading_days
+from vnq_colab.delivery.portfolio import CAPITAL, Portfolio
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.basket import Basket, decide
+from vnq_colab.evaluation.market_data import MarketData
 
 if TYPE_CHECKING:
     from vnq_colab.delivery.predict import Outlook
@@ -32,6 +33,7 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     stored, market = bundle.manifest.get("basket"), bundle.market_decision
     basket = Basket(**stored) if stored else Basket().limited(len(bundle.decisions))
     stocks = _stocks(outlook, portfolio, basket)
+    judged = ((bundle.manifest.get("verdict") or {}).get("summary") or {}).get("basket") or {"capital": CAPITAL}
     nav = portfolio.cash + float((stocks["held"] * stocks["reference_price"]).sum())
     worth, lots = nav if capital is None else min(nav, capital), stocks["reference_price"] * stocks["lot"]
     if worth < (needed := lots.min() * (1 + VN_RULES.fee)):
@@ -48,7 +50,8 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     check_orders(table, stocks, portfolio, basket)
     table.attrs = {"day": f"{next_sessions(outlook.day, 1)[0]:%Y-%m-%d}", "nav": nav, "cash": portfolio.cash,
                    "k": basket.k, "market": market,
-                   "notes": [f"portfolio: {portfolio.source}", *_notes(table, stocks, outlook.prices, market)]}
+                   "notes": [f"portfolio: {portfolio.source}", *_sizes(stocks, basket, worth, judged["capital"]),
+                             *_notes(table, stocks, outlook.prices, market)]}
     return table
 
 
@@ -65,46 +68,39 @@ def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket) -> pd.Data
     stocks["most"] = np.floor(most / stocks["lot"]).astype("int64") * stocks["lot"]  # [shares] of one order
     past, ahead = trading_days(outlook.prices), next_sessions(outlook.day, 9)
     stocks["arrives_on"] = [portfolio.sellable_from.get(symbol) for symbol in names]
-    stocks["arrives"] = [-np.inf if day is None else past.append(ahead).searchsorted(day) - len(past) + 1
+    stocks["arrives"] = [-np.inf if pd.isna(day) else past.append(ahead).searchsorted(day) - len(past) + 1
                          for day in stocks["arrives_on"]]  # session of their arrival: 0 is the last day, 1 tomorrow
     stocks["days_held"] = VN_RULES.sellable_at_close_after(ahead[:1])[0] + 1 - stocks["arrives"]  # that of purchase too
-    return stocks.assign(action="", shares=0, why=[[] for _ in names])
+    return stocks.assign(action="", shares=0, cut=0.0, why=[[] for _ in names])  # cut: by traded value [VND]
 
 
 def board(prices: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
     """`[symbols]`: reference_price, limit_low, limit_high [VND] and lot of tomorrow; value, at_ceiling, at_floor.
 
-    On raw prices where `raw_close` is known, else on adjusted ones, whose newest are raw. `value` is the median value
-    traded in a day of the last 20 [VND]. Bands are the daily ones: a first day's is wider, and UPCOM's stand on an
-    average price that daily data does not have.
+    On raw prices where `raw_close` is known, else on adjusted ones, of which the last day's are raw. `value` is the
+    median value traded in a day of the last 20 [VND]. Bands are the daily ones: a first day's is wider, and UPCOM's
+    stand on an average price that daily data does not have.
     """
     days = trading_days(prices)
     rows = prices[prices["symbol"].isin(symbols)].sort_values(["symbol", "date"])
+    exchange = rows.get("exchange", pd.Series("HOSE", rows.index))
+    exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy("str")
     raw = rows.get("raw_close", rows["close"])
-    rows = rows.assign(shown=raw.where(raw > 0, rows["close"]))
-    rows["value"] = rows["shown"] * rows["volume"]
+    rows["raw_close"] = on_tick(raw.where(raw > 0, rows["close"]).to_numpy("float64"), exchange)
+    rows["value"] = rows["raw_close"] * rows["volume"]
     value = rows.pivot(index="date", columns="symbol", values="value").reindex(
         index=days[-MEDIAN_DAYS:], columns=symbols).fillna(0.0).median()
-    own = rows.groupby("symbol", observed=True)
-    last, before = (own.nth(place).set_index("symbol").reindex(symbols) for place in (-1, -2))
-    exchange = last.get("exchange", pd.Series("HOSE", symbols))
-    exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy(object)
-    close = _on_tick(last["shown"], exchange)
-    close_before = _on_tick(before["close"] * last["shown"] / last["close"], exchange)  # on the basis of the last day
-    tomorrow = next_sessions(days[-1], 1)
+    market = MarketData.of(rows.groupby("symbol", observed=True).tail(MEDIAN_DAYS), VN_RULES)
+    market = market.cut(np.array(symbols, dtype=object), len(market.days) - 1, len(market.days))  # the last day alone
+    exchange, traded, tomorrow = market.exchange[0], market.trades[0] & (market.days[0] == days[-1]), next_sessions(
+        days[-1], 1)
+    close = on_tick((market.close * market.basis)[0], exchange)
     high, low = price_limits(close, VN_RULES.band(exchange, tomorrow), exchange)
-    ceiling, floor = price_limits(close_before, VN_RULES.band(exchange, days[-1:]), exchange)
-    traded = ((last["date"] == days[-1]) & (last["volume"] > 0)).to_numpy()
     return pd.DataFrame({
         "exchange": exchange, "reference_price": close, "limit_low": np.maximum(low, tick(close, exchange)),
         "limit_high": high, "lot": VN_RULES.lots(exchange, tomorrow), "value": value.to_numpy(),
-        "at_ceiling": traded & (close >= ceiling - 0.01), "at_floor": traded & (close <= floor + 0.01),
+        "at_ceiling": traded & (close >= market.ceiling[0] - 0.01), "at_floor": traded & ~market.can_sell_late[0],
     }, index=pd.Index(symbols, name="symbol"))
-
-
-def _on_tick(price: pd.Series, exchange: np.ndarray) -> np.ndarray:
-    step = tick(price.to_numpy(), exchange)
-    return np.maximum(np.round(price.to_numpy() / step), 1) * step
 
 
 def _decide(stocks: pd.DataFrame, basket: Basket) -> None:
@@ -120,19 +116,24 @@ def _decide(stocks: pd.DataFrame, basket: Basket) -> None:
                     stocks["edge"].to_numpy("float64")[None], held[None],
                     np.where(held, stocks["days_held"], 0.0)[None], VN_RULES.round_trip)
     leave, enter = (np.isin(np.arange(len(held)), part) for part in places)
+    above = stocks["score"].where(eligible).rank(ascending=False, method="first") <= keep
+    is_free = (eligible & ~held & ~enter).any()
     stocks["action"] = np.select([leave & (stocks["arrives"] > 1), leave, enter, stocks["held"] > 0],
                                  ["wait", "sell", "buy", "keep"], "")
     stocks["shares"] = stocks["held"]
     for row in stocks[stocks["action"].isin(["wait", "keep"])].itertuples():
         if row.action == "wait":
             row.why.append(f"T+2, {row.arrives_on:%a} afternoon")
-        elif row.held < row.lot:
-            row.why.append("fewer shares than a lot: sell them by hand")
-        elif not np.isfinite(row.score):
-            row.why.append("no forecast: decide yourself")
-        elif row.rank > basket.keep:
-            row.why.append(f"held for less than {basket.hold_days} days" if row.days_held < basket.hold_days else
-                           "a swap does not pay for its costs")
+            continue
+        row.why.append(next(why for why, holds in (
+            ("fewer shares than a lot: sell them by hand", row.held < row.lot),
+            ("no forecast: decide yourself", not np.isfinite(row.score)),
+            (f"kept down to rank {basket.keep}", row.rank <= basket.keep),
+            (f"held for less than {basket.hold_days} days", row.days_held < basket.hold_days),
+            (f"among the {keep} best of what is held or accepted", above[row.Index]),
+            ("nothing accepted is left to swap it for", not is_free),
+            ("a swap does not pay for its costs", True)) if holds))
+        row.why.extend(["not accepted: not bought again once it is sold"] * (not row.accepted))
 
 
 def _sell(stocks: pd.DataFrame, basket: Basket) -> float:
@@ -173,6 +174,10 @@ def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float) -> Non
                 _no_room(basket): row.most / row.lot, "not enough cash at the ceiling": share / at_ceiling}
         least = min(lots, key=lots.__getitem__)
         n_lots = int(lots[least] + 1e-9)
+        wanted = int(min(value for why, value in lots.items() if why != _no_room(basket)) + 1e-9)
+        if n_lots < wanted:
+            stocks.loc[row.Index, "cut"] = (wanted - n_lots) * a_lot
+            row.why.extend([f"of {wanted * row.lot:,} shares: {least}"] * (n_lots > 0))
         if n_lots:
             stocks.loc[row.Index, "shares"] = n_lots * row.lot
             cash -= n_lots * at_ceiling
@@ -201,12 +206,21 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     def reason(row: Any) -> str:
         rank = [] if np.isnan(row.rank) else [f"rank {row.rank:.0f} of {row.n_ranked}" + (
             "" if np.isnan(row.was) else f", was {row.was:.0f}")]
-        return "; ".join([*row.why, *rank] if row.action == "wait" else [*rank, *row.why])
+        return "; ".join([*rank, *row.why])
 
     table = stocks.assign(date=day, reason=[reason(row) for row in stocks.itertuples()]).reset_index()
     table = table[table["action"] != ""].astype({"rank": "Int64"} | dict.fromkeys(COLUMNS[3:7], "int64"))
     table["place"] = table["action"].map(ACTIONS.index)
     return table.sort_values(["place", "rank", "symbol"], ignore_index=True)[list(COLUMNS)]
+
+
+def _sizes(stocks: pd.DataFrame, basket: Basket, worth: float, judged: float) -> list[str]:
+    """What a person must know where the account is larger than the one that was judged, or its orders are cut."""
+    cut = stocks.loc[stocks["cut"] > 0, "cut"]
+    notes = [f"the basket was judged with {judged / 1e9:,.3g} bn VND, this is {worth / 1e9:,.3g} bn: a larger one "
+             "earns less, see Costs and capacity in the report"] * (worth > 2 * judged)
+    return notes + [f"{len(cut)} of the purchases are cut to {_no_room(basket)}: {cut.sum() / 1e9:,.3g} bn VND stay in "
+                    "cash"] * (len(cut) > 0)
 
 
 def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, market: str) -> list[str]:

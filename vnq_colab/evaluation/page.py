@@ -156,8 +156,9 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
     """The orders of the next session by action, with what they cost; None where there are none yet."""
     if orders is None:
         return None
-    reason = orders["reason"].astype(str)
-    orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0], why=reason.str.split("; rank").str[0],
+    reason = orders["reason"].astype(str)  # rank 3 of 102, was 5; why
+    orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0],
+                           why=reason.str.replace("^rank [^;]*; ", "", regex=True),
                            value=orders["shares"] * orders["reference_price"])
     by_action = {action: orders[orders["action"] == action] for action in ("sell", "buy", "keep", "wait")}
     by_action["wait"] = by_action["wait"].sort_values("rank", kind="stable")
