@@ -256,7 +256,7 @@ def test_order_is_at_most_a_share_of_the_median_traded_value():
     assert table["reason"].iloc[0].endswith("500 stay: at most 5% of a day's traded value")
     table = make_orders(outlook_of(market_of(LETTERS, volume=1000), scores=FALLING, basket=TWO), paper_portfolio())
     assert (table["action"] == "wait").all() and table["reason"].str.contains("; at most 5%").all()
-    assert table.attrs["notes"][1].startswith("2 of the purchases are cut to at most 5% of a day's traded value: 0.965")
+    assert table.attrs["notes"][1].startswith("2 purchases are cut to at most 5% of a day's traded value: 0.965")
 
 
 @pytest.mark.parametrize("move, word", [(1.07, "closed at the ceiling: may not fill"), (1.05, ""),
@@ -299,7 +299,7 @@ def test_held_stock_without_a_forecast_stays():
     table = make_orders(outlook_of(prices, scores=FALLING, basket=TWO, decisions=decisions),
                         portfolio_of(30e6, {"ZZZ": 1000}))
     row = table.set_index("symbol").loc["ZZZ"]
-    assert row["action"] == "keep" and row["reason"].startswith("no forecast: decide yourself;") and pd.isna(row["rank"])
+    assert row["action"] == "keep" and "no forecast: decide yourself;" in row["reason"] and pd.isna(row["rank"])
 
 
 def test_account_larger_than_the_judged_one_and_orders_that_are_cut_are_said():
@@ -311,7 +311,7 @@ def test_account_larger_than_the_judged_one_and_orders_that_are_cut_are_said():
     assert large.attrs["notes"][1:3] == [
         "the basket was judged with 1 bn VND, this is 100 bn: a larger one earns less, see Costs and capacity in the "
         "report",
-        "2 of the purchases are cut to at most 5% of a day's traded value: 98 bn VND stay in cash"]
+        "2 purchases are cut to at most 5% of a day's traded value: 94.7 bn VND less are bought"]
     outlook.bundle.manifest["verdict"]["summary"] = {"basket": {"capital": 80e9}}
     assert not any("was judged with" in note for note in make_orders(outlook, paper_portfolio(100e9)).attrs["notes"])
 
