@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -7,11 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
+from vnq_colab import files
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
-from vnq_colab.errors import DeliveryError, SessionError
+from vnq_colab.delivery.manifest import current
+from vnq_colab.errors import DeliveryError, SessionError, VnqError
 from vnq_colab.evaluation.calibration import final_calibrations
-from vnq_colab.files import read_json, sha256_of, write_sealed
+from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.models.states import model_bytes, read_state
 from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
 
@@ -146,3 +150,179 @@ def test_verdict_of_another_run_is_refused(judged):
     _, _, session, validation = judged
     with pytest.raises(DeliveryError, match="Validate this run first"):
         export_bundle(session, replace(validation.verdict, run_id="20200101T000000_000000"))
+
+
+# -------------------------------------------------------------------------------------------------------- one pointer
+@pytest.fixture
+def again(judged, bundle, tmp_path):
+    """(session, verdict of other reasons, so that another bundle comes out) in a copy of the workspace."""
+    ws, _, session, validation = judged
+    copy = Workspace(shutil.copytree(ws.root, tmp_path / "MyDrive" / "ws", ignore=shutil.ignore_patterns("models")))
+    rows = {symbol: row | {"reasons": ["another"]} for symbol, row in validation.verdict.symbols.items()}
+    session = Session.load(copy, session.run_id)
+    export_bundle(session)
+    return session, replace(validation.verdict, symbols=rows)
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_other_content_goes_to_a_new_folder_and_the_bundle_before_stays(again, tmp_path, monkeypatch):
+    monkeypatch.setenv("VNQ_LOCAL", str(tmp_path / "local"))
+    session, other = again
+    folder = session.ws.model_folder(session.run_id)
+    before = bytes_of(folder)
+    assert export_bundle(session).folder == folder and bytes_of(folder) == before, "the same content is not written"
+    new = export_bundle(session, other)
+    assert new.folder.name == f"{session.run_id}-2" and bytes_of(folder) == before
+    assert load_bundle(session.ws).folder == new.folder and current(session.ws.models)["previous"] == folder.name
+    assert load_bundle(session.ws.models / f"{session.run_id}").decisions == new.decisions
+    assert export_bundle(session).folder == folder == load_bundle(session.ws).folder
+    assert export_bundle(session, other).folder == new.folder and len(list(session.ws.models.iterdir())) == 4
+
+
+def test_export_that_is_killed_at_any_write_leaves_the_bundle_before_or_the_new_one(again, tmp_path, monkeypatch):
+    """On Drive, where a file is written in place: emptied, and no more."""
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setenv("VNQ_LOCAL", str(tmp_path / "local"))
+    session, other = again
+    root, overwrite, whole, n = session.ws.root, files.overwrite, {}, 0
+    shutil.copytree(root, tmp_path / "before")
+    while True:
+        left = [n]
+
+        def write(path, source, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"")
+                raise Killed
+            overwrite(path, source)
+
+        monkeypatch.setattr(files, "overwrite", write)
+        try:
+            export_bundle(session, other)
+            break
+        except Killed:
+            used = load_bundle(session.ws)
+            whole[n] = used.folder.name
+            monkeypatch.setattr(files, "overwrite", overwrite)
+            assert export_bundle(session, other).manifest["verdict"] is not None
+        shutil.rmtree(root)
+        shutil.copytree(tmp_path / "before", root)
+        n += 1
+    assert n == 10 + 1 + 2 and list(whole.values()) == [session.run_id] * 12 + [f"{session.run_id}-2"]
+
+
+def test_damaged_pointer_has_a_copy_and_without_it_the_newest_whole_bundle_is_named(again, capsys):
+    session, other = again
+    ws = session.ws
+    first, new = load_bundle(ws).folder, export_bundle(session, other).folder
+    (ws.models / "current.json").write_text("x")
+    assert load_bundle(ws).folder == new and "current_copy.json is used instead" in capsys.readouterr().err
+    (ws.models / "current_copy.json").write_text("{}")
+    with pytest.raises(DeliveryError, match=f"Export again, or name the newest whole bundle: .*{new.name}"):
+        load_bundle(ws)
+    (new / "trees.pt").write_bytes(b"x")
+    with pytest.raises(DeliveryError, match=f"newest whole bundle: .*{first.name}\\."):
+        load_bundle(ws)
+    (first / "manifest.json").unlink()
+    with pytest.raises(DeliveryError, match="no bundle is whole"):
+        load_bundle(ws)
+    assert load_bundle(ws.model_folder(export_bundle(session).folder.name)).manifest["run_id"] == session.run_id
+    assert load_bundle(ws).folder.name == session.run_id
+
+
+@pytest.mark.parametrize("pointer", [
+    {"run_id": "20261128T110303_1fd60b", "exported": "2026-11-28T12:29:04Z"}, {"folder": "../elsewhere"},
+    {"folder": ".."}, {"folder": "/tmp"}, {"folder": 3}, {"folder": ""}, {}])
+def test_pointer_of_an_earlier_version_or_out_of_the_folder_is_refused(again, pointer):
+    ws = again[0].ws
+    for name in ("current.json", "current_copy.json"):
+        write = write_json if "exported" in pointer else write_sealed
+        write(ws.models / name, {"run_id": "x", "folder": "x", "exported": "x", "previous": None} | pointer
+              if pointer and "exported" not in pointer else pointer)
+    with pytest.raises(DeliveryError, match="Export again"):
+        load_bundle(ws)
+
+
+# ------------------------------------------------------------------------ what the manifest says, and what is there
+def network(folder, change, name="SYN002_stockformer_simple_best.pt"):
+    """Rewrites a network and what the manifest says of its bytes."""
+    state = change(read_state(folder / name, (folder / name).read_bytes()))
+    (folder / name).write_bytes(model_bytes(state))
+    manifest = read_sealed(folder / "manifest.json")
+    manifest["files"][name] |= {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+    write_sealed(folder / "manifest.json", manifest)
+
+
+def says(folder, change):
+    manifest = read_sealed(folder / "manifest.json")
+    change(manifest)
+    write_sealed(folder / "manifest.json", manifest)
+
+
+ONE, OTHER = (f"SYN00{number}_stockformer_simple_best.pt" for number in (2, 3))
+HOSTILE = {
+    "no seal": lambda folder: write_json(folder / "manifest.json", read_sealed(folder / "manifest.json")),
+    "calibration of another": lambda folder: says(folder, lambda m: m["calibration"]["trees"].update(family="global")),
+    "not in files": lambda folder: says(folder, lambda m: m["files"].pop(ONE)),
+    "no files": lambda folder: says(folder, lambda m: m["files"].clear()),
+    "another stock's": lambda folder: says(folder, lambda m: m["files"].update({ONE: m["files"][OTHER]})),
+    "swapped": lambda folder: (shutil.copy(folder / OTHER, folder / ONE), says(
+        folder, lambda m: m["files"].update({ONE: m["files"][OTHER] | {"symbols": ["SYN002"]}}))),
+    "weights not finite": lambda folder: network(folder, lambda s: s | {"weights": s["weights"] * float("nan")}),
+    "negative spread": lambda folder: network(folder, lambda s: s | {"inputs": s["inputs"] | {
+        "spread": -s["inputs"]["spread"]}}),
+    "other spread than the others": lambda folder: network(folder, lambda s: s | {"inputs": s["inputs"] | {
+        "spread": 2 * s["inputs"]["spread"]}}),
+    "another run": lambda folder: network(folder, lambda s: s | {"run_id": "x"}),
+    "other days": lambda folder: network(folder, lambda s: s | {"trained_to": "2020-01-01"}),
+    "another family": lambda folder: network(folder, lambda s: s | {"family": "global"}),
+    "another task": lambda folder: network(folder, lambda s: s | {"task": s["task"] | {"target": "direction"}}),
+    "other context": lambda folder: network(folder, lambda s: s | {"config": s["config"] | {
+        "min_context": s["config"]["min_context"] + 1}}),
+    "other features": lambda folder: network(folder, lambda s: s | {"feature_names": s["feature_names"][::-1]}),
+    "mangled trees": lambda folder: network(folder, lambda s: s | {"blocks": [s["blocks"][0][:-9]]}, "trees.pt"),
+    "path outside": lambda folder: says(folder, lambda m: m["files"].update({f"../{ONE}": m["files"].pop(ONE)})),
+    "unknown family": lambda folder: says(folder, lambda m: m["families"].append("chronos")),
+    "judged by nobody": lambda folder: says(folder, lambda m: m.update(judged_family="chronos")),
+    "no look-back": lambda folder: says(folder, lambda m: m.update(look_back=1)),
+    "features of others": lambda folder: says(folder, lambda m: m["feature_names"].reverse()),
+    "config of others": lambda folder: says(folder, lambda m: m["config"]["model"].update(min_context=2)),
+    "config that is none": lambda folder: says(folder, lambda m: m.update(config={})),
+    "a symbol more": lambda folder: says(folder, lambda m: m["symbols"].update(XXX=m["symbols"]["SYN002"])),
+    "a symbol less": lambda folder: says(folder, lambda m: m["symbols"].pop("SYN002")),
+    "decision that is none": lambda folder: says(folder, lambda m: m["symbols"]["SYN002"].update(decision="buy")),
+    "market that is none": lambda folder: says(folder, lambda m: m["verdict"]["market"].update(decision="xyz")),
+    "calibration is words": lambda folder: says(folder, lambda m: m["calibration"]["trees"].update(edge="big")),
+    "basket of none": lambda folder: says(folder, lambda m: m.update(basket={"k": 0, "keep": 1})),
+    "file is a pipe": lambda folder: ((folder / ONE).unlink(), os.mkfifo(folder / ONE)),
+    "file without end": lambda folder: ((folder / ONE).unlink(), (folder / ONE).symlink_to("/dev/zero")),
+    "manifest without end": lambda folder: ((folder / "manifest.json").unlink(),
+                                            (folder / "manifest.json").symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_bundle_whose_parts_do_not_belong_together_is_refused(copy, what):
+    assert load_bundle(copy).forecasters
+    HOSTILE[what](copy)
+    with pytest.raises(VnqError):
+        load_bundle(copy)
+
+
+def test_stray_file_in_the_folder_is_not_loaded(copy, bundle):
+    shutil.copy(copy / ONE, copy / "XXX_stockformer_simple_best.pt")
+    assert load_bundle(copy).forecasters["stockformer"].symbols == bundle.forecasters["stockformer"].symbols
+
+
+def test_each_file_is_opened_once(copy, monkeypatch):
+    opened, opening = [], open
+    monkeypatch.setattr("builtins.open", lambda path, *args, **how: (opened.append(str(path)),
+                                                                     opening(path, *args, **how))[1])
+    load_bundle(copy)
+    assert all(opened.count(str(path)) == 1 for path in copy.iterdir())

@@ -67,7 +67,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if newer else
                             f"{path}: of an earlier version of the library. {what} again.")
     if {fact["family"] for fact in manifest["files"].values()} != families or not (
-            families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}):
+            families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}) or any(
+            one.family != name for name, one in manifest["calibration"].items()):
         raise DeliveryError(f"{path}: its files are not those of its families. Export the run again.")
     return manifest
 
