@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
 from vnq_colab.errors import VnqError, name_a_few
+from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace, find_root
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def main(words: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away: nothing of ours is lost
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # a disk, a folder or a name: not ours to mend
+        print(f"StorageError: {storage_error(error.filename or ws.root, error)}", file=sys.stderr)
+        return BAD_INPUT
 
 
 def run(ws: Workspace, options: argparse.Namespace) -> int:
