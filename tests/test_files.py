@@ -148,6 +148,8 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make):
     assert payload.payload_sequence(path, verify=True) == -1
     with pytest.raises(StorageError, match="a link, or no regular file"):
         files.overwrite(path, b"ours")
+    with pytest.raises(StorageError, match="a link, or no regular file"), files.locked(path):
+        pass
 
 
 def test_file_larger_than_expected_is_not_read(tmp_path):

@@ -131,8 +131,7 @@ def overwrite(path: Path, source: Path | bytes) -> None:
     digest = hashlib.sha256()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise StorageError(f"{path}: a link, or no regular file, and not written to. Remove it.")
+        _refuse_link(path)
         with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as whole, \
                 open(path, "wb") as file:
             while chunk := whole.read(_CHUNK):
@@ -145,6 +144,12 @@ def overwrite(path: Path, source: Path | bytes) -> None:
         raise storage_error(path, error) from error
     if stored != digest.hexdigest():
         raise StorageError(f"{path}: Drive gives back something else than was written. Try again.")
+
+
+def _refuse_link(path: Path) -> None:
+    """Raises StorageError where writing would reach something else than a file of that name."""
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise StorageError(f"{path}: a link, or no regular file, and not written to. Remove it.")
 
 
 def _replace(source: Path, target: Path, tries: int = 20) -> None:
@@ -177,6 +182,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_link(path)
         with open(path, "ab") as file:
             end = time.monotonic() + LOCK_SECONDS
             while not _lock(file.fileno()):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 import torch
 
@@ -25,25 +25,17 @@ from vnq_colab.payload import payload_digest, payload_sequence, read_payload, wr
 from vnq_colab.settings import Rule
 from vnq_colab.training.runs import other_parts
 from vnq_colab.training.session import Session
-from vnq_colab.training.session_file import Facts
+from vnq_colab.training.session_file import Facts, record
 
 FORMAT = 2  # of a manifest
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
 
 
-class DoneJob(TypedDict):
-    """What the file of a finished job holds."""
-
-    facts: Facts
-    rows: dict[str, dict[str, Any]]  # of the ledger, by symbol
-    curves: Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss and skill", lambda rows: all(
-        isinstance(row, (list, tuple)) and len(row) == 5 for row in rows))]
-    budget: dict[str, Any]
-    failed: dict[str, str]
-    sha256: str  # of its forecaster
-    weights: dict[str, Any] | None
-    forecast: NotRequired[dict[str, torch.Tensor]]  # as of `jobs.forecast_of_fold`
-    held_out: NotRequired[dict[str, Any]]
+CURVES = Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss and skill", lambda rows: all(
+    isinstance(row, (list, tuple)) and len(row) == 5 for row in rows))]
+DONE_JOB = record("DoneJob", facts=Facts, rows=dict[str, dict[str, Any]], curves=CURVES, budget=dict[str, Any],
+                  failed=dict[str, str], sha256=str, weights=dict[str, Any] | None,
+                  forecast=NotRequired[dict[str, torch.Tensor]], held_out=NotRequired[dict[str, Any]])
 
 
 class CheckpointStore:
@@ -162,7 +154,7 @@ class CheckpointStore:
         damages: list[str] = []
         for path in self._done_paths(job):
             try:
-                state = checked(path, DoneJob, _load(path)) | {"digest": payload_digest(path)}
+                state = checked(path, DONE_JOB, _load(path)) | {"digest": payload_digest(path)}
                 if facts not in (None, state["facts"]) or digest not in (None, state["digest"]):
                     raise CheckpointError(f"{path}: holds another job, or the same one of other data or settings.")
             except CheckpointError as error:

@@ -28,20 +28,7 @@ from vnq_colab.errors import (
 from vnq_colab.files import locked, read_sealed, write_sealed
 from vnq_colab.layout import HEARTBEAT, LOCK, SESSION, SESSION_COPY, Workspace
 from vnq_colab.settings import convert
-from vnq_colab.training.session_file import (
-    BEAT,
-    MOMENT,
-    NAME,
-    PART,
-    AttemptRow,
-    Beat,
-    Fold,
-    JobRow,
-    LedgerRow,
-    Machine,
-    Manifest,
-    Seconds,
-)
+from vnq_colab.training import session_file as schema
 from vnq_colab.training.session_view import SessionView
 
 FORMAT = 2  # of session.json
@@ -54,28 +41,28 @@ class Session(SessionView):
     """One run: its config, its data, its jobs and its ledger, kept in `checkpoints/<run_id>/session.json`."""
 
     ws: Workspace
-    run_id: NAME
+    run_id: schema.NAME
     config: RunConfig
-    data_id: NAME
-    folds: list[Fold]  # oldest first
-    jobs: dict[NAME, JobRow]  # by name, in order
-    ledger: dict[str, LedgerRow]  # by symbol
+    data_id: schema.NAME
+    folds: list[schema.Fold]  # oldest first
+    jobs: dict[schema.NAME, schema.JobRow]  # by name, in order
+    ledger: dict[str, schema.LedgerRow]  # by symbol
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
-    part: PART | None = None  # [number, of how many]: this machine trains a part of the folds
+    part: schema.PART | None = None  # [number, of how many]: this machine trains a part of the folds
     status: Literal["running", "paused", "finished"] = "running"
     why: str = ""
-    machine: Machine = field(default_factory=dict)
-    started: MOMENT = field(default_factory=utc_now)
-    heartbeat: MOMENT = field(default_factory=utc_now)  # when the newest sign of life was given
+    machine: schema.Machine = field(default_factory=dict)
+    started: schema.MOMENT = field(default_factory=utc_now)
+    heartbeat: schema.MOMENT = field(default_factory=utc_now)  # when the newest sign of life was given
     owner: str = ""  # the process that trains it, by a random name
     code_version: str = __version__
     sequence: int = 0  # one more with each sign of life
-    heartbeat_seconds: BEAT = HEARTBEAT_SECONDS
+    heartbeat_seconds: schema.BEAT = HEARTBEAT_SECONDS
     drive: str = ""  # what has not reached Google Drive, and why
-    seconds: Seconds = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
-    attempts: list[AttemptRow] = field(default_factory=list)
-    checkpoint: Manifest | None = None  # the newest
+    seconds: schema.Seconds = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
+    attempts: list[schema.AttemptRow] = field(default_factory=list)
+    checkpoint: schema.Manifest | None = None  # the newest
     # not stored here:
     token: int = 0  # the highest that was seen in a heartbeat
     rival: str = ""  # why somebody else may train it, though this file does not say so
@@ -122,7 +109,7 @@ class Session(SessionView):
         Raises CheckpointError where it is there and cannot be read.
         """
         with contextlib.suppress(FileNotFoundError):
-            beat = read_sealed(folder / HEARTBEAT, Beat)
+            beat = read_sealed(folder / HEARTBEAT, schema.Beat)
             return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
         return False
 
@@ -188,12 +175,10 @@ class Session(SessionView):
             if damages:
                 tell(f"{damages[0]} Its copy in {path} is used instead.")
         else:
-            began, more = _whole_sessions(ws, run_id, [
-                home.configs / f"{run_id}.json" for home in ws.homes
-                if any(any(other.checkpoint_folder(run_id).glob("done/*")) for other in ws.homes)])
-            if not began:
-                raise SessionError([*damages, *more, f"{ws.checkpoint_folder(run_id) / SESSION}: there is no such run."
-                                    ][0])
+            began, more = _whole_sessions(ws, run_id, [home.configs / f"{run_id}.json" for home in ws.homes])
+            if not began or not any(any(home.checkpoint_folder(run_id).glob("done/*")) for home in ws.homes):
+                missing = f"{ws.checkpoint_folder(run_id) / SESSION}: there is no such run."
+                raise SessionError([*damages, *more, missing][0])
             path, session = began[0]
             session.status, session.is_rebuilt = "paused", True
             session.why = f"its {SESSION} and {SESSION_COPY} are lost; rebuilt from {path} and its finished jobs"
@@ -206,7 +191,7 @@ class Session(SessionView):
         self.token, there = len(self.attempts), self.ws.checkpoint_folder(self.run_id)
         for folder in dict.fromkeys((self.folder, there)):
             try:
-                beat = read_sealed(folder / HEARTBEAT, Beat)
+                beat = read_sealed(folder / HEARTBEAT, schema.Beat)
             except FileNotFoundError:
                 continue
             except CheckpointError as error:

@@ -25,24 +25,25 @@ PID = Annotated[int, Rule("must be the number of a process", range(1, 2**31).__c
 STATE = Literal["pending", "training", "done", "failed"]
 
 
-def _record(name: str, **fields: Any) -> Any:
+def record(name: str, **fields: Any) -> Any:
+    """A TypedDict."""
     return TypedDict(name, fields)
 
 
-DayRange = _record("DayRange", first=str, last=str)
-Fold = _record("Fold", train=DayRange, valid=DayRange, test=DayRange, purge_days=PLACE)
-Seconds = _record("Seconds", **dict.fromkeys(SECONDS_SPENT, float))
-LedgerRow = _record("LedgerRow", state=STATE, reason=str, best_epochs=NotRequired[list[int]],
-                    skill=NotRequired[float | None])
-JobRow = _record("JobRow", family=NAME, fold=PLACE | None, pack=PLACE | None, symbols=list[str], needs=list[NAME],
-                 learning_rate_share=SHARE, state=STATE, reason=str, seconds=NotRequired[NOT_NEGATIVE],
-                 sha256=NotRequired[str], file=NotRequired[str])  # of its forecaster, "" where all failed; of its file
-Machine = _record("Machine", **dict.fromkeys(("node", "system", "processor", "python", "torch", "device", "dtype",
-                                              "code_version"), NotRequired[str]), cores=NotRequired[int | None],
-                  threads=NotRequired[int], pid=NotRequired[PID], pid_started=NotRequired[float])
-AttemptRow = _record("AttemptRow", started=MOMENT, stopped=MOMENT | None, why=str | None, machine=Machine, owner=str)
+DayRange = record("DayRange", first=str, last=str)
+Fold = record("Fold", train=DayRange, valid=DayRange, test=DayRange, purge_days=PLACE)
+Seconds = record("Seconds", **dict.fromkeys(SECONDS_SPENT, float))
+LedgerRow = record("LedgerRow", state=STATE, reason=str, best_epochs=NotRequired[list[int]],
+                   skill=NotRequired[float | None])
+JobRow = record("JobRow", family=NAME, fold=PLACE | None, pack=PLACE | None, symbols=list[str], needs=list[NAME],
+                learning_rate_share=SHARE, state=STATE, reason=str, seconds=NotRequired[NOT_NEGATIVE],
+                sha256=NotRequired[str], file=NotRequired[str])  # of its forecaster, "" where all failed; of its file
+Machine = record("Machine", **dict.fromkeys(("node", "system", "processor", "python", "torch", "device", "dtype",
+                                             "code_version"), NotRequired[str]), cores=NotRequired[int | None],
+                 threads=NotRequired[int], pid=NotRequired[PID], pid_started=NotRequired[float])
+AttemptRow = record("AttemptRow", started=MOMENT, stopped=MOMENT | None, why=str | None, machine=Machine, owner=str)
 _FACTS = {"job": NAME, "symbols": list[str], "data_id": NAME, "config_id": str}
-Facts = _record("Facts", **_FACTS)  # what a checkpoint, or a finished job, is of
-Manifest = _record("Manifest", **_FACTS, code_version=str, format=int, sequence=int, bytes=int, sha256=str,
+Facts = record("Facts", **_FACTS)  # what a checkpoint, or a finished job, is of
+Manifest = record("Manifest", **_FACTS, code_version=str, format=int, sequence=int, bytes=int, sha256=str,
                    slot=Literal["slot_a", "slot_b"], written=MOMENT)
-Beat = _record("Beat", owner=str, token=int, sequence=int, written=MOMENT, drive=str)
+Beat = record("Beat", owner=str, token=int, sequence=int, written=MOMENT, drive=str)
