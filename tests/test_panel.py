@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tests.tiny import panel_of
+from vnq_colab.data import panel as panels
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel, build_panel, data_id, fit_scaler
 from vnq_colab.errors import DataError
@@ -133,3 +134,36 @@ def test_foreign_file_is_not_a_panel(tmp_path):
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(DataError, match="not a panel"):
         Panel.load(tmp_path / "x.parquet")
+
+
+def test_stocks_that_never_traded_side_by_side_make_no_panel(prices, monkeypatch):
+    one = prices[prices["symbol"] == "SYN001"]
+    monkeypatch.setattr(panels, "FEW_CELLS", 1000)
+    apart = one.assign(symbol=[f"S{row // 2:03d}" for row in range(len(one))])
+    with pytest.raises(DataError, match="symbols on .* days have .* prices, on fewer than one day in 6: they are not of one"):
+        build_panel(apart)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda table: pd.concat([table] * 3, ignore_index=True), "rows of no symbol or no day, or two of one"),
+    (lambda table: table.assign(symbol=table["symbol"].where(table.index > 0)), "rows of no symbol or no day"),
+    (lambda table: table.assign(date=pd.Timestamp("1999-01-04")), "rows of no symbol or no day"),
+    (lambda table: table.assign(symbol="FPT"), "not a panel"), (lambda table: table[["symbol", "date"]], "not a panel"),
+    (lambda table: pd.concat([table.head(1)] * 1_000_000, ignore_index=True), "1,000,000 rows in"),
+    (lambda table: b"PAR1 but not really", "not a panel"), (lambda table: None, "Is a directory|not a regular file")])
+def test_a_file_that_is_no_panel_of_ours_is_refused(tmp_path, panel, change, said):
+    path = tmp_path / "panel.parquet"
+    panel.save(path)
+    table = pd.read_parquet(path)
+    changed = change(table)
+    if changed is None:
+        path.unlink()
+        path.mkdir()
+    elif isinstance(changed, bytes):
+        path.write_bytes(changed)
+    else:
+        changed.attrs = table.attrs
+        changed.to_parquet(path, index=False)
+    with pytest.raises(DataError, match=said) as caught:
+        type(panel).load(path)
+    assert "\n" not in str(caught.value) and "panel.parquet: not a panel of this library (" in str(caught.value)

@@ -286,13 +286,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 HUGE = {
     "line.csv": lambda: HEADER.encode() + b"1" * 90_000_000,
     "columns.csv": lambda: HEADER.encode() + b",".join([b"1"] * 45_000_000),
-    "rows.csv": lambda: HEADER.encode() + b",,,,,,\n" * 7_900_000,
+    "rows.csv": lambda: HEADER.encode() + b",,,,,,\n" * 5_900_000,
     "quote.csv": lambda: HEADER.encode() + b'"' + b"FPT,2024-01-02,10000,11000,9000,10500,1000\n" * 2_000_000,
     "yahoo.csv": lambda: b"Price,Close,High,Low\nTicker,A,A,A\nDate,,,\n" + b"1,2,3,4\n" * 2_600_000,
     "latin.csv": lambda: HEADER.encode() + "é".encode("latin-1") * 90_000_000,
     "bomb.zip": lambda: zipped([("a.csv", HEADER.encode() + b"0" * 800_000_000)]),
     "bomb.csv.gz": lambda: gzip.compress(GOOD.encode() + b"FPT,2024-01-02,10,11,9,10,10\n" * 20_000_000, 1),
-    "rows.parquet": lambda: table(**{name: pa.array(np.full(7_900_000, value)) for name, value in {
+    "rows.parquet": lambda: table(**{name: pa.array(np.full(5_900_000, value)) for name, value in {
         "symbol": "FPT", "date": 20240102, **dict.fromkeys(NUMBERS, 10.0)}.items()}),
 }
 

@@ -64,7 +64,7 @@ INDEX_NAMES = {"HNX": "HNXINDEX", "HASTC": "HNXINDEX", "HASTCINDEX": "HNXINDEX",
                "UPINDEX": "UPCOMINDEX"}
 SYMBOL = r"\^?[A-Z0-9][A-Z0-9._-]{0,19}"  # it becomes part of file names
 NO_TICKERS = {"RAW", "TXT", "ALL", "NEW", "OLD", "ADJ", "HSX", "HNX", "DAY", "GIA", "USD"}  # in the names of files
-MOST_SYMBOLS = 50_000
+MOST_SYMBOLS = 20_000
 MOST_UNREADABLE, MOST_WEEKENDS, MOST_IMPOSSIBLE = 0.05, 0.05, 0.3  # [fraction of the rows] real files: 0.01, 0, 0.12
 
 

@@ -6,6 +6,7 @@ False, its features are 0 and its prices are NaN.
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as parquet
 
 from vnq_colab import __version__
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.history import MarketSeries, in_order, within_day_ranks
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
-from vnq_colab.files import write_atomic
+from vnq_colab.files import open_regular, write_atomic
 from vnq_colab.settings import HORIZON
 
 FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
 PRICES = ("open", "high", "low", "close", "traded_value")
 OPEN, CLOSE = 0, 3
+FEW_CELLS, MOST_EMPTY = 5_000_000, 6  # [symbols x days] of a panel: 1.2 GB; the whole market has 2 of a price
 SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what training never saw stays bounded
 
 
@@ -113,19 +116,24 @@ class Panel:
     def load(cls, path: Path) -> "Panel":
         """The panel that `save` wrote. Raises DataError when the file is not one."""
         try:
-            table = pd.read_parquet(path)
+            with open_regular(path) as file:
+                facts, size = parquet.read_metadata(file), os.fstat(file.fileno()).st_size
+                if facts.num_rows * facts.num_columns > size * 2 + 10_000_000:  # a value takes 3 bytes and more
+                    raise ValueError(f"{facts.num_rows:,} rows in {size:,} bytes")
+                table = pd.read_parquet(file)
             data_id, days = table.attrs["data_id"], pd.DatetimeIndex(table.attrs["days"]).as_unit("ns")
             symbols, quotes = tuple(table["symbol"].cat.categories), table[list(PRICES)].to_numpy("float64")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
+            _refuse_sparse(len(symbols), len(days), len(table))
+            names = tuple(name for name in table.columns if name not in ("symbol", "date", *PRICES))
+            values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
+            values[place] = table[list(names)].to_numpy("float32")
+            prices, present = np.full((*values.shape[:2], len(PRICES)), np.nan), np.zeros(values.shape[:2], dtype=bool)
+            prices[place], present[place] = quotes, True
+            if min(map(np.min, place)) < 0 or present.sum() < len(table):
+                raise ValueError("rows of no symbol or no day, or two of one")
+        except Exception as error:  # what pandas and pyarrow raise on a damaged file
             raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
-        names = tuple(name for name in table.columns if name not in ("symbol", "date", *PRICES))
-        place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
-        values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
-        prices = np.full((*values.shape[:2], len(PRICES)), np.nan)
-        present = np.zeros(values.shape[:2], dtype=bool)
-        values[place] = table[list(names)].to_numpy("float32")
-        prices[place] = quotes
-        present[place] = True
         return cls(values, prices, present, symbols, days, names, data_id)
 
     def __repr__(self) -> str:
@@ -170,6 +178,13 @@ def fit_scaler(panel: Panel, train: np.ndarray) -> Scaler:
     return Scaler(mean.astype("float32"), spread.astype("float32"), target.astype("float32"))
 
 
+def _refuse_sparse(n_symbols: int, n_days: int, n_rows: int) -> None:
+    """Raises a DataError for a block that would be empty nearly everywhere, and need memory without end."""
+    if n_symbols * n_days > max(FEW_CELLS, MOST_EMPTY * n_rows):
+        raise DataError(f"{n_symbols:,} symbols on {n_days:,} days have {n_rows:,} prices, on fewer than one day in "
+                        f"{MOST_EMPTY}: they are not of one market and time. Bring stocks that traded side by side.")
+
+
 def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Panel:
     """The Panel of a cleaned price table; every stock in it counts for the market's own series.
 
@@ -178,6 +193,7 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
     if prices.empty:
         raise DataError("the price table has no rows, so there is nothing to compute features from.")
     market = MarketSeries(prices, index)
+    _refuse_sparse(len(market.symbols), len(market.days), len(prices))
     place, shape = (market.symbol, market.day), (len(market.symbols), len(market.days))
     values = np.zeros((*shape, len(FEATURES)), dtype="float32")
     with np.errstate(invalid="ignore", divide="ignore"):

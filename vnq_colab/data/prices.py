@@ -18,7 +18,7 @@ from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file,
 from vnq_colab.data.unpack import SUFFIXES, contents, fetched, files_of
 from vnq_colab.errors import ConfigError, DataError, RowError, StorageError, did_you_mean, name_a_few, tell
 
-LEAST_BYTES_A_ROW = 12  # of a file with more than MOST_ROWS
+LEAST_BYTES_A_ROW = 16  # of a file with more than MOST_ROWS
 LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
 # Volumes are taken for thousands of shares below these: days with a trade; the fraction of them whose volume is a
 # multiple of 10 (real files: 0.38 to 1), and what the busiest tenth of the stocks trades a day [VND] (0.9e9 to 2e11).
