@@ -148,7 +148,8 @@ def test_stocks_that_never_traded_side_by_side_make_no_panel(prices, monkeypatch
     (lambda table: pd.concat([table] * 3, ignore_index=True), "rows of no symbol or no day, or two of one"),
     (lambda table: table.assign(symbol=table["symbol"].where(table.index > 0)), "rows of no symbol or no day"),
     (lambda table: table.assign(date=pd.Timestamp("1999-01-04")), "rows of no symbol or no day"),
-    (lambda table: table.assign(symbol="FPT"), "not a panel"), (lambda table: table[["symbol", "date"]], "not a panel"),
+    (lambda table: table.assign(symbol="FPT"), "not a panel"),
+    (lambda table: table[["symbol", "date"]], "not a panel"),
     (lambda table: pd.concat([table.head(1)] * 1_000_000, ignore_index=True), "1,000,000 rows in"),
     (lambda table: b"PAR1 but not really", "not a panel"), (lambda table: None, "Is a directory|not a regular file")])
 def test_a_file_that_is_no_panel_of_ours_is_refused(tmp_path, panel, change, said):
