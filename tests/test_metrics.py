@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from tests.made_up import verdict_of
 from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.panel import CLOSE, FLAT
 from vnq_colab.errors import DataError
@@ -21,6 +22,7 @@ from vnq_colab.evaluation.metrics import (
     summary,
     with_outcomes,
 )
+from vnq_colab.files import sha256_of
 
 
 def said(family, symbol, days, means, p_up=None):
@@ -210,9 +212,19 @@ def test_texts_are_written_out_with_a_dash_for_what_is_not_known():
 
 def test_predictions_are_shown_from_the_stored_report(tmp_path):
     outcomes_of().to_parquet(tmp_path / "forecast.parquet")
+    verdict_of(forecast_sha256=sha256_of(tmp_path / "forecast.parquet")).save(tmp_path / "verdict.json")
     lines = show_predictions(tmp_path, "BBB", family="stockformer").splitlines()
     assert len(lines) == 2 + 20 and lines[0] == "BBB, stockformer: price change over 5 days"
     assert f"{DAYS[-25]:%Y-%m-%d}" in lines[2] and lines[-1].split()[:1] == [f"{DAYS[-6]:%Y-%m-%d}"]
+
+
+def test_predictions_that_are_not_those_that_were_judged_are_refused(tmp_path):
+    outcomes_of().to_parquet(tmp_path / "forecast.parquet")
+    verdict_of(forecast_sha256=sha256_of(tmp_path / "forecast.parquet")).save(tmp_path / "verdict.json")
+    table = outcomes_of()
+    table.assign(mean=-table["mean"]).to_parquet(tmp_path / "forecast.parquet")
+    with pytest.raises(DataError, match="not what was judged"):
+        show_predictions(tmp_path, "BBB", family="stockformer")
 
 
 def test_predictions_of_what_is_not_there_are_refused(tmp_path):

@@ -20,7 +20,8 @@ from vnq_colab.evaluation import page as page_parts
 from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.page import ENVIRONMENT, number, replace_first_screen
 from vnq_colab.evaluation.report import N_RECENT, write_report
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.verdict import FORECAST_HASH, Verdict
+from vnq_colab.files import sha256_of
 
 NOTE = "Synthetic market: these are not real prices"
 EVIL = '<script>alert("1")</script>'
@@ -255,7 +256,8 @@ def test_report_tables_are_read_back_as_they_were(page, folder):
     back = pd.read_parquet(folder / "forecast.parquet")
     pd.testing.assert_frame_equal(back.drop(columns="actual"), parts["forecast"], check_dtype=False)
     assert back["actual"].isna().sum() == 5 * len(SYMBOLS), "open days have no outcome yet"
-    assert Verdict.load(folder / "verdict.json") == parts["verdict"]
+    stored = Verdict.load(folder / "verdict.json")
+    assert stored.summary.pop(FORECAST_HASH) == sha256_of(folder / "forecast.parquet") and stored == parts["verdict"]
     assert pd.read_parquet(folder / "orders.parquet")["symbol"].to_list() == ["AAA"], "those of the basket"
 
 

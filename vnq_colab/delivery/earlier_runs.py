@@ -18,6 +18,7 @@ from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
 from vnq_colab.evaluation.significance import hac_t, known
+from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.settings import Rule
 from vnq_colab.training.runs import RUN_ID
@@ -136,7 +137,7 @@ def _last_accepted(session: Session) -> dict[str, Any] | None:
 def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: dict[str, Any]) -> dict[str, Any]:
     """What `against_previous` gives where there is a run to compare with."""
     run_id, family, keys = manifest["run_id"], str(forecast["family"].iloc[0]), ["symbol", "date"]
-    old = pd.read_parquet(session.ws.report_folder(run_id) / "forecast.parquet", columns=list(COLUMNS),
+    old = judged_forecast(session.ws.report_folder(run_id), columns=list(COLUMNS),
                           filters=[("family", "==", manifest["judged_family"])])
     old = old.assign(family=PREVIOUS).merge(forecast[keys])
     rows = with_outcomes(pd.concat([forecast[list(COLUMNS)].merge(old[keys]), old]), panel)

@@ -9,6 +9,7 @@ from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.significance import TRADING_DAYS, mean_test, wilson_interval
+from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.settings import HORIZON
 
 MOST_QUARTERS = 12  # beyond three years of judged days, coverage is shown by year
@@ -132,10 +133,7 @@ def show_predictions(folder: Path, symbol: str, *, family: str, n_days: int = 20
 
     Raises DataError for an unknown symbol, and where nothing was validated yet.
     """
-    path = Path(folder) / "forecast.parquet"
-    if not path.exists():
-        raise DataError(f"{path} is not there. Make it with: python -m vnq_colab validate")
-    stored = pd.read_parquet(path)
+    stored = judged_forecast(Path(folder))
     table = past_forecasts(stored, stored, family, symbol, n_days=n_days)
     return f"{symbol}, {family}: price change over 5 days\n{as_texts(table).to_string(index=False)}"
 

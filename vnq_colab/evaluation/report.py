@@ -3,6 +3,7 @@
 What stands in the page, in words, is in `templates/`; here it gets its numbers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from vnq_colab.evaluation.calibration import COVERAGE
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import first_screen, keep_orders, render
-from vnq_colab.evaluation.verdict import DECISIONS, Verdict
-from vnq_colab.files import write_atomic
+from vnq_colab.evaluation.verdict import DECISIONS, FORECAST, FORECAST_HASH, Verdict
+from vnq_colab.files import sha256_of, write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
 N_RECENT = 60  # days of each stock that can be looked at
@@ -42,7 +43,8 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
               "orders": (result if basket is None else basket.trades).orders}
     for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
-    verdict.save(folder / "verdict.json")
+    proof = {FORECAST_HASH: sha256_of(folder / FORECAST)}
+    replace(verdict, summary=verdict.summary | proof).save(folder / "verdict.json")
     pictures = _pictures(order, basket, scores, verdict, history, note)
     for name in OWN_FILES:
         if isinstance(image := pictures.get(name), bytes):

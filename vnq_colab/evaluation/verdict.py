@@ -4,11 +4,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, get_args
 
-from vnq_colab.files import read_sealed, write_sealed
+import pandas as pd
+
+from vnq_colab.errors import DataError
+from vnq_colab.files import read_sealed, sha256_of, write_sealed
 
 Decision = Literal["accept", "review", "reject", "unjudged"]
 DECISIONS = get_args(Decision)
 Gate = dict[str, Any]
+FORECAST, FORECAST_HASH = "forecast.parquet", "forecast_sha256"  # beside verdict.json, and in its summary
 
 
 class Decided(TypedDict):
@@ -48,6 +52,17 @@ class Verdict:
             names = [symbol for symbol, row in self.symbols.items() if row["decision"] == decision]
             lines += [f"  {decision}: {', '.join(names)}"] if names else []
         return "\n".join(lines)
+
+
+def judged_forecast(folder: Path, **options: Any) -> pd.DataFrame:
+    """forecast.parquet of a report, as of pandas.read_parquet: DataError unless it is the one that was judged."""
+    path = folder / FORECAST
+    if not path.exists() or not (folder / "verdict.json").exists():
+        raise DataError(f"{path} or its verdict.json is not there. Make it with: python -m vnq_colab validate")
+    if Verdict.load(folder / "verdict.json").summary.get(FORECAST_HASH) != sha256_of(path):
+        raise DataError(f"{path}: not what was judged: damaged, edited or older. Make it anew with: python -m vnq_colab"
+                        " validate")
+    return pd.read_parquet(path, **options)
 
 
 def too_good(verdict: Verdict) -> bool:
