@@ -157,8 +157,20 @@ def test_a_folder_that_links_to_itself_is_read_once(tmp_path):
 
 
 def test_a_path_that_no_file_can_have_is_no_file():
-    with pytest.raises(DataError, match="no such file or folder"):
-        read_prices("x" * 5000)
+    for read in (read_prices, load_index):
+        for path in ("x" * 5000, "a\0.csv"):
+            with pytest.raises(DataError, match="no such file or folder"):
+                read(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_the_name_of_a_file_does_not_steer_the_terminal(tmp_path, prices):
+    evil = os.fsdecode(bytes(tmp_path)) + "/\x1b[2J\udcff.parquet"
+    prices.assign(volume=prices["volume"] // 10_000 * 10 + 3).to_parquet(tmp_path / "good.parquet")
+    os.rename(tmp_path / "good.parquet", evil)
+    (tmp_path / "\x1b[2J\udcff.csv").write_text("")
+    reading = read_prices(tmp_path)
+    assert len(reading.warnings) == 2 and all(text.isprintable() for text in (*reading.warnings, reading.files[0].file))
 
 
 # ------------------------------------------------------------------------------------------------------- a stray file

@@ -272,7 +272,7 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
         path = "the index"
         rows = typed_rows(_own_columns(index, ("date", "close"), path), path, strict=True)[0]
     else:
-        path, nameless = Path(index), symbol if Path(index).is_file() and not zipfile.is_zipfile(index) else ""
+        path, nameless = Path(index), symbol if os.path.isfile(index) and not zipfile.is_zipfile(index) else ""
         files, errors = _read(path, "", index=nameless)
         for warning in _left_out(errors, len(files)):
             tell(f"warning: {warning}")

@@ -57,7 +57,7 @@ def contents(file: Path, name: str) -> Iterator[tuple[bytes, str, str]]:
     Raises StorageError for what is no regular file, DataError for what is damaged or goes beyond the bounds.
     """
     data = read_bytes(file, MOST_BYTES)
-    yield from _Unpacking(len(data)).unpacked(data, name, f"{file}", 0)
+    yield from _Unpacking(len(data)).unpacked(data, name, printable(f"{file}"), 0)
 
 
 class _Unpacking:
@@ -88,7 +88,7 @@ class _Unpacking:
                     with archive.open(member) as packed:
                         inside = f"/{printable(member.filename)}", self.read(packed, path)
                     yield from self.unpacked(inside[1], name + inside[0], path + inside[0], depth + 1)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # zipfile, gzip and zlib raise what they like on damaged bytes
             reason = str(error).splitlines()[0] if str(error) else "cut short"
