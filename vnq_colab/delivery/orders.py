@@ -86,8 +86,9 @@ def board(prices: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
     exchange = rows.get("exchange", pd.Series("HOSE", rows.index))
     exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy("str")
     raw = rows.get("raw_close", rows["close"])
-    rows["raw_close"] = on_tick(raw.where(raw > 0, rows["close"]).to_numpy("float64"), exchange)
-    rows["value"] = rows["raw_close"] * rows["volume"]
+    shown = raw.where(raw > 0, rows["close"])
+    rows = rows.assign(value=shown * rows["volume"], raw_close=on_tick(shown.to_numpy("float64"), exchange))
+    rows["close"] = rows["close"].where(raw > 0, rows["raw_close"]) if "raw_close" in prices else rows["raw_close"]
     value = rows.pivot(index="date", columns="symbol", values="value").reindex(
         index=days[-MEDIAN_DAYS:], columns=symbols).fillna(0.0).median()
     market = MarketData.of(rows.groupby("symbol", observed=True).tail(MEDIAN_DAYS), VN_RULES)
