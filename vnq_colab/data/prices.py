@@ -65,14 +65,7 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
     "treat", else a DataError. A file in a folder that is no price file is left out with a warning. Later categories of
     `file` win: path by path, unadjusted first, then by last day.
     """
-    paths = path if isinstance(path, list) else [path]
-    files, errors = [], []
-    for one in paths:
-        some, no_prices = _read(Path(one), f"{Path(one).name}/" if len(paths) > 1 else "",
-                                strict=on_bad_rows in (None, "raise"))
-        files += sorted(some, key=lambda file: ("unadjusted" not in file.prices, file.facts.last_day, file.facts.file))
-        errors += no_prices
-    warnings = _left_out(errors, len(files))
+    files, warnings = _read(path if isinstance(path, list) else [path], strict=on_bad_rows in (None, "raise"))
     seen = Counter()
     for file in files:
         seen[name := file.facts.file] += 1
@@ -95,30 +88,28 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
     return Reading(prices, index.reset_index(drop=True), [file.facts for file in files], warnings)
 
 
-def _read(path: Path, prefix: str, **options: Any) -> tuple[list[PriceFile], list[Exception]]:
-    """The price files of a path, and why others in its folder are none; a zip is taken whole or not at all.
+def _read(paths: list[str | Path], **options: Any) -> tuple[list[PriceFile], list[str]]:
+    """The price files of all paths, and which others in their folders are none; a zip is taken whole or not at all.
 
-    Raises VnqError where the path itself is no price file, and where a person has to decide.
+    Raises VnqError where a path itself is no price file, none is in the folders, or a person has to decide.
     """
     read, errors = [], []
-    for file, name in files_of(path):
-        try:
-            read += _members(file, name if path == file else prefix + name, **options)
-        except (DataError, StorageError, OSError) as error:
-            if path == file or isinstance(error, RowError):
-                raise
-            errors.append(error)
-    if not read and not errors:
-        raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
-    return read, errors
-
-
-def _left_out(errors: list[Exception], n_read: int) -> list[str]:
-    """Sentences about files that are no price files. Raises the first of the errors where no file was read."""
-    if errors and not n_read:
+    for path in map(Path, paths):
+        some, n_errors = [], len(errors)
+        for file, name in files_of(path):
+            try:
+                some += _members(file, f"{path.name}/{name}" if len(paths) > 1 and file != path else name, **options)
+            except (DataError, StorageError, OSError) as error:
+                if path == file or isinstance(error, RowError):
+                    raise
+                errors.append(error)
+        if not some and len(errors) == n_errors:
+            raise DataError(f"{path}: no {', '.join(SUFFIXES[:3])} or .zip file in it. Put the price files there.")
+        read += sorted(some, key=lambda file: ("unadjusted" not in file.prices, file.facts.last_day, file.facts.file))
+    if errors and not read:
         raise errors[0]
     more = [f"left out: {len(errors) - MOST_NAMED} more files"] if len(errors) > MOST_NAMED else []
-    return [f"left out: {error}" for error in errors[:MOST_NAMED]] + more
+    return read, [f"left out: {error}" for error in errors[:MOST_NAMED]] + more
 
 
 def _members(file: Path, name: str, **options: Any) -> list[PriceFile]:
@@ -273,8 +264,8 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
         rows = typed_rows(_own_columns(index, ("date", "close"), path), path, strict=True)[0]
     else:
         path, nameless = Path(index), symbol if os.path.isfile(index) and not zipfile.is_zipfile(index) else ""
-        files, errors = _read(path, "", index=nameless)
-        for warning in _left_out(errors, len(files)):
+        files, warnings = _read([path], index=nameless)
+        for warning in warnings:
             tell(f"warning: {warning}")
         files = [file for file in files if (file.index["symbol"] == index_name(symbol)).any()]
         if not files:
@@ -282,7 +273,7 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
         for file in files:
             if lost := [f"{why} {n:,}" for why, n in file.facts.dropped.items() if why.startswith(("date", "number"))]:
                 raise DataError(f"{file.path}: days of the index cannot be read ({', '.join(lost)}). Repair the file.")
-        rows = pd.concat([file.index for file in sorted(files, key=lambda file: file.facts.last_day)])
+        rows = pd.concat([file.index for file in files])
         rows = rows[rows["symbol"] == index_name(symbol)]
     bad = rows[~(np.isfinite(rows["close"]) & (rows["close"] > 0))]
     if len(bad):
