@@ -18,10 +18,10 @@ from vnq_colab.evaluation.metrics import (
     past_forecasts,
     score_rows,
     sharpe,
-    show_predictions,
     summary,
     with_outcomes,
 )
+from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.files import sha256_of
 
 
@@ -210,26 +210,19 @@ def test_texts_are_written_out_with_a_dash_for_what_is_not_known():
                                                  "Actual [%]": "–", "p_up [%]": "56.0"}
 
 
-def test_predictions_are_shown_from_the_stored_report(tmp_path):
-    outcomes_of().to_parquet(tmp_path / "forecast.parquet")
-    verdict_of(forecast_sha256=sha256_of(tmp_path / "forecast.parquet")).save(tmp_path / "verdict.json")
-    lines = show_predictions(tmp_path, "BBB", family="stockformer").splitlines()
-    assert len(lines) == 2 + 20 and lines[0] == "BBB, stockformer: price change over 5 days"
-    assert f"{DAYS[-25]:%Y-%m-%d}" in lines[2] and lines[-1].split()[:1] == [f"{DAYS[-6]:%Y-%m-%d}"]
-
-
-def test_predictions_that_are_not_those_that_were_judged_are_refused(tmp_path):
-    outcomes_of().to_parquet(tmp_path / "forecast.parquet")
-    verdict_of(forecast_sha256=sha256_of(tmp_path / "forecast.parquet")).save(tmp_path / "verdict.json")
-    table = outcomes_of()
-    table.assign(mean=-table["mean"]).to_parquet(tmp_path / "forecast.parquet")
-    with pytest.raises(DataError, match="not what was judged"):
-        show_predictions(tmp_path, "BBB", family="stockformer")
-
-
-def test_predictions_of_what_is_not_there_are_refused(tmp_path):
+def test_stored_forecast_is_read_as_it_was_judged_or_refused(tmp_path):
+    path, table = tmp_path / "forecast.parquet", outcomes_of()
     with pytest.raises(DataError, match=r"is not there. Make it with: python -m vnq_colab validate"):
-        show_predictions(tmp_path, "AAA", family="stockformer")
+        judged_forecast(tmp_path)
+    table.to_parquet(path)
+    verdict_of(forecast_sha256=sha256_of(path)).save(tmp_path / "verdict.json")
+    pd.testing.assert_frame_equal(judged_forecast(tmp_path), table, check_dtype=False)
+    table.assign(mean=-table["mean"]).to_parquet(path)
+    with pytest.raises(DataError, match="not what was judged"):
+        judged_forecast(tmp_path)
+
+
+def test_predictions_of_what_is_not_there_are_refused():
     table = outcomes_of()
     with pytest.raises(DataError, match=r"stockformer has no forecast of 'bbb'. Did you mean 'BBB'\?"):
         past_forecasts(table, table, "stockformer", "bbb")

@@ -240,12 +240,13 @@ def _exit_code(session: "Session") -> int:
 
 def _validation_text(validation: "Validation", options: argparse.Namespace) -> str:
     """The validation in words, with the past forecasts of the symbol in --show-predictions."""
-    from vnq_colab.evaluation.metrics import show_predictions
+    from vnq_colab.evaluation.metrics import as_texts, past_forecasts
 
     if options.show_predictions is None:
         return repr(validation)
-    past = show_predictions(validation.report.parent, options.show_predictions, family=validation.family)
-    return f"{validation!r}\n{past}"
+    symbol, family = options.show_predictions, validation.family
+    past = as_texts(past_forecasts(validation.forecast, validation.rows, family, symbol, n_days=20))
+    return f"{validation!r}\n{symbol}, {family}: price change over 5 days\n{past.to_string(index=False)}"
 
 
 def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:

@@ -1,7 +1,5 @@
 """What a forecast was worth: pure functions of the Forecast and of the returns that followed."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -9,7 +7,6 @@ from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.evaluation.significance import TRADING_DAYS, mean_test, wilson_interval
-from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.settings import HORIZON
 
 MOST_QUARTERS = 12  # beyond three years of judged days, coverage is shown by year
@@ -126,16 +123,6 @@ def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symb
     table = table if n_days is None else table.groupby("symbol", observed=True).tail(n_days)
     ends = {name: 100 * np.expm1(table[name]) for name in ("low", "high", "actual") if name in table}
     return table[["symbol", "date"]].assign(expected=100 * np.expm1(table["mean"]), p_up=100 * table["p_up"], **ends)
-
-
-def show_predictions(folder: Path, symbol: str, *, family: str, n_days: int = 20) -> str:
-    """The last forecasts of one symbol beside the actual change, as text, from `forecast.parquet` of a report.
-
-    Raises DataError for an unknown symbol, and where nothing was validated yet.
-    """
-    stored = judged_forecast(Path(folder))
-    table = past_forecasts(stored, stored, family, symbol, n_days=n_days)
-    return f"{symbol}, {family}: price change over 5 days\n{as_texts(table).to_string(index=False)}"
 
 
 def as_texts(table: pd.DataFrame) -> pd.DataFrame:
