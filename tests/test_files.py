@@ -1,11 +1,13 @@
 import errno
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
@@ -76,6 +78,12 @@ def test_damaged_json_is_one_sentence(tmp_path):
     (tmp_path / "session.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="not readable as JSON"):
         files.read_json(tmp_path / "session.json")
+
+
+def test_library_says_of_which_type_all_json_is_that_it_reads():
+    calls = [(path.name, line) for path in Path(files.__file__).parent.rglob("*.py")
+             for line in path.read_text(encoding="utf-8").splitlines() if re.search(r"read_json\((?!path: )", line)]
+    assert calls and [call for call in calls if not re.search(r"read_json\(.+, .+\)", call[1])] == []
 
 
 # --- what hostile hands put in place of a file

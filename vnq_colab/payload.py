@@ -14,7 +14,7 @@ from vnq_colab.errors import CheckpointError, StorageError
 from vnq_colab.files import HashedFile, open_regular, write_atomic
 
 PAYLOAD_MAGIC = b"VNQPAY02"
-MOST_PICKLED = 2**23  # [bytes] of what is no tensor in a file of torch (16 kB in a real one); read it takes 90 times that
+MOST_PICKLED = 2**23  # [bytes] of what is no tensor in a file of torch (16 kB in a real one); read it takes 90-fold
 _HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256 of body and these two
 
 

@@ -122,7 +122,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         if tuple(facts["features"]) != tuple(FEATURES):
             raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
                             f"this code computes {len(FEATURES)}. Run prepare again on the same prices.")
-        if (folder / PROOF).exists() and not read_json(folder / PROOF)["passed"]:
+        if (folder / PROOF).exists() and read_json(folder / PROOF, dict[str, Any]).get("passed") is not True:
             raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
                             "that and run prepare again.")
         prices, index = _tables(folder, facts)

@@ -61,7 +61,7 @@ def review(prepared: Prepared) -> Review:
 def is_proven(prepared: Prepared) -> bool:
     """Whether a review of this set has proven that nothing in it looks ahead."""
     path = prepared.folder / PROOF
-    return path.exists() and bool(read_json(path)["passed"])
+    return path.exists() and read_json(path, dict[str, Any]).get("passed") is True
 
 
 def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
