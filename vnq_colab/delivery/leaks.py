@@ -13,11 +13,11 @@ from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
 from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel
 from vnq_colab.data.prepared import PROOF, Prepared
-from vnq_colab.data.splits import Splits, to_day
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json
-from vnq_colab.training.jobs import fold_scores
+from vnq_colab.training.jobs import fold_scores, session_folds
 from vnq_colab.training.session import Session
 
 PICTURES = ("coverage.png", "cleaning.png", "features.png", "correlations.png")
@@ -85,7 +85,7 @@ def check_leaks(session: Session, prepared: Prepared) -> list[dict[str, Any]]:
         "features": (features, f"All {len(panel.feature_names)} features of {len(panel.symbols)} symbols are those of "
                                "the prices up to their day"),
         "labels": (labels, "All labels are those of the prices"),
-        "test days": (_overlaps(session, panel), "No training or validation label reaches into the test days"),
+        "test days": (_wrong_folds(session, panel), "No training or validation label reaches into the test days"),
         "rows": (_wrong_rows(session, panel), "Every stock that is present on a test day was forecast, and no other")}
     return [{"check": check, "passed": (wrong := next(findings, None)) is None, "sentence": f"{wrong or good}."}
             for check, (findings, good) in checks.items()]
@@ -118,20 +118,18 @@ def _wrong_labels(panel: Panel, true: Panel) -> Iterator[str]:
                    f"{differ[rows, :, column].sum() / panel.present[rows].sum():.1%} of their days")
 
 
-def _overlaps(session: Session, panel: Panel) -> Iterator[str]:
-    """How far the labels of training and of validation days reach into a fold's test days, in trading days."""
-    for number, fold in enumerate(map(Splits.from_dict, session.folds), 1):
-        first = int(panel.days.searchsorted(to_day(fold.test.first)))
-        for name, days in (("training", fold.train), ("validation", fold.valid)):
-            last = int(panel.days.searchsorted(to_day(days.last), side="right")) - 1
-            overlap = last + session.config.task.horizon + 1 - first + 1
-            if overlap > 0:
-                yield (f"The labels of the {name} days of fold {number} (to {days.last}) overlap the test days (from "
-                       f"{fold.test.first}) by {overlap} day{'s' * (overlap > 1)}")
+def _wrong_folds(session: Session, panel: Panel) -> Iterator[str]:
+    """Why a label of a fold's training or validation days reaches into the days after them."""
+    try:
+        session_folds(session, panel)
+    except SessionError as error:
+        yield str(error).rstrip(".")
 
 
 def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     """Test days of judged stocks that a family left out, and those that it forecast although the stock was absent."""
+    if any(_wrong_folds(session, panel)):
+        return  # said already, and their rows are of other days
     scores = fold_scores(session, panel)
     scores = scores[(scores["part"] == "test") & scores["family"].isin(session.config.families)]
     names = sorted(scores["symbol"].unique())
