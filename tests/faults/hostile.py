@@ -4,14 +4,17 @@ No command may hang, end without a sentence, take more than 2 GB, or change a by
 watches that).
 """
 
+import functools
+import io
 import os
 import random
 import shutil
 import stat
 import struct
+import subprocess
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,16 +23,17 @@ import pyarrow.parquet as pq
 
 from tests.faults.commands import Words, command, steps, well
 from tests.faults.kills import Tally
-from tests.faults.trials import Parent, Trial, folder_for
+from tests.faults.trials import HEADER_BYTES, Parent, Trial, folder_for
 from vnq_colab.files import read_sealed, sha256_of, write_sealed
-from vnq_colab.payload import write_payload
 
 MOST_GB, MOST_SECONDS = 2.0, 300
 MB = 10**6
 CODES = {0: "done", 2: "refused", 3: "paused", 4: "some failed"}
 LOOKING: tuple[Words, ...] = (["status"], ["doctor"], ["tidy"], ["tidy", "--keep", "1", "--delete"])
-ALL: tuple[Words, ...] = (*LOOKING[:2], ["export"], ["predict"], ["resume"], ["prepare"], ["validate"], *LOOKING[2:])
+LONG: tuple[Words, ...] = (["prepare"], ["validate"])
+ALL: tuple[Words, ...] = (*LOOKING[:2], ["export"], ["predict"], ["resume"], *LONG, *LOOKING[2:])
 Plant = Callable[[Path, Path], object]  # (where, the folder outside)
+Wanted = Callable[[str], bool]
 
 SPECIAL: dict[str, Plant] = {
     "a link to a file": lambda path, outside: path.symlink_to(outside / "portfolio.csv"),
@@ -114,7 +118,10 @@ def in_place_of(parent: Parent, trial: Trial, tally: Tally, path: Path, kind: st
     else:
         SPECIAL[kind](path, outside)
     tally.add("special files")
-    for words in LOOKING if was_folder and path.is_dir() and path.is_symlink() else ALL:
+    commands = LOOKING if was_folder and path.is_dir() and path.is_symlink() else ALL
+    for words in commands:
+        if words in LONG and not {"data", "reports"} & set(path.parts):
+            continue
         attempt(parent, trial, words, tally, f"{path.relative_to(trial.folder)} is {kind}")
 
 
@@ -122,26 +129,20 @@ def special_files(parent: Parent, tally: Tally, chance: random.Random, *, on_dri
     """Strays in every folder, then so many places of the workspace taken by something else, drawn by chance."""
     with folder_for("hostile") as folder:
         trial, saved = finished(parent, folder / "trial", on_drive=on_drive), folder / "saved"
-        keep(trial, saved)
+        copy(trial.folder, saved)
         strays_everywhere(parent, trial, tally)
         places = [path.relative_to(saved) for home in (trial.home, trial.local)
                   for path in sorted((saved / home.relative_to(trial.folder)).rglob("*"))]
         kinds = [*SPECIAL, "moved out, and linked"]
         for place, kind in chance.sample([(place, kind) for place in places for kind in kinds], n):
-            bring_back(trial, saved)
+            copy(saved, trial.folder)
             in_place_of(parent, trial, tally, trial.folder / place, kind)
 
 
-def keep(trial: Trial, saved: Path) -> None:
-    """A copy of the trial's folder, hard links and all."""
-    shutil.rmtree(saved, ignore_errors=True)
-    well_done = os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(trial.folder), str(saved)])
-    assert well_done == 0
-
-
-def bring_back(trial: Trial, saved: Path) -> None:
-    shutil.rmtree(trial.folder)
-    assert os.spawnvp(os.P_WAIT, "cp", ["cp", "-a", str(saved), str(trial.folder)]) == 0
+def copy(source: Path, target: Path) -> None:
+    """With its links, hard ones too, and all that is no file."""
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- bombs
@@ -152,23 +153,19 @@ def deflated(unit: bytes, times: int) -> bytes:
 
 
 def crc_of(unit: bytes, times: int) -> int:
-    crc = 0
-    for _ in range(times):
-        crc = zlib.crc32(unit, crc)
-    return crc
+    return functools.reduce(lambda crc, _: zlib.crc32(unit, crc), range(times), 0)
 
 
 def zipped(members: dict[str, tuple[bytes, int]]) -> bytes:
     """A zip of members that are (unit, times), each compressed."""
-    content, central = b"", b""
+    content, central, n = b"", b"", len(members)
     for name, (unit, times) in members.items():
         body, title = deflated(unit, times), name.encode()
         facts = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 33, crc_of(unit, times), len(body), len(unit) * times,
                             len(title), 0)
         central += b"PK\1\2" + struct.pack("<H", 20) + facts + struct.pack("<HHHLL", 0, 0, 0, 0, len(content)) + title
         content += b"PK\3\4" + facts + title + body
-    return content + central + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, len(members), len(members), len(central),
-                                                      len(content), 0)
+    return content + central + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, n, n, len(central), len(content), 0)
 
 
 def gzipped(unit: bytes, times: int) -> bytes:
@@ -176,137 +173,101 @@ def gzipped(unit: bytes, times: int) -> bytes:
         "<LL", crc_of(unit, times), len(unit) * times % 2**32)
 
 
-HEADER = b"symbol,date,open,high,low,close,volume\n"
-ROWS = b"".join(b"S%05d,2020-%02d-%02d,20000,20500,19500,20000,1000\n" % (n % 7000, n % 12 + 1, n % 28 + 1)
-                for n in range(20)) * 1000
+def rows(places: Iterable[tuple[int, int]]) -> bytes:
+    """A CSV file of the price table with one row for each (symbol, day)."""
+    days = [day.encode() for day in pd.bdate_range("1900-01-01", periods=25_000).strftime("%Y-%m-%d")]
+    return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (symbol, days[day]) for symbol, day in places)
 
 
-def _sparse(n: int) -> bytes:
-    days = pd.bdate_range("1900-01-01", periods=n).strftime("%Y-%m-%d")
-    return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (k, day.encode())
-                             for k, day in enumerate(days))
-
-
-def _dense(n_symbols: int, n_days: int) -> bytes:
-    days = [day.encode() for day in pd.bdate_range("2000-01-03", periods=n_days).strftime("%Y-%m-%d")]
-    return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (k, day)
-                             for k in range(n_symbols) for day in days)
-
-
-def _columns(n_rows: int, **columns: object) -> bytes:
-    """A parquet file of so many equal rows: dictionaries and runs make it small."""
+def table(n_groups: int, **columns: str) -> bytes:
+    """A parquet file of so many groups of ten million equal rows: runs make it small."""
     names = {"symbol": "AAA", "date": "2020-01-01", "open": 2e4, "high": 2e4, "low": 2e4, "close": 2e4, "volume": 1}
-    sink = pa.BufferOutputStream()
-    batch = pa.table({name: pa.array([value] * 100_000) for name, value in (names | columns).items()})
-    with pq.ParquetWriter(sink, batch.schema, use_dictionary=True) as writer:
-        group = pa.concat_tables([batch] * 100)
-        for _ in range(n_rows // 10**7):
-            writer.write_table(group, row_group_size=10**7)
+    sink, group = pa.BufferOutputStream(), pa.table({name: pa.array([value] * 100_000)
+                                                     for name, value in (names | columns).items()})
+    with pq.ParquetWriter(sink, group.schema) as writer:
+        for _ in range(n_groups):
+            writer.write_table(pa.concat_tables([group] * 100), row_group_size=10 * MB)
     return sink.getvalue().to_pybytes()
 
 
+HEADER, FEW = b"symbol,date,open,high,low,close,volume\n", [(n, n) for n in range(20)]
 PRICE_BOMBS: dict[str, Callable[[], bytes]] = {
     "zeros.zip": lambda: zipped({"prices.csv": (bytes(MB), 3000)}),
-    "rows.zip": lambda: zipped({"prices.csv": (ROWS, 3000)}),
     "zip in a zip.zip": lambda: zipped({f"{n}.zip": (zipped({"prices.csv": (bytes(MB), 900)}), 1) for n in range(9)}),
     "many members.zip": lambda: zipped({f"S{n:05d}.csv": (HEADER, 1) for n in range(60_000)}),
-    "zeros.csv.gz": lambda: gzipped(bytes(MB), 4000),
-    "rows.csv.gz": lambda: gzipped(ROWS, 4000),
+    "rows.csv.gz": lambda: gzipped(rows(FEW) * 1000, 4000),
     "sheet.xlsx": lambda: zipped({"xl/workbook.xml": (b"<workbook/>", 1), "[Content_Types].xml": (b"<Types/>", 1),
                                   "xl/worksheets/sheet1.xml": (b"<row><c>1</c></row>" * 50_000, 3000)}),
     "columns.csv": lambda: b"," * 40 * MB,
-    "columns and a row.csv": lambda: HEADER[:-1] + b",x" * 5 * MB + b"\n" + b"1," * 5 * MB,
     "one line.csv": lambda: HEADER + b"1" * 95 * MB,
     "quotes.csv": lambda: HEADER + b'"' * 95 * MB,
     "zeros.csv": lambda: HEADER + bytes(95 * MB),
-    "line ends.csv": lambda: HEADER + b"\n" * 95 * MB,
     "short lines.csv": lambda: HEADER + b"A,1\n" * 24 * MB,
-    "sparse.csv": lambda: _sparse(25_000),
-    "dense.csv": lambda: _dense(1500, 1300),
-    "long cells.csv": lambda: HEADER + b"".join(b"S%d,2020-01-01,%s,1,1,1,1\n" % (n, b"9" * 4 * MB) for n in range(20)),
-    "runs.parquet": lambda: _columns(300 * MB),
-    "long names.parquet": lambda: _columns(10 * MB, symbol="A" * 10_000),
+    "sparse.csv": lambda: rows((n, n) for n in range(25_000)),
+    "dense.csv": lambda: rows((symbol, day) for symbol in range(1500) for day in range(20_000, 21_300)),
+    "runs.parquet": lambda: table(30),
+    "long names.parquet": lambda: table(1, symbol="A" * 10_000),
 }
-PORTFOLIO_BOMBS = {name: PRICE_BOMBS[name] for name in (
-    "zeros.zip", "zeros.csv.gz", "columns.csv", "one line.csv", "quotes.csv", "zeros.csv", "line ends.csv",
-    "short lines.csv")}
 JSON_BOMBS: dict[str, Callable[[], bytes]] = {
-    "deep": lambda: b"[" * MB,
-    "deep objects": lambda: b'{"a":' * MB,
+    "deep": lambda: b'{"a":[' * MB,
     "many lists": lambda: b"[" + b"[]," * 30 * MB + b"[]]",
-    "many objects": lambda: b'{"runs":[' + b'{"a":{}},' * 10 * MB + b"0]}",
     "digits": lambda: b'{"run_id":' + b"1" * 90 * MB + b"}",
     "a long word": lambda: b'{"run_id":"' + b"x" * 95 * MB + b'"}',
-    "zeros": lambda: bytes(95 * MB),
     "other encoding": lambda: '{"run_id": 1}'.encode("utf-16"),
 }
 
 
-def torch_bomb(whole: Path) -> bytes:
-    """A file of torch whose tensors are compressed zeros, three GB of them in all."""
-    with zipfile.ZipFile(whole) as archive:
+def torch_bomb(whole: bytes) -> bytes:
+    """A file of torch whose first tensor is compressed zeros, three GB of them."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = {name: (archive.read(name), 1) for name in archive.namelist()}
     return zipped(members | {name: (bytes(MB), 3000) for name in members if name.endswith("data/0")})
 
 
-def bombs(trial: Trial) -> Iterator[tuple[str, Words]]:
-    """(what, command) with each bomb in its place; what it took the place of is put back after the command."""
-    bomb, good = trial.folder / "bombs", ["--data", str(trial.folder / "prices.csv")]
-    bomb.mkdir()
-    for name, content in PRICE_BOMBS.items():
-        (bomb / name).write_bytes(content())
-        assert (bomb / name).stat().st_size < 100 * MB, name
-        yield f"--data {name}", ["prepare", "--data", str(bomb / name)]
-        yield f"--index {name}", ["prepare", *good, "--index", str(bomb / name)]
-        if name in PORTFOLIO_BOMBS:
-            yield f"--portfolio {name}", ["predict", *good, "--portfolio", str(bomb / name)]
-        (bomb / name).unlink()
-    for name in ("a FIFO", "an endless file", "a socket", "a folder", "a link to itself", "an unreadable file"):
-        SPECIAL[name](bomb / name, bomb)
+def bombs_as_arguments(trial: Trial, wanted: Wanted) -> Iterator[tuple[str, Words]]:
+    """(what, command) with each bomb, and each special file, as --data, --index, --portfolio and --models."""
+    folder, good = trial.folder / "bombs", ["--data", str(trial.folder / "prices.csv")]
+    folder.mkdir()
+    for name in filter(wanted, (*PRICE_BOMBS, *SPECIAL)):
+        bomb = folder / name
+        SPECIAL[name](bomb, trial.folder / "outside") if name in SPECIAL else bomb.write_bytes(PRICE_BOMBS[name]())
+        assert name in SPECIAL or bomb.stat().st_size < 100 * MB, name
         for words in (["prepare", "--data"], ["prepare", *good, "--index"], ["predict", *good, "--portfolio"],
                       ["predict", *good, "--models"]):
-            yield f"{words[-1]} {name}", [*words, str(bomb / name)]
+            yield f"{words[-1]} {name}", [*words, str(bomb)]
 
 
-def _placed(path: Path, content: bytes) -> Iterator[None]:
-    kept = path.read_bytes()
-    path.write_bytes(content)
-    yield
-    path.write_bytes(kept)
-
-
-def bombs_within(trial: Trial) -> Iterator[tuple[str, Words]]:
-    """(what, command) with a bomb in place of each JSON file and each parquet, job and network of the workspace."""
-    files = {path.name: path for path in sorted(trial.home.rglob("*")) if path.is_file()}  # one of each name
-    for name, path in files.items():
+def bombs_within(trial: Trial, wanted: Wanted) -> Iterator[tuple[str, Words]]:
+    """(what, command) with a bomb in place of each JSON file, parquet file, network and job of the workspace."""
+    for name, path in {path.name: path for path in sorted(trial.home.rglob("*")) if path.is_file()}.items():
+        kept, bombs = path.read_bytes(), {}
         if path.suffix == ".json":
-            for bomb, content in JSON_BOMBS.items():
-                for _ in _placed(path, content()):
-                    yield from ((f"{name}: {bomb}", words) for words in ALL)
-        if path.suffix == ".parquet":
-            for _ in _placed(path, PRICE_BOMBS["runs.parquet"]()):
-                yield from ((f"{name}: runs", words) for words in (["predict"], ["prepare"], ["validate"], ["export"]))
-    manifest = files["manifest.json"]
-    for path in sorted(manifest.parent.glob("*.pt"))[:3]:
-        kept, facts = manifest.read_bytes(), read_sealed(manifest)
-        for _ in _placed(path, torch_bomb(path)):
-            facts["files"][path.name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-            write_sealed(manifest, facts)
-            yield f"{path.name}: compressed tensors", ["predict"]
-        manifest.write_bytes(kept)
-    for path in sorted(trial.home.rglob("done/*final*")):
-        body = trial.folder / "body"
-        body.write_bytes(path.read_bytes()[56:])
-        for _ in _placed(path, b""):
-            content = torch_bomb(body)
-            write_payload(path, lambda file, content=content: file.write(content), 1)
-            yield f"{path.name}: compressed tensors", ["export"]
+            bombs = JSON_BOMBS
+        elif path.suffix == ".parquet":
+            bombs = {"runs": PRICE_BOMBS["runs.parquet"]}
+        elif path.suffix == ".pt" or path.parent.name == "done":
+            start = kept[:0 if path.suffix else HEADER_BYTES]
+            bombs = {"compressed": lambda kept=kept, start=start: start + torch_bomb(kept[len(start):])}
+        manifest = path.with_name("manifest.json")
+        sealed = manifest.read_bytes() if path.suffix == ".pt" else None
+        for bomb, content in bombs.items():
+            if not wanted(f"{name} {bomb}"):
+                continue
+            path.write_bytes(content())
+            if sealed:  # by whoever made it
+                facts = read_sealed(manifest)
+                facts["files"][name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+                write_sealed(manifest, facts)
+            yield from ((f"{name}: {bomb}", words) for words in ALL[:-1])
+            path.write_bytes(kept)
+            if sealed:
+                manifest.write_bytes(sealed)
 
 
-def memory(parent: Parent, tally: Tally, folder: Path, places: tuple = (bombs, bombs_within), only: str = "") -> None:
-    """Every bomb in every place where a file is read."""
-    trial = finished(parent, folder / "trial", on_drive=False)
-    for place in places:
-        for what, words in place(trial):
-            if only in what:
+def memory(parent: Parent, tally: Tally, wanted: Wanted = lambda name: True, *, quick: bool = False) -> None:
+    """Every bomb that is wanted by its name, in every place where a file is read."""
+    with folder_for("bombs") as folder:
+        trial = finished(parent, folder / "trial", on_drive=False, quick=quick)
+        for places in (bombs_as_arguments, bombs_within):
+            for what, words in places(trial, wanted):
                 attempt(parent, trial, words, tally, what)
