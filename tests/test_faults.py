@@ -16,8 +16,10 @@ if not hasattr(os, "fork"):
     pytest.skip("this system cannot fork a process, and each attempt here is one", allow_module_level=True)
 
 from tests.faults import others
+from tests.faults.commands import kill_commands
 from tests.faults.damage import KINDS, damage_files, damage_seal, damaged, resume_after_damage
 from tests.faults.drive import age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
+from tests.faults.hostile import ALL, LOOKING, copy, finished, memory, special_files, strays_everywhere
 from tests.faults.kills import EVERY, KILL, Tally, kill_at_point, kill_one_run
 from tests.faults.owners import comes_back, race, taken_over
 from tests.faults.trials import Parent, Reference, Trial, folder_for
@@ -173,6 +175,51 @@ def test_resume_on_a_drive_that_fails_says_so_in_a_sentence(parent, reference, t
 def test_an_hour_of_training_writes_little_to_drive(parent, tally):
     per_hour = write_hours(parent, tally, hours=1.2, factor=1500)
     assert 1 < per_hour["slot"] < 4 and per_hour["session"] <= 13 and per_hour.get("heartbeat", 0) <= 120
+
+
+# ------------------------------------------------------------------------------------------- commands, hostile files
+@pytest.mark.parametrize("on_drive", slow_but(True, [False]))
+def test_export_and_tidy_killed_at_some_of_their_writes_leave_a_usable_bundle(parent, tally, on_drive):
+    """And the same command again ends as the undisturbed one."""
+    kill_commands(parent, tally, on_drive=on_drive, stride=29, quick=True)
+    assert tally.counts["good: tidy"] > 1 and tally.counts["good: export of another run"] > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("only", ["validate", "export over", "predict", "prepare"])
+def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, only):
+    kill_commands(parent, tally, on_drive=True, stride=29, only=only)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, parent):
+    """A trial with a finished run, and a copy of it."""
+    folder = tmp_path_factory.mktemp("workspace")
+    trial = finished(parent, folder / "trial", on_drive=False, quick=True)
+    copy(trial.folder, folder / "saved")
+    return trial, folder / "saved"
+
+
+def test_links_pipes_and_devices_in_every_folder_change_nothing(workspace, parent, tally):
+    """Neither outside of the workspace, nor what commands do."""
+    copy(workspace[1], workspace[0].folder)
+    strays_everywhere(parent, workspace[0], tally, ALL[:4] + LOOKING[3:])
+    assert tally.counts["special files"] > 1000
+
+
+@pytest.mark.slow
+@ON_DRIVE
+def test_links_pipes_and_devices_in_place_of_files_are_refused_or_harmless(parent, tally, on_drive):
+    special_files(parent, tally, random.Random(1), on_drive=on_drive, n=6)
+
+
+@pytest.mark.parametrize("wanted", slow_but(("zeros.zip", "session.json deep"), [
+    (("runs.parquet", "long names.parquet", "rows.csv.gz", "compressed"),),
+    (("a FIFO", "an endless file", "digits"),)]))
+def test_small_files_that_ask_for_much_memory_are_refused(workspace, parent, tally, wanted):
+    copy(workspace[1], workspace[0].folder)
+    memory(parent, workspace[0], tally, lambda name: name.endswith(wanted))
+    assert tally.worst["GB of memory"] < 2
 
 
 # ------------------------------------------------------------------------------------------------ machines and people

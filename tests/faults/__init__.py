@@ -5,5 +5,7 @@ fake_drive  a Google Drive that fails, answers late, shortens files, goes back t
 child       a process that has imported all and forks one attempt at a run per job, with faults installed
 trials      one run with its folders: start, damage, go on, compare with an undisturbed run
 kills, damage, drive, others    the trials, by kind of fault
+commands    export, predict, tidy, prepare and validate, killed at each of their writes
+hostile     links and special files in every folder; small files that ask for much memory
 soak        the command: `python -m tests.faults.soak --help`
 """

@@ -52,6 +52,11 @@ SPECIAL: dict[str, Plant] = {
 NAMES = ("\x1b[31m\x07red\r\nname", "n" * 240, "‮xslx", "-rf", "%s{0}")  # as good as any
 
 
+def commands_for(path: Path) -> list[Words]:
+    """All that may meet a file; the long ones only where they read or write it."""
+    return [words for words in ALL if words not in LONG or {"data", "reports"} & set(path.parts)]
+
+
 def finished(parent: Parent, folder: Path, *, on_drive: bool, quick: bool = False) -> Trial:
     """A workspace with prices, prepared sets, three runs, reports, bundles and orders, and a backup of hard links."""
     trial = Trial(folder, "tiny", on_drive)
@@ -118,10 +123,7 @@ def in_place_of(parent: Parent, trial: Trial, tally: Tally, path: Path, kind: st
     else:
         SPECIAL[kind](path, outside)
     tally.add("special files")
-    commands = LOOKING if was_folder and path.is_dir() and path.is_symlink() else ALL
-    for words in commands:
-        if words in LONG and not {"data", "reports"} & set(path.parts):
-            continue
+    for words in LOOKING if was_folder and path.is_dir() and path.is_symlink() else commands_for(path):
         attempt(parent, trial, words, tally, f"{path.relative_to(trial.folder)} is {kind}")
 
 
@@ -258,16 +260,14 @@ def bombs_within(trial: Trial, wanted: Wanted) -> Iterator[tuple[str, Words]]:
                 facts = read_sealed(manifest)
                 facts["files"][name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
                 write_sealed(manifest, facts)
-            yield from ((f"{name}: {bomb}", words) for words in ALL[:-1])
+            yield from ((f"{name}: {bomb}", words) for words in commands_for(path)[:-1])
             path.write_bytes(kept)
             if sealed:
                 manifest.write_bytes(sealed)
 
 
-def memory(parent: Parent, tally: Tally, wanted: Wanted = lambda name: True, *, quick: bool = False) -> None:
-    """Every bomb that is wanted by its name, in every place where a file is read."""
-    with folder_for("bombs") as folder:
-        trial = finished(parent, folder / "trial", on_drive=False, quick=quick)
-        for places in (bombs_as_arguments, bombs_within):
-            for what, words in places(trial, wanted):
-                attempt(parent, trial, words, tally, what)
+def memory(parent: Parent, trial: Trial, tally: Tally, wanted: Wanted = lambda name: True) -> None:
+    """Every bomb that is wanted by its name, in every place where a file of a finished workspace is read."""
+    for places in (bombs_as_arguments, bombs_within):
+        for what, words in places(trial, wanted):
+            attempt(parent, trial, words, tally, what)

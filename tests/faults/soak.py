@@ -6,6 +6,9 @@
     python -m tests.faults.soak --part drive         # a Google Drive that fails, lies, disappears; writes per hour
     python -m tests.faults.soak --part flips         # damaged files of every kind
     python -m tests.faults.soak --part others        # full disks, jumping clocks, two owners, other machines, ...
+    python -m tests.faults.soak --part commands      # export, predict, tidy, prepare, validate killed at each write
+    python -m tests.faults.soak --part special       # links, pipes, devices in every folder, and in place of files
+    python -m tests.faults.soak --part memory        # small files that ask for much memory, wherever a file is read
     python -m tests.faults.soak --part kills --seed 7 --keep     # other instants; adds to benchmarks/results/faults.csv
 
 The runs are real: the library trains small networks on a made-up market, on this machine, in processes forked for each
@@ -20,14 +23,17 @@ import functools
 import os
 import sys
 
+from tests.faults.commands import kill_commands
 from tests.faults.damage import KINDS, damage_files, damage_seal, resume_after_damage
 from tests.faults.drive import FAULTS, age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
+from tests.faults.hostile import CODES, finished, special_files
+from tests.faults.hostile import memory as try_bombs
 from tests.faults.kills import EVERY, Tally, kill_at_points, kill_at_random
 from tests.faults.others import NEEDS_MOUNT, OTHERS, can_mount
 from tests.faults.owners import comes_back, race, taken_over
-from tests.faults.trials import HOUSE, Parent, Reference
+from tests.faults.trials import HOUSE, Parent, Reference, folder_for, picked
 
-PARTS = ("kills", "points", "drive", "flips", "others")
+PARTS = ("kills", "points", "drive", "flips", "others", "commands", "special", "memory")
 
 
 def kills(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
@@ -115,6 +121,36 @@ def others(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tu
         tally.say("two owners")
     names = [name.removeprefix("tried: ") for name in tally.counts if name.startswith("tried: ")]
     return [(name, tally.counts[f"tried: {name}"], tally.counts.get(f"good: {name}", 0)) for name in names]
+
+
+def commands(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
+    for on_drive in (False, True):
+        kill_commands(parent, tally, on_drive=on_drive, stride=options.stride)
+    names = [name.removeprefix("kills: ") for name in tally.counts if name.startswith("kills: ")]
+    return [(f"SIGKILL at a writing call: {name}", tally.counts[f"kills: {name}"], tally.counts.get(f"good: {name}", 0))
+            for name in names] + [("bytes changed outside of the workspace", None, None, 0, "bytes")]
+
+
+def special(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
+    for on_drive in (False, True):
+        special_files(parent, tally, picked(options.seed, "special", on_drive), on_drive=on_drive,
+                      n=50 * options.repeats)
+        tally.say(f"{tally.counts['special files']} special files, {len(tally.failures)} failures")
+    return [("special files", tally.counts["special files"], None), *_attempts(tally)]
+
+
+def memory(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
+    with folder_for("bombs") as folder:
+        try_bombs(parent, finished(parent, folder, on_drive=False), tally)
+    return _attempts(tally)
+
+
+def _attempts(tally: Tally) -> list[tuple]:
+    count = tally.counts.get
+    return [("commands that did their work or refused, nothing outside changed", count("commands"),
+             count("commands") - len(tally.failures)),
+            *((f"  of these {way}", count(way, 0), None) for way in CODES.values()),
+            *((f"most {name}", None, None, round(worst, 2), name) for name, worst in tally.worst.items())]
 
 
 def keep_rows(rows: list[tuple]) -> None:
