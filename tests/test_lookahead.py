@@ -30,6 +30,14 @@ def test_nothing_knows_the_future_without_an_index_or_early_on(prices):
     assert prove_no_lookahead(prices, str(prices["date"].unique()[150])[:10]).passed
 
 
+def test_of_a_large_table_the_days_around_the_day_are_compared(prices, index, monkeypatch):
+    whole = prove_no_lookahead(prices, index=index)
+    monkeypatch.setattr(lookahead, "MOST_ROWS", 1800)
+    proof = prove_no_lookahead(prices, index=index)
+    assert proof.passed and proof.at == whole.at and proof.since > whole.since == f"{prices['date'].min():%Y-%m-%d}"
+    assert 0 < proof.table["compared"].sum() < 0.5 * whole.table["compared"].sum()
+
+
 def peeking(history):
     return np.hstack([history.returns[:, 1:], np.full((len(history.returns), 1), np.nan)])
 
