@@ -13,10 +13,9 @@ import torch
 from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
-from vnq_colab.models.base import family_module
 from vnq_colab.payload import read_payload, write_payload
 from vnq_colab.training import trainer
-from vnq_colab.training.jobs import final_forecasters, fold_scores, forecast, job_of, session_folds
+from vnq_colab.training.jobs import final_forecasters, fold_scores, forecast, session_folds
 from vnq_colab.training.runs import latest_session, sessions, status
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import resume, train
@@ -278,19 +277,17 @@ def test_drive_that_does_not_say_whose_the_run_is_is_watched_before_it_is_writte
 @pytest.mark.parametrize("family", ["trees", "global", "stockformer"])
 def test_checkpoint_with_anything_in_any_place_goes_on_or_begins_anew(tmp_path, panel, config, family):
     """What a learner stores is its own business; what is not its own state begins the job anew, and says so."""
-    start = replace(config, families=(family,), stockformer=replace(config.stockformer, start="own"))
-    session = train(Workspace(tmp_path), panel, start, hours=1e-9, quiet=True)
-    path, chance = session.folder / session.checkpoint["slot"], random.Random(family)
-    whole = torch.load(read_payload(path)[1], weights_only=True)
-    attempt = trainer.Attempt(session, panel, config.machine, None, True)
-    job, row = session.checkpoint["job"], session.jobs[session.checkpoint["job"]]
-    n_anew = 0
-    for _ in range(60):
-        state = mutated_state(whole, chance)
-        write_payload(path, lambda file, state=state: torch.save(state, file), 9)
-        learner = family_module(family).learner(job_of(row), attempt._data(job_of(row)), attempt.config, {})
-        n_anew += not attempt._go_on_from_checkpoint(learner, job)
-    assert n_anew > 10
+    start = replace(config, families=(family,), stockformer=replace(config.stockformer, start="own"),
+                    train=replace(config.train, epochs=1))
+    session, chance = train(Workspace(tmp_path / "ws"), panel, start, hours=1e-9, quiet=True), random.Random(family)
+    slot, n_anew = session.checkpoint["slot"], 0
+    whole = torch.load(read_payload(session.folder / slot)[1], weights_only=True)
+    for number in range(5):
+        ws, state = Workspace(shutil.copytree(tmp_path / "ws", tmp_path / str(number))), mutated_state(whole, chance)
+        write_payload(ws.checkpoint_folder(session.run_id) / slot, lambda file, state=state: torch.save(state, file), 9)
+        assert resume(ws, quiet=True).status == "finished"
+        n_anew += "begins anew" in (ws.log_folder(session.run_id) / "progress.txt").read_text(encoding="utf-8")
+    assert n_anew > 0
 
 
 def mutated_state(state, chance):

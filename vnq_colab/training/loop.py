@@ -11,7 +11,7 @@ from vnq_colab.clock import Clock
 from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import Panel
-from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, tell
+from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, VnqError, tell
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.settings import MachineConfig
@@ -39,6 +39,7 @@ class Attempt:
         session.seconds = self.clock.seconds  # one dictionary: what the clock counts is what the session stores
         self._labels = make_labels(panel, session.config.task)
         self._longest_step = 0.0  # [s]
+        self._went_on_from, self._distrusted = "", set[str]()  # the job of the checkpoint; jobs whose led nowhere
         self.store = CheckpointStore.of(session)
         self.store.clear_scratch()
         set_up_machine(session, machine)
@@ -79,7 +80,14 @@ class Attempt:
             try:
                 if why := self._train_job(name, stop):
                     return why
+            except VnqError:
+                raise
             except Exception as error:
+                if not is_out_of_memory(error) and self._went_on_from == name:
+                    self.display.say(f"{name}: its checkpoint cannot be gone on from ({type(error).__name__}): it "
+                                     "begins anew")
+                    self._distrusted.add(name)
+                    continue
                 if not is_out_of_memory(error) or not self.jobs.can_halve(name):
                     raise
             else:
@@ -102,8 +110,7 @@ class Attempt:
             return ""  # what it needs is trained again first
         data = self._data(job)
         learner = family_module(job.family).learner(job, data, self.config, inputs)
-        if not self._go_on_from_checkpoint(learner, name):
-            learner = family_module(job.family).learner(job, data, self.config, inputs)
+        self._go_on_from_checkpoint(learner, name)
         row["state"] = "training"
         for symbol in job.symbols:
             if self.session.ledger[symbol]["state"] == "pending":
@@ -155,21 +162,17 @@ class Attempt:
         splits = self.folds[job.fold]
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
 
-    def _go_on_from_checkpoint(self, learner: Learner, name: str) -> bool:
-        """False where there is a checkpoint that the learner cannot go on from, and which may have changed it."""
+    def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
+        self._went_on_from = ""
+        if name in self._distrusted:
+            return
         state, damages = self.store.load_latest(facts_of(self.session, name))
         for sentence in damages:
             self.display.say(sentence)
         if state is not None:
-            try:
-                learner.load_state_dict(state)
-            except Exception as error:  # each family raises its own kinds for what is not its state
-                if is_out_of_memory(error):
-                    raise
-                self.display.say(f"{name}: its checkpoint is not of this job ({type(error).__name__}): it begins anew")
-                return False
+            self._went_on_from = name
+            learner.load_state_dict(state)
             self.display.say(f"{name}: goes on from its checkpoint")
-        return True
 
     def _finish(self, trained: Trained, job: Job, data: TrainingData) -> None:
         """Forecasts the fold's validation and test days, writes the job's file, then the session."""
