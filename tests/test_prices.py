@@ -89,7 +89,8 @@ def test_reading_keeps_what_cleaning_should_see(tmp_path):
     ("VNINDEX,2024-01-04,0", "2024-01-04: the close of the index is 0, not above 0"),
     ("VNINDEX,2024-13-04,1100", r"days of the index cannot be read \(date unreadable or in the future 1\)"),
     ("VNINDEX,2062-01-04,1100", r"days of the index cannot be read \(date unreadable or in the future 1\)"),
-    ("VNINDEX,2024-01-04,many", r"days of the index cannot be read \(number unreadable 1\)")])
+    ("VNINDEX,2024-01-04,many", r"days of the index cannot be read \(number unreadable 1\)"),
+    ("VNINDEX,2024,01,04,1100", r"days of the index cannot be read \(wrong number of fields 1\)")])
 def test_an_index_file_with_a_day_that_has_no_close_is_refused(tmp_path, line, said):
     days = pd.bdate_range("2023-01-02", periods=60).strftime("%Y-%m-%d")
     text = "symbol,date,close\n" + "".join(f"VNINDEX,{day},1100\nVN30,{day},\n" for day in days)

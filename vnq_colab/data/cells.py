@@ -167,7 +167,8 @@ def _frame(table: pa.Table, path: str) -> pd.DataFrame:
     n_texts = 0
     for place, field in enumerate(table.schema):
         if field.type in (pa.string(), pa.large_string(), pa.string_view()) or pa.types.is_dictionary(field.type):
-            column = table[place].dictionary_encode().unify_dictionaries()
+            column = table[place].dictionary_encode()
+            column = column.unify_dictionaries() if column.num_chunks > 1 else column
             table = table.set_column(place, field.name, column)
             n_texts += len(column.chunk(0).dictionary) if column.num_chunks else 0
         elif pa.types.is_decimal(field.type):
