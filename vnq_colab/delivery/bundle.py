@@ -125,6 +125,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
                             "Validate this run first.")
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
     manifest, contents = _manifest(session, verdict, panel)
+    wanted = checked(session.ws.model_folder(session.run_id), Manifest, manifest)
     for number in itertools.count(1):
         folder = session.ws.model_folder(session.run_id + (f"-{number}" if number > 1 else ""))
         if not os.path.lexists(folder / "manifest.json"):
@@ -134,7 +135,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
             bundle = load_bundle(folder)
             break
         with contextlib.suppress(VnqError):  # damaged, or of another version: it stays as it is
-            if read_manifest(folder) | {"exported": ""} == checked(folder, Manifest, manifest):
+            if read_manifest(folder) | {"exported": ""} == wanted:
                 bundle = load_bundle(folder)
                 break
     make_current(folder, session.run_id)

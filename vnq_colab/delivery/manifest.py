@@ -19,6 +19,7 @@ from vnq_colab.training.runs import RUN_ID
 
 FORMAT = 3  # of manifest.json
 POINTERS = ("current.json", "current_copy.json")  # in the folder of models
+SIZE = Annotated[int, Rule("must lie in (0, 8 GB]", range(1, 2**33).__contains__)]  # [bytes] of a file
 BUNDLE = re.compile(RUN_ID.pattern + r"(-\d+)?")  # a bundle's folder: its run, exported the first time or again
 FACTS = ("run_id", "data_id", "code_version", "trained_to", "synthetic")  # in each file as in the manifest
 Name = Annotated[str, Rule("must be a name, not a path", re.compile(r"(?!\.\.?$)[^/\\:\0]+").fullmatch)]
@@ -39,7 +40,7 @@ def _record(name: str, **fields: Any) -> Any:
 
 Symbol = _record("Symbol", decision=Decision, reasons=list[str], families=list[str])
 Judged = _record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
-FileFact = _record("FileFact", family=str, symbols=list[str], bytes=COUNT, sha256=str)
+FileFact = _record("FileFact", family=str, symbols=list[str], bytes=SIZE, sha256=str)
 Manifest = _record(  # manifest.json
     "Manifest", format=int, run_id=str, data_id=str, code_version=str, trained_to=str, synthetic=bool, exported=str,
     families=list[str], judged_family=str, ensemble_families=list[str], market_symbols=list[str],
