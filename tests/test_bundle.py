@@ -9,15 +9,18 @@ import pytest
 import torch
 
 from vnq_colab import files
+from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
 from vnq_colab.delivery.manifest import current
 from vnq_colab.errors import DeliveryError, SessionError, VnqError
 from vnq_colab.evaluation.calibration import final_calibrations
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.models.base import FAMILIES
 from vnq_colab.models.states import model_bytes, read_state
 from vnq_colab.training.jobs import fold_scores
 from vnq_colab.training.session import Session
+from vnq_colab.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +329,19 @@ def test_each_file_is_opened_once(copy, monkeypatch):
                                                                      opening(path, *args, **how))[1])
     load_bundle(copy)
     assert all(opened.count(str(path)) == 1 for path in copy.iterdir())
+
+
+def test_family_from_outside_is_exported_and_loaded_by_the_same_door(prices, small, tmp_path, monkeypatch):
+    import own_family
+
+    monkeypatch.setitem(FAMILIES, own_family.NAME, own_family.__name__)
+    monkeypatch.setattr("vnq_colab.config.FAMILY_NAMES", (*FAMILIES,))
+    ws = Workspace(tmp_path)
+    prepared = prepare(ws, prices)
+    session = train(ws, prepared.panel, replace(small, families=("linear",)), quiet=True)
+    bundle = export_bundle(session)
+    assert bundle.forecasters["linear"].digest() == load_bundle(ws).forecasters["linear"].digest()
+    assert load_bundle(ws).predict_latest(prices)["score"].notna().all()
+    network(bundle.folder, lambda state: state | {"features": state["features"][1:]}, "linear.pt")
+    with pytest.raises(DeliveryError, match="do not|not those|other"):
+        load_bundle(ws)

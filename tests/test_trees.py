@@ -1,5 +1,7 @@
 """Boosting by blocks: what a kill between two of them changes (nothing), when it stops, and what comes back."""
 
+import struct
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import trees
 from vnq_colab.models.base import Job, TrainingData
+from vnq_colab.models.tree_blocks import check_block
 from vnq_colab.settings import MachineConfig, Task, TreesConfig
 
 SETTINGS = TreesConfig(rounds=40, block_rounds=10, least_rounds=20, patience=1, leaves=7, min_child_weight=20.0)
@@ -124,3 +127,58 @@ def test_trees_of_a_version_that_cannot_be_read_are_named(data, straight):
     broken = replace(whole, version="99.0", blocks=(b"not trees",))
     with pytest.raises(DeliveryError, match=r"made by XGBoost 99\.0, and XGBoost .* cannot read them"):
         broken.predict(data.panel, data.valid)
+
+
+MANGLE = """
+import random, struct, sys
+import numpy as np
+from vnq_colab.errors import DeliveryError
+from vnq_colab.models.trees import engine, margin_of
+from vnq_colab.models.tree_blocks import check_block
+raw, chance, refused = open(sys.argv[1], "rb").read(), random.Random(5), 0
+values = np.random.default_rng(5).normal(size=(50, int(sys.argv[2]))).astype("float32")
+for number in range(int(sys.argv[3])):
+    block, place = bytearray(raw), chance.randrange(len(raw))
+    if number % 5 == 0:
+        block[place] = chance.choice([0, 1, 127, 255, *b"[{}LS$#d", chance.randrange(256)])
+    elif number % 5 == 1:
+        block[place:place + 4] = struct.pack(">i", chance.choice([-1, 0, 1, 7, 1000, 2**31 - 1, -2**31]))
+    elif number % 5 == 2:
+        block[place:place + 8] = struct.pack(">q", chance.choice([-1, 0, 2**31, 2**40, 2**62]))
+    elif number % 5 == 3:
+        del block[place:place + chance.choice([1, 8, 10**9])]
+    else:
+        block[place:place] = chance.choice([b"{" * 2000, b"[#L" * 2000, b"[$d#L" + struct.pack(">q", 2**60)])
+    try:
+        check_block(bytes(block), values.shape[1])
+    except DeliveryError:
+        refused += 1
+        continue
+    try:
+        margin_of(bytes(block), values)
+    except engine().core.XGBoostError:
+        pass
+print(refused)
+"""
+
+
+def test_no_mangled_block_ends_the_process(data, straight, tmp_path):
+    block, n_features = straight.result().forecaster.blocks[0], len(data.panel.feature_names)
+    check_block(block, n_features)
+    (tmp_path / "block").write_bytes(block)
+    done = subprocess.run([sys.executable, "-c", MANGLE, tmp_path / "block", str(n_features), "500"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 400 < int(done.stdout) < 500
+
+
+def test_trees_that_lead_in_circles_or_out_of_bounds_are_refused(data, straight):
+    block, n_features = straight.result().forecaster.blocks[0], len(data.panel.feature_names)
+    for name, kind, value in (("left_children", "l", 0), ("right_children", "l", 10**6), ("split_indices", "l", 10**6),
+                              ("split_indices", "l", -1), ("split_conditions", "d", float("nan")), ("parents", "l", 5)):
+        start = block.index(name.encode()) + len(name) + len("[$l#L") + 8
+        broken = block[:start] + struct.pack(">i" if kind == "l" else ">f", value) + block[start + 4:]
+        with pytest.raises(DeliveryError, match="its trees are damaged"):
+            check_block(broken, n_features)
+    with pytest.raises(DeliveryError, match="not boosted trees of these features"):
+        check_block(block, n_features + 1)

@@ -5,6 +5,7 @@ says what a value may be: `Literal` lists the choices, `Annotated[int, POSITIVE]
 """
 
 import dataclasses
+import functools
 import sys
 import types
 import typing
@@ -40,13 +41,18 @@ def only(value: Any, why: str) -> Rule:
     return Rule(why, lambda other: other == value)
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 class Settings:
     """Base of the frozen dataclasses below: every field is checked against its type when one is made."""
 
     GROUP = ""  # before the name of a field, where one is spoken of
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self), include_extras=True)
+        hints = _hints(type(self))
         for field in dataclasses.fields(self):
             hint, value = hints[field.name], getattr(self, field.name)
             if dataclasses.is_dataclass(hint):
@@ -193,7 +199,7 @@ def require(holds: bool, name: str, value: Any, rule: str) -> None:
 def build(cls: type, value: Any, prefix: str = "") -> Any:
     """A dataclass or a TypedDict from plain values: with all that it needs and nothing else, each of its type."""
     require(isinstance(value, dict), prefix.rstrip("."), value, "expected fields")
-    hints, word = typing.get_type_hints(cls, include_extras=True), "setting" if Settings in cls.__mro__ else "field"
+    hints, word = _hints(cls), "setting" if Settings in cls.__mro__ else "field"
     needed = cls.__required_keys__ if typing.is_typeddict(cls) else {
         field.name for field in dataclasses.fields(cls) if field.default is field.default_factory}  # neither is there
     if unknown := [name for name in value if name not in hints]:
