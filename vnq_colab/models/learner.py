@@ -139,7 +139,7 @@ class StackLearner(Learner):
         self._room = torch.empty_like(self.weights)
         self._scores = np.array(state["scores"]).reshape(self.best.shape[:2])
         self.best_skill, self.best_epoch = np.array(state["best_skill"]), np.array(state["best_epoch"], dtype=int)
-        self.history = [tuple(row) for row in state["history"]]
+        self.history = [(*model, epoch, loss, skill) for *model, epoch, loss, skill in state["history"]]
         self._done = {(symbol, member): (weights, epoch, skill)
                       for symbol, member, weights, epoch, skill in state["done"]}
         self._diverged = dict(state["diverged"])
