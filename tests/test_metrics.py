@@ -220,6 +220,10 @@ def test_stored_forecast_is_read_as_it_was_judged_or_refused(tmp_path):
     table.assign(mean=-table["mean"]).to_parquet(path)
     with pytest.raises(DataError, match="not what was judged"):
         judged_forecast(tmp_path)
+    (tmp_path / "forecast.parquet").write_text("x")
+    verdict_of(forecast_sha256=sha256_of(tmp_path / "forecast.parquet")).save(tmp_path / "verdict.json")
+    with pytest.raises(DataError, match="not a forecast of this library"):
+        judged_forecast(tmp_path)
 
 
 def test_predictions_of_what_is_not_there_are_refused():

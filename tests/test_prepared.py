@@ -111,6 +111,20 @@ def test_folds_whose_seals_fit_are_checked_all_the_same(tmp_path, prices):
         load_prepared(ws)
 
 
+def test_tables_whose_seals_fit_are_clean_all_the_same(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    index = pd.DataFrame({"date": prices["date"].unique(), "close": 1000.0})
+    for name, change in (("index", lambda table: table.assign(close=np.nan)), ("index", lambda table: prices),
+                         ("prices", lambda table: table.assign(volume=-1))):
+        folder = prepare(ws, prices, index=index).folder
+        path, facts = folder / f"{name}.parquet", read_sealed(folder / "prepared.json")
+        change(pd.read_parquet(path)).to_parquet(path)
+        facts["files"][path.name] = sha256_of(path)
+        write_sealed(folder / "prepared.json", facts)
+        with pytest.raises(DataError, match="its prices or its index are not clean"):
+            load_prepared(ws)
+
+
 def test_the_current_set_is_one_of_ours(tmp_path, prices):
     ws = Workspace(tmp_path)
     prepare(ws, prices)

@@ -194,8 +194,12 @@ def _facts(folder: Path, *names: str) -> _Facts:
 
 def _tables(folder: Path, facts: _Facts) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The stored prices and index of a set."""
-    return (pd.read_parquet(folder / "prices.parquet"),
-            pd.read_parquet(folder / "index.parquet") if facts["index"] else None)
+    prices = pd.read_parquet(folder / "prices.parquet")
+    index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
+    is_sound = (prices[["open", "high", "low", "close"]] > 0).all(axis=None) and (prices["volume"] >= 0).all()
+    if not is_sound or not (index is None or ((index["close"] > 0).all() and index["date"].is_unique)):
+        raise DataError(f"{folder}: its prices or its index are not clean. Prepare the same prices again.")
+    return prices, index
 
 
 @contextlib.contextmanager

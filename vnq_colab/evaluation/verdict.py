@@ -62,7 +62,10 @@ def judged_forecast(folder: Path, **options: Any) -> pd.DataFrame:
     if Verdict.load(folder / "verdict.json").summary.get(FORECAST_HASH) != sha256_of(path):
         raise DataError(f"{path}: not what was judged: damaged, edited or older. Make it anew with: python -m vnq_colab"
                         " validate")
-    return pd.read_parquet(path, **options)
+    try:
+        return pd.read_parquet(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a forecast of this library ({error}).") from error
 
 
 def too_good(verdict: Verdict) -> bool:
