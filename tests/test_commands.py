@@ -89,6 +89,7 @@ def test_every_part_can_be_run_alone_and_again(root, capsys):
             assert "Next: python -m vnq_colab validate, then export" in err
     assert len(list((root / "ws" / "checkpoints").iterdir())) == 1, "nothing was trained twice"
     report = next((root / "ws" / "reports").glob("*/report.html")).read_text(encoding="utf-8")
+    assert len(list((root / "ws" / "models").glob("*/manifest.json"))) == 1, "the same bundle, not another"
     assert 'class="orders"' in report and "No orders yet" not in report, "validate leaves what predict put there"
 
 
@@ -165,6 +166,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["run", "--data", "{good}", "--symbols", "FTP"], "no symbol FTP"),
     (["run", "--data", "{good}", "--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
     (["prepare", "--data", "{good}", "--as-of", "2026-W30-1"], "not a date"),
+    (["predict", "--as-of", "9999-12-31"], "not a date"),
     (["run", "--data", "{good}", "--set", "train.epochs"], "--set"),
     (["run", "--data", "{four}"], "4 stocks have no order worth learning"),
     (["run", "--data", "{good}", "--families", "tree"], "Did you mean 'trees'"),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.config import MOST_FOLDS
-from vnq_colab.errors import DataError
+from vnq_colab.errors import DataError, shorten
 from vnq_colab.settings import Task
 
 LEAST_TRAIN_DAYS = 400
@@ -24,12 +24,11 @@ PURGE_DAYS = Task().purge_days
 
 def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
     """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
-    if isinstance(text, dt.date):
-        return pd.Timestamp(text).normalize()
     try:
-        return pd.Timestamp(dt.datetime.strptime(text, "%Y-%m-%d"))
-    except (ValueError, TypeError):
-        raise DataError(f"{text!r} is not a date: write it as 2026-11-20.") from None
+        day = text if isinstance(text, dt.date) else dt.datetime.strptime(text, "%Y-%m-%d")
+        return pd.Timestamp(day).as_unit("ns").normalize()
+    except (ValueError, TypeError):  # pandas knows the years 1678 to 2261
+        raise DataError(f"{shorten(text)} is not a date: write it as 2026-11-20.") from None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def paper_portfolio(capital: float | None = None) -> Portfolio:
     """Cash alone, on paper: `capital`, or a billion [VND]."""
     capital = CAPITAL if capital is None else capital
     if not 1 <= capital <= MOST:
-        raise ConfigError(f"capital = {capital:,.0f}: must lie between 1 and {MOST:.0e} VND.")
+        raise ConfigError(f"capital = {capital:g}: must lie between 1 and {MOST:g} VND.")
     return Portfolio(float(int(capital)), {}, {}, f"a paper portfolio of {int(capital):,} VND")
 
 
@@ -85,7 +85,7 @@ def _cells(path: "str | Path") -> pd.DataFrame:
     try:
         lines = text_of(data := read_bytes(path, MOST_BYTES), str(path)).decode().split("\n")
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file. {needs}") from None
+        raise DataError(f"{path or 'an empty path'}: there is no such file. {needs}") from None
     except StorageError as error:
         raise DataError(f"{error} {needs}") from None
     except DataError:

@@ -184,7 +184,8 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     table, to_do, day = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}"
     tables = {ws.predictions / f"{day}.csv": table}
     if not outlook.no_orders:
-        held = _portfolio(portfolio or (ws.portfolio if ws.portfolio.exists() else None), outlook.prices, capital)
+        own = ws.portfolio if portfolio is None and ws.portfolio.exists() else portfolio
+        held = _portfolio(own, outlook.prices, capital)
         tables[ws.orders / f"{day}.csv"] = to_do = make_orders(outlook, held, capital)
     for path, rows in tables.items():
         text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")

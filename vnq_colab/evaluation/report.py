@@ -43,8 +43,8 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
               "orders": (result if basket is None else basket.trades).orders}
     for name, table in tables.items():
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
-    proof = {FORECAST_HASH: sha256_of(folder / FORECAST)}
-    replace(verdict, summary=verdict.summary | proof).save(folder / "verdict.json")
+    verdict.summary[FORECAST_HASH] = sha256_of(folder / FORECAST)
+    verdict.save(folder / "verdict.json")
     pictures = _pictures(order, basket, scores, verdict, history, note)
     for name in OWN_FILES:
         if isinstance(image := pictures.get(name), bytes):
