@@ -92,7 +92,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                   "cash of a new portfolio or one on paper"},
     "--slippage": {"type": _number(lambda share: 0 <= share < 1, "write a share of the price such as 0.002"),
                    "metavar": "FRACTION", "help": "of the price, each side (default: 0.002)"},
-    "--haircut": {"type": _number(lambda share: 0 <= share < 1, "write a share of its last close such as 0.3"), "metavar":
+    "--haircut": {"type": _number(lambda share: 0 <= share < 1, "write a share such as 0.3"), "metavar":
                   "FRACTION", "help": "of its last close, lost where a stock vanishes (default: 0.3)"},
     "--show-predictions": {"metavar": "SYMBOL",
                            "help": "also print a symbol's last 20 forecasts beside what happened"},

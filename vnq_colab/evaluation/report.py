@@ -3,7 +3,6 @@
 What stands in the page, in words, is in `templates/`; here it gets its numbers.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
