@@ -49,7 +49,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                "without files there, prepare and run make a synthetic market, predict takes the prepared prices)"},
     "--index": {"metavar": "PATH", "help": "market index with date, close (default: a VNINDEX among the files, else "
                                            "the mean of all stocks)"},
-    "--as-of": {"metavar": "DATE", "help": "as of the close of this day: later rows are left out (default: today)"},
+    "--as-of": {"type": _day, "metavar": "DATE",
+                "help": "as of the close of this day: later rows are left out (default: today)"},
     "--on-bad-rows": {"choices": ("raise", "drop", "treat"), "help":
                       "stop at a bad row, leave it out, or repair what can be repaired (default: raise for tables in "
                       "our own columns, treat for the files of vendors)"},
