@@ -7,5 +7,7 @@ trials      one run with its folders: start, damage, go on, compare with an undi
 kills, damage, drive, others    the trials, by kind of fault
 commands    export, predict, tidy, prepare and validate, killed at each of their writes
 hostile     links and special files in every folder; small files that ask for much memory
+probes      a finished workspace of all families, and the commands that read it, in a process bounded in memory and time
+mutations   its files as a hostile hand changes them; mutants: what the probes answer then, and whether that is good
 soak        the command: `python -m tests.faults.soak --help`
 """

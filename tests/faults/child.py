@@ -39,6 +39,7 @@ from typing import Any
 
 import torch
 
+from tests.faults import probes
 from tests.faults.fake_drive import FakeDrive
 from tests.faults.shim import Shim, refuse_replace, watch_drive
 from vnq_colab import clock
@@ -85,6 +86,9 @@ def config_of(size: str) -> RunConfig:
 
 # ----------------------------------------------------------------------------------------------------------- the child
 def _attempt(job: dict[str, Any], tell: Any) -> dict[str, Any]:
+    if job["do"] in ("make", "answer"):
+        os.environ["VNQ_LOCAL"], tempfile.tempdir = job["local"], job["scratch"]
+        return probes.make(job) if job["do"] == "make" else probes.answer_all(job, tell)
     ws = Workspace(Path(job["root"]))
     drive = _install(job, tell)
     if job["do"] == "command":

@@ -4,7 +4,7 @@
     python -m tests.faults.soak --part kills         # SIGKILL at random instants of a run of 12 symbols × 2 networks
     python -m tests.faults.soak --part points        # SIGKILL at every single writing call of a tiny run
     python -m tests.faults.soak --part drive         # a Google Drive that fails, lies, disappears; writes per hour
-    python -m tests.faults.soak --part flips         # damaged files of every kind
+    python -m tests.faults.soak mutations --count 5000   # files changed by a hostile hand, and who reads them
     python -m tests.faults.soak --part others        # full disks, jumping clocks, two owners, other machines, ...
     python -m tests.faults.soak --part commands      # export, predict, tidy, prepare, validate killed at each write
     python -m tests.faults.soak --part special       # links, pipes, devices in every folder, and in place of files
@@ -24,16 +24,17 @@ import os
 import sys
 
 from tests.faults.commands import kill_commands
-from tests.faults.damage import KINDS, damage_files, damage_seal, resume_after_damage
+from tests.faults.damage import resume_after_damage
 from tests.faults.drive import FAULTS, age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
 from tests.faults.hostile import CODES, finished, special_files
 from tests.faults.hostile import memory as try_bombs
 from tests.faults.kills import EVERY, Tally, kill_at_points, kill_at_random
+from tests.faults.mutants import WAYS, mutate
 from tests.faults.others import NEEDS_MOUNT, OTHERS, can_mount
 from tests.faults.owners import comes_back, race, taken_over
 from tests.faults.trials import HOUSE, Parent, Reference, folder_for, picked
 
-PARTS = ("kills", "points", "drive", "flips", "others", "commands", "special", "memory")
+PARTS = ("kills", "points", "drive", "mutations", "others", "commands", "special", "memory")
 
 
 def kills(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
@@ -88,20 +89,22 @@ def drive(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tup
     return rows + [(name, None, None, round(worst, 1), "writes") for name, worst in tally.worst.items()]
 
 
-def flips(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
-    damage_files(parent, tally, options.flips, options.seed)
-    damage_seal(parent, tally)
+def mutations(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
+    kinds = mutate(parent, tally, options.count, options.seed)
     reference = Reference.of(parent, "tiny", every=EVERY)
     for number in range(options.repeats * 20):
         resume_after_damage(parent, reference, tally, options.seed + number, on_drive=number % 2 == 1)
-    count, rows = tally.counts.get, []
-    for kind in KINDS:
-        good = sum(count(f"{way}: {kind}", 0) for way in ("refused", "not needed", "the same"))
-        rows.append((f"damaged {kind} refused", count(f"damaged: {kind}"), good))
-    rows.append(("damaged name of a session's seal: its copy is used", count("damaged: seal of a session"),
-                 count("gone on from: seal of a session", 0)))
-    return [*rows, ("runs resumed after damage to equal bits", count("runs resumed after damage"),
-                    count("equal bits after damage"))]
+    names = ("tried", *WAYS, "bad")
+    for kind, row in sorted(kinds.items()):
+        tally.say(f"{kind:45s} " + ", ".join(f"{row[name]} {name}" for name in names))
+    if options.keep:
+        keep_table("mutations", [{"file": kind} | {name: str(row[name]) for name in names}
+                                 for kind, row in sorted(kinds.items())])
+    count = tally.counts.get
+    return [("files mutated, read without a traceback or wrong data", options.count, options.count - count("bad", 0)),
+            *((f"  of these {way}", count(way, 0), None) for way in WAYS),
+            ("runs resumed after damage to equal bits", count("runs resumed after damage"),
+             count("equal bits after damage"))]
 
 
 def others(parent: Parent, tally: Tally, options: argparse.Namespace) -> list[tuple]:
@@ -153,14 +156,19 @@ def _attempts(tally: Tally) -> list[tuple]:
             *((f"most {name}", None, None, round(worst, 2), name) for name, worst in tally.worst.items())]
 
 
-def keep_rows(rows: list[tuple]) -> None:
-    """Adds them to benchmarks/results/faults.csv."""
+def keep_table(name: str, rows: list[dict[str, str]]) -> None:
+    """Adds them to a table in benchmarks/results."""
     sys.path.insert(0, str(HOUSE / "benchmarks"))
     from machine import keep
 
+    keep(name, rows)
+
+
+def keep_rows(rows: list[tuple]) -> None:
+    """Adds them to benchmarks/results/faults.csv."""
     names = ("what", "tried", "good", "worst", "unit")
-    keep("faults", [{name: "" if value is None else str(value).strip() for name, value in
-                     zip(names, (*row, None, None, None)[:5], strict=True)} for row in rows])
+    keep_table("faults", [{name: "" if value is None else str(value).strip() for name, value in
+                           zip(names, (*row, None, None, None)[:5], strict=True)} for row in rows])
 
 
 def main() -> int:
@@ -186,14 +194,16 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("only", nargs="?", choices=PARTS, help="the same as --part")
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all", help="which faults (default: all)")
     parser.add_argument("--kills", type=int, default=200, help="kills at random instants (default: 200)")
-    parser.add_argument("--flips", type=int, default=2400, help="damaged files (default: 2400)")
+    parser.add_argument("--count", type=int, default=5000, help="mutated files (default: 5000)")
     parser.add_argument("--stride", type=int, default=1, help="of the writing calls only every n-th (default: 1, all)")
     parser.add_argument("--repeats", type=int, default=2, help="of each kind of fault of Drive, with other seeds")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default: 1)")
     parser.add_argument("--keep", action="store_true", help="add the table to benchmarks/results/faults.csv")
     options = parser.parse_args()
+    options.part = options.only or options.part
     if not hasattr(os, "fork"):
         parser.error("this system cannot fork a process")
     return options
