@@ -47,6 +47,7 @@ from vnq_colab.__main__ import main as command
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
+from vnq_colab.delivery import tidying
 from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.errors import VnqError
 from vnq_colab.layout import Workspace
@@ -120,7 +121,7 @@ def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(job["memory"] * 1e9),) * 2)
     drive_copy.FIRST_WAIT, drive_copy.LONGEST_WAIT = 0.02, 0.3
     loop.DRIVE_PATIENCE = job.get("patience", 10)
-    trainer.WATCH_SECONDS = 0.05
+    trainer.WATCH_SECONDS, tidying.EMPTIED = 0.05, 20_000
     sessions_module.HEARTBEAT_SECONDS = job.get("heartbeat_seconds", sessions_module.HEARTBEAT_SECONDS)
     if node := job.get("node"):
         platform.node = lambda: node
