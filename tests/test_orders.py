@@ -382,11 +382,11 @@ def test_portfolio_is_read_as_excel_saves_it(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("text, sentence", [
-    ("{h}AAA,1.000,\nCASH,1\n", "row 2 (AAA,1.000,), shares: is that mark one of thousands?"),
-    ("{h}CASH,500.000\n", "is that mark one of thousands?"), ("{h}CASH,1e18\n", "more than the whole market"),
+    ("{h}AAA,1.000,\nCASH,1\n", "row 2 (AAA,1.000,), shares: not a number; write 2100, not 2.100"),
+    ("{h}CASH,500.000\n", "not a number; write 2100, not 2.100"), ("{h}CASH,1e18\n", "more than the whole market"),
     ("", "is empty, or no text"), ("PK\x03\x04\0", "a workbook of Excel: save it as CSV"), ("{h}", "no row CASH"),
     ("{h}CASH,500,000,000,\n", "row 2 (CASH,500,000,000,): 5 cells under 3 columns; write numbers without"),
-    ('{h}CASH,"500,000,000",\n', "row 2 (CASH,500,000,000,), shares: is that mark one of thousands?"),
+    ('{h}CASH,"500,000,000",\n', "row 2 (CASH,500,000,000,), shares: not a number; write 2100, not 2.100"),
     ('{h}AAA,100,\n\nCASH,"5,\n', "a quotation mark is not closed"),
     ("{h}AAA,100,\n\nCASH,x,\n", "row 4 (CASH,x,)"),
     ("symbol,shares,shares,sellable_from\nCASH,1,2,\n", "column shares stands there twice"),

@@ -1,7 +1,6 @@
 """The portfolio: what a person holds, from when it can be sold, and the cash; a CSV file that the person keeps."""
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +58,7 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
     for name, bad, sentence in (
             ("symbol", symbol.duplicated(), "stands there twice; write one row for it."),
             ("symbol", ~is_cash & ~symbol.isin(known), "is not in these prices; bring them, or take the row out."),
-            ("shares", text.str.fullmatch(THOUSANDS), "is that mark one of thousands? Write 2100, not 2.100."),
-            ("shares", ~np.isfinite(amount), "not a number of shares or VND; write it as 2100."),
+            ("shares", ~np.isfinite(amount) | text.str.fullmatch(THOUSANDS), "not a number; write 2100, not 2.100."),
             ("shares", amount < 0, "negative: nothing can be sold short, and no cash is borrowed; write 0 or more."),
             ("shares", amount > MOST, "more than the whole market; correct it."),
             ("shares", ~is_cash & (amount % 1 > 0), "a fraction of a share; write whole shares."),
@@ -70,7 +68,7 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
         if bad.any():
             row = bad.idxmax()
             hint = did_you_mean(symbol[row], known) if "not in these prices" in sentence else ""
-            raise DataError(f"{path}, row {row} ({_echo(table.loc[row])}), {name}: {sentence}{hint}")
+            raise DataError(f"{path}, row {row} ({shorten(','.join(table.loc[row]))[1:-1]}), {name}: {sentence}{hint}")
     if not is_cash.any():
         raise DataError(f"{path}: there is no row {CASH}. Add one with your cash in VND, such as {CASH},500000000, "
                         "at its end.")
@@ -85,7 +83,7 @@ def _cells(path: "str | Path") -> pd.DataFrame:
     try:
         lines = text_of(data := read_bytes(path, MOST_BYTES), str(path)).decode().split("\n")
     except FileNotFoundError:
-        raise DataError(f"{path or 'an empty path'}: there is no such file. {needs}") from None
+        raise DataError(f"{str(path)!r}: there is no such file. {needs}") from None
     except StorageError as error:
         raise DataError(f"{error} {needs}") from None
     except DataError:
@@ -102,12 +100,7 @@ def _cells(path: "str | Path") -> pd.DataFrame:
         raise DataError(f"{path}: column {', '.join(wrong)} {state}; found {', '.join(names)}. {needs}")
     for number, *row in rows:
         if any(row[len(names):]):
-            raise DataError(f"{path}, row {number} ({_echo(row)}): {len(row)} cells under {len(names)} columns; write "
-                            "numbers without thousands marks, as 500000000.")
+            raise DataError(f"{path}, row {number} ({shorten(','.join(row))[1:-1]}): {len(row)} cells under "
+                            f"{len(names)} columns; write numbers without thousands marks, as 500000000.")
     return pd.DataFrame([(row[1:] + [""] * len(names))[:len(names)] for row in rows], columns=names, dtype=str,
                         index=[row[0] for row in rows])
-
-
-def _echo(row: Iterable[str]) -> str:
-    """A row of the file, for a sentence."""
-    return shorten(",".join(row))[1:-1]
