@@ -19,7 +19,7 @@ from vnq_colab.delivery.orders import make_orders
 from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.page import first_screen, replace_first_screen
-from vnq_colab.evaluation.verdict import FORECAST, Verdict, judged_forecast
+from vnq_colab.evaluation.verdict import Verdict, judged_forecast
 from vnq_colab.files import write_atomic
 from vnq_colab.layout import Workspace
 
@@ -225,13 +225,10 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
 def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | None:
     """How stable the final fit is: its order of a day beside that of the models that were judged, where known."""
     folder = ws.report_folder(outlook.bundle.manifest["run_id"])
-    if not (folder / FORECAST).exists():
-        return None
     chosen = [("family", "==", outlook.bundle.judged_family), ("date", "==", outlook.day)]
     try:
         judged = judged_forecast(folder, columns=["symbol", "score"], filters=chosen).set_index("symbol")["score"]
-    except VnqError as error:
-        outlook.warnings.append(f"how stable the order is stays unknown: {error}")
+    except VnqError:  # it is shown only where it is known
         return None
     both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
     return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None

@@ -25,7 +25,6 @@ from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
 from vnq_colab.files import read_bytes, write_atomic
 
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
-OLD = "SESSIONS OLD"  # of prices
 VERDICT_ID = re.compile(r'data-verdict="(\w+)"')  # of all that a first screen says beside the orders
 MOST_BYTES = 10**8  # of a report
 N_RANKED = 10  # best of a ranking without orders
@@ -139,7 +138,7 @@ def replace_first_screen(report: Path, html: str) -> None:
 def keep_orders(report: Path, html: str) -> str:
     """The first screen of a report that is made anew: that with orders in it, where the rest is the same and fresh."""
     screen = _around_screen(report)[1]
-    is_same = VERDICT_ID.findall(screen) == VERDICT_ID.findall(html) and OLD not in html
+    is_same = VERDICT_ID.findall(screen) == VERDICT_ID.findall(html) and "SESSIONS OLD" not in html
     return screen if is_same and 'class="orders"' in screen else html
 
 
