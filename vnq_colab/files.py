@@ -148,8 +148,12 @@ def overwrite(path: Path, source: Path | bytes) -> None:
 
 def _refuse_link(path: Path) -> None:
     """Raises StorageError where writing would reach something else than a file of that name."""
-    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISREG((facts := os.lstat(path)).st_mode):
         raise StorageError(f"{path}: a link, or no regular file, and not written to. Remove it.")
+    if facts.st_nlink > 1:  # a backup of hard links keeps its content; Drive itself has none
+        os.unlink(path)
 
 
 def _replace(source: Path, target: Path, tries: int = 20) -> None:
