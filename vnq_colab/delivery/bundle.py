@@ -15,6 +15,7 @@ import pandas as pd
 
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
+from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
@@ -22,12 +23,11 @@ from vnq_colab.delivery.manifest import FACTS, FORMAT, Manifest, current, make_c
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import final_calibrations, with_volatility
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.verdict import FORECAST_HASH, Verdict
 from vnq_colab.files import checked, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster
 from vnq_colab.models.states import assembled, forecaster_in, model_bytes, read_state
-from vnq_colab.settings import NetworkConfig, Task, build
 from vnq_colab.training.jobs import final_forecasters, fold_scores
 from vnq_colab.training.session import Session
 
@@ -70,7 +70,7 @@ class Bundle:
             for one in self.forecasters.values()], ignore_index=True)
         if self.judged_family == ENSEMBLE:
             scores = pd.concat([scores, ensemble_scores(scores, self.manifest["ensemble_families"])], ignore_index=True)
-        scores = with_volatility(scores, panel, self.manifest["task"]["horizon"])
+        scores = with_volatility(scores, panel, self.manifest["task"].horizon)
         stored = self.manifest["calibration"]
         return pd.concat([stored[family].apply(rows) if family in stored else rows
                           for family, rows in scores.groupby("family", sort=False, observed=True)],
@@ -151,6 +151,7 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel) -> tuple[
     parts = {name: part for forecaster in forecasters.values() for name, part in forecaster.files().items()}
     contents = {name: model_bytes(parts[name].to_state() | facts) for name in sorted(parts)}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
+    judged["summary"].pop(FORECAST_HASH, None)  # of a file that is not here; it is not known before the report
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
     manifest = facts | {
         "format": FORMAT, "exported": "", "families": list(forecasters), "judged_family": config.judged_family,
@@ -183,12 +184,13 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
         one = parts.setdefault(fact["family"], {})[file] = forecaster_in(file, state, fact["family"])
         if list(one.symbols) != fact["symbols"] or any(state.get(name) != manifest[name] for name in FACTS):
             raise DeliveryError(f"{file}: is of other symbols, or another run, than the manifest says. Export again.")
-    task, network = build(Task, manifest["task"]), build(NetworkConfig, manifest["config"].get("model"))
-    forecasters = {family: assembled(parts[family], task, network) for family in manifest["families"]}
-    features, look_back = manifest["feature_names"], max(one.look_back for one in forecasters.values())
-    if manifest["look_back"] != look_back or any(list(one.feature_names) != features for one in forecasters.values()) \
-            or any({*one.symbols} != {symbol for symbol, row in manifest["symbols"].items() if name in row["families"]}
-                   for name, one in forecasters.items()):
+    config = RunConfig.from_dict(manifest["config"])
+    forecasters = {family: assembled(parts[family], config.task, config.model) for family in manifest["families"]}
+    there = [(list(one.feature_names), {*one.symbols}) for one in forecasters.values()]
+    said = [(manifest["feature_names"], {symbol for symbol, row in manifest["symbols"].items()
+                                         if name in row["families"]}) for name in forecasters]
+    look_back = max(one.look_back for one in forecasters.values())
+    if there != said or (manifest["look_back"], manifest["task"]) != (look_back, config.task):
         raise DeliveryError(f"{folder}: its files are not those of the manifest's symbols and features. Export again.")
     return Bundle(folder, manifest, forecasters)
 

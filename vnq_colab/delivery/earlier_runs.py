@@ -4,7 +4,7 @@ A test day is fresh once: whoever tries ten configurations on the same days and 
 Other folders are not known.
 """
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.settings import Rule
 from vnq_colab.training.runs import RUN_ID
 from vnq_colab.training.session import Session
+from vnq_colab.training.session_file import record
 
 FORMAT = 1  # of evaluations.json
 LEAST_SHARE = 0.1  # of the days; fewer in common are hardly the same test
@@ -32,25 +33,10 @@ PREVIOUS = "previous"  # the family under which the old forecast is scored
 WORSE_T = -2.0  # t of the difference in rank correlation, below which a new run is worse than the old one
 
 Day = Annotated[str, Rule("must be a day", to_day)]
-
-
-class Evaluation(TypedDict):
-    """Days that a run was judged on."""
-
-    first: Day
-    last: Day
-    when: str
-
-
-class Evaluations(TypedDict):
-    """evaluations.json."""
-
-    format: Annotated[int, Rule("is of a newer version", lambda number: number <= FORMAT)]
-    run_id: str
-    config_id: str
-    synthetic: bool
-    profile: str
-    evaluations: Annotated[list[Evaluation], Rule("must not be empty", bool)]
+Evaluations = record(  # evaluations.json
+    "Evaluations", run_id=str, config_id=str, synthetic=bool, profile=str,
+    format=Annotated[int, Rule("is of a newer version", lambda number: number <= FORMAT)],
+    evaluations=Annotated[list[record("Evaluation", first=Day, last=Day, when=str)], Rule("must not be empty", bool)])
 
 
 def record_evaluation(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import ENSEMBLE
@@ -14,8 +14,9 @@ from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.evaluation.verdict import Decided, Decision
 from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
-from vnq_colab.settings import COUNT, Rule, build
+from vnq_colab.settings import COUNT, Rule, Task, build
 from vnq_colab.training.runs import RUN_ID
+from vnq_colab.training.session_file import record
 
 FORMAT = 3  # of manifest.json
 POINTERS = ("current.json", "current_copy.json")  # in the folder of models
@@ -25,26 +26,14 @@ FACTS = ("run_id", "data_id", "code_version", "trained_to", "synthetic")  # in e
 Name = Annotated[str, Rule("must be a name, not a path", re.compile(r"(?!\.\.?$)[^/\\:\0]+").fullmatch)]
 
 
-class Pointer(TypedDict):
-    """current.json: which bundle is in use, and which was before."""
-
-    run_id: str
-    folder: Name
-    exported: str
-    previous: Name | None
-
-
-def _record(name: str, **fields: Any) -> Any:
-    return TypedDict(name, fields)
-
-
-Symbol = _record("Symbol", decision=Decision, reasons=list[str], families=list[str])
-Judged = _record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
-FileFact = _record("FileFact", family=str, symbols=list[str], bytes=SIZE, sha256=str)
-Manifest = _record(  # manifest.json
+Pointer = record("Pointer", run_id=str, folder=Name, exported=str, previous=Name | None)  # current.json
+Symbol = record("Symbol", decision=Decision, reasons=list[str], families=list[str])
+Judged = record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
+FileFact = record("FileFact", family=str, symbols=list[str], bytes=SIZE, sha256=str)
+Manifest = record(  # manifest.json
     "Manifest", format=int, run_id=str, data_id=str, code_version=str, trained_to=str, synthetic=bool, exported=str,
     families=list[str], judged_family=str, ensemble_families=list[str], market_symbols=list[str],
-    market_index=bool | None, config=dict[str, Any], task=dict[str, Any], feature_names=list[str], look_back=COUNT,
+    market_index=bool | None, config=dict[str, Any], task=Task, feature_names=list[str], look_back=COUNT,
     calibration=dict[str, Calibration], verdict=Judged | None, basket=dict[str, Any] | None, symbols=dict[str, Symbol],
     files=dict[Name, FileFact])
 
@@ -67,7 +56,7 @@ def read_manifest(folder: Path) -> Manifest:
         newer, what = isinstance(version, int) and version > FORMAT, "Train and export" if version == 1 else "Export it"
         raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if newer else
                             f"{path}: of an earlier version of the library. {what} again.")
-    if {fact["family"] for fact in manifest["files"].values()} != families or not (
+    if not families or {fact["family"] for fact in manifest["files"].values()} != families or not (
             families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}) or any(
             one.family != name for name, one in manifest["calibration"].items()):
         raise DeliveryError(f"{path}: its files are not those of its families. Export the run again.")

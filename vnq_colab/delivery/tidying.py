@@ -25,8 +25,8 @@ DATA_ID = re.compile(r"[0-9a-f]{12}")
 OURS = {  # what we write into a folder of each kind; of reports what may go
     "checkpoints": r"(session(_copy)?|heartbeat|manifest_[ab])\.json|session\.lock|slot_[ab]|done(/[a-z]\w*)?",
     "logs": r"history\.csv|progress\.txt",
-    "reports": r"([^/]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)",
-    "models": r"manifest\.json|[^/]+\.pt",
+    "reports": r"([\w.-]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)",
+    "models": r"manifest\.json|[\w.-]+\.pt",
     "data/prepared": r"(panel|prices|index)\.parquet|(splits|cleaning|lookahead|prepared)\.json|"
                      r"(coverage|cleaning|features|correlations)\.png"}
 SCRATCH = r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.part"  # what a process wrote by half that was killed

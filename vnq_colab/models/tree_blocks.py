@@ -9,9 +9,7 @@ import numpy as np
 
 from vnq_colab.errors import DeliveryError
 
-DEEPEST = 12  # levels
-NUMBERS = {b"U": np.dtype("u1"), b"i": np.dtype("i1"), b"I": np.dtype(">i2"), b"l": np.dtype(">i4"),
-           b"L": np.dtype(">i8"), b"d": np.dtype(">f4"), b"D": np.dtype(">f8")}
+NUMBERS = {b"U": "u1", b"i": "i1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
 NO_PARENT = 2**31 - 1  # of the root
 REALS = ("base_weights", "loss_changes", "split_conditions", "sum_hessian")  # of a tree, one of each node
 WHOLES = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
@@ -31,7 +29,7 @@ def check_block(raw: bytes, n_features: int) -> None:
                  == ["gbtree", "reg:squarederror", str(n_features), "0", "1", "0E0", [], [], "1", str(count),
                      [0] * count, list(range(count + 1))], "not boosted trees of these features")
         _check_trees(model["trees"], n_features)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise DeliveryError(f"its trees are damaged, or of an XGBoost that this library does not know ({error}). "
                             "Install the version that made them, or train again.") from error
 
@@ -76,12 +74,10 @@ def _read(raw: bytes) -> Any:
         return int.from_bytes(take(8), "big")
 
     def numbers(kind: bytes, count: int) -> np.ndarray:
-        dtype = NUMBERS[kind]
-        return np.frombuffer(take(count * dtype.itemsize), dtype)
+        return np.frombuffer(take(count * np.dtype(NUMBERS[kind]).itemsize), NUMBERS[kind])
 
-    def value(depth: int) -> Any:
+    def value() -> Any:
         kind = take(1)
-        _require(depth <= DEEPEST, "it is too deep")
         if kind == b"S":
             return take(length()).decode("ascii")
         if kind == b"{":
@@ -89,16 +85,16 @@ def _read(raw: bytes) -> Any:
             while raw[at:at + 1] != b"}":
                 name = take(length()).decode("ascii")
                 _require(name not in pairs, "a name stands twice")
-                pairs[name] = value(depth + 1)
+                pairs[name] = value()
             take(1)
             return pairs
         if kind != b"[":
             return numbers(kind, 1)[0].item()
         of = take(2)[1:] if raw[at:at + 1] == b"$" else b""
         _require(take(1) == b"#", "an array without a length")
-        return numbers(of, length()) if of else [value(depth + 1) for _ in range(length())]
+        return numbers(of, length()) if of else [value() for _ in range(length())]
 
-    whole = value(0)
+    whole = value()
     _require(at == len(raw), "something is left over")
     return whole
 

@@ -26,6 +26,7 @@ STATE = Literal["pending", "training", "done", "failed"]
 
 
 def record(name: str, **fields: Any) -> Any:
+    """A TypedDict: all that a JSON object holds."""
     """A TypedDict."""
     return TypedDict(name, fields)
 
