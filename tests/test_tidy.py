@@ -132,6 +132,14 @@ def test_run_that_cannot_be_read_is_named_and_left_with_all_prepared_sets(worn):
     assert not ws.checkpoint_folder(runs[0]).exists() and ws.checkpoint_folder(runs[2]).exists()
 
 
+def test_bundle_that_cannot_be_read_keeps_all_prepared_sets(worn):
+    ws, runs, unneeded = worn
+    (ws.model_folder(runs[1]) / "manifest.json").write_text("x")
+    found = tidy(ws, keep=1, delete=True)
+    assert f"{runs[1]} cannot be read" in repr(found) and (ws.prepared / unneeded / "panel.parquet").exists()
+    assert (ws.model_folder(runs[1]) / "trees.pt").exists() and not (ws.model_folder(runs[0]) / "trees.pt").exists()
+
+
 def test_at_least_the_newest_run_stays(tmp_path):
     with pytest.raises(ConfigError, match="keep = 0"):
         tidy(Workspace(tmp_path), keep=0)

@@ -18,7 +18,7 @@ from vnq_colab.delivery.manifest import BUNDLE, current, read_manifest
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
-from vnq_colab.training.runs import run_names, sessions
+from vnq_colab.training.runs import RUN_ID, run_names, sessions
 from vnq_colab.training.session import Session
 
 DATA_ID = re.compile(r"[0-9a-f]{12}")
@@ -64,22 +64,24 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     The newest `keep` finished runs, every unfinished one, the bundle in use and the one before it stay. Of finished
     runs the checkpoints of jobs in flight go; of the older ones all but `report.html`, `verdict.json` and the
     evaluations; and prepared sets that no run and no bundle needs. A link is removed itself. What is not ours is left
-    alone, and so is a run that cannot be read, with every prepared set, because it may need any.
+    alone, and so is a run or bundle that cannot be read, with every prepared set, because it may need any.
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
-    pointer, names = current(ws.models), run_names(ws)
-    remains = {name for name in names if not any(
+    pointer = current(ws.models)
+    remains = {name for one in ws.homes for name in _names(one, "checkpoints", RUN_ID) if not any(
         path.lstat().st_size for home in ws.homes for path in _ours(home, "checkpoints", name))}
     everyone = [session for session in sessions(ws) if session.run_id not in remains]
-    unreadable = sorted({*names} - remains - {session.run_id for session in everyone})
+    unknown = [ws.checkpoints / name for name in sorted({*run_names(ws)} - remains - {one.run_id for one in everyone})]
     kept, bundles = _kept(everyone, keep), {pointer["folder"], pointer["previous"]} if pointer else set()
     data = {session.data_id for session in everyone if session.run_id in kept}
     with contextlib.suppress(DataError):  # nothing is prepared
         data.add(current_id(ws))
-    for folder in filter(None, bundles):
-        with contextlib.suppress(VnqError):
-            data.add(read_manifest(ws.models / folder)["data_id"])
+    for folder in [ws.models / name for name in bundles if name and (ws.models / name).exists()]:
+        try:
+            data.add(read_manifest(folder)["data_id"])
+        except VnqError:
+            unknown.append(folder)
     files: list[tuple[Path, str]] = []
     for home in ws.homes:
         for session in everyone:
@@ -93,7 +95,7 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
         files += [(path, "neither the bundle in use nor the one before it") for name in _names(home, "models", BUNDLE)
                   if bundles and name not in bundles for path in _ours(home, "models", name)]
         files += [(path, "a prepared set that no run needs") for name in _names(home, "data/prepared", DATA_ID)
-                  if not unreadable and name not in data and _is_set(home.prepared / name)
+                  if not unknown and name not in data and _is_set(home.prepared / name)
                   for path in _ours(home, "data/prepared", name)]
     files.sort(key=lambda file: LAST.index(file[0].name) if file[0].name in LAST else -1)
     sized = tuple((path, 0 if path.is_dir() else path.lstat().st_size, why) for path, why in files)
@@ -103,7 +105,7 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     for folder in {path.parent if path.parent not in kinds else path for path, _ in files} if delete else ():
         _remove_empty(folder)
     return Tidying(sized, delete, ws.root, tuple(
-        f"{ws.checkpoints / name} cannot be read; it, and every prepared set, may be needed" for name in unreadable))
+        f"{path} cannot be read; it, and every prepared set, may be needed" for path in unknown))
 
 
 def _kept(everyone: list[Session], keep: int) -> set[str]:
