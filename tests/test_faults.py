@@ -16,10 +16,10 @@ if not hasattr(os, "fork"):
     pytest.skip("this system cannot fork a process, and each attempt here is one", allow_module_level=True)
 
 from tests.faults import others
-from tests.faults.commands import kill_commands
+from tests.faults.commands import copy, kill_command, kill_commands
 from tests.faults.damage import damaged, resume_after_damage
 from tests.faults.drive import age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
-from tests.faults.hostile import ALL, LOOKING, copy, finished, memory, special_files, strays_everywhere
+from tests.faults.hostile import ALL, LOOKING, finished, memory, special_files, strays_everywhere
 from tests.faults.kills import EVERY, KILL, Tally, kill_at_point, kill_one_run
 from tests.faults.mutants import mutate
 from tests.faults.owners import comes_back, race, taken_over
@@ -170,26 +170,30 @@ def test_an_hour_of_training_writes_little_to_drive(parent, tally):
 
 
 # ------------------------------------------------------------------------------------------- commands, hostile files
-@pytest.mark.parametrize("on_drive", slow_but(True, [False]))
-def test_export_and_tidy_killed_at_some_of_their_writes_leave_a_usable_bundle(parent, tally, on_drive):
-    """And the same command again ends as the undisturbed one."""
-    kill_commands(parent, tally, on_drive=on_drive, stride=29, quick=True)
-    assert tally.counts["good: tidy"] > 1 and tally.counts["good: export of another run"] > 2
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, parent):
+    """A trial on Drive with two finished and exported runs, and a copy of it."""
+    folder = tmp_path_factory.mktemp("workspace")
+    trial = finished(parent, folder / "trial", on_drive=True, quick=True)
+    copy(trial.folder, folder / "saved")
+    return trial, folder / "saved"
+
+
+@pytest.mark.parametrize(("words", "stride"), [
+    (["export", "--run", "first"], 3), (["tidy", "--keep", "1", "--delete"], 17)], ids=["export", "tidy"])
+def test_command_killed_at_some_of_its_writes_leaves_a_usable_bundle(workspace, parent, tally, words, stride):
+    """And given again it ends as the undisturbed one does."""
+    first = min(path.name for path in workspace[1].glob("MyDrive/home/models/*T*"))
+    kill_command(parent, tally, *workspace, words[0], [first if word == "first" else word for word in words],
+                 stride=stride)
+    assert tally.counts[f"good: {words[0]}"] > 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("only", ["validate", "export over", "predict", "prepare"])
-def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, only):
-    kill_commands(parent, tally, on_drive=True, stride=29, only=only)
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, parent):
-    """A trial with a finished run, and a copy of it."""
-    folder = tmp_path_factory.mktemp("workspace")
-    trial = finished(parent, folder / "trial", on_drive=False, quick=True)
-    copy(trial.folder, folder / "saved")
-    return trial, folder / "saved"
+@ON_DRIVE
+def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, on_drive):
+    kill_commands(parent, tally, on_drive=on_drive, stride=41)
+    assert len(tally.counts) >= 2 * 8
 
 
 def test_links_pipes_and_devices_in_every_folder_change_nothing(workspace, parent, tally):

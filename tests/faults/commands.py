@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,36 +79,42 @@ def bundle_of(trial: Trial) -> str:
     return "none"
 
 
-def kill_commands(parent: Parent, tally: Tally, *, on_drive: bool, stride: int = 1, only: str = "",
-                  quick: bool = False) -> None:
-    """Every command at each of its writing calls (with `stride` at every n-th), before, in and after it."""
+def kill_commands(parent: Parent, tally: Tally, *, on_drive: bool, stride: int = 1, only: str = "") -> None:
+    """Every command that has `only` in its name is killed, one after another."""
     with folder_for("commands") as folder:
         trial, saved = Trial(folder / "trial", "tiny", on_drive), folder / "saved"
-        for name, words in steps(parent, trial, quick=quick):
-            shutil.rmtree(saved, ignore_errors=True)
-            shutil.copytree(trial.folder, saved)
-            before = bundle_of(trial)
-            well(command(parent, trial, words, shim={"list": True}))
-            calls = [event for event in trial.events() if event[0] == "call"]
-            after, end, seen = bundle_of(trial), state(trial), set()
-            points = [(number, how) for number, call in enumerate(calls, start=1) if number % stride == 0
-                      for how in (("middle", "after") if call[2] == "write" else ("after",))]
-            for number, how in [(1, "before"), *points] if only in name else []:
-                _restore(trial, saved)
-                where = f"{name}{' on Drive' if on_drive else ''}, {how} call {' '.join(calls[number - 1][1:])}"
-                if command(parent, trial, words, shim={"kill_at": number, "how": how})["exit"] != -9:
-                    tally.fail(where, "was not killed")
-                    continue
-                tally.add(f"kills: {name}")
-                good = _is_usable(trial, tally, where, (before, after))
-                left = str(state(trial))
-                if left not in seen and left != str(end):  # all was written: what comes then is a second time
-                    seen.add(left)
-                    good = _ends_alike(parent, trial, words, tally, where, end) and good
-                tally.add(f"good: {name}", int(good))
-            _restore(trial, saved)
+        for name, words in steps(parent, trial):
+            copy(trial.folder, saved)
+            if only in name:
+                kill_command(parent, tally, trial, saved, name, words, stride=stride)
+            copy(saved, trial.folder)
             well(command(parent, trial, words))
-            tally.say(f"{name}{' on Drive' if on_drive else ''}: {len(points)} kills, {len(seen)} states")
+
+
+def kill_command(parent: Parent, tally: Tally, trial: Trial, saved: Path, name: str, words: Words, *,
+                 stride: int = 1) -> None:
+    """One command on a saved trial, killed at each of its writing calls (every n-th), before, in and after it."""
+    copy(saved, trial.folder)
+    before = bundle_of(trial)
+    well(command(parent, trial, words, shim={"list": True}))
+    calls = [event for event in trial.events() if event[0] == "call"]
+    after, end, seen = bundle_of(trial), state(trial), set()
+    points = [(number, how) for number, call in enumerate(calls, start=1) if number % stride == 0
+              for how in (("middle", "after") if call[2] == "write" else ("after",))]
+    for number, how in [(1, "before"), *points]:
+        copy(saved, trial.folder)
+        where = f"{name}{' on Drive' if trial.on_drive else ''}, {how} call {' '.join(calls[number - 1][1:])}"
+        if command(parent, trial, words, shim={"kill_at": number, "how": how})["exit"] != -9:
+            tally.fail(where, "was not killed")
+            continue
+        tally.add(f"kills: {name}")
+        good = _is_usable(trial, tally, where, (before, after))
+        left = str(state(trial))
+        if left not in seen and left != str(end):  # all was written: what comes then is a second time
+            seen.add(left)
+            good = _ends_alike(parent, trial, words, tally, where, end) and good
+        tally.add(f"good: {name}", int(good))
+    tally.say(f"{name}{' on Drive' if trial.on_drive else ''}: {len(points) + 1} kills, {len(seen)} states")
 
 
 def _is_usable(trial: Trial, tally: Tally, where: str, bundles: tuple[str, str]) -> bool:
@@ -127,6 +134,7 @@ def _ends_alike(parent: Parent, trial: Trial, words: Words, tally: Tally, where:
     return not code and not differ
 
 
-def _restore(trial: Trial, saved: Path) -> None:
-    shutil.rmtree(trial.folder)
-    shutil.copytree(saved, trial.folder)
+def copy(source: Path, target: Path) -> None:
+    """With its links, hard ones too, and all that is no file."""
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)

@@ -11,7 +11,6 @@ import random
 import shutil
 import stat
 import struct
-import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.faults.commands import Words, command, steps, well
+from tests.faults.commands import Words, command, copy, steps, well
 from tests.faults.kills import Tally
 from tests.faults.trials import HEADER_BYTES, Parent, Trial, folder_for
 from vnq_colab.files import read_sealed, sha256_of, write_sealed
@@ -139,12 +138,6 @@ def special_files(parent: Parent, tally: Tally, chance: random.Random, *, on_dri
         for place, kind in chance.sample([(place, kind) for place in places for kind in kinds], n):
             copy(saved, trial.folder)
             in_place_of(parent, trial, tally, trial.folder / place, kind)
-
-
-def copy(source: Path, target: Path) -> None:
-    """With its links, hard ones too, and all that is no file."""
-    shutil.rmtree(target, ignore_errors=True)
-    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- bombs
