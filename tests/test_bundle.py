@@ -321,6 +321,13 @@ def test_bundle_whose_parts_do_not_belong_together_is_refused(copy, what):
         load_bundle(copy)
 
 
+def test_bundle_in_the_folder_of_another_run_is_refused(copy, judged):
+    run_id = judged[2].run_id
+    assert load_bundle(shutil.copytree(copy, copy.parent / f"{run_id}-7")).manifest["run_id"] == run_id
+    with pytest.raises(DeliveryError, match=f"is of run {run_id}, in the folder of another"):
+        load_bundle(shutil.copytree(copy, copy.parent / "20200101T000000_abcdef"))
+
+
 def test_stray_file_in_the_folder_is_not_loaded(copy, bundle):
     shutil.copy(copy / ONE, copy / "XXX_stockformer_simple_best.pt")
     assert load_bundle(copy).forecasters["stockformer"].symbols == bundle.forecasters["stockformer"].symbols

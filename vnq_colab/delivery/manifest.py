@@ -56,6 +56,8 @@ def read_manifest(folder: Path) -> Manifest:
         newer, what = isinstance(version, int) and version > FORMAT, "Train and export" if version == 1 else "Export it"
         raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab." if newer else
                             f"{path}: of an earlier version of the library. {what} again.")
+    if BUNDLE.fullmatch(folder.name) and not re.fullmatch(re.escape(manifest["run_id"]) + r"(-\d+)?", folder.name):
+        raise DeliveryError(f"{path}: is of run {manifest['run_id']}, in the folder of another. Export the run again.")
     if not families or {fact["family"] for fact in manifest["files"].values()} != families or not (
             families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}) or any(
             one.family != name for name, one in manifest["calibration"].items()):
