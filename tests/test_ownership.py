@@ -12,8 +12,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training import trainer
 from vnq_colab.training.jobs import new_row, open_store
-from vnq_colab.training.runs import new_run_id
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import Session, new_run_id
 from vnq_colab.training.trainer import how_it_ended, loss_and_rest
 
 FOLD = {"train": {"first": "2020-01-02", "last": "2022-12-20"}, "valid": {"first": "2023-01-03", "last": "2023-12-20"},

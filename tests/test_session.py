@@ -8,8 +8,7 @@ from vnq_colab.files import read_json, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.runs import RUN_ID, latest_session, new_run_id, run_names, sessions, status
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import RUN_ID, Session, latest_session, new_run_id, run_names, sessions, status
 
 JOBS = (Job("trees", 0, symbols=("FPT", "HPG")), Job("stockformer", 0, 0, ("FPT", "HPG"), ("trees_fold1",)),
         Job("trees", None, symbols=("FPT", "HPG"), needs=("trees_fold1",)))

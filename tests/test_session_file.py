@@ -16,8 +16,7 @@ from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
 from vnq_colab.payload import read_payload, write_payload
 from vnq_colab.training import trainer
 from vnq_colab.training.jobs import final_forecasters, fold_scores, forecast, session_folds
-from vnq_colab.training.runs import latest_session, sessions, status
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import Session, latest_session, sessions, status
 from vnq_colab.training.trainer import resume, train
 
 STRANGE = [None, True, -1, 0, 1.5, 10**25, "", "x", "../../x", "\x1b[2J", "x" * 10_000, [], {}, [None], [[[]]],
@@ -125,8 +124,8 @@ def test_run_of_which_nothing_is_left_is_not_rebuilt(ws):
     session = latest_session(ws)
     lose(session)
     shutil.rmtree(session.folder / "done")
-    with pytest.raises(SessionError, match="there is no such run"):
-        Session.load(ws, session.run_id)
+    with pytest.raises(SessionError, match="there is no run"):
+        latest_session(ws, session.run_id)
 
 
 def test_config_of_the_beginning_that_was_edited_rebuilds_nothing(ws):

@@ -14,7 +14,7 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import ConfigError, VnqError
 from vnq_colab.files import write_sealed
 from vnq_colab.layout import MANIFESTS, SESSION, SLOTS, Workspace
-from vnq_colab.training.runs import sessions
+from vnq_colab.training.session import sessions
 from vnq_colab.training.trainer import resume, train
 
 

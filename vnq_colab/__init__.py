@@ -27,7 +27,7 @@ _NAMES = {  # by module
     "evaluation.basket": "Basket",
     "evaluation.plots": "plots",
     "training.jobs": "forecast",
-    "training.runs": "latest_session status",
+    "training.session": "latest_session status",
     "training.trainer": "resume train",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

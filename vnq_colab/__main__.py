@@ -115,7 +115,7 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
-    from vnq_colab.training.runs import sessions, status
+    from vnq_colab.training.session import sessions, status
 
     if options.run is None and not sessions(ws):
         _output(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
@@ -128,7 +128,7 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
 def validate(ws: Workspace, options: argparse.Namespace) -> int:
     """Judge the folds' forecasts: score, backtest, verdict, report. Nothing is trained."""
     from vnq_colab.delivery.validate import validate
-    from vnq_colab.training.runs import latest_session
+    from vnq_colab.training.session import latest_session
 
     session = latest_session(ws, options.run)
     if options.show_predictions:
@@ -142,7 +142,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
     from vnq_colab.delivery.bundle import export_bundle
-    from vnq_colab.training.runs import latest_session
+    from vnq_colab.training.session import latest_session
 
     session = latest_session(ws, options.run)
     _announce(options, f"exporting {session.run_id}")

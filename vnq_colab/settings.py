@@ -26,10 +26,14 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-MOST = 1_000_000  # of anything that is counted: beyond, it is a slip of the hand
-COUNT = Annotated[int, Rule(f"must be at least 1 and at most {MOST:,}", lambda value: 1 <= value <= MOST)]
-BINS = Annotated[int, Rule("must lie between 2 and 4,096", lambda value: 2 <= value <= 4_096)]
-SEED = Annotated[int, Rule("must lie between 0 and 4,294,967,295", lambda value: 0 <= value < 2**32)]
+def between(least: int, most: int) -> Any:
+    """The type of a whole number from `least` to `most`."""
+    return Annotated[int, Rule(f"must lie between {least:,} and {most:,}", lambda value: least <= value <= most)]
+
+
+COUNT = between(1, 1_000_000)  # beyond, it is a slip of the hand
+BINS = between(2, 4_096)
+SEED = between(0, 2**32 - 1)
 POSITIVE = Annotated[float, Rule("must be positive", lambda value: value > 0)]
 NOT_NEGATIVE = Annotated[float, Rule("must not be negative", lambda value: value >= 0)]
 SHARE = Annotated[float, Rule("must lie in (0, 1]", lambda value: 0 < value <= 1)]
@@ -83,7 +87,7 @@ class NetworkConfig(Settings):
     """Sizes of one network, local or global. The number of features is not here: it comes from the panel."""
 
     GROUP = "model."
-    look_back: Annotated[COUNT, Rule("must not exceed 512 days", lambda value: value <= 512)] = 60  # [days] seen
+    look_back: between(1, 512) = 60  # [days] seen
     min_context: COUNT = 20  # [days] a position must have seen before it carries loss
     width: COUNT = 128
     n_layers: COUNT = 4
@@ -115,7 +119,7 @@ class TrainConfig(Settings):
     learning_rate: POSITIVE = 1e-3
     weight_decay: NOT_NEGATIVE = 1e-5
     schedule: Literal["cosine"] = "cosine"
-    warmup_epochs: Annotated[int, Rule("must lie between 0 and 1,000", lambda value: 0 <= value <= 1000)] = 5  # linear
+    warmup_epochs: between(0, 1_000) = 5  # linear
     patience: COUNT = 15  # epochs without a better validation loss before a model stops
     keep_top_k: COUNT = 1  # the weights of a model's so many best epochs are averaged in the end
     clip_norm: POSITIVE = 1.0  # of each model's own gradient

@@ -56,7 +56,7 @@ from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, Network
 from vnq_colab.training import drive_copy, loop, trainer
 from vnq_colab.training import session as sessions_module
 from vnq_colab.training.progress import Display
-from vnq_colab.training.runs import latest_session, sessions
+from vnq_colab.training.session import latest_session, sessions
 from vnq_colab.training.trainer import resume, train
 
 SMALL = NetworkConfig(look_back=30, min_context=10, width=16, n_layers=2, n_heads=2, feed_forward=32)

@@ -40,7 +40,7 @@ from vnq_colab.models.base import FAMILIES
 from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import fold_scores
-from vnq_colab.training.runs import latest_session
+from vnq_colab.training.session import latest_session
 from vnq_colab.training.trainer import resume, train
 
 for _module in ("xgboost", "vnq_colab.colab", "vnq_colab.delivery.predict", *FAMILIES.values()):

@@ -21,8 +21,7 @@ from vnq_colab.evaluation.significance import hac_t, known
 from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.settings import Rule
-from vnq_colab.training.runs import RUN_ID
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import RUN_ID, Session
 from vnq_colab.training.session_file import record
 
 FORMAT = 1  # of evaluations.json

@@ -15,7 +15,7 @@ from vnq_colab.evaluation.calibration import Calibration
 from vnq_colab.evaluation.verdict import Decided, Decision
 from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.settings import COUNT, Rule, Task, build
-from vnq_colab.training.runs import RUN_ID
+from vnq_colab.training.session import RUN_ID
 from vnq_colab.training.session_file import record
 
 FORMAT = 3  # of manifest.json

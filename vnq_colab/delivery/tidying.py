@@ -18,8 +18,7 @@ from vnq_colab.delivery.manifest import BUNDLE, current, read_manifest
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
-from vnq_colab.training.runs import RUN_ID, run_names, sessions
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import RUN_ID, Session, run_names, sessions
 
 DATA_ID = re.compile(r"[0-9a-f]{12}")
 OURS = {  # what we write into a folder of each kind; of reports what may go

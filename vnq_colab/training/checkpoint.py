@@ -23,8 +23,7 @@ from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
 from vnq_colab.models.states import read_state
 from vnq_colab.payload import payload_digest, payload_sequence, read_payload, write_payload
 from vnq_colab.settings import Rule
-from vnq_colab.training.runs import other_parts
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import Session, other_parts
 from vnq_colab.training.session_file import Facts, record
 
 FORMAT = 2  # of a manifest

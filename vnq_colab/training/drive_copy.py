@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vnq_colab.clock import spell
-from vnq_colab.errors import CheckpointError, StorageError, TakenOverError, VnqError
+from vnq_colab.errors import StorageError, TakenOverError, VnqError
 from vnq_colab.files import MOST_JSON, overwrite, read_bytes, write_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
 from vnq_colab.payload import payload_sequence
@@ -39,7 +39,6 @@ class DriveCopy:
         self._sequences: dict[str, int] | None = None  # of the slots on Drive that verify, -1 for the others
         self._changed, self._closing = threading.Condition(), False
         self._is_needed = session.folder != self._folder
-        self._ownership = Ownership(session, self._folder)
         if self._is_needed:
             threading.Thread(target=self._work, name="drive", daemon=True).start()
 
@@ -113,7 +112,7 @@ class DriveCopy:
                 name, entry = next(iter(self._waiting.items()))
             trouble = ""
             try:
-                self.taken_over = self._ownership.is_lost()
+                self.taken_over = self._session.is_taken_over(self._folder)
                 if not self.taken_over:
                     entry[1]()
             except (VnqError, OSError) as error:
@@ -141,31 +140,6 @@ class DriveCopy:
         self.seconds_of_checkpoint = time.monotonic() - started
 
 
-class Ownership:
-    """Whose a run is, by the heartbeat in its folder on Drive.
-
-    One that cannot be read may be of another machine on its way: nothing is written before it has stood still for two
-    heartbeats.
-    """
-
-    def __init__(self, session: Session, folder: Path):
-        self._session, self._folder = session, folder
-        self._content, self._since = b"", 0.0  # of the heartbeat that could not be read; since when it is the same
-
-    def is_lost(self) -> bool:
-        """Whether another process has taken the run over. Raises StorageError while that cannot be known."""
-        try:
-            return self._session.is_taken_over(self._folder)
-        except CheckpointError as error:
-            content = read_bytes(self._folder / HEARTBEAT, MOST_JSON)
-            if content != self._content or not self._since:
-                self._content, self._since = content, time.monotonic()
-            if time.monotonic() - self._since < 2 * self._session.heartbeat_seconds:
-                raise StorageError(f"{str(error).partition('. ')[0]}: another machine may be writing it, so nothing is "
-                                   "written there yet") from error
-            return False
-
-
 def _copy(content: Path | bytes, target: Path) -> None:
     if isinstance(content, bytes) or content.exists():  # else it was lost here, and there is nothing to copy
         overwrite(target, content)
@@ -191,12 +165,11 @@ class Heartbeat:
 
     def _work(self) -> None:
         session, there = self._session, self._session.ws.checkpoint_folder(self._session.run_id)
-        ownership = Ownership(session, there)
         while not self._stop.is_set() and not self.taken_over:
             with contextlib.suppress(StorageError, OSError):  # the next one may arrive
                 try:
                     session.beat()
-                    self.taken_over = session.folder != there and ownership.is_lost()
+                    self.taken_over = session.is_taken_over(there)
                 except TakenOverError:
                     self.taken_over = True
                 if session.folder != there and not self.taken_over:

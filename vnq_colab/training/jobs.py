@@ -22,8 +22,7 @@ from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData
 from vnq_colab.models.states import assembled, forecaster_in
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.runs import other_parts
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import Session, other_parts
 
 RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symbol
 ENDED = ("done", "failed")

@@ -12,6 +12,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import Panel
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, VnqError, tell
+from vnq_colab.files import sha256_of
 from vnq_colab.layout import SESSION
 from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
 from vnq_colab.settings import MachineConfig
@@ -20,7 +21,7 @@ from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
 from vnq_colab.training.jobs import JobList, facts_of, forecast_of_fold, job_of, load_job, session_folds
 from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
 from vnq_colab.training.progress import Display, finish_words
-from vnq_colab.training.session import Session, stored_sequence
+from vnq_colab.training.session import Session
 
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
 MARGIN_SHARE = 0.5  # [fraction] of a short time that the margin may take
@@ -39,7 +40,7 @@ class Attempt:
         session.seconds = self.clock.seconds  # one dictionary: what the clock counts is what the session stores
         self._labels = make_labels(panel, session.config.task)
         self._longest_step = 0.0  # [s]
-        self._went_on_from, self._distrusted = "", set[str]()  # the job of the checkpoint; jobs whose led nowhere
+        self._went_on_from = self._distrusted = ""  # the job of the checkpoint; the one whose checkpoint led nowhere
         self.store = CheckpointStore.of(session)
         self.store.clear_scratch()
         set_up_machine(session, machine)
@@ -84,9 +85,8 @@ class Attempt:
                 raise
             except Exception as error:
                 if not is_out_of_memory(error) and self._went_on_from == name:
-                    self.display.say(f"{name}: its checkpoint cannot be gone on from ({type(error).__name__}): it "
-                                     "begins anew")
-                    self._distrusted.add(name)
+                    self.display.say(f"{name}: its checkpoint leads nowhere ({type(error).__name__}): it begins anew")
+                    self._distrusted = name
                     continue
                 if not is_out_of_memory(error) or not self.jobs.can_halve(name):
                     raise
@@ -164,7 +164,7 @@ class Attempt:
 
     def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
         self._went_on_from = ""
-        if name in self._distrusted:
+        if name == self._distrusted:
             return
         state, damages = self.store.load_latest(facts_of(self.session, name))
         for sentence in damages:
@@ -269,10 +269,12 @@ def _put_finished_jobs(session: Session, store: CheckpointStore, drive: DriveCop
 
 def deliver(session: Session) -> None:
     """Copies to Drive what a finished run has on this machine and did not get there before its process ended."""
-    there = stored_sequence(session.ws.checkpoint_folder(session.run_id) / SESSION)
-    if session.ws.local == session.ws or not (session.folder / SESSION).exists() or (
-            there == session.sequence and not session.drive):
+    here, there = (home.checkpoint_folder(session.run_id) / SESSION for home in (session.ws.local, session.ws))
+    if here == there or not here.exists():
         return
+    with contextlib.suppress(FileNotFoundError, StorageError):
+        if not session.drive and sha256_of(there) == sha256_of(here):
+            return
     session.claim()
     drive, session.drive = DriveCopy(session), ""
     _put_finished_jobs(session, CheckpointStore(session.ws, session.run_id), drive)

@@ -1,71 +1,53 @@
-"""The session: one JSON file that says what runs, how far every symbol is, and why it stopped; and its heartbeat.
+"""Sessions: one JSON file per run that says what runs, how far every symbol is and why it stopped; and a heartbeat.
 
 Only the standard library is imported here, so that `status` answers at once and from any machine.
 """
 
 import contextlib
-import platform
+import os
+import re
 import secrets
+import time
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from vnq_colab import __version__
-from vnq_colab.clock import SECONDS_SPENT, utc_now
+from vnq_colab.clock import utc_now, utc_stamp
 from vnq_colab.config import RunConfig
 from vnq_colab.errors import (
     CheckpointError,
     ConfigError,
     SessionError,
+    StorageError,
     TakenOverError,
     VnqError,
+    did_you_mean,
     name_a_few,
     shorten,
     tell,
 )
-from vnq_colab.files import locked, read_sealed, write_sealed
+from vnq_colab.files import locked, read_sealed, storage_error, write_sealed
 from vnq_colab.layout import HEARTBEAT, LOCK, SESSION, SESSION_COPY, Workspace
-from vnq_colab.settings import convert
-from vnq_colab.training import session_file as schema
-from vnq_colab.training.session_view import SessionView
+from vnq_colab.settings import convert, require
+from vnq_colab.training.session_file import FORMAT, HEARTBEAT_SECONDS, Beat, SessionRecord
 
-FORMAT = 2  # of session.json
-CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
-HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
+RUN_ID = re.compile(r"\d{8}T\d{6}_([a-z0-9]+_)?[0-9a-f]{6}(-(part|fold)\d+of\d+)?(-refit)?")  # the first version's too
+_HINTS = typing.get_type_hints(SessionRecord, include_extras=True)
+del _HINTS["ws"]
+_VERSIONS = {"commit": str | None, "torch": str, "numpy": str, "python": str}  # in configs/<run_id>.json alone
+SessionFile = TypedDict("SessionFile", _HINTS | {"format": int, "config_id": str, "config": dict[str, Any]} | {
+    name: NotRequired[hint] for name, hint in _VERSIONS.items()})
 
 
 @dataclass(repr=False)
-class Session(SessionView):
+class Session(SessionRecord):
     """One run: its config, its data, its jobs and its ledger, kept in `checkpoints/<run_id>/session.json`."""
 
-    ws: Workspace
-    run_id: schema.NAME
-    config: RunConfig
-    data_id: schema.NAME
-    folds: list[schema.Fold]  # oldest first
-    jobs: dict[schema.NAME, schema.JobRow]  # by name, in order
-    ledger: dict[str, schema.LedgerRow]  # by symbol
-    skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
-    synthetic: bool = False
-    part: schema.PART | None = None  # [number, of how many]: this machine trains a part of the folds
-    status: Literal["running", "paused", "finished"] = "running"
-    why: str = ""
-    machine: schema.Machine = field(default_factory=dict)
-    started: schema.MOMENT = field(default_factory=utc_now)
-    heartbeat: schema.MOMENT = field(default_factory=utc_now)  # when the newest sign of life was given
-    owner: str = ""  # the process that trains it, by a random name
-    code_version: str = __version__
-    sequence: int = 0  # one more with each sign of life
-    heartbeat_seconds: schema.BEAT = HEARTBEAT_SECONDS
-    drive: str = ""  # what has not reached Google Drive, and why
-    seconds: schema.Seconds = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
-    attempts: list[schema.AttemptRow] = field(default_factory=list)
-    checkpoint: schema.Manifest | None = None  # the newest
-    # not stored here:
     token: int = 0  # the highest that was seen in a heartbeat
-    rival: str = ""  # why somebody else may train it, though this file does not say so
+    rival: str = ""  # why somebody else may train it, though its file does not say so
     is_rebuilt: bool = False  # from what stood in configs/ when it began; its finished jobs are not adopted yet
 
     @classmethod
@@ -106,29 +88,20 @@ class Session(SessionView):
     def is_taken_over(self, folder: Path) -> bool:
         """Whether a folder's heartbeat has a higher token, or ours and another owner.
 
-        Raises CheckpointError where it is there and cannot be read.
+        One that cannot be read says nothing here, where ours replaces it whole. On Drive another machine may be writing
+        it: StorageError is raised until it has stood still for two heartbeats.
         """
-        with contextlib.suppress(FileNotFoundError):
-            beat = read_sealed(folder / HEARTBEAT, schema.Beat)
+        path = folder / HEARTBEAT
+        try:
+            beat = read_sealed(path, Beat)
             return beat["token"] > self.token or (beat["token"] == self.token and beat["owner"] != self.owner)
-        return False
-
-    def is_alive(self) -> bool | None:
-        """Whether the process that trains it runs on this machine; None where only its signs of life can say that."""
-        if self.machine.get("node") != platform.node() or not {"pid", "pid_started"} <= set(self.machine):
-            return None
-        import psutil  # beside the standard library, and as quick
-
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self.machine["pid"])
-            is_same = abs(process.create_time() - self.machine["pid_started"]) < CLOCK_STEP
-            return is_same and process.status() != psutil.STATUS_ZOMBIE
-        return False
-
-    @property
-    def state(self) -> str:
-        """`status`, or "interrupted" where its process is gone without a word: a crash, a kill, a restarted kernel."""
-        return "interrupted" if self.status == "running" and self.is_alive() is False else self.status
+        except FileNotFoundError:
+            return False
+        except CheckpointError as error:
+            if folder != self.folder and abs(time.time() - os.stat(path).st_mtime) < 2 * self.heartbeat_seconds:
+                raise StorageError(f"{path}: cannot be read; another machine may be writing it, so nothing is written "
+                                   "there yet.") from error
+            return False
 
     def beat(self) -> None:
         """Rewrites heartbeat.json. Raises TakenOverError when the run is another's by now."""
@@ -147,19 +120,12 @@ class Session(SessionView):
     def _turn(self) -> Iterator[None]:
         """The next write of ours: no other process writes between the look at whose the run is, and its end."""
         with locked(self.folder / LOCK):
-            with contextlib.suppress(CheckpointError):  # damaged here, where it is replaced whole: it says nothing
-                if self.is_taken_over(self.folder):
-                    raise TakenOverError(self.run_id)
+            if self.is_taken_over(self.folder):
+                raise TakenOverError(self.run_id)
             self.heartbeat, self.sequence = utc_now(), self.sequence + 1
             yield
 
     # ------------------------------------------------------------------------------------------------- its file
-    def to_dict(self) -> dict[str, Any]:
-        """What session.json holds."""
-        value = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in NOT_STORED}
-        return {"format": FORMAT, "config_id": self.config.config_id, **value, "config": self.config.to_dict(),
-                "seconds": {name: round(spent, 1) for name, spent in self.seconds.items()}}
-
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
         """The session of a run as it was written last, on this machine or on Drive, from session.json or its copy.
@@ -167,50 +133,42 @@ class Session(SessionView):
         Where all of them are lost, as it began, from configs/<run_id>.json. Raises SessionError when that is lost too,
         or when one is foreign or from another version.
         """
-        whole, damages = _whole_sessions(ws, run_id, [home.checkpoint_folder(run_id) / name
-                                                      for name in (SESSION, SESSION_COPY) for home in ws.homes])
-        if whole:
-            # who took a run over began one attempt more, however long the other went on writing where it was
-            path, session = max(whole, key=lambda pair: (len(pair[1].attempts), pair[1].sequence))
-            if damages:
-                tell(f"{damages[0]} Its copy in {path} is used instead.")
-        else:
-            began, more = _whole_sessions(ws, run_id, [home.configs / f"{run_id}.json" for home in ws.homes])
-            if not began or not any(any(home.checkpoint_folder(run_id).glob("done/*")) for home in ws.homes):
-                missing = f"{ws.checkpoint_folder(run_id) / SESSION}: there is no such run."
-                raise SessionError([*damages, *more, missing][0])
-            path, session = began[0]
+        folders = [home.checkpoint_folder(run_id) for home in ws.homes]
+        whole, damages = _whole_sessions(ws, run_id, [folder / name for name in (SESSION, SESSION_COPY)
+                                                      for folder in folders])
+        if is_lost := not whole:
+            whole, more = _whole_sessions(ws, run_id, [home.configs / f"{run_id}.json" for home in ws.homes])
+            damages = [*damages, *more, f"{folders[-1] / SESSION}: there is no such run."]
+        if not whole:
+            raise SessionError(damages[0])
+        # who took a run over began one attempt more, however long the other went on writing where it was
+        path, session = max(whole, key=lambda pair: (len(pair[1].attempts), pair[1].sequence))
+        if is_lost:
             session.status, session.is_rebuilt = "paused", True
             session.why = f"its {SESSION} and {SESSION_COPY} are lost; rebuilt from {path} and its finished jobs"
             tell(f"run {run_id}: {session.why}.")
-        session._look_at_heartbeats([path for path, _ in whole])
+        elif damages:
+            tell(f"{damages[0]} Its copy in {path} is used instead.")
+        session._look_at_heartbeats({path.parent for path, _ in whole})
         return session
 
-    def _look_at_heartbeats(self, whole: list[Path]) -> None:
-        """The highest token, the newest sign of life, and whether another process may train what these files tell."""
+    def _look_at_heartbeats(self, whole: set[Path]) -> None:
+        """The highest token, the newest sign of life, and whether another process may train what these folders tell."""
         self.token, there = len(self.attempts), self.ws.checkpoint_folder(self.run_id)
-        for folder in dict.fromkeys((self.folder, there)):
+        for folder in {self.folder, there}:
             try:
-                beat = read_sealed(folder / HEARTBEAT, schema.Beat)
-            except FileNotFoundError:
-                continue
-            except CheckpointError as error:
-                self.rival = str(error) if folder != self.folder else self.rival
+                beat = read_sealed(folder / HEARTBEAT, Beat)
+            except (FileNotFoundError, CheckpointError) as error:
+                if folder != self.folder and isinstance(error, CheckpointError):
+                    self.rival = str(error)
                 continue
             self.token = max(self.token, beat["token"])
             if beat["owner"] != self.owner and (self.is_rebuilt or folder != self.folder):
                 self.rival = f"{folder / HEARTBEAT} is of another process than its session"
             elif beat["owner"] == self.owner and beat["sequence"] > self.sequence:
                 self.heartbeat, self.drive = beat["written"], beat["drive"]
-        if there != self.folder and not any(path.parent == there for path in whole) and (there / SESSION).exists():
+        if there not in {self.folder, *whole} and (there / SESSION).exists():
             self.rival = f"{there / SESSION} cannot be read"
-
-
-NOT_STORED = ("ws", "token", "rival", "is_rebuilt")
-_HINTS = {name: hint for name, hint in typing.get_type_hints(Session, include_extras=True).items()
-          if name not in NOT_STORED} | {"format": int, "config_id": str, "config": dict[str, Any]}
-_VERSIONS = {"commit": str | None, "torch": str, "numpy": str, "python": str}  # beside them in configs/<run_id>.json
-SessionFile = TypedDict("SessionFile", _HINTS | {name: NotRequired[hint] for name, hint in _VERSIONS.items()})
 
 
 def _whole_sessions(ws: Workspace, run_id: str, paths: list[Path]) -> tuple[list[tuple[Path, Session]], list[str]]:
@@ -228,43 +186,27 @@ def _whole_sessions(ws: Workspace, run_id: str, paths: list[Path]) -> tuple[list
 def _session_in(path: Path, value: dict[str, Any], ws: Workspace, run_id: str) -> Session:
     """The session that a file holds. Raises SessionError where it is of another version, type, config or run."""
     if (number := value.get("format", FORMAT)) != FORMAT and isinstance(number, int):
-        raise SessionError(
-            f"{path}: a run of the first version, whose packs and refits this one does not know. Train anew with: "
-            "python -m vnq_colab train." if number < FORMAT else f"{path}: written by a newer version of the library "
-            f"({shorten(value.get('code_version'))}; this is {__version__}). Update vnq_colab.")
+        raise SessionError(f"{path}: a run of the first version. Train anew with: python -m vnq_colab train."
+                           if number < FORMAT else f"{path}: written by a newer version of the library "
+                           f"({shorten(value.get('code_version'))}; this is {__version__}). Update vnq_colab.")
     try:
         value = convert(SessionFile, value, "")
-        config = RunConfig.from_dict(value["config"])
-        _check_jobs(value)
+        session = Session(ws, **{name: value[name] for name in _HINTS} | {
+            "config": RunConfig.from_dict(value["config"])})
+        for name, row in session.jobs.items():
+            strange = {*row["needs"]} - {*session.jobs} | {*row["symbols"]} - {*session.ledger} | {
+                row["fold"]} - {None, *range(len(session.folds))}
+            require(not strange, f"jobs.{name}", [*strange], "is not there")
     except ConfigError as error:
         raise SessionError(f"{path}: not a session of this library ({str(error).rstrip('.')}). Restore it, or start a "
                            "new run.") from error
-    rest = {name: part for name, part in value.items() if name not in ("format", "config", "config_id", *_VERSIONS)}
-    session = Session(ws=ws, config=config, **rest)
-    if value["config_id"] != config.config_id and session.code_version == __version__:
+    if value["config_id"] != session.config.config_id and session.code_version == __version__:
         raise SessionError(f"{path}: its config is not the one that the run began with "
                            f"({_config_differences(session)}). Put it back, or start a new run with the new one.")
     if session.run_id != run_id:
         raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
                            "folder that name.")
     return session
-
-
-def _check_jobs(value: dict[str, Any]) -> None:
-    """Raises ConfigError where a job speaks of a fold, a job or a symbol that is not there."""
-    for name, row in value["jobs"].items():
-        strange = [*(set(row["needs"]) - set(value["jobs"])), *(set(row["symbols"]) - set(value["ledger"]))]
-        if row["fold"] is not None and row["fold"] >= len(value["folds"]):
-            strange.append(f"fold {row['fold'] + 1}")
-        if strange:
-            raise ConfigError(f"jobs.{name} speaks of {shorten(strange[0])}, which is not there.")
-
-
-def stored_sequence(path: Path) -> int | None:
-    """The sequence number in a session.json or heartbeat.json; None where there is none to read."""
-    with contextlib.suppress(FileNotFoundError, CheckpointError):
-        return read_sealed(path).get("sequence")
-    return None
 
 
 def _config_differences(session: Session) -> str:
@@ -274,3 +216,83 @@ def _config_differences(session: Session) -> str:
             began = RunConfig.from_dict(read_sealed(home.configs / f"{session.run_id}.json").get("config"))
             return name_a_few(began.differences(session.config)) or "the library has had other settings since"
     return "its config_id differs"
+
+
+# ------------------------------------------------------------------------------------------ the runs of a workspace
+def new_run_id(ws: Workspace, config: RunConfig) -> str:
+    """"<UTC date>T<time>_<config hash:6>"; no two runs begin in one second, so that names sort by age."""
+    stamp = utc_stamp()
+    while any(name.startswith(stamp) for name in run_names(ws)):
+        time.sleep(0.1)
+        stamp = utc_stamp()
+    return f"{stamp}_{config.config_id[:6]}"
+
+
+def run_names(ws: Workspace) -> list[str]:
+    """All runs of this machine and Drive, oldest first. Raises StorageError when neither says anything."""
+    names, trouble = set(), None
+    for home in ws.homes:
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(home.checkpoints) as entries:
+                names |= {entry.name for entry in entries if RUN_ID.fullmatch(entry.name) and _is_run(entry)}
+        except OSError as error:
+            trouble = storage_error(home.checkpoints, error)
+    if trouble and not names:
+        raise trouble
+    return sorted(names)
+
+
+def _is_run(entry: os.DirEntry) -> bool:
+    """Whether it is a folder, not a link to one, with something of a run in it."""
+    return entry.is_dir(follow_symlinks=False) and any(
+        os.path.lexists(os.path.join(entry.path, name)) for name in (SESSION, SESSION_COPY, "done"))
+
+
+def _readable(ws: Workspace, names: list[str]) -> tuple[list[Session], list[str]]:
+    """The sessions of runs, and a sentence for each that cannot be read."""
+    readable, unreadable = [], []
+    for name in names:
+        try:
+            readable.append(Session.load(ws, name))
+        except VnqError as error:
+            unreadable.append(str(error))
+    return readable, unreadable
+
+
+def sessions(ws: Workspace) -> list[Session]:
+    """Every readable session of the workspace, oldest first."""
+    readable, unreadable = _readable(ws, run_names(ws))
+    if unreadable:
+        more = f" (and {len(unreadable) - 1} more runs)" if len(unreadable) > 1 else ""
+        tell(f"passed over: {unreadable[0]}{more}")
+    return readable
+
+
+def other_parts(session: Session) -> list[Session]:
+    """The runs that train the other parts of what a session trains a part of, as they stand now, where readable."""
+    if session.part is None:
+        return []
+    names = [name for name in run_names(session.ws) if name.endswith(f"of{session.part[1]}")]
+    return [other for other in _readable(session.ws, names)[0] if other.part and other.part != session.part
+            and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id)]
+
+
+def latest_session(ws: Workspace, run: str | None = None) -> Session:
+    """The newest run, or the one whose name is, or begins with, `run`. Raises SessionError when there is none."""
+    if run is not None:
+        names = run_names(ws)
+        matches = [name for name in names if name == run] or [name for name in names if name.startswith(run)]
+        if len(matches) != 1:
+            problem = f"{len(matches)} runs begin with" if matches else "there is no run"
+            raise SessionError(f"{ws.checkpoints}: {problem} {run!r}.{did_you_mean(run, matches or names)}")
+        return Session.load(ws, matches[0])
+    if readable := sessions(ws):
+        return readable[-1]
+    raise SessionError(f"{ws.root}: there is no run yet. Start one with train.")
+
+
+def status(ws: Workspace, run: str | None = None) -> Session:
+    """What runs (else the newest run), how far, how old the last checkpoint is: from JSON alone, at once."""
+    if run is None and (unfinished := [session for session in sessions(ws) if session.status != "finished"]):
+        return unfinished[-1]
+    return latest_session(ws, run)

@@ -1,11 +1,31 @@
-"""What the JSON files of a run hold, as types. As in `session`, only the standard library is imported."""
+"""What session.json holds, as types, and what a person looks at of it: counts, tables, learning curves, its lines.
+
+As in `session`, only the standard library is imported.
+"""
 
 import contextlib
+import io
+import platform
 import re
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
 
-from vnq_colab.clock import SECONDS_SPENT, seconds_since
-from vnq_colab.settings import NOT_NEGATIVE, SHARE, Rule
+from vnq_colab import __version__
+from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
+from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
+from vnq_colab.errors import StorageError, name_a_few
+from vnq_colab.files import read_bytes, write_atomic
+from vnq_colab.layout import Workspace
+from vnq_colab.settings import NOT_NEGATIVE, SHARE, Rule, between
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 2  # of session.json
+HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
+CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
+HISTORY_TYPES = {"job": str, "symbol": str, "member": int, "epoch": int, "train_loss": float, "skill": float}
+MOST_HISTORY = 2**26  # [bytes]
 
 
 def _is_moment(text: str) -> bool:
@@ -17,17 +37,15 @@ def _is_moment(text: str) -> bool:
 # what becomes part of a path: a run, a job, a data set
 NAME = Annotated[str, Rule("must be a name of letters, digits, _ and -", re.compile(r"[A-Za-z0-9_-]{1,80}").fullmatch)]
 MOMENT = Annotated[str, Rule("must be a moment such as 2026-11-21T02:10:00Z", _is_moment)]
-PLACE = Annotated[int, Rule("must be a whole number from 0 to 9,999", range(10_000).__contains__)]
+PLACE = between(0, 9_999)
 PART = Annotated[list[int], Rule("must be a part and of how many", lambda part: len(part) == 2 and
                                  1 <= part[0] <= part[1])]
 BEAT = Annotated[float, Rule("must lie in (0, 600] seconds", lambda seconds: 0 < seconds <= 600)]
-PID = Annotated[int, Rule("must be the number of a process", range(1, 2**31).__contains__)]
 STATE = Literal["pending", "training", "done", "failed"]
 
 
 def record(name: str, **fields: Any) -> Any:
     """A TypedDict: all that a JSON object holds."""
-    """A TypedDict."""
     return TypedDict(name, fields)
 
 
@@ -41,10 +59,150 @@ JobRow = record("JobRow", family=NAME, fold=PLACE | None, pack=PLACE | None, sym
                 sha256=NotRequired[str], file=NotRequired[str])  # of its forecaster, "" where all failed; of its file
 Machine = record("Machine", **dict.fromkeys(("node", "system", "processor", "python", "torch", "device", "dtype",
                                              "code_version"), NotRequired[str]), cores=NotRequired[int | None],
-                 threads=NotRequired[int], pid=NotRequired[PID], pid_started=NotRequired[float])
+                 threads=NotRequired[int], pid=NotRequired[between(1, 2**31 - 1)], pid_started=NotRequired[float])
 AttemptRow = record("AttemptRow", started=MOMENT, stopped=MOMENT | None, why=str | None, machine=Machine, owner=str)
 _FACTS = {"job": NAME, "symbols": list[str], "data_id": NAME, "config_id": str}
 Facts = record("Facts", **_FACTS)  # what a checkpoint, or a finished job, is of
 Manifest = record("Manifest", **_FACTS, code_version=str, format=int, sequence=int, bytes=int, sha256=str,
                    slot=Literal["slot_a", "slot_b"], written=MOMENT)
 Beat = record("Beat", owner=str, token=int, sequence=int, written=MOMENT, drive=str)
+
+
+@dataclass(repr=False)
+class SessionRecord:
+    """The fields of session.json, and the workspace that it was read from."""
+
+    ws: Workspace
+    run_id: NAME
+    config: RunConfig
+    data_id: NAME
+    folds: list[Fold]  # oldest first
+    jobs: dict[NAME, JobRow]  # by name, in order
+    ledger: dict[str, LedgerRow]  # by symbol
+    skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
+    synthetic: bool = False
+    part: PART | None = None  # [number, of how many]: this machine trains a part of the folds
+    status: Literal["running", "paused", "finished"] = "running"
+    why: str = ""
+    machine: Machine = field(default_factory=dict)
+    started: MOMENT = field(default_factory=utc_now)
+    heartbeat: MOMENT = field(default_factory=utc_now)  # when the newest sign of life was given
+    owner: str = ""  # the process that trains it, by a random name
+    code_version: str = __version__
+    sequence: int = 0  # one more with each sign of life
+    heartbeat_seconds: BEAT = HEARTBEAT_SECONDS
+    drive: str = ""  # what has not reached Google Drive, and why
+    seconds: Seconds = field(default_factory=lambda: dict.fromkeys(SECONDS_SPENT, 0.0))
+    attempts: list[AttemptRow] = field(default_factory=list)
+    checkpoint: Manifest | None = None  # the newest
+
+    def to_dict(self) -> dict[str, Any]:
+        """What session.json holds."""
+        value = {part.name: getattr(self, part.name) for part in fields(SessionRecord) if part.name != "ws"}
+        return {"format": FORMAT, "config_id": self.config.config_id, **value, "config": self.config.to_dict(),
+                "seconds": {name: round(spent, 1) for name, spent in self.seconds.items()}}
+
+    def is_alive(self) -> bool | None:
+        """Whether the process that trains it runs on this machine; None where only its signs of life can say that."""
+        if self.machine.get("node") != platform.node() or not {"pid", "pid_started"} <= set(self.machine):
+            return None
+        import psutil  # beside the standard library, and as quick
+
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.machine["pid"])
+            is_same = abs(process.create_time() - self.machine["pid_started"]) < CLOCK_STEP
+            return is_same and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    @property
+    def state(self) -> str:
+        """`status`, or "interrupted" where its process is gone without a word: a crash, a kill, a restarted kernel."""
+        return "interrupted" if self.status == "running" and self.is_alive() is False else self.status
+
+    def unfinished_jobs(self) -> list[str]:
+        """The names of the jobs that are neither done nor failed."""
+        return [name for name, row in self.jobs.items() if row["state"] not in ("done", "failed")]
+
+    def finish_ledger(self) -> None:
+        """Says of every symbol that it is done, or failed, once no job is left."""
+        if not self.unfinished_jobs():
+            self.status = "finished"
+            for row in self.ledger.values():
+                row["state"] = "failed" if row["state"] == "failed" else "done"
+
+    @property
+    def note(self) -> str:
+        """What every output must say about the data; empty for real prices."""
+        return SYNTHETIC_NOTE if self.synthetic else ""
+
+    def counts(self) -> dict[str, int]:
+        """How many symbols are in each state."""
+        states = [row["state"] for row in self.ledger.values()]
+        return {state: states.count(state) for state in ("pending", "training", "done", "failed")}
+
+    def failed(self) -> dict[str, str]:
+        """The symbols that failed, with reasons."""
+        return {symbol: row["reason"] for symbol, row in self.ledger.items() if row["state"] == "failed"}
+
+    def failed_jobs(self) -> dict[str, str]:
+        """The jobs that failed as a whole, with reasons."""
+        return {name: row["reason"] for name, row in self.jobs.items() if row["state"] == "failed" and row["reason"]}
+
+    def ledger_table(self) -> "pd.DataFrame":
+        """The ledger, one row per symbol."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(self.ledger, orient="index").rename_axis("symbol").reset_index()
+
+    def jobs_table(self) -> "pd.DataFrame":
+        """The list of jobs, one row each: job, family, fold, symbols, state, seconds."""
+        import pandas as pd
+
+        rows = [{"job": name, "family": row["family"], "fold": "final" if row["fold"] is None else str(row["fold"] + 1),
+                 "symbols": len(row["symbols"]), "state": row["state"], "seconds": row.get("seconds"),
+                 "reason": row.get("reason", "")} for name, row in self.jobs.items()]
+        return pd.DataFrame(rows)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """Learning curves: job, symbol, member, epoch (or trees), train_loss, skill on the validation days.
+
+        `skill` is the mean daily rank correlation of a model of all stocks (symbol "*"); of a symbol's own network the
+        share of the unskilled forecast's loss that is saved.
+        """
+        import pandas as pd
+
+        for home in self.ws.homes:
+            with contextlib.suppress(OSError, StorageError, KeyError, ValueError):  # nothing rests on the curves
+                text = read_bytes(home.log_folder(self.run_id) / "history.csv", MOST_HISTORY)
+                return pd.read_csv(io.BytesIO(text), dtype=HISTORY_TYPES)[list(HISTORY_TYPES)]
+        return pd.DataFrame(columns=list(HISTORY_TYPES))
+
+    def add_history(self, job: str, rows: list[tuple]) -> None:
+        """Adds the curves of a finished job, in place of older ones of the same job."""
+        import pandas as pd
+
+        older = [row for row in self.history.itertuples(index=False) if row.job != job]
+        table = pd.DataFrame([*older, *((job, *row) for row in rows)], columns=list(HISTORY_TYPES))
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", lambda file: file.write(text.encode()))
+
+    def __repr__(self) -> str:
+        done = len(self.jobs) - len(self.unfinished_jobs())
+        why = self.why or ("its process ended without a word; resume goes on" if self.state == "interrupted" else "")
+        lines = [f"run {self.run_id}: {self.state}" + (f" ({why})" if why else ""), self.note,
+                 f"{done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
+                 f"folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} failed; data "
+                 f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
+        for what, reasons in (("skipped", self.skipped), ("failed", self.failed())):
+            lines += [f"{what}: {name_a_few(f'{symbol} ({why})' for symbol, why in reasons.items())}"] * bool(reasons)
+        spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
+        lines += [f"time: {spent}"] if spent else []
+        if self.checkpoint and self.status != "finished":
+            lines.append(f"last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
+                         f"{self.checkpoint['job']}")
+        lines.append(self.drive)
+        if self.state == "running":
+            lines.append(f"last sign of life {spell(seconds_since(self.heartbeat))} ago (one every "
+                         f"{spell(self.heartbeat_seconds)} while it trains; when they stop, resume goes on)")
+        return "\n  ".join(line for line in lines if line)

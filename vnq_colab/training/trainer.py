@@ -30,8 +30,7 @@ from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import new_row
 from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.process import code_commit, fitting_machine
-from vnq_colab.training.runs import new_run_id, sessions, status
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import Session, new_run_id, sessions, status
 
 WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
 FEWEST_DAYS = 100  # with prices, below which a symbol is left out
