@@ -124,8 +124,8 @@ def test_run_of_which_nothing_is_left_is_not_rebuilt(ws):
     session = latest_session(ws)
     lose(session)
     shutil.rmtree(session.folder / "done")
-    with pytest.raises(SessionError, match="there is no run"):
-        latest_session(ws, session.run_id)
+    with pytest.raises(SessionError, match="there is no such run"):
+        Session.load(ws, session.run_id)
 
 
 def test_config_of_the_beginning_that_was_edited_rebuilds_nothing(ws):

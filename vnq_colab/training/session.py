@@ -136,11 +136,11 @@ class Session(SessionRecord):
         folders = [home.checkpoint_folder(run_id) for home in ws.homes]
         whole, damages = _whole_sessions(ws, run_id, [folder / name for name in (SESSION, SESSION_COPY)
                                                       for folder in folders])
-        if is_lost := not whole:
+        if (is_lost := not whole) and any(any(folder.glob("done/*")) for folder in folders):
             whole, more = _whole_sessions(ws, run_id, [home.configs / f"{run_id}.json" for home in ws.homes])
-            damages = [*damages, *more, f"{folders[-1] / SESSION}: there is no such run."]
+            damages += more
         if not whole:
-            raise SessionError(damages[0])
+            raise SessionError([*damages, f"{folders[-1] / SESSION}: there is no such run."][0])
         # who took a run over began one attempt more, however long the other went on writing where it was
         path, session = max(whole, key=lambda pair: (len(pair[1].attempts), pair[1].sequence))
         if is_lost:
