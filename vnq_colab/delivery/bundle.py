@@ -23,7 +23,7 @@ from vnq_colab.delivery.manifest import FACTS, FORMAT, Manifest, current, make_c
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import final_calibrations, with_volatility
-from vnq_colab.evaluation.verdict import FORECAST_HASH, Verdict
+from vnq_colab.evaluation.verdict import Verdict
 from vnq_colab.files import checked, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster
@@ -151,7 +151,6 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel) -> tuple[
     parts = {name: part for forecaster in forecasters.values() for name, part in forecaster.files().items()}
     contents = {name: model_bytes(parts[name].to_state() | facts) for name in sorted(parts)}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
-    judged["summary"].pop(FORECAST_HASH, None)  # of a file that is not here; it is not known before the report
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
     manifest = facts | {
         "format": FORMAT, "exported": "", "families": list(forecasters), "judged_family": config.judged_family,
