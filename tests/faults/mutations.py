@@ -142,7 +142,7 @@ class Mutations:
         holder, *_, last = box, "all", *path
         for step in ("all", *path)[:-1]:
             holder = holder[step]
-        old, plausible = holder[last], is_data(last)
+        old, plausible = holder[last], is_data(last) or "summary" in path  # which people read, and no code
         way = self.chance.choice(["gone", "renamed", "one more"] + ["other"] * 6) if path else "other"
         if way == "gone":
             del holder[last]
