@@ -141,10 +141,10 @@ def test_first_screen_escapes_every_text():
 
 def test_another_first_screen_takes_the_place_of_the_old_one(tmp_path):
     path, old = tmp_path / "report.html", screen()
-    path.write_text(f"<p>before</p>\n{old}\n<p>after, “kept”</p>", encoding="utf-8")
+    path.write_text(f"<p>before</p>\n{old}\n<p>after, “kept”</p></html>", encoding="utf-8")
     new = screen(orders=orders_of(SELL))
     replace_first_screen(path, new)
-    assert path.read_text(encoding="utf-8") == f"<p>before</p>\n{new}\n<p>after, “kept”</p>"
+    assert path.read_text(encoding="utf-8") == f"<p>before</p>\n{new}\n<p>after, “kept”</p></html>"
     assert new.startswith(BEGIN) and new.endswith(END) and [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -161,7 +161,7 @@ def test_orders_stay_on_a_report_that_is_made_anew_while_its_verdict_is_the_same
     assert keep_orders(path, later) == later, "there were none"
 
 
-@pytest.mark.parametrize("text", [None, "<p>no marks</p>", f"{END} {BEGIN}"])
+@pytest.mark.parametrize("text", [None, "<p>no marks</p>", f"{END} {BEGIN}", f"{BEGIN} {END} <p>cut sh"])
 def test_a_report_without_a_first_screen_is_refused_and_left_alone(tmp_path, text):
     path = tmp_path / "report.html"
     if text is not None:

@@ -14,6 +14,7 @@ from vnq_colab.files import read_bytes, write_atomic
 
 CASH = "CASH"
 COLUMNS = ("symbol", "shares", "sellable_from")
+HEADER = ",".join(COLUMNS) + "\n"
 CAPITAL = 1e9  # [VND] of a portfolio that is only on paper: what the basket was judged with
 MOST = 1e15  # [VND] or shares: beyond the whole market
 MOST_BYTES = 10**6  # of its file
@@ -40,9 +41,14 @@ def paper_portfolio(capital: float | None = None) -> Portfolio:
     return Portfolio(float(int(capital)), {}, {}, f"a paper portfolio of {int(capital):,} VND")
 
 
+def has_portfolio(path: Path) -> bool:
+    """Whether a file is there with more than the beginning of our header, which is all that a kill may leave."""
+    return path.exists() and not HEADER.startswith(read_bytes(path, MOST_BYTES).decode("utf-8", "replace"))
+
+
 def write_portfolio(path: Path, portfolio: Portfolio) -> None:
     """Writes a portfolio of cash alone."""
-    text = f"{','.join(COLUMNS)}\n{CASH},{portfolio.cash:.0f},\n"
+    text = f"{HEADER}{CASH},{portfolio.cash:.0f},\n"
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

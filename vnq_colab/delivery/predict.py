@@ -16,7 +16,7 @@ from vnq_colab.data.gathered import staleness, up_to
 from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
-from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio, write_portfolio
+from vnq_colab.delivery.portfolio import Portfolio, has_portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.page import first_screen, replace_first_screen
 from vnq_colab.evaluation.verdict import Verdict, judged_forecast
@@ -177,7 +177,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError;
     a day that the models were trained on gives the ranking alone, too, and leaves the report as it is.
     """
-    if portfolio == NEW and ws.portfolio.exists():
+    if portfolio == NEW and has_portfolio(ws.portfolio):
         raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
                           "out to use it, or move it away first.")
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
@@ -206,19 +206,18 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
     folder, verdict = ws.report_folder(manifest["run_id"]), manifest["verdict"]
     if verdict is None or not (folder / "report.html").exists():
         return None
+    now = day if manifest["synthetic"] else to_day(as_of) if as_of else pd.Timestamp.now()
     try:
-        is_same = Verdict.load(folder / "verdict.json").market["decision"] == verdict["market"]["decision"]
+        if Verdict.load(folder / "verdict.json").market["decision"] != verdict["market"]["decision"]:
+            raise DeliveryError("the run was judged again after this bundle was exported, otherwise: export it again "
+                                "before you trade")
+        replace_first_screen(folder / "report.html", first_screen(
+            verdict | {"symbols": manifest["symbols"]}, orders=orders, prices_to=day, now=now,
+            note=SYNTHETIC_NOTE if manifest["synthetic"] else "",
+            warnings=[] if orders is None else orders.attrs["notes"]))
     except (VnqError, FileNotFoundError) as error:
         outlook.warnings.append(f"the report stays as it is: {error}")
         return None
-    if not is_same:
-        outlook.warnings.append("the run was judged again after this bundle was exported, otherwise: export "
-                                "it again before you trade; the report stays as it is")
-        return None
-    now = day if manifest["synthetic"] else to_day(as_of) if as_of else pd.Timestamp.now()
-    replace_first_screen(folder / "report.html", first_screen(
-        verdict | {"symbols": manifest["symbols"]}, orders=orders, prices_to=day, now=now,
-        note=SYNTHETIC_NOTE if manifest["synthetic"] else "", warnings=[] if orders is None else orders.attrs["notes"]))
     return folder / "report.html"
 
 

@@ -130,7 +130,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
 def replace_first_screen(report: Path, html: str) -> None:
     """Puts another first screen into a report.html, whole or not at all. Raises DataError where it has none."""
     before, screen, after = _around_screen(report)
-    if not screen:
+    if not screen or "</html>" not in after:  # on Drive a report may be cut short
         raise DataError(f"{report}: there is no report with a first screen. Make it with: python -m vnq_colab validate")
     write_atomic(Path(report), lambda file: file.write(f"{before}{html}{after}".encode()))
 
