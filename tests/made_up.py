@@ -8,8 +8,8 @@ import pandas as pd
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.basket_result import BasketResult
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.verdict import Verdict
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
 

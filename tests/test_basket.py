@@ -194,7 +194,7 @@ def equals_the_slow_one(market, score, edge, basket, capital):
     assert sorted(fills.itertuples(index=False, name=None)) == orders
     assert book.worth[:, 0].tolist() == value
     both = [np.stack([part, part[::-1]], axis=1) if part is not None else None for part in (score, edge)]
-    assert run_baskets(market, *both, basket, capital)[:, 0].tolist() == value
+    assert run_baskets(market, *both, [basket], capital)[:, 0].tolist() == value
     return len(orders)
 
 
@@ -335,9 +335,9 @@ def test_the_choice_is_of_a_neighbourhood_and_not_of_a_lucky_cell():
 
 def test_bad_arguments_are_named():
     forecast, prices = many(n_days=60)
-    for more in ({"capital": 0}, {"capital": np.nan}, {"n_random": -1}):
-        with pytest.raises(ConfigError, match="capital must be positive"):
-            evaluate_basket(forecast, prices, **more)
+    for capital in (0, np.nan, np.inf):
+        with pytest.raises(ConfigError, match="capital = .*: must be positive"):
+            evaluate_basket(forecast, prices, capital=capital)
     for wrong in ({"k": 0}, {"k": 11, "keep": 10}, {"hold_days": -1}, {"traded_share": 0}):
         with pytest.raises(ConfigError):
             replace(Basket(), **wrong)

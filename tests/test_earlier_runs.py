@@ -15,7 +15,7 @@ from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.tidying import tidy
 from vnq_colab.delivery.validate import validate
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.training.jobs import forecast

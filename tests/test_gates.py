@@ -10,10 +10,9 @@ import pytest
 
 from vnq_colab.errors import CheckpointError, ConfigError
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, judge
+from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, Verdict, judge, too_good
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import confidence_set, hac_t, mean_test
-from vnq_colab.evaluation.verdict import DECISIONS, Verdict, too_good
 
 DAYS = pd.bdate_range("2022-01-03", periods=600)
 PASSED, FAILED = ({"check": "features", "passed": True, "sentence": "No feature knows the future."},

@@ -21,7 +21,7 @@ from vnq_colab.evaluation.metrics import (
     summary,
     with_outcomes,
 )
-from vnq_colab.evaluation.verdict import judged_forecast
+from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.files import sha256_of
 
 
@@ -120,11 +120,6 @@ def test_score_reads_days_of_any_resolution(market):
     panel, forecast = market
     coarse = forecast.assign(date=forecast["date"].astype("datetime64[s]"))
     pd.testing.assert_frame_equal(score(coarse, panel), score(forecast, panel))
-
-
-def test_score_refuses_symbols_that_the_panel_lacks():
-    with pytest.raises(DataError, match=r"the panel has no symbol AAB. Did you mean 'AAA'"):
-        score(MODEL.assign(symbol="AAB"), STORY)
 
 
 def test_score_refuses_a_forecast_without_any_outcome():

@@ -7,7 +7,7 @@ import pytest
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
 from vnq_colab.errors import ConfigError, DataError, DeliveryError
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.layout import Workspace
 
 

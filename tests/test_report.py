@@ -18,9 +18,9 @@ from tests.drive_map import FILES
 from tests.made_up import SYMBOLS, basket_of, order_of, rows_of, scores_of, verdict_of
 from vnq_colab.evaluation import page as page_parts
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.page import ENVIRONMENT, number, replace_first_screen
+from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.page import ENVIRONMENT, FORECAST_HASH, number, replace_first_screen
 from vnq_colab.evaluation.report import N_RECENT, write_report
-from vnq_colab.evaluation.verdict import FORECAST_HASH, Verdict
 from vnq_colab.files import sha256_of
 
 NOTE = "Synthetic market: these are not real prices"
@@ -313,7 +313,7 @@ def test_table_without_rows_is_still_a_table():
 
 def test_csv_is_utf8_with_plain_dates():
     frame = pd.DataFrame({"date": [pd.Timestamp("2024-03-01")], "Giá [VND]": [123_456_789.0]})
-    kept = pd.read_csv(io.BytesIO(base64.b64decode(page_parts.csv(frame))))
+    kept = pd.read_csv(io.BytesIO(page_parts.csv(frame)))
     assert kept.iloc[0].to_list() == ["2024-03-01", 123_456_789.0] and list(kept.columns) == ["date", "Giá [VND]"]
 
 

@@ -34,7 +34,8 @@ from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_e
 from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import VnqError
 from vnq_colab.evaluation import plots
-from vnq_colab.evaluation.verdict import Verdict, judged_forecast
+from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import FAMILIES
 from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig

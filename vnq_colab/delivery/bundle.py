@@ -23,7 +23,7 @@ from vnq_colab.delivery.manifest import FACTS, FORMAT, Manifest, current, make_c
 from vnq_colab.errors import DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import final_calibrations, with_volatility
-from vnq_colab.evaluation.verdict import Verdict
+from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import checked, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster

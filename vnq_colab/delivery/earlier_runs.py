@@ -17,8 +17,8 @@ from vnq_colab.delivery.manifest import BUNDLE, read_manifest
 from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
+from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.evaluation.significance import hac_t, known
-from vnq_colab.evaluation.verdict import judged_forecast
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.settings import Rule
 from vnq_colab.training.session import RUN_ID, Session

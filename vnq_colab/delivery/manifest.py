@@ -12,7 +12,7 @@ from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DeliveryError, VnqError, tell
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration
-from vnq_colab.evaluation.verdict import Decided, Decision
+from vnq_colab.evaluation.gates import Decided, Decision
 from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.settings import COUNT, Rule, Task, build
 from vnq_colab.training.session import RUN_ID

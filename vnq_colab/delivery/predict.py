@@ -18,8 +18,8 @@ from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
 from vnq_colab.delivery.portfolio import Portfolio, has_portfolio, paper_portfolio, read_portfolio, write_portfolio
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
-from vnq_colab.evaluation.page import first_screen, replace_first_screen
-from vnq_colab.evaluation.verdict import Verdict, judged_forecast
+from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
 from vnq_colab.files import write_atomic
 from vnq_colab.layout import Workspace
 

@@ -23,13 +23,12 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
-from vnq_colab.evaluation.gates import FEWEST_SYMBOLS, GATE_SETS, judge
+from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, GATE_SETS, Verdict, judge, too_good
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
-from vnq_colab.evaluation.verdict import DECISIONS, Verdict, too_good
 from vnq_colab.models.baselines import opponents
 from vnq_colab.settings import BELOW_ONE, POSITIVE, convert
 from vnq_colab.training.jobs import fold_scores, open_store, session_folds

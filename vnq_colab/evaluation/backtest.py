@@ -69,7 +69,7 @@ class Backtest:
 def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules: MarketRules = VN_RULES, *,
              strategy: "Basket | Strategy | str" = BASKET, capital: float | None = None, family: str | None = None,
              traded_share: float | None = None, index: pd.DataFrame | None = None) -> Backtest:
-    """Trades a forecast: what a strategy decides at each close is filled at the next open that the exchange allows.
+    """Trades a forecast: what a strategy decides at each close is filled at the next open, as `engine.trade` says.
 
     `prices` is a price table [VND], or the MarketData made of one, which has its own rules. `family` None takes the
     only family of the forecast, or "ensemble". `strategy`: a `Basket`, ordered by `score`, exchanged where `edge` pays
@@ -80,8 +80,7 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     `capital`, in whole dong, is that of the one account (None: a billion), or of each symbol's (None: 100 million);
     `traded_share` the largest fraction of a day's volume that one order may be (None: the basket's own, else no limit);
     `index` a table `date, close` [points] to show beside the accounts. On a day without a forecast everything stays;
-    the test ends `HORIZON` trading days after the last origin, or with the prices. `engine.trade` says how orders are
-    filled. Raises ConfigError for arguments and for a function that fails, DataError for tables that do not fit.
+    the test ends `HORIZON` trading days after the last origin, or with the prices. Raises ConfigError, DataError.
     """
     if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
         raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}."
@@ -203,11 +202,11 @@ def _own_rule(strategy: Strategy, name: str, forecast: pd.DataFrame, market: Mar
 
 def _checked_weights(answer: "pd.Series | Mapping[str, float]", where: str, symbols: np.ndarray) -> np.ndarray:
     """`[symbols]`: target weights. Raises ConfigError for any that are none."""
-    given = pd.Series(answer, dtype="object") if isinstance(answer, (pd.Series, Mapping)) else pd.Series(dtype="object")
+    is_table = isinstance(answer, (pd.Series, Mapping))
+    given, what = pd.Series(answer if is_table else {}, dtype="object"), ""
     weight = pd.to_numeric(given, errors="coerce").astype("float64")
     unknown, wrong = given.index[~given.index.isin(symbols)], weight.index[~weight.between(0, 1)]
-    what = None
-    if not isinstance(answer, (pd.Series, Mapping)):
+    if not is_table:
         what = f"it returned a {type(answer).__name__}."
     elif given.index.has_duplicates:
         what = "it returned a symbol twice."

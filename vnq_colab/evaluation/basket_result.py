@@ -11,7 +11,6 @@ import pandas as pd
 
 from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.splits import Splits, to_day
-from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import Backtest, account_of, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule
 from vnq_colab.evaluation.engine import trade
@@ -34,8 +33,7 @@ class BasketResult:
     """What the basket did on the test days. Alpha: the intercept of its daily returns on the equal-weighted universe's.
 
     That universe is the mean of the daily returns of all stocks that are present, rebalanced daily and without costs; a
-    stock that has vanished costs it the same haircut.
-    With fewer than 60 days what YEARLY lists is NaN.
+    stock that has vanished costs it the same haircut. With fewer than 60 days what YEARLY lists is NaN.
     """
 
     basket: Basket  # the rule of the last fold: orders follow it
@@ -65,11 +63,12 @@ class BasketResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
+        chosen = self.chosen.assign(first=self.chosen["first"].astype(str), last=self.chosen["last"].astype(str))
         tables = {"totals": self.totals.rename_axis("name").reset_index(), "by_year": self.by_year,
-                  "capacity": self.capacity, "chosen": self.chosen, "seldom": self.by_hold_days}
-        plain = {name: [{key: _plain(part) for key, part in row.items()} for row in table.to_dict("records")]
-                 for name, table in tables.items()}
-        plain |= {name: _plain(value) for name, value in vars(self).items() if isinstance(value, float)}
+                  "capacity": self.capacity, "chosen": chosen, "seldom": self.by_hold_days}
+        plain = {name: records(table) for name, table in tables.items()}
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        plain |= records(pd.DataFrame([numbers]))[0]
         return plain | vars(self.basket) | {"n_random": len(self.random), "n_vanished": self.n_vanished,
                                             "sharpe": plain["totals"][0]["sharpe"]}
 
@@ -100,9 +99,6 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
     may change from fold to fold; the account goes on. Random baskets exchange as many stocks as ours on each day, of
     those that have a forecast, at the same costs.
     """
-    if n_random < 0 or not np.isfinite(capital) or capital < 1:
-        raise ConfigError(f"capital = {capital}, n_random = {n_random}: capital must be positive [VND], n_random 0 or "
-                          "more.")
     everything = prices if isinstance(prices, MarketData) else MarketData.of(prices, rules)
     forecast, market = on_market(forecast, everything)
     spans = [(to_day(split.test.first), to_day(split.test.last)) for split in folds or []] or [
@@ -138,14 +134,13 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
                         random=random, by_year=_by_year(equity, returns), trades=trades, **numbers, **tables)
 
 
-def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, basket: "Basket | list[Basket]",
+def run_baskets(market: MarketData, score: np.ndarray, edge: np.ndarray | None, baskets: list[Basket],
                 capital: float) -> np.ndarray:
     """`[days, strategies, symbols]` × 2 -> `[days, strategies]`: what common accounts are worth at each close [VND].
 
-    `score` (float32) is NaN where a stock is not to be bought; without `edge` there is no cost hurdle. One basket holds
-    for all strategies; with a list of one for each, one score does.
+    `score` (float32) is NaN where a stock is not to be bought; without `edge` there is no cost hurdle. There is one
+    basket, or one score, or of both one for each strategy.
     """
-    baskets = [basket] if isinstance(basket, Basket) else basket
     rule = BasketRule(score, edge, baskets, market.rules)
     n = len(baskets) if len(baskets) > 1 else score.shape[1]
     return trade(market, rule, capital, n_strategies=n, traded_share=rule.traded_share).worth
@@ -282,8 +277,6 @@ def _by_year(equity: pd.DataFrame, returns: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, pd.Timestamp):
-        return f"{value:%Y-%m-%d}"
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values; what is not known is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -41,15 +41,14 @@ def trade(market: MarketData, rule: "Callable[[int, Accounts], Orders]", capital
     """Asks a rule for orders at each close, fills them on the next day, and keeps the book.
 
     All symbols of a strategy share one account; with `is_common` False each has one of its own. `capital` [VND] is that
-    of every account, or one for each; `traded_share` the largest fraction of a day's volume that one order may be,
-    None: no limit, and what it cuts off is traded on the days after.
+    of every account, or one for each; `traded_share` the largest fraction of a day's volume that one order may be: what
+    it cuts off is traded on the days after.
 
     Orders are filled at the next open, at the prices of `MarketData.fills`; a sale also at the close of the day at
-    whose close the shares become sellable (T+2 since 2022-08-29). There is no buy at the ceiling, no sale at the floor,
-    none before settlement, no fill without volume. Sales come first, and their cash can be used at once; one that
-    cannot be made keeps its place, and the purchase that it was to pay for waits. A purchase takes whole lots, a sale
-    all shares: of raw prices whole lots, and apart from them, at the same price, the odd lot that rights and dividends
-    have added. A symbol that has vanished is settled the day after at its last close, less `rules.delisting_haircut`.
+    whose close the shares become sellable (T+2 since 2022-08-29). Sales come first, and their cash can be used at once;
+    one that cannot be made keeps its place, and the purchase that it was to pay for waits. A purchase takes whole lots,
+    a sale all shares: of raw prices whole lots, and apart from them, at the same price, the odd lot that rights and
+    dividends have added. A symbol that has vanished is settled the day after, less `rules.delisting_haircut`.
     """
     accounts = Accounts(market, n_strategies, is_common, capital, traded_share, record)
     n_days, shape = len(market.days), accounts.held.shape

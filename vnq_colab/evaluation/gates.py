@@ -5,20 +5,26 @@ One stock alone cannot prove a rank correlation of 0.1; the market can, within a
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import ge, gt, le, lt
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from vnq_colab.errors import ConfigError, did_you_mean, name_a_few
+from vnq_colab.config import require_known
+from vnq_colab.errors import name_a_few
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
+from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult, records
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.significance import FEWEST_DATES, Z_95, confidence_set, deflated_sharpe, mean_test, shrink
-from vnq_colab.evaluation.verdict import DECISIONS, Decided, Gate, Verdict
+from vnq_colab.files import read_sealed, write_sealed
 
+Decision = Literal["accept", "review", "reject", "unjudged"]
+DECISIONS = get_args(Decision)
+Gate = dict[str, Any]
 GATE_SETS = ("honest", "original")
 FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
 MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
@@ -32,6 +38,45 @@ TOO_GOOD = "too good to be true: look for a leak, in the data too"
 TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
 
 
+class Decided(TypedDict):
+    """What is decided on the market or on a symbol."""
+
+    decision: Decision
+    reasons: list[str]  # sentences
+    gates: list[Gate]
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """The decision on the market and on every symbol, with reasons; plain values only, exact to and from JSON."""
+
+    run_id: str
+    gate_set: str
+    summary: dict[str, Any]  # text: three sentences; decisions: counts; what else the report prints
+    market: Decided
+    symbols: dict[str, Decided]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def save(self, path: Path) -> None:
+        write_sealed(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The verdict in `path`. Raises CheckpointError when it is damaged, FileNotFoundError when it is not there."""
+        return read_sealed(path, cls)
+
+    def __repr__(self) -> str:
+        of = f" on {self.run_id}" if self.run_id else ""
+        lines = [f"Verdict of the {self.gate_set} gates{of}: {self.summary['text']}",
+                 f"  market: {self.market['decision']}", *(f"    {reason}" for reason in self.market["reasons"])]
+        for decision in ("accept", "review"):
+            names = [symbol for symbol, row in self.symbols.items() if row["decision"] == decision]
+            lines += [f"  {decision}: {', '.join(names)}"] if names else []
+        return "\n".join(lines)
+
+
 def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, gates: str = "honest", run_id: str = "",
           n_trials: int = 1, accuracy: Mapping[str, float] | None = None, n_universe: int = 0,
           previous: dict[str, Any] | None = None, leak_checks: list[dict[str, Any]] | None = None,
@@ -39,17 +84,14 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
           original: dict[str, float] | None = None) -> Verdict:
     """Decides on the market, and then on every symbol, whether the forecasts of `order.family` may be traded.
 
-    Gates `original`, those of the project's source texts, decide on the symbols alone.
-
-    `symbols`: one row per judged symbol, `Order.symbols` joined with its accuracy (`metrics.score_rows`) and its own
-    account (`Backtest.symbols`). `basket` None: too few symbols. `n_trials` configurations were evaluated on these test
-    days, this one included: p-values are charged for all of them. `accuracy`: pooled, by family. Where `order` covers
-    fewer than `n_universe` stocks, somebody chose them, and the market is for review at most; so it is where
-    `previous`, the last accepted run on the same days, was better (`worse` is true), and where there are `data_leaks`,
-    sentences of `data.target_leaks`. They are kept in the summary, as are `power` and `original`, of `power`.
+    Gates `original`, those of the project's source texts, decide on the symbols alone. `symbols`: one row per judged
+    symbol, `Order.symbols` joined with its accuracy (`metrics.score_rows`) and its own account (`Backtest.symbols`).
+    `basket` None: too few symbols. `n_trials` configurations were evaluated on these test days, this one included:
+    p-values are charged for all of them. `accuracy`: pooled, by family. The market is for review at most where `order`
+    covers fewer than `n_universe` stocks (somebody chose them), where `previous`, the last accepted run on the same
+    days, was better (`worse`), and where there are `data_leaks`, sentences of `data.target_leaks`.
     """
-    if gates not in GATE_SETS:
-        raise ConfigError(f"there is no gate set {gates!r}.{did_you_mean(str(gates), GATE_SETS)}")
+    require_known(gates, GATE_SETS, "gate set")
     chosen = "" if len(order.symbols) >= n_universe else (
         f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made after a first "
         "report looks better than it is, so judge all of them.")
@@ -72,9 +114,9 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     counts = {name: sum(row["decision"] == name for row in decided.values()) for name in DECISIONS}
     n_pass = sum(all(gate["passed"] for gate in row["gates"]) for row in by_original.values())
     return Verdict(run_id, gates, {
-        "text": _text(order, basket, market, counts, power), "decisions": counts, "families": _records(order.families),
-        "by_year": _records(order.by_year[order.by_year["family"] == order.family]),
-        "quantiles": _records(order.quantiles), "basket": None if basket is None else basket.to_dict(), "power": power,
+        "text": _text(order, basket, market, counts, power), "decisions": counts, "families": records(order.families),
+        "by_year": records(order.by_year[order.by_year["family"] == order.family]),
+        "quantiles": records(order.quantiles), "basket": None if basket is None else basket.to_dict(), "power": power,
         "confidence_set": confidence_set(order.daily), "evaluations": {"n_trials": int(n_trials), "text": chosen},
         "original": {"n_pass": n_pass} | (original or {}), "previous": previous, "leak_checks": leak_checks,
         "data_leaks": [*data_leaks],
@@ -197,10 +239,9 @@ def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: lis
     leaks = [check["sentence"] for check in leak_checks or [] if not check["passed"]]
     if suspicious and leak_checks and not leaks:
         leaks = [f"All {len(leak_checks)} leak checks pass; they prove the code, not the provider's data."]
-    if short := [gate for gate in required[:2] if not gate["passed"]]:
-        market = _decision("unjudged", short + suspicious, gates, *leaks)
-    elif suspicious or leaks or data_leaks:
-        market = _decision("review", suspicious, gates, *leaks)
+    short = [gate for gate in required[:2] if not gate["passed"]]
+    if short or suspicious or leaks or data_leaks:
+        market = _decision("unjudged" if short else "review", short + suspicious, gates, *leaks)
     else:
         market = _decide(required, gates, [doubt] if doubt else [])
     return market | {"reasons": [*data_leaks, *market["reasons"]]}
@@ -209,7 +250,6 @@ def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: lis
 def _decide_symbol(gates: list[Gate], market: str) -> Decided:
     """In a market with that decision."""
     enough, *required, plausible = gates
-    name, because = _outcome(required)
     if market == "unjudged":
         return _decision("unjudged", [], gates, "The market is unjudged.")
     if not enough["passed"]:
@@ -218,32 +258,21 @@ def _decide_symbol(gates: list[Gate], market: str) -> Decided:
         return _decision("reject", [], gates, "The market is rejected, and no stock is accepted alone.")
     if plausible["passed"] is False:
         return _decision("review", [plausible], gates)
-    if name == "accept" and market == "review":
-        return _decision("review", [], gates, "Passes, in a market for review.")
-    return _decision(name, because, gates)
+    return _decide(required, gates, ["Passes, in a market for review."] if market == "review" else [])
 
 
 def _decide(required: list[Gate], gates: list[Gate], doubts: list[str]) -> Decided:
     """By the required of the gates; what would be accepted is for review where there are doubts."""
-    name, because = _outcome(required)
-    return _decision("review", [], gates, *doubts) if name == "accept" and doubts else _decision(name, because, gates)
-
-
-def _outcome(gates: list[Gate]) -> tuple[str, list[Gate]]:
-    """The decision on some gates, and those that decide."""
-    failed, unknown = ([gate for gate in gates if gate["passed"] is state] for state in (False, None))
-    return ("reject", failed) if failed else ("unjudged", unknown) if unknown else ("accept", gates)
+    failed, unknown = ([gate for gate in required if gate["passed"] is state] for state in (False, None))
+    if failed or unknown:
+        return _decision("reject" if failed else "unjudged", failed or unknown, gates)
+    return _decision("review", [], gates, *doubts) if doubts else _decision("accept", required, gates)
 
 
 def _decision(name: str, because: list[Gate], gates: list[Gate], *more: str) -> Decided:
     """A decision with its reasons: the sentences of some gates, and more."""
     return {"decision": name, "reasons": [gate["sentence"] for gate in because] + list(more),
             "gates": [{key: value for key, value in gate.items() if key != "sentence"} for gate in gates]}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values; what is not known is None."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _text(order: Order, basket: BasketResult | None, market: dict[str, Any], counts: dict[str, int],
@@ -263,3 +292,9 @@ def _text(order: Order, basket: BasketResult | None, market: dict[str, Any], cou
     return text if not power else (
         f"{text} Power: these gates accept {100 * power['0.04']:.0f} of 100 simulated forecasts with a rank "
         f"correlation of 0.04, and {100 * power['0.00']:.0f} of 100 with no skill.")
+
+
+def too_good(verdict: Verdict) -> bool:
+    """Whether a number is too good to be true: then search the run for leaks, and judge again."""
+    return any(gate["gate"].startswith("plausible") and gate["passed"] is False
+               for row in (verdict.market, *verdict.symbols.values()) for gate in row["gates"])

@@ -4,7 +4,7 @@ Axes: days, symbols. Amounts are of adjusted prices and shares. Where `raw_close
 `basis`, and a raw share is `basis` adjusted ones; a right or a dividend changes the basis.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -67,7 +67,7 @@ class MarketData:
 
         opened, close, volume = grid(prices["open"]), grid(prices["close"]), grid(prices["volume"], 0.0)
         raw = grid(prices.get("raw_close", np.nan))
-        raw = np.where(np.isfinite(raw) & (raw > 0), raw, np.nan)
+        raw[~(np.isfinite(raw) & (raw > 0))] = np.nan
         number = pd.Index(EXCHANGES).get_indexer(prices.get("exchange", pd.Series("", prices.index)))
         exchange = _filled(grid(np.where(number < 0, np.nan, number)))  # place in EXCHANGES
         names = np.array(EXCHANGES)[np.nan_to_num(exchange).astype("int8")]
@@ -88,9 +88,8 @@ class MarketData:
 
     def cut(self, symbols: np.ndarray, first: int, end: int) -> Self:
         """These symbols on the days from place `first` to `end - 1`; accounts begin anew there."""
-        column, known = pd.Index(self.symbols).get_indexer(symbols), {part.name: getattr(self, part.name) for part in
-                                                                      fields(self)}
-        grids = {name: np.take(grid[first:end], column, axis=1) for name, grid in known.items()
+        column = pd.Index(self.symbols).get_indexer(symbols)
+        grids = {name: np.take(grid[first:end], column, axis=1) for name, grid in vars(self).items()
                  if isinstance(grid, np.ndarray) and grid.ndim == 2}
         return replace(self, days=self.days[first:end], symbols=self.symbols[column], **grids,
                        sellable_from=self.sellable_from[first:end] - 2 * first,

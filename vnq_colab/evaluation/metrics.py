@@ -5,7 +5,7 @@ import pandas as pd
 
 from vnq_colab.data.forecast import check_forecast
 from vnq_colab.data.panel import CLOSE, FLAT, OPEN, Panel
-from vnq_colab.errors import DataError, did_you_mean, name_a_few
+from vnq_colab.errors import DataError, did_you_mean
 from vnq_colab.evaluation.significance import TRADING_DAYS, mean_test, wilson_interval
 from vnq_colab.settings import HORIZON
 
@@ -17,11 +17,10 @@ FORMS = {"date": ("As of", "%Y-%m-%d"), "expected": ("Expected [%]", "+.1f"), "a
 def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per family and symbol: accuracy beside what a guess would reach, and errors [log return].
 
-    `n_days` scored; `n_directed` of them on which the price moved and `mean` is not exactly 0; `n_independent` =
-    n_directed / horizon, rounded down, because 5-day outcomes of neighbouring days overlap. `accuracy` of the sign of
-    `mean` on the directed days (NaN without any), `accuracy_low`, `accuracy_high`, its 95 % Wilson interval on
-    n_independent; `base_rate`, the share of the more frequent direction. `rmse_5` over the horizon; `rmse_day`, that
-    over the root of its days.
+    `n_days` scored; `n_directed` of them on which the price moved and `mean` is not 0; `n_independent` horizons without
+    overlap. `accuracy` of the sign of `mean` on the directed days (NaN without any), `accuracy_low`, `accuracy_high`,
+    its 95 % Wilson interval on n_independent; `base_rate`, the share of the more frequent direction. `rmse_5` over the
+    horizon; `rmse_day`, that over the root of its days.
     """
     mean, actual = rows["mean"], rows["actual"]
     up, moved = actual >= FLAT, actual.abs() >= FLAT
@@ -58,9 +57,6 @@ def with_outcomes(forecast: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     day, so that families are compared on the same days. Raises DataError when no day is left.
     """
     forecast = check_forecast(forecast)
-    if unknown := [symbol for symbol in forecast["symbol"].unique() if symbol not in panel.symbols]:
-        raise DataError(f"forecast: the panel has no symbol {name_a_few(unknown)}."
-                        f"{did_you_mean(unknown[0], panel.symbols)} Score with the panel that was forecast.")
     symbol, day = pd.Index(panel.symbols).get_indexer(forecast["symbol"]), panel.days.get_indexer(forecast["date"])
     close, opened = (np.where(day >= 0, panel.ahead(column=column)[symbol, day], np.nan) for column in (CLOSE, OPEN))
     known = np.isfinite(close)
@@ -108,9 +104,8 @@ def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symb
                    n_days: int | None = None) -> pd.DataFrame:
     """By symbol and date: `expected`, `actual`, `p_up`, and `low`, `high` where there are intervals [%].
 
-    `rows` are those with `actual` [5-day log return]; days whose outcome is not known yet are left out: their forecast
-    is the final fit's, not the folds'. `symbol` None takes all, `n_days` the last days of each. Raises DataError for an
-    unknown family or symbol.
+    `rows` are those with `actual` [5-day log return]; days whose outcome is not known yet are left out. `symbol` None
+    takes all, `n_days` the last days of each. Raises DataError for an unknown family or symbol.
     """
     mine = _of_family(forecast, family).drop(columns="actual", errors="ignore")
     if symbol is not None:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
-from vnq_colab.errors import DataError
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.significance import LAGS, Z_95, hac_mean, known, monotone_p
 from vnq_colab.settings import HORIZON
@@ -65,15 +64,12 @@ def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family
     """The order of all families in `rows` (of `metrics.with_outcomes`), and in detail that of the judged `family`.
 
     `could_buy [symbols, days]` is that of `buyable`. `place` of a symbol is the mean product of its standardised ranks
-    of score and outcome: its mean over the symbols of a day is that day's rank correlation. What too few days or stocks
-    give is NaN. Raises DataError where no row is of the family.
+    of score and outcome: its mean over the symbols of a day is that day's rank correlation.
     """
     rows = rows.astype({"family": "category", "symbol": "category"})  # numbers are sorted and cut faster than texts
     symbol = pd.Index(panel.symbols).get_indexer(rows["symbol"].cat.categories)[rows["symbol"].cat.codes]
     day = panel.days.get_indexer(rows["date"])
     mine = (rows["family"] == family).to_numpy()
-    if not mine.any():
-        raise DataError(f"order: no row is of family {family}; there are {', '.join(rows['family'].unique())}.")
     feasible = rows.loc[could_buy[symbol, day], ["family", "symbol", "date", "score", "actual", "actual_open"]]
     close, opened = daily_rank_correlations(feasible, "actual", "actual_open")
     symbols, days = np.unique(symbol[mine]), np.unique(day[mine])
@@ -208,10 +204,8 @@ def quantiles_of(ranks: np.ndarray, n: int) -> np.ndarray:
 
 def _exchanges(prices: pd.DataFrame, symbols: tuple[str, ...]) -> np.ndarray:
     """`[symbols]`: the exchange of each symbol's last row; "" where it is not known."""
-    if "exchange" not in prices.columns:
-        return np.full(len(symbols), "", dtype=object)
-    last = prices.drop_duplicates("symbol", keep="last").set_index("symbol")["exchange"].astype(object)
-    return last.reindex(list(symbols)).fillna("").to_numpy()
+    last = prices.reindex(columns=["symbol", "exchange"]).drop_duplicates("symbol", keep="last").set_index("symbol")
+    return last["exchange"].astype(object).reindex(list(symbols)).fillna("").to_numpy()
 
 
 def _past(panel: Panel, symbols: np.ndarray, days: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,11 +19,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vnq_colab.data.gathered import MOST_SESSIONS
-from vnq_colab.data.market import VN_RULES, is_session
+from vnq_colab.data.market import VN_RULES, count_sessions
 from vnq_colab.errors import DataError, StorageError
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
-from vnq_colab.files import read_bytes, write_atomic
+from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.files import read_bytes, sha256_of, write_atomic
 
+FORECAST, FORECAST_HASH = "forecast.parquet", "forecast_sha256"  # beside verdict.json, and in its summary
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
 VERDICT_ID = re.compile(r'data-verdict="(\w+)"')  # of all that a first screen says beside the orders
 MOST_BYTES = 10**8  # of a report
@@ -35,7 +37,7 @@ def number(value: Any, form: str) -> str:
     """A number as text; a dash for what is not known; a text as it is."""
     if isinstance(value, str):
         return value
-    return format(value, form) if value is not None and pd.notna(value) and np.isfinite(value) else DASH
+    return format(value, form) if pd.notna(value) and np.isfinite(value) else DASH
 
 
 def money(value: float) -> str:
@@ -80,10 +82,9 @@ def frame_of(columns: Iterable[Column]) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
-def csv(frame: pd.DataFrame) -> str:
-    """A table as CSV in UTF-8, in Base64."""
-    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.10g", date_format="%Y-%m-%d")
-    return base64.b64encode(text.encode("utf-8")).decode("ascii")
+def csv(frame: pd.DataFrame) -> bytes:
+    """A table as CSV in UTF-8."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g", date_format="%Y-%m-%d").encode()
 
 
 def render(template: str, **values: Any) -> str:
@@ -108,10 +109,9 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
     """HTML between two comments, which `replace_first_screen` finds.
 
     `verdict` as of `Verdict.to_dict()`; `orders` as of `delivery.orders`, None before there are any; `prices_to` is the
-    last day of the prices, `now` when this is read; `note` is what nobody may miss; `warnings` are sentences.
+    last day of the prices, `now` when this is read; `note` as in `report.write_report`; `warnings` are sentences.
     """
     summary, prices_to, now = verdict["summary"], pd.Timestamp(prices_to), pd.Timestamp(now)
-    since = pd.date_range(prices_to.normalize() + pd.Timedelta(days=1), now.normalize())
     accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
     bars = _bars([row for row in summary["by_year"] if row["open"] is not None])
     families = {row["family"]: row for row in summary["families"]}
@@ -121,7 +121,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
         leaks=summary.get("data_leaks", []),
         verdict_id=hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16],
-        n_sessions=int(is_session(since).sum()), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
+        n_sessions=count_sessions(prices_to, now), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
         judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
         accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
@@ -194,3 +194,21 @@ def _bars(years: list[dict[str, Any]]) -> dict[str, Any]:
     return {"family": years[0]["family"] if years else "", "zero": y(0), "step": 340 / max(len(years), 1), "years": [
         {"period": row["period"], "value": row["open"], "y": y(row["open"]), "low": y(row["low"]),
          "high": y(row["high"])} for row in years]}
+
+
+# --- what else a report holds
+
+
+def judged_forecast(folder: Path, **options: Any) -> pd.DataFrame:
+    """forecast.parquet of a report, as of pandas.read_parquet: DataError unless it is the one that was judged."""
+    path = folder / FORECAST
+    try:
+        if Verdict.load(folder / "verdict.json").summary.get(FORECAST_HASH) == sha256_of(path):
+            return pd.read_parquet(path, **options)
+    except FileNotFoundError:
+        raise DataError(f"{path} or its verdict.json is not there. Make it with: python -m vnq_colab validate"
+                        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a forecast of this library ({error}).") from error
+    raise DataError(f"{path}: not what was judged: damaged, edited or older. Make it anew with: python -m vnq_colab "
+                    "validate")

@@ -53,7 +53,7 @@ def found_share(order: Order, result: BasketResult, panel: Panel, *, n_trials: i
     daily = correlations_with(ranks, known, score)[judged]
     shows = np.flatnonzero(mean_test(daily).p * n_trials <= MOST_P_ORDER)  # the others fail, whatever they earn
     size = (true * np.float32(spread)).reshape(-1, 1)[shows // n_forecasters]
-    value = run_baskets(market, score[:, shows], score[:, shows] * size, result.basket, result.capital)
+    value = run_baskets(market, score[:, shows], score[:, shows] * size, [result.basket], result.capital)
     returns = value[1:] / value[:-1] - 1
     universe = result.returns["equal_weighted"].reindex(market.days[1:]).fillna(0.0).to_numpy()
     alpha, _, p = alpha_test(returns, universe)

@@ -15,10 +15,10 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
 from vnq_colab.evaluation.calibration import COVERAGE
+from vnq_colab.evaluation.gates import DECISIONS, Verdict
 from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.page import first_screen, keep_orders, render
-from vnq_colab.evaluation.verdict import DECISIONS, FORECAST, FORECAST_HASH, Verdict
+from vnq_colab.evaluation.page import FORECAST, FORECAST_HASH, first_screen, keep_orders, render
 from vnq_colab.files import sha256_of, write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
@@ -31,11 +31,10 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
                  now: pd.Timestamp | None = None) -> Path:
     """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
-    `facts` are labels and texts (run, data, days, machine, recipe); `note` is what nobody may miss, such as "Synthetic
-    market: these are not real prices"; `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`;
-    `scores` as of `metrics.score_rows`; `result` are the symbols' own accounts; `prices` [VND]; `now` None is the
-    clock, in a synthetic market (where there is a note) its last day. In forecast.parquet the column `actual` [log
-    return over the horizon] is NaN where it is not known yet.
+    `facts` are labels and texts; `note` is what nobody may miss, such as "Synthetic market: these are not real prices";
+    `history` as in `plots.learning_curves`; `rows` as of `metrics.with_outcomes`; `scores` as of `metrics.score_rows`;
+    `result` are the symbols' own accounts; `prices` [VND]; `now` None is the clock, where there is a note the last day.
+    In forecast.parquet `actual` [log return over the horizon] is NaN where it is not known yet.
     """
     folder, keys = Path(folder), ["family", "symbol", "date"]
     tables = {"scores": scores, "forecast": forecast.merge(rows[[*keys, "actual"]], on=keys, how="left"),
