@@ -7,8 +7,7 @@ import torch
 from vnq_colab.errors import CheckpointError
 from vnq_colab.files import read_json
 from vnq_colab.layout import Workspace
-from vnq_colab.payload import payload_sequence, write_payload
-from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.checkpoint import CheckpointStore, payload_sequence, write_payload
 
 
 def state(value):

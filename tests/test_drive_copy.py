@@ -9,8 +9,8 @@ from vnq_colab.config import RunConfig
 from vnq_colab.errors import StorageError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import HEARTBEAT, Workspace
-from vnq_colab.payload import payload_sequence, read_payload, write_payload
 from vnq_colab.training import drive_copy
+from vnq_colab.training.checkpoint import payload_sequence, read_payload, write_payload
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
 from vnq_colab.training.session import Session
 

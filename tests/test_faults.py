@@ -28,8 +28,7 @@ from vnq_colab import files
 from vnq_colab.errors import StorageError
 from vnq_colab.files import write_atomic
 from vnq_colab.layout import Workspace
-from vnq_colab.payload import write_payload
-from vnq_colab.training.checkpoint import CheckpointStore
+from vnq_colab.training.checkpoint import CheckpointStore, write_payload
 
 PANEL_CALLS, ALL_CALLS = 200, 1500  # writing calls of the tiny run before its session, the stored panel; and in all
 SLOW = pytest.mark.slow

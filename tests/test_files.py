@@ -12,9 +12,10 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
 
-from vnq_colab import files, payload
+from vnq_colab import files
 from vnq_colab.errors import CheckpointError, StorageError
 from vnq_colab.settings import Rule
+from vnq_colab.training.checkpoint import payload_sequence, read_payload, write_payload
 
 
 def test_atomic_write_leaves_the_old_file_when_writing_fails(tmp_path):
@@ -38,30 +39,30 @@ def test_folder_below_a_file_is_one_sentence(tmp_path):
 
 
 def test_payload_comes_back_with_its_sequence(tmp_path):
-    digest, length = payload.write_payload(tmp_path / "slot", lambda file: file.write(b"state"), 7)
-    sequence, body = payload.read_payload(tmp_path / "slot")
-    assert (sequence, body.read(), length, len(digest)) == (7, b"state", 5, 64)
-    assert payload.payload_sequence(tmp_path / "slot") == 7
+    digest, length = write_payload(tmp_path / "slot", lambda file: file.write(b"state"), 7)
+    sequence, body, found = read_payload(tmp_path / "slot")
+    assert (sequence, body.read(), length, found) == (7, b"state", 5, digest)
+    assert payload_sequence(tmp_path / "slot") == 7
 
 
 def test_payload_with_any_flipped_byte_is_refused(tmp_path):
     path = tmp_path / "slot"
-    payload.write_payload(path, lambda file: file.write(bytes(range(256))), 1)
+    write_payload(path, lambda file: file.write(bytes(range(256))), 1)
     good = path.read_bytes()
     draw = random.Random(0)
     for place in [draw.randrange(len(good)) for _ in range(200)]:
         path.write_bytes(good[:place] + bytes([good[place] ^ 1 << draw.randrange(8)]) + good[place + 1:])
         with pytest.raises(CheckpointError):
-            payload.read_payload(path)
+            read_payload(path)
 
 
 @pytest.mark.parametrize("length", [0, 5, 56, 100])
 def test_payload_cut_short_is_refused(tmp_path, length):
     path = tmp_path / "slot"
-    payload.write_payload(path, lambda file: file.write(bytes(100)), 1)
+    write_payload(path, lambda file: file.write(bytes(100)), 1)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(CheckpointError):
-        payload.read_payload(path)
+        read_payload(path)
 
 
 def test_too_little_space_is_said_before_the_work(tmp_path):
@@ -150,10 +151,10 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make):
     for read in (lambda: files.read_bytes(path, 100), lambda: files.sha256_of(path)):
         with pytest.raises(StorageError, match="not a regular file|cannot be read"):
             read()
-    for read in (files.read_json, files.read_sealed, payload.read_payload):
+    for read in (files.read_json, files.read_sealed, read_payload):
         with pytest.raises(CheckpointError, match="not a regular file|cannot be read"):
             read(path)
-    assert payload.payload_sequence(path, verify=True) == -1
+    assert payload_sequence(path, verify=True) == -1
     with pytest.raises(StorageError, match="a link, or no regular file"):
         files.overwrite(path, b"ours")
     with pytest.raises(StorageError, match="a link, or no regular file"), files.locked(path):
@@ -174,7 +175,7 @@ def test_payload_whose_header_promises_more_than_the_file_holds_is_not_read(tmp_
     path = tmp_path / "slot"
     path.write_bytes(struct.pack("<8sQQ32s", b"VNQPAY02", 1, 2**60, bytes(32)) + b"x")
     with pytest.raises(CheckpointError, match="1 bytes where its header says 1,152,921,504,606,846,976"):
-        payload.read_payload(path)
+        read_payload(path)
 
 
 def test_link_on_drive_is_not_written_through(tmp_path):

@@ -13,8 +13,8 @@ import torch
 from vnq_colab.errors import CheckpointError, SessionError, TakenOverError, VnqError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
-from vnq_colab.payload import read_payload, write_payload
 from vnq_colab.training import trainer
+from vnq_colab.training.checkpoint import read_payload, write_payload
 from vnq_colab.training.jobs import final_forecasters, fold_scores, forecast, session_folds
 from vnq_colab.training.session import Session, latest_session, sessions, status
 from vnq_colab.training.trainer import resume, train

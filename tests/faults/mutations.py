@@ -24,7 +24,7 @@ import torch
 from tests.faults.damage import damaged
 from tests.faults.trials import HEADER_BYTES
 from vnq_colab.files import SEAL
-from vnq_colab.payload import PAYLOAD_MAGIC
+from vnq_colab.training.checkpoint import PAYLOAD_MAGIC
 
 DEEP = "[" * 100_000 + "]" * 100_000
 RAW = {"deep": DEEP, "5,000 digits": "1" * 5000, "NaN": "NaN", "-Infinity": "-Infinity", "1e999": "1e999",

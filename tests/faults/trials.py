@@ -18,7 +18,7 @@ from typing import Any
 from vnq_colab.errors import CheckpointError, VnqError
 from vnq_colab.files import read_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
-from vnq_colab.payload import read_payload
+from vnq_colab.training.checkpoint import read_payload
 
 HOUSE = Path(__file__).resolve().parents[2]
 HEADER_BYTES = 56  # of a payload: magic, sequence, length, sha256

@@ -1,6 +1,7 @@
 """States: what a job's file and a bundle's keep of a forecaster, written as bytes, and read without being trusted."""
 
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 
 from vnq_colab.errors import CheckpointError, DeliveryError
 from vnq_colab.models.base import Forecaster, restored
-from vnq_colab.payload import require_plain_zip
 from vnq_colab.settings import NetworkConfig, Task
+
+MOST_PICKLED = 2**23  # [bytes] of what is no tensor in a file of torch (16 kB in a real one); read it takes 90-fold
 
 
 def forecaster_in(path: Path, state: dict[str, Any], family: str) -> Forecaster:
@@ -43,7 +45,7 @@ def model_bytes(state: dict[str, Any]) -> bytes:
 
 def read_state(path: Path, content: bytes) -> dict[str, Any]:
     """Tensors and plain values from the bytes of a file. Raises CheckpointError for anything else, and for bombs."""
-    require_plain_zip(path, content)
+    _require_plain_zip(path, content)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if isinstance(state, dict) and all(one.nbytes <= one.untyped_storage().nbytes() for one in _tensors(state)):
@@ -52,6 +54,19 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
         why = f"not a model of this library, or damaged ({type(error).__name__})"
     raise CheckpointError(f"{path}: {why}.")
+
+
+def _require_plain_zip(path: Path, content: bytes) -> None:
+    """Raises CheckpointError unless a file of torch is a zip whose members are stored, so that it unpacks to itself."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile raises many kinds for what is damaged
+        raise CheckpointError(f"{path}: not a file of torch, or damaged ({type(error).__name__}).") from error
+    is_plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    pickled = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
+    if not is_plain or sum(member.file_size for member in members) > len(content) or pickled > MOST_PICKLED:
+        raise CheckpointError(f"{path}: it unpacks to more than it holds, as no file of this library does. Remove it.")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -1,33 +1,37 @@
 """Checkpoints: the state of the job in flight in two slots, written in turn, and one closed file per finished job.
 
-A state is a dictionary of tensors and plain values; equal states give equal bytes. All is written to the local folder
-as verified payloads (`files`); `drive_copy` copies it to Drive, and what is read comes from either.
+A state is a dictionary of tensors and plain values; equal states give equal bytes. All is written to the local folder,
+as payloads whose header proves every byte; `drive_copy` copies it to Drive, and what is read comes from either.
 """
 
 import contextlib
+import hashlib
+import io
 import os
+import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, BinaryIO, NotRequired
 
 import torch
 
 from vnq_colab.clock import utc_now
-from vnq_colab.errors import CheckpointError, tell
-from vnq_colab.files import checked, write_sealed
+from vnq_colab.errors import CheckpointError, StorageError, tell
+from vnq_colab.files import HashedFile, checked, open_regular, write_atomic, write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
 from vnq_colab.models.states import read_state
-from vnq_colab.payload import payload_digest, payload_sequence, read_payload, write_payload
 from vnq_colab.settings import Rule
 from vnq_colab.training.session import Session, other_parts
 from vnq_colab.training.session_file import Facts, record
 
 FORMAT = 2  # of a manifest
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
+PAYLOAD_MAGIC = b"VNQPAY02"
+_HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the body [bytes], sha256 of body and these two
 
 
 CURVES = Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss and skill", lambda rows: all(
@@ -108,7 +112,7 @@ class CheckpointStore:
                    if sequence < 0 and os.path.exists(path)]
         for path in sorted((path for path in slots if slots[path] >= 0), key=lambda path: -slots[path]):
             try:
-                state = _load(path)
+                state = read_state(path, read_payload(path)[1].getvalue())
                 facts = dict(state["facts"])
             except (CheckpointError, KeyError, TypeError, ValueError) as error:
                 damages.append(f"{error}")
@@ -153,8 +157,9 @@ class CheckpointStore:
         damages: list[str] = []
         for path in self._done_paths(job):
             try:
-                state = checked(path, DONE_JOB, _load(path)) | {"digest": payload_digest(path)}
-                if facts not in (None, state["facts"]) or digest not in (None, state["digest"]):
+                _, body, found = read_payload(path)
+                state = checked(path, DONE_JOB, read_state(path, body.getvalue())) | {"digest": found}
+                if facts not in (None, state["facts"]) or digest not in (None, found):
                     raise CheckpointError(f"{path}: holds another job, or the same one of other data or settings.")
             except CheckpointError as error:
                 damages.append(str(error))
@@ -170,8 +175,11 @@ class CheckpointStore:
         paths = self._done_paths(job)
         if paths and paths[0] != self.done_path(job):
             return True
-        return any(payload_sequence(path, verify=True) >= 0 and digest in (None, payload_digest(path))
-                   for path in paths)
+        for path in paths:
+            with contextlib.suppress(CheckpointError):
+                if digest in (None, read_payload(path)[2]):
+                    return True
+        return False
 
     def is_only_local(self, job: str) -> bool:
         """Whether a finished job is whole on the local disk and has not, or not wholly, reached Drive."""
@@ -230,5 +238,63 @@ def _size(path: Path) -> int:
     return 0
 
 
-def _load(path: Path) -> dict[str, Any]:
-    return read_state(path, read_payload(path)[1].getvalue())
+# ---------------------------------------------------------------------------------------------------------- payloads
+def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
+    """Writes what `write(file)` writes, as a stream, behind a header that proves it; see `read_payload`.
+
+    Returns the header's sha256 in hex, and the length of the body [bytes].
+    """
+    body: HashedFile
+
+    def with_header(file: HashedFile) -> None:
+        nonlocal body
+        body = file
+        file.file.write(bytes(_HEADER.size))
+        write(file)
+        file.digest.update(struct.pack("<QQ", sequence, file.length))
+        file.file.seek(0)
+        file.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, file.length, file.digest.digest()))
+
+    write_atomic(path, with_header)
+    return body.digest.hexdigest(), body.length
+
+
+def read_payload(path: Path) -> tuple[int, io.BytesIO, str]:
+    """(sequence number, the body as a file in memory, the header's sha256 in hex) of what `write_payload` wrote.
+
+    Raises CheckpointError unless every byte verifies.
+    """
+    try:
+        with open_regular(path) as file:
+            sequence, length, digest = _read_header(file, path)
+            if (size := os.fstat(file.fileno()).st_size - _HEADER.size) != length:
+                raise CheckpointError(f"{path}: {size:,} bytes where its header says {length:,}: a part is missing.")
+            body = file.read(length)
+    except (FileNotFoundError, StorageError) as error:
+        raise CheckpointError(str(error)) from error
+    computed = hashlib.sha256(body)
+    computed.update(struct.pack("<QQ", sequence, length))
+    if computed.digest() != digest:
+        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged.")
+    return sequence, io.BytesIO(body), digest.hex()
+
+
+def payload_sequence(path: Path, *, verify: bool = False) -> int:
+    """Sequence number in the header of a payload, -1 when there is none; with `verify` -1 unless every byte verifies.
+
+    A file that was cut short has a header too.
+    """
+    with contextlib.suppress(CheckpointError, StorageError, FileNotFoundError):
+        if verify:
+            return read_payload(path)[0]
+        with open_regular(path) as file:
+            return _read_header(file, path)[0]
+    return -1
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[int, int, bytes]:
+    """(sequence number, length, sha256)."""
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or not header.startswith(PAYLOAD_MAGIC):
+        raise CheckpointError(f"{path}: its beginning is damaged, or not of this version of the library.")
+    return _HEADER.unpack(header)[1:]

@@ -14,7 +14,7 @@ from vnq_colab.clock import spell
 from vnq_colab.errors import StorageError, TakenOverError, VnqError
 from vnq_colab.files import MOST_JSON, overwrite, read_bytes, write_sealed
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS
-from vnq_colab.payload import payload_sequence
+from vnq_colab.training.checkpoint import payload_sequence
 from vnq_colab.training.session import Session
 
 MOST_SMALL = 2**26  # [bytes] of a session, a log, a config
