@@ -82,7 +82,7 @@ class Hostile:
         """Who reads the file: one or two, by chance."""
         place = next(place for place in READERS if kind.startswith(place))
         always, sometimes = (self.chance.choice(names.split(", ")) for names in READERS[place])
-        if always == "latest" and mutation.seal == "anew":
+        if always == "latest" and (mutation.seal == "anew" or mutation.words.startswith("is ")):
             return ["go on"]  # what a state is worth shows when it is used
         found = [always] + [sometimes] * (self.chance.random() < slow)
         if "escape" in mutation.words or "lines" in mutation.words:

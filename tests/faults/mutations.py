@@ -12,7 +12,7 @@ import math
 import random
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ class Mutations:
         value, seal = json.loads(self.texts[name]), self.chance.choice(("stale", "none", "anew"))
         others = [json.loads(self.texts[other]) for other in self._beside(name) if other in self.texts]
         old_seal = value.pop(SEAL, None) if isinstance(value, dict) else None
-        words, value, plausible = self._changed(value, others)
+        words, value, plausible = self._changed(value, others, is_text=True)
         text = json.dumps(value, indent=1, ensure_ascii=False)
         for word, raw in RAW.items():
             text = text.replace(f'"RAW {word}"', raw)
@@ -127,13 +127,13 @@ class Mutations:
         """A model's file, or a payload whose header proves it, around a state that was changed."""
         content = self._read(name)
         others = [load(self._read(one)) for one in self._beside(name)[:3]]
-        words, state, plausible = self._changed(load(content), others)
+        words, state, plausible = self._changed(load(content), others, is_text=False)
         file = io.BytesIO()
         torch.save(state, file)
         return self._sealed(name, packed(file.getvalue(), content), words, plausible, "anew")
 
-    def _changed(self, value: Any, others: list[Any]) -> tuple[str, Any, bool]:
-        """(words, the value with one place changed, whether it is plausible)."""
+    def _changed(self, value: Any, others: list[Any], *, is_text: bool) -> tuple[str, Any, bool]:
+        """(words, the value with one place changed, whether it is plausible); `is_text`: it will be JSON."""
         shapes: dict[tuple, list[tuple]] = {}
         for path in paths(value):
             shapes.setdefault(tuple("*" if is_data(step) else step for step in path), []).append(path)
@@ -147,7 +147,7 @@ class Mutations:
         if way == "gone":
             del holder[last]
         elif way == "other":
-            way, holder[last] = self._other(old, others, path)
+            way, holder[last] = self._other(old, others, path, RAW if is_text else ())
             plausible = alike(old, holder[last]) and last not in WORDS
         elif isinstance(holder, list):
             holder.append(old)
@@ -155,7 +155,7 @@ class Mutations:
             holder[f"{last}x"] = holder.pop(last) if way == "renamed" else old
         return f"{'.'.join(map(str, path))}: {way}", box["all"], plausible
 
-    def _other(self, old: Any, others: list[Any], path: tuple) -> tuple[str, Any]:
+    def _other(self, old: Any, others: list[Any], path: tuple, raw: Iterable[str]) -> tuple[str, Any]:
         """(words, what may stand there instead), of its own type as often as of another."""
         likely: dict[str, Any] = {}
         for other in others:
@@ -176,7 +176,7 @@ class Mutations:
         elif isinstance(old, dict) and len(old) > 1:
             first, *_, last = old
             likely["siblings swapped"] = old | {first: old[last], last: old[first]}
-        ways = {"text": "x"} if torch.is_tensor(old) else VALUES | {name: f"RAW {name}" for name in RAW}
+        ways = {"text": "x"} if torch.is_tensor(old) else VALUES | {name: f"RAW {name}" for name in raw}
         pool = likely if likely and self.chance.random() < 0.5 else ways
         name = self.chance.choice(list(pool))
         return name, pool[name]
