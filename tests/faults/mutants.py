@@ -24,7 +24,8 @@ WAYS = ("refused", "harmless", "named", "trusted")
 AT_ONCE, SECONDS = 50, 60  # mutations that one process reads; for each of them
 READERS: dict[str, tuple[str, str]] = {  # by the beginning of a kind: always one of these, sometimes one of those
     "checkpoints/paused/slot": ("latest", "go on"), "checkpoints/paused": ("latest, status of all", "go on"),
-    "checkpoints/new/done": ("scores", "resume, export, validate"), "checkpoints/old": ("status of all, tidy", "validate"),
+    "checkpoints/new/done": ("scores", "resume, export, validate"),
+    "checkpoints/old": ("status of all, tidy", "validate"),
     "checkpoints": ("status, status of all, status in words, tidy, scores", "resume, export, validate"),
     "configs": ("status, status of all", "resume"), "logs": ("scores", "validate"), "data/raw": ("gather", "predict"),
     "index.csv": ("gather", "predict"), "data/prepared/current": ("prepared, tidy", "predict stored"),

@@ -133,6 +133,9 @@ class StackLearner(Learner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.models = [(symbol, member) for symbol, member in state["models"]]
+        wanted = len(self.models), self.weights.shape[1], self.weights.dtype
+        if any((*state[name].shape, state[name].dtype) != wanted for name in ("weights", "mean", "square")):
+            raise ValueError("weights of other shapes, which a step would read past their ends")
         self.weights, self.best, self._loss_sum, self.optimizer.mean, self.optimizer.square = (
             state[name].to(self.device, copy=True) for name in ("weights", "best", "loss_sum", "mean", "square"))
         self.optimizer.steps = state["steps"].clone()
