@@ -6,14 +6,16 @@ False, its features are 0 and its prices are NaN.
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vnq_colab import __version__
@@ -26,6 +28,7 @@ from vnq_colab.settings import HORIZON
 FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
 PRICES = ("open", "high", "low", "close", "traded_value")
 OPEN, CLOSE = 0, 3
+SAVED_AT_ONCE = 200_000  # [symbols x days] rows are written in groups of so many
 FEW_CELLS, MOST_EMPTY = 5_000_000, 6  # [symbols x days] of a panel: 1.2 GB; the whole market has 2 of a price
 SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what training never saw stays bounded
 
@@ -103,38 +106,53 @@ class Panel:
 
     def save(self, path: Path) -> None:
         """Writes a parquet file: one row per symbol and present day, features as float32."""
-        symbol, day = np.nonzero(self.present)
-        table = pd.DataFrame(self.values[symbol, day], columns=list(self.feature_names))
-        for place, name in enumerate(PRICES):
-            table.insert(place, name, self.prices[symbol, day, place])
-        table.insert(0, "date", self.days[day])
-        table.insert(0, "symbol", pd.Categorical.from_codes(symbol, list(self.symbols)))
-        table.attrs = {"data_id": self.data_id, "days": [f"{day:%Y-%m-%d}" for day in self.days]}
-        write_atomic(path, lambda file: table.to_parquet(file, index=False, compression="zstd"))
+        facts = {"data_id": self.data_id, "days": [f"{day:%Y-%m-%d}" for day in self.days]}
+        schema, step = self._rows(0, 0).schema, max(1, SAVED_AT_ONCE // len(self.days))
+        schema = schema.with_metadata(schema.metadata | {"PANDAS_ATTRS": json.dumps(facts)})
+
+        def write(file: BinaryIO) -> None:
+            with parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=["symbol", "date"]) as writer:
+                for first in range(0, len(self.symbols), step):
+                    writer.write_table(self._rows(first, first + step))
+
+        write_atomic(path, write)
+
+    def _rows(self, first: int, end: int) -> pa.Table:
+        """The rows of some symbols, as they are stored."""
+        symbol, day = np.nonzero(self.present[first:end])
+        symbol += first
+        columns = dict(zip(PRICES, self.prices[symbol, day].T, strict=True))
+        columns |= dict(zip(self.feature_names, self.values[symbol, day].T, strict=True))
+        names = pd.Categorical.from_codes(symbol, list(self.symbols))
+        return pa.Table.from_pandas(pd.DataFrame({"symbol": names, "date": self.days[day], **columns}))
 
     @classmethod
     def load(cls, path: Path) -> "Panel":
         """The panel that `save` wrote. Raises DataError when the file is not one."""
         try:
-            with open_regular(path) as file:
-                facts, size = parquet.read_metadata(file), os.fstat(file.fileno()).st_size
-                if facts.num_rows * facts.num_columns > size * 2 + 10_000_000:  # a value takes 3 bytes and more
-                    raise ValueError(f"{facts.num_rows:,} rows in {size:,} bytes")
-                table = pd.read_parquet(file)
-            data_id, days = table.attrs["data_id"], pd.DatetimeIndex(table.attrs["days"]).as_unit("ns")
-            symbols, quotes = tuple(table["symbol"].cat.categories), table[list(PRICES)].to_numpy("float64")
-            place = table["symbol"].cat.codes.to_numpy(), days.get_indexer(table["date"])
-            _refuse_sparse(len(symbols), len(days), len(table))
-            names = tuple(name for name in table.columns if name not in ("symbol", "date", *PRICES))
-            values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
-            values[place] = table[list(names)].to_numpy("float32")
-            prices, present = np.full((*values.shape[:2], len(PRICES)), np.nan), np.zeros(values.shape[:2], dtype=bool)
-            prices[place], present[place] = quotes, True
-            if min(map(np.min, place)) < 0 or present.sum() < len(table):
-                raise ValueError("rows of no symbol or no day, or two of one")
+            with open_regular(path) as opened, parquet.ParquetFile(opened) as file:
+                n_rows, size = file.metadata.num_rows, os.fstat(opened.fileno()).st_size
+                if n_rows * file.metadata.num_columns > size * 2 + 10_000_000:  # a value takes 3 bytes and more
+                    raise ValueError(f"{n_rows:,} rows in {size:,} bytes")
+                facts, n_read = json.loads(file.metadata.metadata[b"PANDAS_ATTRS"]), 0
+                days = pd.DatetimeIndex(facts["days"]).as_unit("ns")
+                symbols = tuple(file.read_row_group(0, ["symbol"]).to_pandas()["symbol"].cat.categories)
+                names = tuple(name for name in file.schema_arrow.names if name not in ("symbol", "date", *PRICES))
+                _refuse_sparse(len(symbols), len(days), n_rows)
+                values = np.zeros((len(symbols), len(days), len(names)), dtype="float32")
+                prices, present = np.full((*values.shape[:2], len(PRICES)), np.nan), np.zeros(values.shape[:2], bool)
+                for group in range(file.num_row_groups):  # all at once they are a second panel
+                    table = file.read_row_group(group).to_pandas()
+                    symbol = table["symbol"].cat.set_categories(symbols).cat.codes.to_numpy()
+                    place = symbol, days.get_indexer(table["date"])
+                    values[place] = table[list(names)].to_numpy("float32")
+                    prices[place], present[place] = table[list(PRICES)].to_numpy("float64"), True
+                    n_read += len(table)
+                    if min(map(np.min, place)) < 0 or present.sum() < n_read:
+                        raise ValueError("rows of no symbol or no day, or two of one")
         except Exception as error:  # what pandas and pyarrow raise on a damaged file
             raise DataError(f"{path}: not a panel of this library ({error}). Run prepare again.") from error
-        return cls(values, prices, present, symbols, days, names, data_id)
+        return cls(values, prices, present, symbols, days, names, facts["data_id"])
 
     def __repr__(self) -> str:
         return (f"Panel {self.data_id}: {len(self.symbols)} symbols × {len(self.days):,} days × "
