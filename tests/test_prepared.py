@@ -6,7 +6,8 @@ import pytest
 
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import next_sessions
-from vnq_colab.data.prepared import PROOF, default_universe, keep_panel, load_panel, load_prepared, prepare
+from vnq_colab.data.panel import build_panel, default_universe
+from vnq_colab.data.prepared import PROOF, keep_panel, load_panel, load_prepared, prepare
 from vnq_colab.errors import CheckpointError, DataError, StorageError, VnqError
 from vnq_colab.files import SEAL, read_json, read_sealed, sha256_of, write_json, write_sealed
 from vnq_colab.layout import Workspace
@@ -115,7 +116,8 @@ def test_tables_whose_seals_fit_are_clean_all_the_same(tmp_path, prices):
     ws = Workspace(tmp_path)
     index = pd.DataFrame({"date": prices["date"].unique(), "close": 1000.0})
     for name, change in (("index", lambda table: table.assign(close=np.nan)), ("index", lambda table: prices),
-                         ("prices", lambda table: table.assign(volume=-1))):
+                         ("prices", lambda table: table.assign(volume=-1)),
+                         ("prices", lambda table: table.assign(symbol=None))):
         folder = prepare(ws, prices, index=index).folder
         path, facts = folder / f"{name}.parquet", read_sealed(folder / "prepared.json")
         change(pd.read_parquet(path)).to_parquet(path)
@@ -147,8 +149,6 @@ def test_root_that_is_a_file_is_refused(tmp_path, prices):
 
 def test_universe_is_vn102_where_the_data_has_it(panel, prices):
     assert default_universe(panel) == panel.symbols
-    from vnq_colab.data.panel import build_panel
-
     renamed = prices.assign(symbol=prices["symbol"].replace({"SYN001": "FPT", "SYN003": "ACB"}))
     assert default_universe(build_panel(renamed)) == ("ACB", "FPT")
 

@@ -153,8 +153,8 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
-    from vnq_colab.data.gathered import gather, load_index
-    from vnq_colab.data.prepared import prepared_prices
+    from vnq_colab.data.prepared import gather, prepared_prices
+    from vnq_colab.data.prices import load_index
     from vnq_colab.data.unpack import price_files
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import plan_day

@@ -21,6 +21,7 @@ import pyarrow.parquet as parquet
 from vnq_colab import __version__
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.history import MarketSeries, in_order, within_day_ranks
+from vnq_colab.data.market import VN102
 from vnq_colab.errors import DataError, did_you_mean, name_a_few
 from vnq_colab.files import open_regular, write_atomic
 from vnq_colab.settings import HORIZON
@@ -222,6 +223,11 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
     present[place] = True
     blocks[place] = np.column_stack([*(table[name] for name in PRICES[:4]), table["close"] * table["volume"]])
     return Panel(values, blocks, present, market.symbols, market.days, tuple(FEATURES), data_id(prices, index))
+
+
+def default_universe(panel: Panel) -> tuple[str, ...]:
+    """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
+    return tuple(symbol for symbol in VN102 if symbol in panel.symbols) or panel.symbols
 
 
 def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:

@@ -1,10 +1,10 @@
-"""A prepared data set: clean prices, panel and splits in one folder, named by the content of the data."""
+"""All prices that a person has, read once and cleaned; and the prepared set: these, the panel and the folds, stored."""
 
 import contextlib
-import os
+import datetime as dt
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -14,52 +14,38 @@ import pandas as pd
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
 from vnq_colab.config import SYNTHETIC_NOTE
+from vnq_colab.data.cells import PRICES
+from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
-from vnq_colab.data.gathered import Gathered, gather
-from vnq_colab.data.market import VN102
+from vnq_colab.data.market import count_sessions
 from vnq_colab.data.panel import Panel, build_panel, data_id
-from vnq_colab.data.splits import Splits, check_folds, yearly_folds
+from vnq_colab.data.prices import Reading, Unit, load_index, read_prices, typed_prices
+from vnq_colab.data.splits import Splits, check_folds, to_day, up_to, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.data.target_leaks import find_leaks
+from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError, VnqError
-from vnq_colab.files import (
-    read_json,
-    read_sealed,
-    require_space,
-    sha256_of,
-    storage_error,
-    write_atomic,
-    write_json,
-    write_sealed,
-)
+from vnq_colab.files import read_json, read_sealed, require_space, sha256_of, write_atomic, write_json, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import Rule
 
+MARKET_INDEX = "VNINDEX"
+MOST_SESSIONS = 5  # prices whose last day is older are stale: `prepare` warns, `predict` refuses
+Source = str | Path | pd.DataFrame | None
 PROOF = "lookahead.json"  # in the folder of a set that was reviewed
 DataId = Annotated[str, Rule("must be 12 hex digits", re.compile(r"[0-9a-f]{12}").fullmatch)]
 
 
-class _Facts(TypedDict):
-    """prepared.json: what was prepared, from what, and the sha256 of every other file."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gathered:
+    """Cleaned prices, and what they were cleaned from."""
 
-    data_id: DataId
-    version: str
-    prepared: str
-    source: str
-    synthetic: bool
-    index: bool
-    symbols: int
-    features: list[str]
-    feature_means: list[float]
-    files: dict[str, str]
-
-
-class _Current(TypedDict):
-    """current.json: which set is the current one."""
-
-    data_id: DataId
-    prepared: str
+    prices: pd.DataFrame
+    index: pd.DataFrame | None  # of the market; None: there is none
+    cleaning: CleaningReport
+    rows: pd.DataFrame | None = None  # as they were read; None in a set that was loaded
+    cleaning_options: dict[str, Any] = field(default_factory=lambda: {"on_bad_rows": "treat"})  # of `clean_prices`
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -82,14 +68,99 @@ class Prepared(Gathered):
         return "\n  ".join([title, repr(self.panel), folds, f"market: {market}", repr(self.cleaning)])
 
 
-def prepare(ws: Workspace, data: str | Path | pd.DataFrame | None, *, index: str | Path | pd.DataFrame | None = None,
-            as_of: str | None = None, on_bad_rows: str | None = None, treatments: dict[str, str] | None = None,
-            unit: "str | dict[str, str] | None" = None) -> Prepared:
-    """Reads, cleans and splits prices, builds the panel, and keeps it all in `data/prepared/<data_id>/`.
+def gather(ws: Workspace, data: Source, *, index: Source = None, as_of: str | None = None,
+           on_bad_rows: str | None = None, treatments: dict[str, str] | None = None, unit: Unit = None) -> Gathered:
+    """All that the person has, read once and cleaned.
 
-    `data` and the options are those of `gather`. The set becomes the current one, which `train` takes; where the same
-    data is stored already, its panel is taken as it stands. Data more than 5 sessions older than `as_of` brings a
-    warning.
+    `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
+    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None:
+    the files of `data/raw/` and the updates, and the seeded synthetic market where there are none. Without `index` a
+    VNINDEX among the files is taken when it covers nearly all days. `as_of` is the day whose close is the last known
+    (None: today): later rows are left out. A last day more than 5 sessions before it brings a warning.
+    """
+    day = to_day(as_of or dt.date.today().isoformat())
+    reading = _read_all(ws, data, unit, on_bad_rows)
+    rows = reading.prices if as_of is None else up_to(reading.prices, day)
+    source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
+    options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
+    prices, cleaning = clean_prices(rows, source=source, files=reading.files, **options)
+    if index is None:
+        index, warnings = _index_among(reading.index[reading.index["date"] <= day], prices)
+    else:
+        index = up_to(load_index(index), day)
+        warnings = _gaps(prices, index)
+    cleaning = replace(cleaning, warnings=reading.warnings + cleaning.warnings + staleness(prices, day) + warnings)
+    return Gathered(prices=prices, index=index, cleaning=cleaning, rows=rows, cleaning_options=options)
+
+
+def _read_all(ws: Workspace, data: Source, unit: Unit, on_bad_rows: str | None) -> Reading:
+    """The rows as they stand in `data` and in `data/weekly_updates/`, nothing repaired."""
+    if isinstance(data, pd.DataFrame):
+        return Reading(typed_prices(data, "the price table"))
+    paths = [folder for folder in (ws.raw, ws.weekly_updates) if price_files(folder)]
+    if data is not None:
+        paths = [fetched(data), *(path for path in paths if path == ws.weekly_updates)]
+    if not paths:
+        return Reading(typed_prices(synthetic_prices(n_days=1080, last_day="2026-01-30"), "the price table"))
+    return read_prices(paths, unit=unit, on_bad_rows=on_bad_rows)
+
+
+def staleness(prices: pd.DataFrame, as_of: pd.Timestamp) -> list[str]:
+    """A warning when the newest price is more than 5 sessions older than a day; none for synthetic prices."""
+    last = prices["date"].max()
+    n_sessions = count_sessions(last, as_of)
+    if n_sessions <= MOST_SESSIONS or is_synthetic(prices["symbol"].unique()):
+        return []
+    return [f"the newest prices are of {last:%Y-%m-%d}, {n_sessions} sessions before {as_of:%Y-%m-%d}: "
+            "bring newer files, or name the day with --as-of (in Python: as_of=)"]
+
+
+def _index_among(series: pd.DataFrame, prices: pd.DataFrame) -> tuple[pd.DataFrame | None, list[str]]:
+    """The VNINDEX among the files, None unless it has a close on 99 of 100 trading days; and warnings."""
+    series = series[series["symbol"] == MARKET_INDEX]
+    index = series.loc[series["close"] > 0, ["date", "close"]].reset_index(drop=True)
+    n_bad = len(series) - len(index)
+    warnings = [f"{MARKET_INDEX}: {n_bad} rows without a positive close are left out"] if n_bad else []
+    gaps = [f"the {MARKET_INDEX} among the files is not used, the market is the mean of all stocks: {gap}"
+            for gap in _gaps(prices, index) if len(index)]
+    return (index if len(index) and not gaps else None), warnings + gaps
+
+
+def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
+    """A warning when the index misses more than one trading day in a hundred: there the market stands still."""
+    days = prices["date"].drop_duplicates()
+    missing = ~days.isin(index["date"])
+    if missing.mean() <= 0.01:
+        return []
+    return [f"the index has no value on {int(missing.sum()):,} of {len(days):,} trading days "
+            f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
+
+
+class _Facts(TypedDict):
+    """prepared.json: what was prepared, from what, and the sha256 of every other file."""
+
+    data_id: DataId
+    version: str
+    prepared: str
+    source: str
+    synthetic: bool
+    index: bool
+    symbols: int
+    features: list[str]
+    feature_means: list[float]
+    files: dict[str, str]
+
+
+class _Current(TypedDict):
+    data_id: DataId
+    prepared: str  # current.json: which set is the current one
+
+
+def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | None = None,
+            on_bad_rows: str | None = None, treatments: dict[str, str] | None = None, unit: Unit = None) -> Prepared:
+    """Gathers prices as `gather` does, builds the panel and the folds, and keeps it all in `data/prepared/<data_id>/`.
+
+    The set becomes the current one, which `train` takes; where the same data is stored already, its panel is taken.
     """
     ws.check_writable()
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
@@ -152,39 +223,24 @@ def keep_panel(ws: Workspace, panel: Panel) -> None:
 def load_panel(ws: Workspace, data_id: str) -> Panel:
     """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
     path = ws.prepared / data_id / "panel.parquet"
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.") from None
-    except OSError as error:  # Drive does not answer
-        raise storage_error(path, error) from error
+    if not path.exists():
+        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.")
     if (path.parent / "prepared.json").exists():  # it was not built by hand
         _facts(path.parent, path.name)
     panel = Panel.load(path)
     if panel.data_id != data_id:
-        raise DataError(f"{path}: holds data {panel.data_id}, its folder says {data_id}. "
-                        "Prepare the same prices again.")
+        raise DataError(f"{path}: holds data {panel.data_id}, not {data_id}. Prepare the same prices again.")
     return panel
-
-
-def default_universe(panel: Panel) -> tuple[str, ...]:
-    """The symbols of VN102 that the data has; every stock of the data when it has none of them."""
-    return tuple(symbol for symbol in VN102 if symbol in panel.symbols) or panel.symbols
 
 
 def has_index(ws: Workspace, data_id: str) -> bool | None:
     """Whether a prepared set has a market index; None where that is unknown, as of a panel that was built by hand."""
-    try:
-        return _facts(ws.prepared / data_id, "prepared.json")["index"]
-    except FileNotFoundError:
-        return None
+    folder = ws.prepared / data_id
+    return _facts(folder, "prepared.json")["index"] if (folder / "prepared.json").exists() else None
 
 
 def _facts(folder: Path, *names: str) -> _Facts:
-    """prepared.json, whose seal holds, as do its sha256 of these files (of all that it names unless some are named).
-
-    Raises DataError for a file that is not what `prepare` wrote.
-    """
+    """prepared.json, once it fits these files, or all. Raises DataError for a file that `prepare` did not write."""
     facts = read_sealed(folder / "prepared.json", _Facts)
     for name, digest in facts["files"].items():
         if (not names or name in names) and sha256_of(folder / name) != digest:
@@ -196,7 +252,8 @@ def _tables(folder: Path, facts: _Facts) -> tuple[pd.DataFrame, pd.DataFrame | N
     """The stored prices and index of a set."""
     prices = pd.read_parquet(folder / "prices.parquet")
     index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
-    is_sound = (prices[["open", "high", "low", "close"]] > 0).all(axis=None) and (prices["volume"] >= 0).all()
+    is_sound = prices["symbol"].notna().all() and (prices[[*PRICES]] > 0).all(axis=None)
+    is_sound &= (prices["volume"] >= 0).all()
     if not is_sound or not (index is None or ((index["close"] > 0).all() and index["date"].is_unique)):
         raise DataError(f"{folder}: its prices or its index are not clean. Prepare the same prices again.")
     return prices, index
@@ -217,7 +274,7 @@ def _stored(ws: Workspace, folder: Path) -> Prepared | None:
         means = _facts(folder, "prepared.json")["feature_means"]
         is_ours = np.allclose(means, _feature_means(), rtol=1e-4, atol=1e-6)
         return load_prepared(ws, folder.name) if is_ours else None
-    except (OSError, VnqError, KeyError, TypeError, ValueError, AttributeError):
+    except (OSError, VnqError, ValueError):
         return None
 
 
@@ -240,6 +297,5 @@ def _write(prepared: Prepared) -> None:
     write_sealed(folder / "prepared.json", {  # last: its presence says that the set is whole
         "data_id": prepared.panel.data_id, "version": __version__, "prepared": utc_now(),
         "source": prepared.cleaning.source, "synthetic": prepared.synthetic, "index": prepared.index is not None,
-        "symbols": len(prepared.panel.symbols), "features": list(FEATURES),
-        "feature_means": _feature_means(), "files": {name: sha256_of(folder / name) for name in names},
-    })
+        "symbols": len(prepared.panel.symbols), "features": list(FEATURES), "feature_means": _feature_means(),
+        "files": {name: sha256_of(folder / name) for name in names}})

@@ -31,6 +31,14 @@ def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
         raise DataError(f"{shorten(text)} is not a date: write it as 2026-11-20.") from None
 
 
+def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """The rows up to and including a day. Raises DataError when there are none."""
+    kept = table[table["date"] <= day]
+    if kept.empty:
+        raise DataError(f"there are no prices up to {day:%Y-%m-%d}; the first are of {table['date'].min():%Y-%m-%d}.")
+    return kept
+
+
 @dataclass(frozen=True)
 class DayRange:
     """Days from `first` to `last`, both included, as "2024-03-01"."""

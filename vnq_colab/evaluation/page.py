@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vnq_colab.data.gathered import MOST_SESSIONS
 from vnq_colab.data.market import VN_RULES, count_sessions
+from vnq_colab.data.prepared import MOST_SESSIONS
 from vnq_colab.errors import DataError, StorageError
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
 from vnq_colab.evaluation.gates import Verdict
