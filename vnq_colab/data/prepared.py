@@ -191,8 +191,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     with _whole(ws.prepared / (data_id or current_id(ws))) as folder:
         facts = _facts(folder)
         if tuple(facts["features"]) != tuple(FEATURES):
-            raise DataError(f"{folder}: prepared with {len(facts['features'])} features by version {facts['version']}, "
-                            f"this code computes {len(FEATURES)}. Run prepare again on the same prices.")
+            raise DataError(f"{folder}: version {facts['version']} computed other features. Run prepare again.")
         if (folder / PROOF).exists() and read_json(folder / PROOF, dict[str, Any]).get("passed") is not True:
             raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
                             "that and run prepare again.")
