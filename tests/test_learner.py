@@ -186,6 +186,15 @@ def poison(learner, symbol, member=None):
     learner.weights[rows] = float("nan")
 
 
+@pytest.mark.parametrize("name, change", [("square", lambda of: of[:0]), ("mean", lambda of: of[:, :-1]),
+                                          ("weights", lambda of: of.double())])
+def test_state_with_tensors_of_other_shapes_is_refused_before_a_step(panel, splits, config, name, change):
+    learner = learner_of(panel, splits, config, ["SYN001"])
+    state = learner.state_dict()
+    with pytest.raises(ValueError, match="other shapes"):
+        learner.load_state_dict(state | {name: change(state[name])})
+
+
 def test_divergence_in_mid_epoch_resumes_bit_for_bit(panel, splits, config):
     config = replace(config, train=replace(config.train, supervise="last_day", epochs=2))
     live = learner_of(panel, splits, config, ["SYN002", "SYN001", "SYN004"])
