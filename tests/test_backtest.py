@@ -616,7 +616,11 @@ def test_fills_of_raw_prices_stand_on_a_tick_and_in_whole_raw_lots_also_over_a_s
     assert (result.orders["shares"].max() < 20 * CAPITAL / 3_000) and result.market.is_raw.all()
     near = backtest(forecast, prices.drop(columns=["raw_open", "raw_close"]), capital=CAPITAL * 20, strategy=strategy,
                     traded_share=1.0)
-    assert result.equity["strategy"].iloc[-1] == pytest.approx(near.equity["strategy"].iloc[-1], rel=0.1)
+    orders, side = result.orders, np.where(result.orders["side"] == "buy", 1, -1)
+    rounded = orders["shares"] * (orders["price"] - orders["quote"] * (1 + 0.002 * side)) * side
+    cost_of_ticks = rounded.sum() / result.cash.shape[1]  # per account
+    value, other = (found.equity["strategy"].iloc[-1] for found in (result, near))
+    assert value + cost_of_ticks == pytest.approx(other, rel=0.05)
 
 
 def test_story_of_a_dividend_and_a_split_keeps_the_value_and_sells_the_odd_lot_apart():
@@ -681,8 +685,6 @@ def test_bad_tables_are_named():
         backtest(targets(prices, [1]), prices.assign(symbol="AAB"))
     with pytest.raises(DataError, match="prices: no rows of 2024-01-02, which the forecast has"):
         backtest(targets(prices, [1, 1, 1]), prices.drop(index=1))
-    with pytest.raises(DataError, match="prices end 2024-01-03, the forecast goes to 2024-01-05"):
-        backtest(targets(prices, [1] * 5), prices.iloc[:3])
     with pytest.raises(DataError, match="prices end 2024-01-01, the first day of the forecast: no day to trade on"):
         backtest(targets(prices, [1]), prices.iloc[:1])
     with pytest.raises(DataError, match="forecast of AAA 2024-01-01: mean is not a number"):
@@ -704,7 +706,7 @@ def test_prices_that_nobody_can_trade_on_are_named(bad, message):
 @pytest.mark.parametrize("arguments, message", [
     ({"capital": 0}, "capital = 0: must be positive"), ({"capital": float("nan")}, "capital = nan"),
     ({"capital": 1e16}, r"capital = 1e\+16: must be positive, at most 1e\+15"),
-    ({"traded_share": 0}, r"traded_share = 0: must lie in \(0, 1\]"), ({"traded_share": 2}, "traded_share = 2"),
+    ({"traded_share": 0}, r"traded_share = 0.*: must lie in \(0, 1\]"), ({"traded_share": 2}, "traded_share = 2"),
     ({"strategy": "long_flad"}, "strategy = 'long_flad': must be .* or 'long_flat'. Did you mean 'long_flat'?"),
     ({"strategy": 3}, "strategy = 3: must be a Basket, a function or 'long_flat'"),
 ])

@@ -17,7 +17,7 @@ from vnq_colab.evaluation.basket import Basket, BasketRule
 from vnq_colab.evaluation.engine import Accounts, Orders, dong, trade
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
-from vnq_colab.settings import HORIZON
+from vnq_colab.settings import HORIZON, SHARE, convert
 
 MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
 LONG_FLAT, BASKET = "long_flat", Basket()
@@ -41,10 +41,9 @@ class Backtest:
     # A row per symbol, return [fraction], sharpe, max_drawdown [fraction], n_trades, buy_and_hold_return [fraction]:
     # what its account did, or in a common account what it gained and lost for the whole
     symbols: pd.DataFrame
-    # Filled, by symbol and date: side; shares; at: the day's open or close, "odd lot" (what rights and dividends had
-    # added beside whole lots) or the end of the symbol; quote, the price on the exchange, price with slippage (at the
-    # end: with the haircut), amount = shares × price, cost = fee + tax, cash that came in (or, negative, went out)
-    # [VND]; shares and prices are raw where those are known, here and in `shares`
+    # Filled, by symbol and date: side; shares; at, as in `engine.Book`; quote, the price on the exchange, price with
+    # slippage (at the end: with the haircut), amount = shares × price, cost = fee + tax, cash that came in (or,
+    # negative, went out) [VND]; shares and prices are raw where those are known, here and in `shares`
     orders: pd.DataFrame
     cash: pd.DataFrame  # by date, a column per account: `account`, or the symbols [VND]
     shares: pd.DataFrame  # by date, a column per symbol
@@ -85,11 +84,8 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
         raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}."
                           f"{did_you_mean(str(strategy), [LONG_FLAT])}")
-    if traded_share is None and isinstance(strategy, Basket):
+    if convert(SHARE | None, traded_share, "traded_share") is None and isinstance(strategy, Basket):
         traded_share = strategy.traded_share
-    if traded_share is not None and not 0 < traded_share <= 1:
-        raise ConfigError(f"traded_share = {traded_share!r}: must lie in (0, 1], a fraction of a day's volume, or be "
-                          "None for no limit.")
     capital = (1e8 if strategy == LONG_FLAT else 1e9) if capital is None else capital
     forecast, market = on_market(forecast, prices, rules, family=family)
     rule: Rule
@@ -120,8 +116,6 @@ def on_market(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules
     advice = "Backtest with the prices that were forecast."
     if missing := sorted(set(symbols) - set(market.symbols)):
         raise DataError(f"prices: no rows of {name_a_few(missing)}.{did_you_mean(missing[0], market.symbols)} {advice}")
-    if origins.max() > days[-1]:
-        raise DataError(f"prices end {days[-1]:%Y-%m-%d}, the forecast goes to {origins.max():%Y-%m-%d}. {advice}")
     if unknown := [f"{day:%Y-%m-%d}" for day in origins[days.get_indexer(origins) < 0]]:
         raise DataError(f"prices: no rows of {name_a_few(sorted(unknown))}, which the forecast has. {advice}")
     first, last = days.get_indexer([origins.min(), origins.max()])

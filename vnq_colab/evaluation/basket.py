@@ -10,27 +10,24 @@ from typing import Self
 import numpy as np
 
 from vnq_colab.data.market import MarketRules
-from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.engine import Accounts, Orders
+from vnq_colab.settings import COUNT, SHARE, Settings, between, require
+
+DAYS = between(0, 10_000)
 
 
 @dataclass(frozen=True)
-class Basket:
+class Basket(Settings):
     """k stocks with equal weights; a held one stays while its rank is at most `keep`, free places go to the best."""
 
-    k: int = 10  # [stocks]
-    keep: int = 30  # [rank] a stock below it is sold
-    hold_days: int = 3  # [trading days] a purchase stays at least as long, whatever its rank
-    traded_share: float = 0.05  # [fraction] of a day's traded value that one order may be
+    k: COUNT = 10  # [stocks]
+    keep: COUNT = 30  # [rank] a stock below it is sold
+    hold_days: DAYS = 3  # [trading days] a purchase stays at least as long, whatever its rank
+    traded_share: SHARE = 0.05  # [fraction] of a day's traded value that one order may be
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.keep:
-            raise ConfigError(f"k = {self.k}, keep = {self.keep}: k must be at least 1, keep at least k. A stock is "
-                              "bought above rank k and sold below rank keep.")
-        if self.hold_days < 0:
-            raise ConfigError(f"hold_days = {self.hold_days}: must be 0 or more trading days.")
-        if not 0 < self.traded_share <= 1:
-            raise ConfigError(f"traded_share = {self.traded_share}: must lie in (0, 1], a fraction of a day's value.")
+        super().__post_init__()
+        require(self.k <= self.keep, "k", self.k, f"must be at most keep = {self.keep}, the rank below which one sells")
 
     def limited(self, n_symbols: int) -> Self:
         """The same for a small universe: k at most a fifth of it, keep at most two fifths."""

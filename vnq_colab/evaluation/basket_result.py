@@ -93,11 +93,10 @@ def evaluate_basket(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData",
                     n_random: int = 1000, seed: int = 0) -> BasketResult:
     """Trades the basket of one family's test days in one account [VND] and measures what it was worth.
 
-    `prices` is a price table, or the MarketData made of one, which has its own rules. `valid` are the same columns of
-    the validation days of `folds`, with `fold`: k and keep of a fold's test days are chosen on the validation days of
-    it and those before. With `basket`, without `valid` and with fewer than 250 such days nothing is chosen. The rule
-    may change from fold to fold; the account goes on. Random baskets exchange as many stocks as ours on each day, of
-    those that have a forecast, at the same costs.
+    `prices` as in `backtest`. `valid` are the same columns of the validation days of `folds`, with `fold`: k and keep
+    of a fold's test days are chosen on the validation days of it and those before; with `basket`, without `valid` and
+    with fewer than 250 such days nothing is chosen. The rule may change from fold to fold; the account goes on. Random
+    baskets exchange as many stocks as ours on each day, of those that have a forecast.
     """
     everything = prices if isinstance(prices, MarketData) else MarketData.of(prices, rules)
     forecast, market = on_market(forecast, everything)

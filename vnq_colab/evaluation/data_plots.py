@@ -118,10 +118,7 @@ def cleaning(report: CleaningReport, *, note: str = "") -> Figure:
 
 
 def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
-    """Percentiles of every feature over the present days, as a share of its clipping bound.
-
-    The number on the right is the share of days at a bound other than 0, the neutral value, from 0.1 % on.
-    """
+    """Percentiles of every feature over the present days, in parts of its bounds; right, the share of days at one."""
     figure, axes = figure_of(1.5 + 0.135 * len(panel.feature_names), "Features, in parts of their bounds", note)
     low, high = (np.array([getattr(FEATURES[name], side) for name in panel.feature_names]) for side in ("low", "high"))
     reach, values = np.maximum(-low, high), _sample(panel)
@@ -145,10 +142,7 @@ def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
 
 
 def feature_correlations(panel: Panel, *, note: str = "") -> Figure:
-    """Correlation of every two features over the present days, in the order of the registry.
-
-    The strongest pair is framed, and named in the title.
-    """
+    """Correlation of every two features over the present days; the strongest pair is framed, and named in the title."""
     names, values = panel.feature_names, _sample(panel)
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant feature has no correlation: grey
         found = np.corrcoef(values, rowvar=False, dtype="float64")

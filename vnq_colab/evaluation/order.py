@@ -41,7 +41,6 @@ class Order:
     symbols: pd.DataFrame  # symbol, n_days, place, place_error, traded_value [VND a day], locked [fraction of days]
 
     def __repr__(self) -> str:
-        """A line for each part; what is not known is left out."""
         ours, days = self.families[self.families["family"] == self.family], self.daily.index
         lines = [f"Order of {len(self.symbols)} stocks by {self.family}"]
         for row in ours[ours["n_days"] > 0].itertuples():
@@ -130,8 +129,8 @@ def daily_rank_correlations(rows: pd.DataFrame, *outcomes: str) -> list[pd.DataF
 def family_tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row per family, best first, and the same per year, from daily rank correlations `[days, families]`.
 
-    `close`: mean with the return from close to close; `open`: with that from the next open to the open five days later,
-    its 95 % interval `low, high`, and `positive`, the share of days above 0; `close_t, open_t` are HAC.
+    Means with the return from close to close, `close`, and from open to open, `open`, with its 95 % interval `low,
+    high` and `positive`, the share of days above 0.
     """
     def table(period: str, close: pd.DataFrame, opened: pd.DataFrame) -> pd.DataFrame:
         lines = []

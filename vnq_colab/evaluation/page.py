@@ -1,8 +1,7 @@
 """The page of a report: its Jinja templates, how they write numbers and tables, and its first screen.
 
 A page needs no network and no other file: pictures and tables are in it as data; Jinja escapes every text. The first
-screen is made of plain values alone, those of `Verdict.to_dict()`, so that the orders of another day can be put in its
-place without anything computed anew.
+screen is made of plain values alone, so that another day's orders can be put in its place.
 """
 
 import base64

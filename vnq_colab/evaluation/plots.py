@@ -155,10 +155,7 @@ def order(order: Order, *, note: str = "") -> Figure:
 
 
 def basket(result: BasketResult, *, note: str = "") -> Figure:
-    """The basket after costs beside the equal-weighted universe and the index, and below it the drawdowns.
-
-    Values are shares of the starting capital on a logarithmic axis, so that equal heights are equal returns.
-    """
+    """The basket after costs beside the equal-weighted universe and the index (logarithmic), and below it drawdowns."""
     figure, axes, below = figure_of(4.6, f"Basket of {result.basket.k} after costs", note, parts=(3, 1.3))
     day = result.equity.index.to_numpy()
     lines = (("basket", "basket", BLUE, "-"), ("equal_weighted", "equal-weighted universe", ORANGE, "--"),

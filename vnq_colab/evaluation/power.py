@@ -133,8 +133,7 @@ def correlations_with(ranks: np.ndarray, known: np.ndarray, score: np.ndarray) -
 def original_shares(order: Order, panel: Panel, rules: MarketRules = VN_RULES, *, seed: int = 0) -> dict[str, float]:
     """`coin_pass_share`, `buy_and_hold_pass_share`: of coins and of always-up that the seeds' gates would accept.
 
-    On the judged symbols and days, in or out from open to open, a coin for five days a throw, costs paid; the RMSE is
-    that of the zero forecast.
+    In or out from open to open, a coin for five days a throw, costs paid; the RMSE is that of the zero forecast.
     """
     symbol = pd.Index(panel.symbols).get_indexer(order.symbols["symbol"])
     cut = np.ix_(symbol, panel.days.get_indexer(order.daily.index))

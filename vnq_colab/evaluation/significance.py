@@ -78,8 +78,8 @@ def cosine_variance(around: np.ndarray) -> tuple[np.ndarray, int]:
 def effective_n(values: ArrayLike, dates: ArrayLike) -> float:
     """How many independent observations the mean of `values [rows]` is worth: their variance over that of the mean.
 
-    Between one per horizon of dates (all symbols as one) and one per horizon of rows (symbols independent): overlap
-    is never counted as evidence. Values without spread, and short spans, count as one per horizon of dates.
+    Between one per horizon of dates (all symbols as one; so values without spread, and short spans) and one per horizon
+    of rows (symbols independent).
     """
     values, day = np.asarray(values, "float64"), pd.factorize(np.asarray(dates), sort=True)[0]
     total = np.bincount(day, values - values.mean())  # [dates]
