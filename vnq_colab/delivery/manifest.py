@@ -62,8 +62,6 @@ def read_manifest(folder: Path) -> Manifest:
             families >= {*manifest["ensemble_families"]} and manifest["judged_family"] in {*families, ENSEMBLE}) or any(
             one.family != name for name, one in manifest["calibration"].items()):
         raise DeliveryError(f"{path}: its files are not those of its families. Export the run again.")
-    if BUNDLE.fullmatch(folder.name) and not folder.name.startswith(manifest["run_id"]):
-        raise DeliveryError(f"{path}: of run {manifest['run_id']}, in a folder of another one's name. Export again.")
     return manifest
 
 
