@@ -230,10 +230,6 @@ def test_folds_that_overlap_or_are_not_purged_are_neither_judged_nor_trained(ws,
                 work()
 
 
-def test_folds_of_the_run_pass(ws, panel):
-    assert session_folds(latest_session(ws), panel)[0].test.first.startswith("2025")
-
-
 # ------------------------------------------------------------------------------------------------- two at a time
 def test_two_that_begin_at_once_are_one_owner_and_one_refused(ws):
     first, second = (Session.load(ws, latest_session(ws).run_id) for _ in range(2))

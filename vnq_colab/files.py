@@ -255,12 +255,10 @@ def read_sealed(path: Path, hint: Any = dict[str, Any]) -> Any:
     """The JSON object in `path` as the type `hint`, without its seal. Raises as `read_json`, and where none fits it."""
     value = read_json(path, dict[str, Any])
     seal = value.pop(SEAL, None)
-    if seal is None:
-        raise CheckpointError(f"{path}: it has no seal (the sha256 of its content): damaged, edited, or of an earlier "
-                              "version. Restore it, or run the step again that writes it.")
     if seal != _seal(value):
-        raise CheckpointError(f"{path}: its content does not match its own sha256: damaged, or edited. Restore it, or "
-                              "run the step again that writes it.")
+        what = "it has no seal (a sha256)" if seal is None else "its content does not match its own sha256"
+        raise CheckpointError(f"{path}: {what}: damaged, edited, or of an earlier version. Restore it, or run the step "
+                              "again that writes it.")
     return checked(path, hint, value)
 
 

@@ -48,7 +48,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
     _require_plain_zip(path, content)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and all(one.nbytes <= one.untyped_storage().nbytes() for one in _tensors(state)):
+        if isinstance(state, dict) and all(one.nbytes <= one.untyped_storage().nbytes() for one in tensors(state)):
             return state
         why = "not a state of plain numbers"
     except Exception as error:  # torch raises many kinds for a damaged file; none of them helps a person
@@ -69,8 +69,8 @@ def _require_plain_zip(path: Path, content: bytes) -> None:
         raise CheckpointError(f"{path}: it unpacks to more than it holds, as no file of this library does. Remove it.")
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All that are in it, each once; one may not pretend to be larger than what is stored of it."""
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All that are in a state, each once."""
     waiting, seen = [value], set()
     while waiting:
         if id(one := waiting.pop()) not in seen:

@@ -23,7 +23,7 @@ from vnq_colab.clock import utc_now
 from vnq_colab.errors import CheckpointError, StorageError, tell
 from vnq_colab.files import HashedFile, checked, open_regular, write_atomic, write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
-from vnq_colab.models.states import read_state
+from vnq_colab.models.states import read_state, tensors
 from vnq_colab.settings import Rule
 from vnq_colab.training.session import Session, other_parts
 from vnq_colab.training.session_file import Facts, record
@@ -36,9 +36,11 @@ _HEADER = struct.Struct("<8sQQ32s")  # magic, sequence number, length of the bod
 
 CURVES = Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss and skill", lambda rows: all(
     isinstance(row, (list, tuple)) and len(row) == 5 for row in rows))]
+ROWS = record("Rows", **dict.fromkeys(("symbol", "day", "part", "score"), torch.Tensor),
+              **dict.fromkeys(("mean", "scale"), NotRequired[torch.Tensor]))
 DONE_JOB = record("DoneJob", facts=Facts, rows=dict[str, dict[str, Any]], curves=CURVES, budget=dict[str, Any],
                   failed=dict[str, str], sha256=str, weights=dict[str, Any] | None,
-                  forecast=NotRequired[dict[str, torch.Tensor]], held_out=NotRequired[dict[str, Any]])
+                  forecast=NotRequired[ROWS], held_out=NotRequired[dict[str, Any]])
 
 
 class CheckpointStore:
@@ -81,7 +83,7 @@ class CheckpointStore:
     def reserve(self, state: dict[str, Any]) -> None:
         """Touches, in the background, the memory of a snapshot of `state`: the first one would be ten times slower."""
         self.wait()
-        self._writing = self._writer.submit(_touch, _bytes(state))
+        self._writing = self._writer.submit(_touch, sum(one.nbytes for one in tensors(state)))
 
     def wait(self) -> None:
         """Until the checkpoint in the background is written. Raises StorageError when it could not be."""
@@ -205,14 +207,6 @@ def _touch(n_bytes: int) -> None:
     _give_way()
     with contextlib.suppress(RuntimeError, MemoryError):  # then a checkpoint will say so
         torch.empty(n_bytes, dtype=torch.uint8).fill_(1)
-
-
-def _bytes(value: Any) -> int:
-    """Of all tensors in it."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return sum(map(_bytes, parts))
 
 
 def _on_host(value: Any) -> Any:

@@ -257,20 +257,18 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     return scores
 
 
-def _checked_rows(path: Path, state: dict[str, Any], panel: Panel, fold: Splits) -> dict[str, np.ndarray]:
-    """The columns of a job's forecast. Raises CheckpointError unless each row is of a stock and a day of its fold."""
-    table = {column: values.numpy() for column, values in state.get("forecast", {}).items()}
-    sizes = {"symbol": len(panel.symbols), "day": len(panel.days), "part": len(PARTS)}
-    places = [table.get(column, np.empty(0)) for column in sizes]
-    good = {"score"} <= set(table) - set(sizes) <= set(COLUMNS) and len(places[0]) > 0
-    good = good and {values.shape for values in table.values()} == {(places[0].size,)}
-    good = good and all(values.dtype.kind in "iu" and values.min() >= 0 and values.max() < size
-                        for values, size in zip(places, sizes.values(), strict=True))
+def _checked_rows(path: Path, state: dict[str, Any], panel: Panel, fold: Splits) -> pd.DataFrame:
+    """A job's forecast. Raises CheckpointError unless each row is of a stock and a day of its fold."""
     inside = np.stack([days.mask(panel.days) for days in (fold.valid, fold.test)])  # in the order of PARTS
-    if not good or not inside[places[2], places[1]].all():
-        raise CheckpointError(f"{path}: its forecast is not of the stocks and days of its fold. Delete it, and resume "
-                              "trains this job again.")
-    return table
+    try:
+        table = pd.DataFrame({column: values.numpy() for column, values in state["forecast"].items()})
+        part, day, symbol = places = [table[column].to_numpy() for column in ("part", "day", "symbol")]
+        if inside[part, day].all() and np.min(places) >= 0 and symbol.max() < len(panel.symbols):
+            return table
+    except (KeyError, TypeError, ValueError, IndexError):  # no numbers, columns of other lengths, places beyond
+        pass
+    raise CheckpointError(f"{path}: its forecast is not of the stocks and days of its fold. Delete it, and resume "
+                          "trains this job again.")
 
 
 def forecast(session: Session, *, panel: Panel | None = None,
