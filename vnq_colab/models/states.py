@@ -48,6 +48,7 @@ def read_state(path: Path, content: bytes) -> dict[str, Any]:
     _require_plain_zip(path, content)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # a tensor may pretend to be larger than what is stored of it
         if isinstance(state, dict) and all(one.nbytes <= one.untyped_storage().nbytes() for one in tensors(state)):
             return state
         why = "not a state of plain numbers"
