@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 
 from vnq_colab.data.forecast import make_scores
 from vnq_colab.models import base
+from vnq_colab.models.states import load_files
 
 NAME, PENALTY = "linear", 1e4
 
@@ -17,6 +18,10 @@ def plan(task, panel, folds, config, machine):
 
 def learner(job, data, config, inputs):
     return base.StagedLearner(job, data, lambda days, _: RidgeLearner(job, days))
+
+
+def load(folder):
+    return load_files(NAME, folder, f"{NAME}.pt")
 
 
 class RidgeLearner(base.Learner):

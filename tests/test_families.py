@@ -14,8 +14,8 @@ import torch
 from vnq_colab.data.forecast import SCORES, check_forecast, make_labels
 from vnq_colab.errors import CheckpointError, ConfigError, DeliveryError
 from vnq_colab.evaluation.order import daily_rank_correlations
-from vnq_colab.models.base import FAMILIES, Forecaster, Learner, TrainingData, family_module, restored
-from vnq_colab.models.states import assembled, forecaster_in, model_bytes, read_state
+from vnq_colab.models.base import FAMILIES, Forecaster, Learner, TrainingData, family_module, model_bytes, restored
+from vnq_colab.models.states import read_state
 from vnq_colab.settings import Task
 
 
@@ -149,10 +149,12 @@ def check_what_is_saved_comes_back(exam):
     """At the exported precision, which is also that of what was judged."""
     forecaster = exam.trained.forecaster
     expected = forecaster.predict(exam.panel, exam.test)
-    files = {Path(name): model_bytes(part.to_state()) for name, part in forecaster.files().items()}
-    assert {str(name) for name in files} == {name.name for name in files}
-    loaded = assembled({name: forecaster_in(name, read_state(name, content), exam.family)
-                        for name, content in files.items()}, exam.config.task, exam.config.model)
+    with pytest.raises(DeliveryError, match=f"no model of the family {exam.family}. Export again"):
+        family_module(exam.family).load(exam.folder)
+    paths = forecaster.save(exam.folder, {"run_id": "x"})
+    assert paths and all(torch.load(path, weights_only=True)["run_id"] == "x" for path in paths)
+    assert {path.parent for path in paths} == {exam.folder} and forecaster.save(exam.folder) == paths
+    loaded = family_module(exam.family).load(exam.folder)
     for again in (loaded, restored(forecaster.to_state(), exam.family)):
         same(again.predict(exam.panel, exam.test), expected)
         assert again.select(forecaster.symbols).digest() == forecaster.digest()

@@ -30,7 +30,8 @@ def outlook_of(prices, seed=0, market="accept", scores=None, decisions=None, bas
     score = random.normal(size=len(rows)) if scores is None else rows["symbol"].map(scores).to_numpy("float64")
     rows = rows.assign(family="x", score=score, edge=edge * score)[np.isfinite(score)]
     decisions = decisions or dict.fromkeys(sorted(prices["symbol"].unique()), "accept")
-    bundle = Bundle(Path(), {"verdict": {"market": {"decision": market}} if market else None, "basket": basket,
+    bundle = Bundle(Path(), {"verdict": {"market": {"decision": market}} if market else None,
+                             "basket": basket and Basket(**basket),
                              "symbols": {name: {"decision": said} for name, said in decisions.items()}}, {})
     assert (rows["date"] == last).any()
     return Outlook(bundle, rows[rows["symbol"].isin(decisions)], prices, [], [])

@@ -6,9 +6,10 @@ import itertools
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -19,19 +20,36 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
-from vnq_colab.delivery.manifest import FACTS, FORMAT, Manifest, current, make_current, read_files, read_manifest
-from vnq_colab.errors import DeliveryError, VnqError, name_a_few
+from vnq_colab.errors import DeliveryError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.basket import Basket
-from vnq_colab.evaluation.calibration import final_calibrations, with_volatility
-from vnq_colab.evaluation.gates import Verdict
-from vnq_colab.files import checked, write_atomic, write_sealed
+from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
+from vnq_colab.evaluation.gates import Decided, Decision, Verdict
+from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster
-from vnq_colab.models.states import assembled, forecaster_in, model_bytes, read_state
+from vnq_colab.models.states import assembled, read_state
+from vnq_colab.settings import COUNT, Rule, Task
 from vnq_colab.training.jobs import final_forecasters, fold_scores
-from vnq_colab.training.session import Session
+from vnq_colab.training.session import RUN_ID, Session
+from vnq_colab.training.session_file import record
 
 PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
+FORMAT = 3  # of manifest.json
+POINTERS = ("current.json", "current_copy.json")  # in the folder of models
+BUNDLE = re.compile(f"({RUN_ID.pattern})(-[0-9]+)?")  # a bundle's folder: its run, exported the first time or again
+FACTS = ("run_id", "data_id", "code_version", "trained_to", "synthetic")  # in each file as in the manifest
+Name = Annotated[str, Rule("must be a name, not a path", re.compile(r"(?!\.\.?$)[^/\\:\0]+").fullmatch)]
+
+Pointer = record("Pointer", run_id=str, folder=Name, exported=str, previous=Name | None)  # current.json
+Symbol = record("Symbol", decision=Decision, reasons=list[str], families=list[str])
+Judged = record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
+FileFact = record("FileFact", family=str, symbols=list[str], bytes=int, sha256=str)
+Manifest = record(  # manifest.json
+    "Manifest", format=int, run_id=str, data_id=str, code_version=str, trained_to=str, synthetic=bool, exported=str,
+    families=Annotated[list[str], Rule("must not be empty", bool)], judged_family=str, ensemble_families=list[str],
+    market_symbols=list[str], market_index=bool | None, config=dict[str, Any], task=Task, feature_names=list[str],
+    look_back=COUNT, calibration=dict[str, Calibration], verdict=Judged | None, basket=Basket | None,
+    symbols=dict[str, Symbol], files=dict[Name, FileFact])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,49 +142,60 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
         raise DeliveryError(f"the verdict is of run {verdict.run_id}, not of {session.run_id}. "
                             "Validate this run first.")
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
-    manifest, contents = _manifest(session, verdict, panel)
-    wanted = checked(session.ws.model_folder(session.run_id), Manifest, manifest)
+    forecasters = final_forecasters(session)
+    facts = {"run_id": session.run_id, "data_id": session.data_id, "code_version": __version__,
+             "trained_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": session.synthetic}
+    manifest = json.loads(json.dumps(facts | _manifest(session, verdict, panel, forecasters, facts)))
     for number in itertools.count(1):
         folder = session.ws.model_folder(session.run_id + (f"-{number}" if number > 1 else ""))
         if not os.path.lexists(folder / "manifest.json"):
-            for name, content in contents.items():
-                write_atomic(folder / name, lambda file, content=content: file.write(content))
+            for forecaster in forecasters.values():
+                forecaster.save(folder, facts)
             write_sealed(folder / "manifest.json", manifest | {"exported": utc_now()})
             bundle = load_bundle(folder)
             break
         with contextlib.suppress(VnqError):  # damaged, or of another version: it stays as it is
-            if read_manifest(folder) | {"exported": ""} == wanted:
+            if read_sealed(folder / "manifest.json") | {"exported": ""} == manifest:
                 bundle = load_bundle(folder)
                 break
-    make_current(folder, session.run_id)
+    _make_current(folder, session.run_id)
     return bundle
 
 
-def _manifest(session: Session, verdict: Verdict | None, panel: Panel) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What manifest.json says, but for the time; and the files, by name."""
-    forecasters, config = final_forecasters(session), session.config
+def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecasters: dict[str, Forecaster],
+              facts: dict[str, Any]) -> dict[str, Any]:
+    """What manifest.json says beside the facts, but for the time."""
+    config = session.config
     calibration = final_calibrations(fold_scores(session, panel), panel, config.task.horizon)
-    facts = {"run_id": session.run_id, "data_id": session.data_id, "code_version": __version__,
-             "trained_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": session.synthetic}
-    parts = {name: part for forecaster in forecasters.values() for name, part in forecaster.files().items()}
-    contents = {name: model_bytes(parts[name].to_state() | facts) for name in sorted(parts)}
+    contents = {name: content for one in forecasters.values() for name, content in one.contents(facts).items()}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
-    manifest = facts | {
-        "format": FORMAT, "exported": "", "families": list(forecasters), "judged_family": config.judged_family,
-        "ensemble_families": list(config.ensemble_families), "market_symbols": list(panel.symbols),
+    shown = _shown(forecasters, config)
+    return shown | {
+        "format": FORMAT, "exported": "", "market_symbols": list(panel.symbols),
         "market_index": has_index(session.ws, session.data_id), "config": config.to_dict(),
         "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
-        "look_back": max(forecaster.look_back for forecaster in forecasters.values()),
         "calibration": {family: one.to_dict() for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
         "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
         "symbols": {symbol: {name: judged["symbols"].get(symbol, unjudged)[name] for name in unjudged}
-                    | {"families": [family for family, one in forecasters.items() if symbol in one.symbols]}
-                    for symbol in session.ledger},
-        "files": {name: {"family": parts[name].family, "symbols": list(parts[name].symbols), "bytes": len(content),
-                         "sha256": hashlib.sha256(content).hexdigest()} for name, content in contents.items()}}
-    return json.loads(json.dumps(manifest)), contents
+                    | {"families": shown["symbols"].get(symbol, [])} for symbol in session.ledger},
+        "files": {name: shown["files"][name] | {"bytes": len(contents[name]),
+                                                "sha256": hashlib.sha256(contents[name]).hexdigest()}
+                  for name in sorted(contents)}}
+
+
+def _shown(forecasters: dict[str, Forecaster], config: RunConfig) -> dict[str, Any]:
+    """What a manifest says that its files, and its config, show as well."""
+    return {
+        "families": list(forecasters), "judged_family": config.judged_family, "task": config.task,
+        "ensemble_families": list(config.ensemble_families),
+        "look_back": max(one.look_back for one in forecasters.values()),
+        "feature_names": {one.feature_names for one in forecasters.values()},
+        "symbols": {symbol: [family for family, one in forecasters.items() if symbol in one.symbols]
+                    for symbol in {symbol for one in forecasters.values() for symbol in one.symbols}},
+        "files": {name: {"family": family, "symbols": list(part.symbols)}
+                  for family, one in forecasters.items() for name, part in one.files().items()}}
 
 
 def load_bundle(path: str | Path | Workspace) -> Bundle:
@@ -177,21 +206,86 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
     folder = Path(getattr(path, "models", path))
     if pointer := current(folder):
         folder /= pointer["folder"]
-    manifest, parts = read_manifest(folder), {}
-    for file, fact, content in read_files(folder, manifest):
-        state = read_state(file, content)
-        one = parts.setdefault(fact["family"], {})[file] = forecaster_in(file, state, fact["family"])
-        if list(one.symbols) != fact["symbols"] or any(state.get(name) != manifest[name] for name in FACTS):
-            raise DeliveryError(f"{file}: is of other symbols, or another run, than the manifest says. Export again.")
-    config = RunConfig.from_dict(manifest["config"])
-    forecasters = {family: assembled(parts[family], config.task, config.model) for family in manifest["families"]}
-    there = [(list(one.feature_names), {*one.symbols}) for one in forecasters.values()]
-    said = [(manifest["feature_names"], {symbol for symbol, row in manifest["symbols"].items()
-                                         if name in row["families"]}) for name in forecasters]
-    look_back = max(one.look_back for one in forecasters.values())
-    if there != said or (manifest["look_back"], manifest["task"]) != (look_back, config.task):
-        raise DeliveryError(f"{folder}: its files are not those of the manifest's symbols and features. Export again.")
+    manifest = read_manifest(folder)
+    config, states = RunConfig.from_dict(manifest["config"]), {family: {} for family in manifest["families"]}
+    for name, fact in manifest["files"].items():
+        state = _read_verified(folder / name, fact)
+        if any(state.get(fact) != manifest[fact] for fact in FACTS):
+            raise DeliveryError(f"{folder / name}: is of another run than the manifest says. Export again.")
+        states.setdefault(fact["family"], {})[folder / name] = state
+    forecasters = {family: assembled(family, own, config.task, config.model) for family, own in states.items()}
+    said = manifest | {
+        "feature_names": {tuple(manifest["feature_names"])},
+        "symbols": {symbol: row["families"] for symbol, row in manifest["symbols"].items() if row["families"]},
+        "files": {name: {"family": fact["family"], "symbols": fact["symbols"]}
+                  for name, fact in manifest["files"].items()}}
+    wrong = [name for name, value in _shown(forecasters, config).items() if said[name] != value]
+    if wrong or not forecasters.keys() >= {*config.ensemble_families} or any(
+            one.family != name for name, one in manifest["calibration"].items()):
+        raise DeliveryError(f"{folder}: its files do not belong together ({', '.join(wrong)}). Export again.")
     return Bundle(folder, manifest, forecasters)
+
+
+def _read_verified(path: Path, fact: FileFact) -> dict[str, Any]:
+    """The state in a bundle's file, read once: what is hashed is what is loaded. Raises VnqError for a wrong one."""
+    try:
+        content = read_bytes(path, fact["bytes"])
+    except FileNotFoundError:
+        raise DeliveryError(f"{path}: in the manifest but not in the folder. Copy the bundle again.") from None
+    if hashlib.sha256(content).hexdigest() != fact["sha256"]:
+        raise DeliveryError(f"{path}: its content is not what the manifest says. Copy the bundle again.")
+    return read_state(path, content)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """A bundle's manifest. Raises DeliveryError when there is none, or none of this version."""
+    path = folder / "manifest.json"
+    try:
+        value = read_sealed(path)
+        version = value.get("format")
+        if version != FORMAT:
+            raise DeliveryError("of a newer version of the library. Update vnq_colab"
+                                if isinstance(version, int) and version > FORMAT else
+                                "of an earlier version of the library. Export it again")
+        manifest = checked(path, Manifest, value)
+    except FileNotFoundError:
+        raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
+                            ) from None
+    except VnqError as error:
+        raise DeliveryError(f"{str(error).rstrip('.')} (export writes it).") from error
+    if (named := BUNDLE.fullmatch(folder.name)) and named[1] != manifest["run_id"]:
+        raise DeliveryError(f"{path}: is of run {manifest['run_id']}, in the folder of another. Export the run again.")
+    return manifest
+
+
+def current(models: Path) -> Pointer | None:
+    """Which bundle is in use, by current.json or its copy; None: nothing was exported. Raises DeliveryError."""
+    damage = None
+    for path in (models / name for name in POINTERS):
+        try:
+            pointer = read_sealed(path, Pointer)
+        except FileNotFoundError:
+            continue
+        except VnqError as error:
+            damage = damage or error
+            continue
+        if damage:
+            tell(f"{damage} Its copy {path} is used instead.")
+        return pointer
+    if damage:
+        raise DeliveryError(f"{damage} Export again, or name a bundle's folder.")
+    return None
+
+
+def _make_current(folder: Path, run_id: str) -> None:
+    """Changes current.json, then its copy: whenever this is killed, one of them names a whole bundle."""
+    before = None
+    with contextlib.suppress(VnqError):
+        before = current(folder.parent)
+    previous = before and (before["previous"] if before["folder"] == folder.name else before["folder"])
+    for name in POINTERS:
+        write_sealed(folder.parent / name, {"run_id": run_id, "folder": folder.name, "exported": utc_now(),
+                                            "previous": previous})
 
 
 def stored_verdict(session: Session) -> Verdict | None:

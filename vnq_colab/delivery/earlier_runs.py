@@ -13,7 +13,7 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import COLUMNS
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import to_day
-from vnq_colab.delivery.manifest import BUNDLE, read_manifest
+from vnq_colab.delivery.bundle import BUNDLE, read_manifest
 from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations

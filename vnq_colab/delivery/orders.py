@@ -30,8 +30,7 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     [VND], k, market and notes. Where the market is not accepted there are only `wait` rows, one for each stock.
     """
     bundle = outlook.bundle
-    stored, market = bundle.manifest.get("basket"), bundle.market_decision
-    basket = Basket(**stored) if stored else Basket().limited(len(bundle.decisions))
+    basket, market = bundle.manifest["basket"] or Basket().limited(len(bundle.decisions)), bundle.market_decision
     stocks = _stocks(outlook, portfolio, basket)
     judged = ((bundle.manifest.get("verdict") or {}).get("summary") or {}).get("basket") or {"capital": CAPITAL}
     nav = portfolio.cash + float((stocks["held"] * stocks["reference_price"]).sum())

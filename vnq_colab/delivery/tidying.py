@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from vnq_colab.data.prepared import current_id
-from vnq_colab.delivery.manifest import BUNDLE, current, read_manifest
+from vnq_colab.delivery.bundle import BUNDLE, current, read_manifest
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace

@@ -1,24 +1,28 @@
 """One interface for every family: jobs that are planned, Learners that advance by safe steps, Forecasters that cannot.
 
-A family is a module with two functions, `plan(task, panel, folds, config, machine) -> [Job]` and `learner(job, data,
-config, inputs) -> Learner`, and its class of Forecaster as `FORECASTER`, which bundles and jobs' files are read with;
-its settings are a field of the run's config. tests/own_family.py is a whole one in sixty lines.
+A family is a module with three functions, `plan(task, panel, folds, config, machine) -> [Job]`, `learner(job, data,
+config, inputs) -> Learner` and `load(folder) -> Forecaster`, and its class of Forecaster as `FORECASTER`; its settings
+are a field of the run's config. tests/own_family.py is a whole one in sixty lines.
 """
 
 import abc
 import hashlib
 import importlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 
 from vnq_colab.data.forecast import Labels
 from vnq_colab.data.panel import Panel
 from vnq_colab.errors import ConfigError, DeliveryError, VnqError, did_you_mean, shorten
+from vnq_colab.files import write_atomic
 from vnq_colab.settings import Task
 
 FORMAT = 2  # of an exported file
@@ -217,6 +221,17 @@ class Forecaster(abc.ABC):
         """What each file of a bundle holds, by its name; `joined` puts them together again."""
         return {f"{self.family}.pt": self}
 
+    def contents(self, facts: dict[str, Any]) -> dict[str, bytes]:
+        """Its files by name, each with `facts`."""
+        return {name: model_bytes(part.to_state() | facts) for name, part in self.files().items()}
+
+    def save(self, folder: Path, facts: dict[str, Any] | None = None) -> list[Path]:
+        """Writes its files, each with `facts`; gives back their paths."""
+        contents = {Path(folder, name): content for name, content in self.contents(facts or {}).items()}
+        for path, content in contents.items():
+            write_atomic(path, lambda file, content=content: file.write(content))
+        return [*contents]
+
     @abc.abstractmethod
     def digest(self) -> str:
         """Hex sha256 of what was learnt, at the exported precision."""
@@ -265,6 +280,13 @@ def restored(state: dict[str, Any], family: str, device: str = "cpu") -> Forecas
     if forecaster.family != family or not all(isinstance(name, str) for name in names):
         raise DeliveryError(f"a model of {shorten(forecaster.family)}, not of the family {family}. Train again.")
     return forecaster
+
+
+def model_bytes(state: dict[str, Any]) -> bytes:
+    """A model's file, which loads with weights_only=True."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
 
 
 def stable_seed(*parts: object) -> int:

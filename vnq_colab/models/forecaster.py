@@ -186,6 +186,11 @@ class NetworkForecaster(Forecaster):
                     outputs[symbol, last] = out.unflatten(0, (-1, n_members)).mean(1).double().cpu().numpy()
         return outputs[:, of_origin, places % block]
 
+    def _settings(self) -> tuple:
+        """What the networks of symbols that were trained together have in common."""
+        return (self.config, self.task, self.loss, self.feature_names, self.weights.shape[1:], self.inputs.kind,
+                self.inputs.per_symbol)
+
     def digest(self) -> str:
         return hashlib.sha256(self.weights.contiguous().numpy().tobytes()).hexdigest()
 
@@ -224,8 +229,7 @@ class NetworkForecaster(Forecaster):
             return super().joined(parts)
         for other in parts[1:]:
             same_scaler = first.inputs.per_symbol or all(map(np.array_equal, first.inputs.scaler, other.inputs.scaler))
-            if not same_scaler or (first.loss, first.inputs.kind, first.inputs.per_symbol, first.weights.shape[1:]) != (
-                    other.loss, other.inputs.kind, other.inputs.per_symbol, other.weights.shape[1:]):
+            if not same_scaler or first._settings() != other._settings():
                 raise DeliveryError(f"the networks of {first.symbols[0]} and {other.symbols[0]} were not trained "
                                     "together. Export again.")
         return replace(first, symbols=tuple(symbol for part in parts for symbol in part.symbols),

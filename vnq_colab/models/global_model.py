@@ -3,6 +3,7 @@
 Axes: models (seeds), batch (stocks), labelled (days of a window), outputs.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vnq_colab.models import base
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.stacked import Stockformer, warmup_cosine
+from vnq_colab.models.states import load_files
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "global", NetworkForecaster
@@ -30,6 +32,11 @@ def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
             inputs: dict[str, dict[str, Any]]) -> base.StagedLearner:
     """The learner of one job."""
     return base.StagedLearner(job, data, lambda days, _: GlobalStack(job, days, config), config.machine.device)
+
+
+def load(folder: Path) -> base.Forecaster:
+    """The forecaster that was saved in a folder."""
+    return load_files(NAME, folder, f"{NAME}.pt")
 
 
 class GlobalStack(StackLearner):

@@ -1,4 +1,4 @@
-"""States: what a job's file and a bundle's keep of a forecaster, written as bytes, and read without being trusted."""
+"""States: what a job's file and a bundle's keep of a forecaster, read without being trusted."""
 
 import io
 import zipfile
@@ -9,38 +9,37 @@ from typing import Any
 import torch
 
 from vnq_colab.errors import CheckpointError, DeliveryError
+from vnq_colab.files import read_bytes
 from vnq_colab.models.base import Forecaster, restored
 from vnq_colab.settings import NetworkConfig, Task
 
 MOST_PICKLED = 2**23  # [bytes] of what is no tensor in a file of torch (16 kB in a real one); read it takes 90-fold
+MOST_BYTES = 2**33  # [bytes] of a model's file
 
 
-def forecaster_in(path: Path, state: dict[str, Any], family: str) -> Forecaster:
-    """The forecaster that was read from a file. Raises DeliveryError, naming the file, where it is none."""
-    try:
-        return restored(state, family)
-    except DeliveryError as error:
-        raise DeliveryError(f"{path}: {error}") from error
-
-
-def assembled(parts: dict[Path, Forecaster], task: Task, network: NetworkConfig) -> Forecaster:
-    """The forecasters of a family's files as one. Raises DeliveryError unless all are of the same settings."""
-    first = next(iter(parts.values()))
-    for path, one in parts.items():
-        if (getattr(one, "task", task), getattr(one, "config", network), one.feature_names) != (
-                task, network, first.feature_names):
-            raise DeliveryError(f"{path}: its settings or features are not those of the run. Export again.")
-    whole = type(first).joined(list(parts.values()))
-    if len(set(whole.symbols)) < len(whole.symbols):
-        raise DeliveryError(f"{path.parent}: two models of the family {whole.family} are of one symbol. Export again.")
+def assembled(family: str, states: dict[Path, dict[str, Any]], task: Task | None = None,
+              network: NetworkConfig | None = None) -> Forecaster:
+    """The forecaster that files keep in parts. Raises DeliveryError where one is none, or not of the run's settings."""
+    parts = []
+    for path, state in states.items():
+        try:
+            parts.append(restored(state, family))
+        except DeliveryError as error:
+            raise DeliveryError(f"{path}: {error}") from error
+    if not parts:
+        raise DeliveryError(f"there is no model of the family {family}. Export again.")
+    whole = type(parts[0]).joined(parts)
+    is_other = task and (getattr(whole, "task", task), getattr(whole, "config", network)) != (task, network)
+    if is_other or len({*whole.symbols}) < len(whole.symbols):
+        raise DeliveryError(f"{path.parent}: the family {family} is of other settings than the run, or two of its "
+                            "models are of one symbol. Export again.")
     return whole
 
 
-def model_bytes(state: dict[str, Any]) -> bytes:
-    """A model's file, which loads with weights_only=True."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
+def load_files(family: str, folder: Path, pattern: str) -> Forecaster:
+    """The forecaster that was saved in a folder. Raises VnqError where its files are damaged, or not there."""
+    paths = sorted(Path(folder).glob(pattern))
+    return assembled(family, {path: read_state(path, read_bytes(path, MOST_BYTES)) for path in paths})
 
 
 def read_state(path: Path, content: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ in the source texts, it begins from random weights and sees features scaled by t
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fol
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
+from vnq_colab.models.states import load_files
 from vnq_colab.settings import MachineConfig, Task
 
 NAME, FORECASTER = "stockformer", NetworkForecaster
@@ -77,6 +79,11 @@ def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, d
         return LocalStack(job, days, config, start, [before.budget] if before is not None else budgets)
 
     return StagedLearner(job, data, make, config.machine.device)
+
+
+def load(folder: Path) -> NetworkForecaster:
+    """The forecaster that was saved in a folder."""
+    return load_files(NAME, folder, f"*_{NAME}_simple_best.pt")
 
 
 def mean_epochs(budgets: list[dict[str, Any]], models: list[Model], usual: int, least: int) -> dict[Model, int]:

@@ -7,6 +7,7 @@ that was killed between two blocks comes out with the same bits as one that was 
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import base
+from vnq_colab.models.states import load_files
 from vnq_colab.models.tree_blocks import check_block
 from vnq_colab.settings import MachineConfig, Task
 
@@ -41,6 +43,11 @@ def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
         return TreesLearner(job, days, config, rounds)
 
     return base.StagedLearner(job, data, make)
+
+
+def load(folder: Path) -> base.Forecaster:
+    """The forecaster that was saved in a folder."""
+    return load_files(NAME, folder, f"{NAME}.pt")
 
 
 def engine() -> ModuleType:

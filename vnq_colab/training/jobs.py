@@ -20,7 +20,7 @@ from vnq_colab.data.splits import Splits, check_folds
 from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData
-from vnq_colab.models.states import assembled, forecaster_in
+from vnq_colab.models.states import assembled
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session, other_parts
 
@@ -289,8 +289,8 @@ def final_forecasters(session: Session) -> dict[str, Forecaster]:
     store, parts = open_store(session), {}
     for name, row in session.jobs.items():
         if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
-            path, state = store.done_path(name), load_job(session, store, name)["weights"]
-            parts.setdefault(row["family"], {})[path] = forecaster_in(path, state, row["family"])
+            parts.setdefault(row["family"], {})[store.done_path(name)] = load_job(session, store, name)["weights"]
     if not parts:
         raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
-    return {family: assembled(own, session.config.task, session.config.model) for family, own in parts.items()}
+    return {family: assembled(family, states, session.config.task, session.config.model)
+            for family, states in parts.items()}
