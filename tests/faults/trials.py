@@ -189,9 +189,10 @@ class Trial:
             home = ws if on_drive else ws.local
             return {path.name: path.read_bytes() for path in sorted(home.checkpoints.glob(f"*/{DONE}"))}
 
-    def models(self) -> dict[str, bytes]:
-        """The exported networks, byte for byte."""
-        return {path.name: path.read_bytes() for path in sorted(self.home.glob("models/*/*.pt"))}
+    def models(self) -> str:
+        """sha256 of all that the exported networks hold, bit for bit, but the run's own name."""
+        return hashlib.sha256("".join(f"{path.name} {_bits(_state(path.read_bytes(), 0) | {'run_id': ''})}" for path in
+                                      sorted(self.home.glob("models/*/*.pt"))).encode()).hexdigest()
 
     def lose_machine(self) -> None:
         """A new machine: nothing is left but Drive."""
@@ -206,7 +207,7 @@ class Reference:
 
     hashes: dict[str, str]  # of what each job learnt
     jobs: dict[str, bytes]
-    models: dict[str, bytes]
+    models: str
     log_bytes: int  # that an attempt logs from start to end: the measure of its length, whatever the machine's load
     seconds: float
 
@@ -243,11 +244,20 @@ class Reference:
         return [name for name, content in self.jobs.items() if jobs.get(name) != content]
 
 
-def _state(content: bytes) -> Any:
+def _bits(value: Any) -> str:
+    """A text that is the same for equal bits alone."""
+    if isinstance(value, dict):
+        return repr({name: _bits(part) for name, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return f"{type(value)} {[_bits(part) for part in value]}"
+    return f"{value.dtype} {value.shape} {_raw(value).hex()}" if hasattr(value, "numpy") else f"{type(value)} {value!r}"
+
+
+def _state(content: bytes, start: int = HEADER_BYTES) -> Any:
     import torch
 
     try:
-        return torch.load(io.BytesIO(content[HEADER_BYTES:]), weights_only=True)
+        return torch.load(io.BytesIO(content[start:]), weights_only=True)
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         return f"torn: {error}"  # as on a Drive that has not got all of it
 
@@ -258,13 +268,7 @@ def _raw(tensor: Any) -> bytes:
 
 def _equal(one: Any, other: Any) -> bool:
     """Equal to the last bit, NaN included."""
-    if isinstance(one, dict):
-        return isinstance(other, dict) and list(one) == list(other) and all(_equal(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        return type(one) is type(other) and len(one) == len(other) and all(map(_equal, one, other))
-    if hasattr(one, "numpy"):
-        return one.dtype == other.dtype and one.shape == other.shape and _raw(one) == _raw(other)
-    return type(one) is type(other) and repr(one) == repr(other)
+    return _bits(one) == _bits(other)
 
 
 def snapshot(folders: list[str]) -> dict[str, tuple]:
