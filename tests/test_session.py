@@ -99,16 +99,6 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
     assert "passed over" in capsys.readouterr().err
 
 
-def test_changed_config_is_refused_with_the_difference(session):
-    write_sealed(session.ws.configs / f"{session.run_id}.json", session.to_dict())
-    path = session.folder / "session.json"
-    value = read_sealed(path)
-    value["config"]["train"]["epochs"] = 7
-    write_sealed(path, value)
-    with pytest.raises(SessionError, match="train.epochs: 100, here 7"):
-        Session.load(session.ws, session.run_id)
-
-
 def test_status_shows_what_runs_else_the_newest_run(session):
     newer = Session.create(session.ws, session.config, f"{session.run_id}-part1of2", data_id="x", folds=[], jobs={},
                            ledger={}, status="finished")

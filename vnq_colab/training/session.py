@@ -25,7 +25,6 @@ from vnq_colab.errors import (
     TakenOverError,
     VnqError,
     did_you_mean,
-    name_a_few,
     shorten,
     tell,
 )
@@ -201,21 +200,12 @@ def _session_in(path: Path, value: dict[str, Any], ws: Workspace, run_id: str) -
         raise SessionError(f"{path}: not a session of this library ({str(error).rstrip('.')}). Restore it, or start a "
                            "new run.") from error
     if value["config_id"] != session.config.config_id and session.code_version == __version__:
-        raise SessionError(f"{path}: its config is not the one that the run began with "
-                           f"({_config_differences(session)}). Put it back, or start a new run with the new one.")
+        raise SessionError(f"{path}: its config is not the one that the run began with. Put it back, or start a new "
+                           "run with the new one.")
     if session.run_id != run_id:
         raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
                            "folder that name.")
     return session
-
-
-def _config_differences(session: Session) -> str:
-    """Where the config of a session differs from the one that was written down when the run began."""
-    for home in session.ws.homes:
-        with contextlib.suppress(FileNotFoundError, VnqError):
-            began = RunConfig.from_dict(read_sealed(home.configs / f"{session.run_id}.json").get("config"))
-            return name_a_few(began.differences(session.config)) or "the library has had other settings since"
-    return "its config_id differs"
 
 
 # ------------------------------------------------------------------------------------------ the runs of a workspace
