@@ -20,15 +20,16 @@ from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
 from vnq_colab.training.session import RUN_ID, Session, run_names, sessions
 
-DATA_ID = re.compile(r"[0-9a-f]{12}")
-OURS = {  # what we write into a folder of each kind; of reports what may go
-    "checkpoints": r"(session(_copy)?|heartbeat|manifest_[ab])\.json|session\.lock|slot_[ab]|done(/[a-z]\w*)?",
-    "logs": r"history\.csv|progress\.txt",
-    "reports": r"([\w.-]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)",
-    "models": r"manifest\.json|[\w.-]+\.pt",
-    "data/prepared": r"(panel|prices|index)\.parquet|(splits|cleaning|lookahead|prepared)\.json|"
-                     r"(coverage|cleaning|features|correlations)\.png"}
 SCRATCH = r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.part"  # what a process wrote by half that was killed
+OURS = {kind: (re.compile(name), re.compile(f"{files}|{SCRATCH}")) for kind, name, files in (  # names in each folder
+    ("checkpoints", RUN_ID.pattern,
+     r"(session(_copy)?|heartbeat|manifest_[ab])\.json|session\.lock|slot_[ab]|done(/[a-z]\w*)?"),
+    ("logs", RUN_ID.pattern, r"history\.csv|progress\.txt"),
+    ("reports", RUN_ID.pattern,
+     r"([\w.-]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)"),
+    ("models", BUNDLE.pattern, r"manifest\.json|[\w.-]+\.pt"),
+    ("data/prepared", r"[0-9a-f]{12}", r"(panel|prices|index)\.parquet|(splits|cleaning|lookahead|prepared)\.json|"
+                                       r"(coverage|cleaning|features|correlations)\.png"))}
 LAST = ("manifest.json", "prepared.json", HEARTBEAT, SESSION, SESSION_COPY)  # what says whose a folder is goes last
 EMPTIED = 10**6  # [bytes] from which on a file on Drive, whose trash counts for 30 days, is emptied before it goes
 
@@ -67,13 +68,11 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
-    pointer = current(ws.models)
-    remains = {name for one in ws.homes for name in _names(one, "checkpoints", RUN_ID) if not any(
-        path.lstat().st_size for home in ws.homes for path in _ours(home, "checkpoints", name))}
-    everyone = [session for session in sessions(ws) if session.run_id not in remains]
-    unknown = [ws.checkpoints / name for name in sorted({*run_names(ws)} - remains - {one.run_id for one in everyone})]
-    kept, bundles = _kept(everyone, keep), {pointer["folder"], pointer["previous"]} if pointer else set()
-    data = {session.data_id for session in everyone if session.run_id in kept}
+    pointer, everyone = current(ws.models), {session.run_id: session for session in sessions(ws)}
+    there = {name for home in ws.homes for kind, name, *_ in _ours(home) if kind == "checkpoints"}
+    unknown = [ws.checkpoints / name for name in run_names(ws) if name not in everyone and name in there]
+    kept, bundles = _kept([*everyone.values()], keep), {pointer["folder"], pointer["previous"]} if pointer else set()
+    data = {everyone[name].data_id for name in kept}
     with contextlib.suppress(DataError):  # nothing is prepared
         data.add(current_id(ws))
     for folder in [ws.models / name for name in bundles if name and (ws.models / name).exists()]:
@@ -81,29 +80,30 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
             data.add(read_manifest(folder)["data_id"])
         except VnqError:
             unknown.append(folder)
-    files: list[tuple[Path, str]] = []
-    for home in ws.homes:
-        for session in everyone:
-            if session.run_id not in kept:
-                files += [(path, "of an older run") for kind in ("checkpoints", "logs", "reports")
-                          for path in _ours(home, kind, session.run_id)]
-            elif session.status == "finished":
-                files += [(path, "its run is finished") for path in _ours(home, "checkpoints", session.run_id)
-                          if path.name in (*SLOTS, *MANIFESTS)]
-        files += [(path, "left by an earlier tidying") for name in sorted(remains) for path in _all_of(home, name)]
-        files += [(path, "neither the bundle in use nor the one before it") for name in _names(home, "models", BUNDLE)
-                  if bundles and name not in bundles for path in _ours(home, "models", name)]
-        files += [(path, "a prepared set that no run needs") for name in _names(home, "data/prepared", DATA_ID)
-                  if not unknown and name not in data and _is_set(home.prepared / name)
-                  for path in _ours(home, "data/prepared", name)]
+
+    def why(kind: str, name: str, path: Path) -> str | None:
+        """Why a file of ours can go; None: it stays."""
+        if kind == "models":
+            return "neither the bundle in use nor the one before it" if bundles and name not in bundles else None
+        if kind == "data/prepared":
+            is_needed = unknown or name in data or not _is_set(path.parent)
+            return None if is_needed else "a prepared set that no run needs"
+        if name not in everyone or name not in kept:
+            return "of an older run" if name in everyone else None
+        is_in_flight = kind == "checkpoints" and path.name in (*SLOTS, *MANIFESTS)
+        return "its run is finished" if is_in_flight and everyone[name].status == "finished" else None
+
+    files = [(path, size, reason) for home in ws.homes for kind, name, path, size in _ours(home)
+             if (reason := why(kind, name, path))]
     files.sort(key=lambda file: LAST.index(file[0].name) if file[0].name in LAST else -1)
-    sized = tuple((path, 0 if path.is_dir() else path.lstat().st_size, why) for path, why in files)
-    for path, _ in files if delete else ():
+    for path, _, _ in files if delete else ():
         _remove(path)
-    kinds = {home.root / kind for home in ws.homes for kind in OURS}
-    for folder in {path.parent if path.parent not in kinds else path for path, _ in files} if delete else ():
-        _remove_empty(folder)
-    return Tidying(sized, delete, ws.root, tuple(
+    for home in ws.homes if delete else ():
+        for kind, name, base, _ in _walk(home):
+            with contextlib.suppress(OSError):  # it is not empty
+                if OURS[kind][0].fullmatch(name):
+                    os.rmdir(base)
+    return Tidying(tuple(files), delete, ws.root, tuple(
         f"{path} cannot be read; it, and every prepared set, may be needed" for path in unknown))
 
 
@@ -117,42 +117,32 @@ def _kept(everyone: list[Session], keep: int) -> set[str]:
     return {one.run_id for key, group in groups.items() if key not in finished[:-keep] for one in group}
 
 
-def _is_direct(home: Workspace, kind: str) -> bool:
-    """Whether no part of the way to a folder of the workspace is a link."""
-    return not any(os.path.islink(home.root.joinpath(*kind.split("/")[:depth])) for depth in (1, 2))
+def _walk(home: Workspace) -> Iterator[tuple[str, str, Path, list[str]]]:
+    """(kind, name, folder, what lies in it) of each folder at or below that of a run, bundle or set, from below.
+
+    The name is "" for the folder of all of them. No link is entered.
+    """
+    for kind in OURS:
+        top = home.root / kind
+        for base, folders, names in os.walk(top, topdown=False) if top.resolve() == home.root.resolve() / kind else ():
+            name, *_ = *Path(base).relative_to(top).parts, ""
+            yield kind, name, Path(base), sorted([*names, *(one for one in folders if os.path.islink(Path(base, one)))])
 
 
-def _names(home: Workspace, kind: str, pattern: re.Pattern) -> list[str]:
-    """The names of what lies in a folder of the workspace, as far as they are ours."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return sorted(filter(pattern.fullmatch, os.listdir(home.root / kind) if _is_direct(home, kind) else ()))
-    return []
-
-
-def _ours(home: Workspace, kind: str, name: str) -> Iterator[Path]:
-    """Our files in the folder of a run, bundle or set, and links by their names; the folder itself where it is one."""
-    top = home.root / kind / name
-    if os.path.islink(top) and _is_direct(home, kind):
-        yield top
-    for base, folders, names in os.walk(top) if not os.path.islink(top) and _is_direct(home, kind) else ():
-        for path in (Path(base, name) for name in sorted([*names, *folders])):
-            is_ours = re.fullmatch(f"{OURS[kind]}|{SCRATCH}", path.relative_to(top).as_posix())
-            if is_ours and (path.name in names or os.path.islink(path)):
-                yield path
-
-
-def _all_of(home: Workspace, name: str) -> list[Path]:
-    """What is left of a run without a session, with its folder where nothing foreign lies in it."""
-    files, folder = [*_ours(home, "checkpoints", name)], home.checkpoint_folder(name)
-    is_alone = os.path.isdir(folder) and len(files) == sum(len(names) for _, _, names in os.walk(folder))
-    return [*files, folder] if is_alone else files
+def _ours(home: Workspace) -> Iterator[tuple[str, str, Path, int]]:
+    """(kind, name of the run, bundle or set, path, bytes) of our files, and of links in their places."""
+    for kind, _, base, names in _walk(home):
+        for path in (base / name for name in names):
+            name, *rest = path.relative_to(home.root / kind).parts
+            is_ours = OURS[kind][1].fullmatch("/".join(rest)) if rest else path.is_symlink()
+            if is_ours and OURS[kind][0].fullmatch(name):
+                yield kind, name, path, path.lstat().st_size
 
 
 def _is_set(folder: Path) -> bool:
-    """Whether a folder, and no link, holds our sealed record of a prepared set of its name."""
+    """Whether a folder holds our sealed record of a prepared set of its name."""
     with contextlib.suppress(VnqError, OSError):
-        is_record = stat.S_ISREG(os.lstat(folder / "prepared.json").st_mode) and not os.path.islink(folder)
-        return is_record and read_sealed(folder / "prepared.json").get("data_id") == folder.name
+        return read_sealed(folder / "prepared.json").get("data_id") == folder.name
     return False
 
 
@@ -160,18 +150,11 @@ def _remove(path: Path) -> None:
     """Takes away a file, or a link itself. Raises StorageError."""
     try:
         facts = os.lstat(path)
-        if on_drive(path) and stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size >= EMPTIED:
+        is_large = stat.S_ISREG(facts.st_mode) and facts.st_size >= EMPTIED and path.name not in LAST
+        if is_large and facts.st_nlink == 1 and on_drive(path):
             os.truncate(path, 0)
-        if not stat.S_ISDIR(facts.st_mode):
-            os.unlink(path)
+        os.unlink(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise storage_error(path, error) from error
-
-
-def _remove_empty(folder: Path) -> None:
-    """Takes away what is empty of a folder."""
-    for base, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):  # not empty
-            os.rmdir(base)
