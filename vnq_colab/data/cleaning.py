@@ -142,10 +142,9 @@ def _without_duplicates(rows: pd.DataFrame, repaired: np.ndarray, log: CleaningL
 def combine(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
     """One row per symbol and day, without the columns `file` and `unadjusted`; what was merged is logged.
 
-    `rows` are sorted by symbol, day and file, at most one row for each. Later categories of `file` win on their days; a
-    file on another basis is rescaled to the earlier ones' by the median ratio of the first 5 common days, unless it
-    holds all earlier days. Volume, raw_close and exchange come from the latest file that knows them. Unadjusted rows
-    beside adjusted ones give `raw_close` and, scaled by the last common day, the prices after the last adjusted day.
+    `rows` are sorted by symbol, day and file. Later categories of `file` win on their days; a file on another basis is
+    rescaled to the earlier ones' by the median ratio of the first 5 common days, unless it holds all earlier days.
+    Unadjusted rows beside adjusted ones give `raw_close` and, scaled, the prices after the last adjusted day.
     """
     unadjusted = rows["unadjusted"].to_numpy(bool) if "unadjusted" in rows else np.zeros(len(rows), bool)
     file = rows["file"].array if "file" in rows else pd.Categorical.from_codes(np.zeros(len(rows), int), ["-"])

@@ -121,11 +121,9 @@ def _unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
 def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """(factor of the prices, divisor of the volume, {row: what explains it}) of unadjusted corporate actions.
 
-    A candidate is a day that lies as a whole outside the limits, or below HOSE's floor where the symbol has kept to
-    HOSE's band for a year and is not labelled HNX or UPCOM. It is explained, in this order, by raw closes that did not
-    jump (the factor is exact, the volume stays); by an earlier jump that it undoes, as after a bad print; or,
-    downwards, as a split or a dividend: a simple ratio near the open / the close before, else that ratio itself. What
-    is not explained stays as it is.
+    A day that lies as a whole outside its limits is explained, in this order, by raw closes that did not jump (the
+    factor is exact, the volume stays); by an earlier jump that it undoes, as after a bad print; or, downwards, as a
+    split or a dividend: a simple ratio near the open / the close before, else that ratio itself. Else it stays.
     """
     row, events = np.arange(len(table)), {}
     factors = np.ones((len(table), 2))  # of the price, of the volume
@@ -142,7 +140,8 @@ def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarra
 
 
 def _candidates(table: pd.DataFrame, places: Places) -> pd.DataFrame:
-    """The rows that lie as a whole outside their limits, and what may explain each."""
+    """The rows that lie as a whole outside their limits, or below HOSE's floor where the symbol has kept to HOSE's band
+    for a year and is not labelled HNX or UPCOM, and what may explain each."""
     limits, start = band_limits(table, places), places.start
     row = np.arange(len(table))
     before = np.maximum(row - 1, 0)

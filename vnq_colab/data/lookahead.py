@@ -16,7 +16,7 @@ from vnq_colab.data.panel import build_panel, fit_scaler
 from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError
 
-MOST_ROWS = 600_000  # 0.7 GB; of a larger table the days around the day are compared, three quarters of them before it
+MOST_ROWS = 550_000  # 0.6 GB; of a larger table the days around the day are compared, three quarters of them before it
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,11 +59,9 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
                        on_bad_rows: str = "treat", treatments: Mapping[str, str] | None = None) -> LookaheadProof:
     """Compares, bit for bit up to the day `at`, all that training sees with what it sees under other futures.
 
-    The worlds: every later price, volume, exchange and index value changed; stocks delisted and listed that day; no
-    later row at all. Compared: the cleaned rows, each feature with its ranks and market series, returns, presence, the
-    scaler of the days so far, and the scaled values that windows are cut from. `prices` may be clean or raw, then
-    cleaned as in `clean_prices`; rows of several files are merged first, which is a decision about files, not about
-    days. None puts the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
+    `prices` may be clean or raw, then cleaned as in `clean_prices`; rows of several files are merged first, which is a
+    decision about files, not about days. None puts the day at four fifths of the days. Raises DataError when there is
+    no day on both sides of it.
     """
     days = np.sort(prices["date"].unique())
     if len(days) < 2:

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
@@ -29,6 +30,7 @@ from vnq_colab.settings import HORIZON
 FLAT = 1e-6  # [log return] a 5-day outcome nearer to zero is "unchanged": closes are equal, sums of floats are not
 PRICES = ("open", "high", "low", "close", "traded_value")
 OPEN, CLOSE = 0, 3
+BYTES_A_CELL = 500  # [bytes of memory] of symbols x days, beside the price table, until all is prepared
 SAVED_AT_ONCE = 200_000  # [symbols x days] rows are written in groups of so many
 FEW_CELLS, MOST_EMPTY = 5_000_000, 6  # [symbols x days] of a panel: 1.2 GB; the whole market has 2 of a price
 SCALED_BOUND = 5.0  # [standard deviations] a scaled feature is clipped here: what training never saw stays bounded
@@ -214,6 +216,9 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
     market = MarketSeries(prices, index)
     _refuse_sparse(len(market.symbols), len(market.days), len(prices))
     place, shape = (market.symbol, market.day), (len(market.symbols), len(market.days))
+    if (needed := BYTES_A_CELL * shape[0] * shape[1]) > (free := psutil.virtual_memory().available):
+        raise DataError(f"{shape[0]:,} symbols on {shape[1]:,} days need about {needed / 1e9:,.1f} GB of memory, and "
+                        f"{free / 1e9:.1f} GB are free. Bring fewer stocks or days, or take a larger machine.")
     values = np.zeros((*shape, len(FEATURES)), dtype="float32")
     with np.errstate(invalid="ignore", divide="ignore"):
         for history in market.histories():

@@ -6,7 +6,6 @@ A fold is a stretch of test days, a calendar year by default, and all days befor
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -124,17 +123,17 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
 
 def check_folds(folds: Sequence[Splits], days: pd.DatetimeIndex, *, purge_days: int = PURGE_DAYS) -> None:
     """Raises DataError unless the folds are of these trading days, one after another, purged in trading days."""
-    for number, fold in enumerate(folds, 1):
+    flaw, tested = "", -1  # the last day that was tested so far
+    for fold in folds:
         parts = (fold.train, fold.valid, fold.test)
         first, last = (days.get_indexer([to_day(getattr(part, end)) for part in parts]) for end in ("first", "last"))
+        purged = (first[1:] - last[:-1] - 1).min()  # [trading days] between the ranges
         if min(*first, *last) < 0:
-            raise DataError(f"fold {number} ({fold!r}) begins or ends on a day that the data does not have. Run "
-                            "prepare again on the same prices.")
-        purged = first[1:] - last[:-1] - 1  # [trading days] between the ranges
-        if (last < first).any() or purged.min() < purge_days:
-            raise DataError(f"fold {number} ({fold!r}): {max(purged.min(), 0)} trading days lie between its ranges "
-                            f"where labels need {purge_days}. Run prepare again on the same prices.")
-    for earlier, later in pairwise(folds):
-        if to_day(later.test.first) <= to_day(earlier.test.last):
-            raise DataError(f"the test days of two folds overlap or are out of order: {earlier.test.last} and "
-                            f"{later.test.first}. Run prepare again on the same prices.")
+            flaw = "it begins or ends on a day that the data does not have"
+        elif purged < purge_days:
+            flaw = f"{max(purged, 0)} trading days lie between its ranges where labels need {purge_days}"
+        elif first[2] <= tested:
+            flaw = "the test days of two folds overlap or are out of order"
+        if flaw:
+            raise DataError(f"{fold!r}: {flaw}. Run prepare again on the same prices.")
+        tested = last[2]
