@@ -25,7 +25,7 @@ def test_split_rescales_the_rows_after_it_and_their_volume():
                              "from there on prices ×2")
 
 
-BLOCK = [20_000.0] * 30
+BLOCK = [20_000.0] * 7  # four of them are not yet a stale feed
 ACTION, UNIT, BEYOND = "unadjusted corporate action", "unit jump", "move beyond any band"
 
 
