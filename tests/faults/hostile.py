@@ -170,7 +170,7 @@ def gzipped(unit: bytes, times: int) -> bytes:
 
 def rows(places: Iterable[tuple[int, int]]) -> bytes:
     """A CSV file of the price table with one row for each (symbol, day)."""
-    days = [day.encode() for day in pd.bdate_range("1900-01-01", periods=25_000).strftime("%Y-%m-%d")]
+    days = [day.encode() for day in pd.bdate_range("1900-01-01", periods=28_000).strftime("%Y-%m-%d")]
     return HEADER + b"".join(b"S%05d,%s,20000,20500,19500,20000,1000\n" % (symbol, days[day]) for symbol, day in places)
 
 
@@ -199,7 +199,7 @@ PRICE_BOMBS: dict[str, Callable[[], bytes]] = {
     "zeros.csv": lambda: HEADER + bytes(95 * MB),
     "short lines.csv": lambda: HEADER + b"A,1\n" * 24 * MB,
     "sparse.csv": lambda: rows((n, n) for n in range(25_000)),
-    "dense.csv": lambda: rows((symbol, day) for symbol in range(1500) for day in range(20_000, 21_300)),
+    "dense.csv": lambda: rows((symbol, day) for symbol in range(1500) for day in range(26_100, 27_400)),
     "runs.parquet": lambda: table(30),
     "long names.parquet": lambda: table(1, symbol="A" * 10_000),
 }
