@@ -243,10 +243,12 @@ def check_block(raw: bytes, n_features: int) -> None:
 
 def _check_tree(tree: dict[str, Any], n_features: int) -> None:
     """Raises ValueError unless every walk down a tree stays in it, and ends."""
-    left, right, parents, feature, kind, default = np.array([tree[name] for name in WHOLES], "int64")  # [nodes] each
-    n, node, reals = len(left), np.arange(len(left)), np.array([tree[name] for name in REALS], "float64")
+    wholes, reals = (np.array([tree[name] for name in names]) for names in (WHOLES, REALS))
+    left, right, parents, feature, kind, default = wholes  # [nodes] each
+    n, node = len(left), np.arange(len(left))
     sizes = [tree["tree_param"][name] for name in ("num_nodes", "num_feature", "size_leaf_vector", "num_deleted")]
-    if not n or sizes != [str(n), str(n_features), "1", "0"] or reals.shape != (len(REALS), n) or any(
+    is_fit = wholes.dtype.kind in "iu" and reals.shape == (len(REALS), n)
+    if not n or not is_fit or sizes != [str(n), str(n_features), "1", "0"] or any(
             len(part) for name, part in tree.items() if name.startswith("categories")):
         raise ValueError("a tree has parts of two lengths, or other features")
     is_whole = (left == -1) | (np.minimum(left, right) > node) & (np.maximum(left, right) < n)
