@@ -100,8 +100,8 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):
-    newer = Session.create(session.ws, session.config, f"{session.run_id}-part1of2", data_id="x", folds=[], jobs={},
-                           ledger={}, status="finished")
+    newer = Session.create(session.ws, session.config, f"{session.run_id}-part1of2", data_id="x", folds=session.folds,
+                           jobs=session.jobs, ledger=session.ledger, status="finished")
     assert status(session.ws).run_id == session.run_id and "last sign of life" in repr(session)
     session.status = "finished"
     session.save()

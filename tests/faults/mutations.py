@@ -36,6 +36,8 @@ VALUES: dict[str, Any] = {
 WORDS = {"decision", "state", "status", "family", "families", "kind", "loss", "target", "run_id", "data_id", "format",
          "symbols", "sha256", "first", "last", "folder", "spread", "judged_family", "feature_names"}  # few are right
 
+PEOPLE = {"summary", "xgboost"}  # what people read, and no code
+
 
 @dataclass
 class Mutation:
@@ -142,13 +144,14 @@ class Mutations:
         holder, *_, last = box, "all", *path
         for step in ("all", *path)[:-1]:
             holder = holder[step]
-        old, plausible = holder[last], is_data(last) or "summary" in path  # which people read, and no code
+        for_people = not PEOPLE.isdisjoint(path)
+        old, plausible = holder[last], is_data(last) or for_people
         way = self.chance.choice(["gone", "renamed", "one more"] + ["other"] * 6) if path else "other"
         if way == "gone":
             del holder[last]
         elif way == "other":
             way, holder[last] = self._other(old, others, path, RAW if is_text else ())
-            plausible = alike(old, holder[last]) and last not in WORDS
+            plausible = for_people or (alike(old, holder[last]) and last not in WORDS)
         elif isinstance(holder, list):
             holder.append(old)
         else:

@@ -77,7 +77,7 @@ class SessionRecord:
     config: RunConfig
     data_id: NAME
     folds: list[Fold]  # oldest first
-    jobs: dict[NAME, JobRow]  # by name, in order
+    jobs: Annotated[dict[NAME, JobRow], Rule("must name a job", bool)]  # by name, in order
     ledger: dict[str, LedgerRow]  # by symbol
     skipped: dict[str, str] = field(default_factory=dict)  # symbols that were left out before the start, and why
     synthetic: bool = False
