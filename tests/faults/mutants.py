@@ -115,7 +115,7 @@ def mutate(parent: Parent, tally: Tally, count: int, seed: int, *, slow: float =
     rows: dict[str, Counter] = {}
     with folder_for("mutations") as folder:
         hostile = Hostile(parent, folder, seed)
-        kinds = list(hostile.mutations.kinds)
+        kinds = [kind for kind in hostile.mutations.kinds if slow or "slot" not in kind]  # training goes on from those
         for first in range(0, count, AT_ONCE):
             some = [(kind, hostile.mutations.one(kind)) for kind in
                     (kinds[number % len(kinds)] for number in range(first, min(first + AT_ONCE, count)))]

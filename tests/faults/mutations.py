@@ -33,9 +33,9 @@ VALUES: dict[str, Any] = {
     "null": None, "true": True, "zero": 0, "minus one": -1, "1e308": 1e308, "2**63": 2**63, "no text": "",
     "long text": "x" * 1_000_000, "path": "../../outside", "root": "/etc/passwd", "escape codes": "\x1b]0;x\x07",
     "two lines": "a\nb", "zero byte": "a\0b", "empty list": [], "empty object": {}, "list of lists": [[1]]}
-WORDS = {"decision", "state", "status", "family", "families", "kind", "loss", "target", "run_id", "data_id", "format",
-         "symbols", "sha256", "first", "last", "folder", "spread", "judged_family", "feature_names"}  # few are right
-
+WORDS = {"decision", "state", "status", "family", "families", "kind", "loss", "target"}  # of which few are right
+NAMES = {"run_id", "data_id", "format", "symbols", "sha256", "first", "last", "folder", "spread", "judged_family",
+         "feature_names"}  # of which one is right
 PEOPLE = {"summary", "xgboost"}  # what people read, and no code
 
 
@@ -151,7 +151,8 @@ class Mutations:
             del holder[last]
         elif way == "other":
             way, holder[last] = self._other(old, others, path, RAW if is_text else ())
-            plausible = for_people or (alike(old, holder[last]) and last not in WORDS)
+            plausible = for_people or (alike(old, holder[last]) and last not in NAMES and
+                                       (last not in WORDS or way == "another's"))
         elif isinstance(holder, list):
             holder.append(old)
         else:

@@ -14,7 +14,6 @@ import pandas as pd
 from vnq_colab import __version__
 from vnq_colab.clock import utc_now
 from vnq_colab.config import SYNTHETIC_NOTE
-from vnq_colab.data.cells import PRICES
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
@@ -190,13 +189,14 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
     """The prepared set with this id; None takes the current one. Raises DataError when there is none."""
     with _whole(ws.prepared / (data_id or current_id(ws))) as folder:
         facts = _facts(folder)
-        if tuple(facts["features"]) != tuple(FEATURES):
+        panel = Panel.load(folder / "panel.parquet")
+        if not tuple(facts["features"]) == panel.feature_names == tuple(FEATURES):
             raise DataError(f"{folder}: version {facts['version']} computed other features. Run prepare again.")
         if (folder / PROOF).exists() and read_json(folder / PROOF, dict[str, Any]).get("passed") is not True:
             raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
                             "that and run prepare again.")
         prices, index = _tables(folder, facts)
-        panel, folds = Panel.load(folder / "panel.parquet"), read_json(folder / "splits.json", list[Splits])
+        folds = read_json(folder / "splits.json", list[Splits])
         check_folds(folds, panel.days)
         return Prepared(folder=folder, prices=prices, index=index, panel=panel, folds=folds,
                         cleaning=read_sealed(folder / "cleaning.json", CleaningReport))
@@ -251,10 +251,8 @@ def _tables(folder: Path, facts: _Facts) -> tuple[pd.DataFrame, pd.DataFrame | N
     """The stored prices and index of a set."""
     prices = pd.read_parquet(folder / "prices.parquet")
     index = pd.read_parquet(folder / "index.parquet") if facts["index"] else None
-    is_sound = prices["symbol"].notna().all() and (prices[[*PRICES]] > 0).all(axis=None)
-    is_sound &= (prices["volume"] >= 0).all()
-    if not is_sound or not (index is None or ((index["close"] > 0).all() and index["date"].is_unique)):
-        raise DataError(f"{folder}: its prices or its index are not clean. Prepare the same prices again.")
+    if data_id(prices, index) != folder.name:
+        raise DataError(f"{folder}: its prices or its index are not those of its name. Prepare the same prices again.")
     return prices, index
 
 

@@ -75,7 +75,9 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
         except (VnqError, OSError):
             unread.append(folder.name)
         else:
-            if value and value["synthetic"] == session.synthetic and value["profile"] != "smoke":
+            if value and value["run_id"] != folder.name:  # another run's
+                unread.append(folder.name)
+            elif value and value["synthetic"] == session.synthetic and value["profile"] != "smoke":
                 for one in value["evaluations"]:
                     days = (wanted >= to_day(one["first"])) & (wanted <= to_day(one["last"]))
                     covered[value["config_id"]] = covered.get(value["config_id"], False) | days
