@@ -123,7 +123,7 @@ def test_tables_whose_seals_fit_are_clean_all_the_same(tmp_path, prices):
         change(pd.read_parquet(path)).to_parquet(path)
         facts["files"][path.name] = sha256_of(path)
         write_sealed(folder / "prepared.json", facts)
-        with pytest.raises(DataError, match="its prices or its index are not those"):
+        with pytest.raises(DataError, match="Prepare the same prices again"):
             load_prepared(ws)
 
 

@@ -47,6 +47,7 @@ class Hostile:
             (folder / name).mkdir()
         self.good: dict[str, Any] = {}
         self.runs = parent.run(self._job(do="make", root=str(self.whole), watched=[], limit=300))["result"]
+        assert "day" in self.runs, self.runs
         self.chance = picked(seed, "mutations")
         self.mutations = Mutations(self.whole, self.runs, self.chance)
 

@@ -46,7 +46,7 @@ from vnq_colab.training.trainer import resume, train
 for _module in ("xgboost", "vnq_colab.colab", "vnq_colab.delivery.predict", *FAMILIES.values()):
     importlib.import_module(_module)  # once for all children
 MOST_MEMORY = 2**31  # [bytes] beside what the parent has
-N_SYMBOLS, N_DAYS = 20, 660  # one fold
+N_SYMBOLS, N_DAYS = 20, 720  # one fold
 VOLATILE = ("exported", "heartbeat", "attempts", "sequence", "written", "token", "seconds", "machine", "owner",
             "warnings")
 
@@ -69,7 +69,7 @@ def make(job: dict[str, Any]) -> dict[str, Any]:
     prices, path = synthetic_prices(N_SYMBOLS, N_DAYS, seed=92, signal=0.15), ws.raw / "prices.csv"
     path.parent.mkdir(parents=True)
     prices.groupby("date", as_index=False)["close"].mean().to_csv(ws.root / "index.csv", index=False)
-    for name, last in (("old", prices["date"].unique()[-30]), ("new", prices["date"].max())):
+    for name, last in (("old", prices["date"].max() - pd.Timedelta(days=40)), ("new", prices["date"].max())):
         prices[prices["date"] <= last].to_csv(path, index=False)
         prepared = prepare(ws, path, index=ws.root / "index.csv")
         (prepared.folder / PROOF).write_text('{"passed": true}')

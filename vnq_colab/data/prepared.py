@@ -261,7 +261,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     """Raises DataError for whatever cannot be read of a set."""
     try:
         yield folder
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
 
 

@@ -170,6 +170,8 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
     contents = {name: content for one in forecasters.values() for name, content in one.contents(facts).items()}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
+    if basket and not (isinstance(basket, dict) and {field.name for field in fields(Basket)} <= basket.keys()):
+        raise DeliveryError("the stored verdict's basket is not whole. Validate again.")
     shown = _shown(forecasters, config)
     return shown | {
         "format": FORMAT, "exported": "", "market_symbols": list(panel.symbols),

@@ -188,6 +188,8 @@ class TreesForecaster(base.Forecaster):
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "TreesForecaster":
         """The forecaster that `to_state` wrote down. Raises DeliveryError for a mangled block of trees."""
         names, blocks = tuple(state["feature_names"]), tuple(raw.numpy().tobytes() for raw in state["blocks"])
+        if not blocks:
+            raise DeliveryError("the model has no trees. Export again.")
         for raw in blocks:
             check_block(raw, len(names))
         return cls(names, tuple(state["symbols"]), blocks, str(state["xgboost"]))
