@@ -46,7 +46,7 @@ from vnq_colab.training.trainer import resume, train
 for _module in ("xgboost", "vnq_colab.colab", "vnq_colab.delivery.predict", *FAMILIES.values()):
     importlib.import_module(_module)  # once for all children
 MOST_MEMORY = 2**31  # [bytes] beside what the parent has
-N_SYMBOLS, N_DAYS = 20, 720  # one fold
+N_SYMBOLS, N_DAYS = 20, 780  # one fold
 VOLATILE = ("exported", "heartbeat", "attempts", "sequence", "written", "token", "seconds", "machine", "owner",
             "warnings")
 
