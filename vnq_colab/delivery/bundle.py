@@ -20,7 +20,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
-from vnq_colab.errors import DeliveryError, VnqError, name_a_few, tell
+from vnq_colab.errors import CheckpointError, DeliveryError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
 from vnq_colab.evaluation.gates import Decided, Decision, Verdict
@@ -246,14 +246,14 @@ def read_manifest(folder: Path) -> Manifest:
         value = read_sealed(path)
         version = value.get("format")
         if version != FORMAT:
-            raise DeliveryError("of a newer version of the library. Update vnq_colab"
+            raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab."
                                 if isinstance(version, int) and version > FORMAT else
-                                "of an earlier version of the library. Export it again")
+                                f"{path}: of an earlier version of the library. Train and export again.")
         manifest = checked(path, Manifest, value)
     except FileNotFoundError:
         raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
                             ) from None
-    except VnqError as error:
+    except CheckpointError as error:
         raise DeliveryError(f"{str(error).rstrip('.')} (export writes it).") from error
     if (named := BUNDLE.fullmatch(folder.name)) and named[1] != manifest["run_id"]:
         raise DeliveryError(f"{path}: is of run {manifest['run_id']}, in the folder of another. Export the run again.")
