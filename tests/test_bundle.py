@@ -129,7 +129,7 @@ def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").unlink(), "in the manifest but not in the folder"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 99}), "newer version"),
-    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2}), "an earlier version.* Train and export again"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2}), "earlier version.* Train and export again"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 3}), "lacks basket"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 3, "files": {}}), "lacks basket"),
     (lambda folder: write_sealed(folder / "manifest.json", {}), "of an earlier version"),
