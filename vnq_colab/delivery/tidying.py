@@ -75,16 +75,18 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     data = {everyone[name].data_id for name in kept}
     with contextlib.suppress(DataError):  # nothing is prepared
         data.add(current_id(ws))
-    for folder in [ws.models / name for name in bundles if name and (ws.models / name).exists()]:
+    in_use = ws.models / pointer["folder"] if pointer else None
+    for folder in [ws.models / name for name in bundles if name]:
         try:
             data.add(read_manifest(folder)["data_id"])
         except VnqError:
-            unknown.append(folder)
+            unknown += [folder] * (folder == in_use or folder.exists())
 
     def why(kind: str, name: str, path: Path) -> str | None:
         """Why a file of ours can go; None: it stays."""
         if kind == "models":
-            return "neither the bundle in use nor the one before it" if bundles and name not in bundles else None
+            is_needed = not bundles or name in bundles or in_use in unknown
+            return None if is_needed else "neither the bundle in use nor the one before it"
         if kind == "data/prepared":
             is_needed = unknown or name in data or not _is_set(path.parent)
             return None if is_needed else "a prepared set that no run needs"

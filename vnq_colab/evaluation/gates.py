@@ -1,14 +1,14 @@
 """May this be traded? The market is judged first, by rank correlation and a basket after costs; then each stock.
 
-One stock alone cannot prove a rank correlation of 0.1; the market can, within a year. Every gate is a plain dict:
-`gate`, `asked`, `measured`, `low, high` (95 % interval), `needed`, `passed` (None: not measured), and a `sentence`.
+One stock alone cannot prove a rank correlation of 0.1; the market can, within a year. In a `Gate`, `low, high` are a
+95 % interval, and `passed` None is not measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import ge, gt, le, lt
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, get_args
+from typing import Any, Literal, NotRequired, Self, TypedDict, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,8 @@ from vnq_colab.files import read_sealed, write_sealed
 
 Decision = Literal["accept", "review", "reject", "unjudged"]
 DECISIONS = get_args(Decision)
-Gate = dict[str, Any]
+Gate = TypedDict("Gate", dict.fromkeys(("gate", "asked"), str) | {"passed": bool | None, "sentence": NotRequired[str]}
+                 | dict.fromkeys(("measured", "low", "high", "needed"), float | None))
 GATE_SETS = ("honest", "original")
 FEWEST_SYMBOLS, FEWEST_DAYS = 20, 500
 MOST_P_ORDER, MOST_P_BASKET = 0.01, 0.05  # after the multiple-testing charge
@@ -40,7 +41,6 @@ TIERS = {0.58: "excellent", 0.56: "good", 0.54: "acceptable", 0.52: "minimum"}
 
 class Decided(TypedDict):
     """What is decided on the market or on a symbol."""
-
     decision: Decision
     reasons: list[str]  # sentences
     gates: list[Gate]
