@@ -175,7 +175,7 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
     shown = _shown(forecasters, config)
     return shown | {
         "format": FORMAT, "exported": "", "market_symbols": list(panel.symbols),
-        "market_index": has_index(session.ws, session.data_id), "config": config.to_dict(),
+        "market_index": has_index(session.ws, session.data_id),
         "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
         "calibration": {family: one.to_dict() for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
@@ -191,7 +191,7 @@ def _shown(forecasters: dict[str, Forecaster], config: RunConfig) -> dict[str, A
     """What a manifest says that its files, and its config, show as well."""
     return {
         "families": list(forecasters), "judged_family": config.judged_family, "task": config.task,
-        "ensemble_families": list(config.ensemble_families),
+        "ensemble_families": list(config.ensemble_families), "config": config.to_dict(),
         "look_back": max(one.look_back for one in forecasters.values()),
         "feature_names": {one.feature_names for one in forecasters.values()},
         "symbols": {symbol: [family for family, one in forecasters.items() if symbol in one.symbols]
@@ -219,12 +219,12 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
     said = manifest | {
         "feature_names": {tuple(manifest["feature_names"])},
         "symbols": {symbol: row["families"] for symbol, row in manifest["symbols"].items() if row["families"]},
-        "files": {name: {"family": fact["family"], "symbols": fact["symbols"]}
-                  for name, fact in manifest["files"].items()}}
+        "files": {name: {key: fact[key] for key in ("family", "symbols")} for name, fact in manifest["files"].items()},
+        "config": manifest["config"] if manifest["code_version"] == __version__ else config.to_dict()}
     wrong = [name for name, value in _shown(forecasters, config).items() if said[name] != value]
     if wrong or not forecasters.keys() >= {*config.ensemble_families} or any(
             one.family != name for name, one in manifest["calibration"].items()):
-        raise DeliveryError(f"{folder}: its files do not belong together ({', '.join(wrong)}). Export again.")
+        raise DeliveryError(f"{folder}: its files do not fit together ({', '.join(wrong) or 'scales'}). Export again.")
     return Bundle(folder, manifest, forecasters)
 
 
