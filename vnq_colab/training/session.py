@@ -166,7 +166,7 @@ class Session(SessionRecord):
                 self.rival = f"{folder / HEARTBEAT} is of another process than its session"
             elif beat["owner"] == self.owner and beat["sequence"] > self.sequence:
                 self.heartbeat, self.drive = beat["written"], beat["drive"]
-        if there not in {self.folder, *whole} and (there / SESSION).exists():
+        if there not in {self.folder, *whole} and os.path.exists(there / SESSION):
             self.rival = f"{there / SESSION} cannot be read"
 
 
