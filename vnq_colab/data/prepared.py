@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -222,9 +223,10 @@ def keep_panel(ws: Workspace, panel: Panel) -> None:
 def load_panel(ws: Workspace, data_id: str) -> Panel:
     """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
     path = ws.prepared / data_id / "panel.parquet"
-    if not path.exists():
-        raise DataError(f"{path}: the data of this run is gone. Prepare the same prices again.")
-    if (path.parent / "prepared.json").exists():  # it was not built by hand
+    if not os.path.exists(path):
+        raise DataError(f"{path}: the data of this run is gone, or Drive does not answer. Connect it, or prepare the "
+                        "same prices again.")
+    if os.path.exists(path.parent / "prepared.json"):  # it was not built by hand
         _facts(path.parent, path.name)
     panel = Panel.load(path)
     if panel.data_id != data_id:
