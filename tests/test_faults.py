@@ -123,9 +123,9 @@ def test_finished_jobs_of_a_resumed_run_are_equal_byte_for_byte(tmp_path, parent
 
 
 # ---------------------------------------------------------------------------------------------------- damaged files
-@pytest.mark.parametrize("count", slow_but(150, [1200]))
+@pytest.mark.parametrize("count", slow_but(150, [600]))
 def test_files_changed_by_a_hostile_hand_give_a_sentence_or_the_same_answers(parent, tally, count):
-    kinds = mutate(parent, tally, count, seed=count, slow=0.1 if count > 1000 else 0)
+    kinds = mutate(parent, tally, count, seed=count, slow=0.1 if count > 500 else 0)
     assert tally.counts["refused"] > 0.2 * count and len(kinds) > 45  # else it tests little
 
 
@@ -191,7 +191,7 @@ def test_command_killed_at_some_of_its_writes_leaves_a_usable_bundle(workspace, 
 @pytest.mark.slow
 @ON_DRIVE
 def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, on_drive):
-    kill_commands(parent, tally, on_drive=on_drive, stride=41)
+    kill_commands(parent, tally, on_drive=on_drive, stride=83)
     assert len(tally.counts) >= 2 * 8
 
 

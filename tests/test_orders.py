@@ -401,6 +401,7 @@ def test_portfolio_is_read_as_excel_saves_it(tmp_path, encoding):
     ("{h}AAA,10.5,\nCASH,1,\n", "row 2 (AAA,10.5,), shares: a fraction of a share"),
     ("{h}AAA,-100,\nCASH,1,\n", "negative"), ("{h}CASH,-1,\n", "negative"),
     ("{h}AAA,many,\nCASH,1,\n", "not a number"), ("{h}CASH,,\n", "not a number"),
+    ("{h}AAA,100,-2026-01-05\nCASH,1,\n", "sellable_from: not a date"),
     ("{h}AAA,nan,\nCASH,1,\n", "not a number"), ("{h}AAA,100,soon\nCASH,1,\n", "sellable_from: not a date"),
     ("{h}AAA,100,2026-01-06\nCASH,1,\n", "sellable_from: later than 2026-01-02, 3 sessions after the last prices")])
 def test_portfolio_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, sentence):

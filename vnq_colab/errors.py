@@ -124,8 +124,9 @@ def guarded(function: types.FunctionType) -> Callable[..., Any]:
         for name, value in signature.bind(*args, **named).arguments.items():
             alike = (value, 0, 0.0) if isinstance(value, numbers.Number) else (value,)  # numpy's are numbers, too
             with contextlib.suppress(TypeError):  # of a hint that says more than a type, as Callable[[str], None]
-                if not any(isinstance(one, hints[name]) for one in alike):
-                    kind = getattr(hints[name], "__name__", hints[name])
+                hint = hints.get(name, object)
+                if not any(isinstance(one, hint) for one in alike):
+                    kind = getattr(hint, "__name__", hint)
                     raise ConfigError(f"{function.__name__}(): {name} = {shorten(value)}: expected {kind}, found "
                                       f"{type(value).__name__}.")
         return function(*args, **named)

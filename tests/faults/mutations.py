@@ -144,15 +144,15 @@ class Mutations:
         holder, *_, last = box, "all", *path
         for step in ("all", *path)[:-1]:
             holder = holder[step]
-        for_people = not PEOPLE.isdisjoint(path)
+        for_people = not PEOPLE.isdisjoint(path) or {"files", "format"} <= {*map(str, path)}
         old, plausible = holder[last], is_data(last) or for_people
         way = self.chance.choice(["gone", "renamed", "one more"] + ["other"] * 6) if path else "other"
         if way == "gone":
             del holder[last]
         elif way == "other":
             way, holder[last] = self._other(old, others, path, RAW if is_text else ())
-            plausible = for_people or (alike(old, holder[last]) and last not in NAMES and
-                                       (last not in WORDS or way == "another's"))
+            plausible = for_people or [last, holder[last]] == ["previous", None] or (
+                alike(old, holder[last]) and last not in NAMES and (last not in WORDS or way == "another's"))
         elif isinstance(holder, list):
             holder.append(old)
         else:

@@ -63,7 +63,7 @@ def header_of(text: bytes, path: str) -> tuple[list[str], str, memoryview]:
     end = text.index(b"\n")
     if end > MOST_HEADER or any(text.find(b"\n", at, at + BLOCK) < 0 for at in range(end + 1, len(text), BLOCK)):
         raise DataError(f"{path}: a line of it is longer than any of a price file. Download it again.")
-    line = text[:end].decode()
+    line = text[:end].decode(errors="replace")
     delimiter = max(",;\t|", key=line.count)
     return next(csv.reader([line], delimiter=delimiter)), delimiter, memoryview(text)[end + 1:]
 

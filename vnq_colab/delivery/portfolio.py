@@ -60,6 +60,7 @@ def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:
     is_cash, known, last = symbol == CASH, sorted(prices["symbol"].unique()), prices["date"].max()
     arrives = day.where(~is_cash, "").replace(DAY_FIRST, r"\3-\2-\1", regex=True)  # as Excel writes it in Vietnam
     arrives = pd.to_datetime(arrives, format="%Y-%m-%d", errors="coerce")
+    arrives = arrives.where(arrives.between("1990-01-01", "2199-12-31"))
     latest = next_sessions(last, LATEST_SESSIONS)[-1]
     for name, bad, sentence in (
             ("symbol", symbol.duplicated(), "stands there twice; write one row for it."),
