@@ -123,9 +123,9 @@ def test_finished_jobs_of_a_resumed_run_are_equal_byte_for_byte(tmp_path, parent
 
 
 # ---------------------------------------------------------------------------------------------------- damaged files
-@pytest.mark.parametrize("count", slow_but(150, [600]))
+@pytest.mark.parametrize("count", slow_but(150, [300]))
 def test_files_changed_by_a_hostile_hand_give_a_sentence_or_the_same_answers(parent, tally, count):
-    kinds = mutate(parent, tally, count, seed=count, slow=0.1 if count > 500 else 0)
+    kinds = mutate(parent, tally, count, seed=count, slow=0.1 if count > 200 else 0)
     assert tally.counts["refused"] > 0.2 * count and len(kinds) > 45  # else it tests little
 
 
