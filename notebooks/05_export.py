@@ -47,7 +47,7 @@ bundle
 
 # %%
 import pandas as pd
-pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")
+pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")[["family", "bytes", "sha256"]]
 
 # %%
 prepared = vnq.load_prepared(ws, session.data_id)
