@@ -275,6 +275,8 @@ HOSTILE = {
     "weights not finite": lambda folder: network(folder, lambda s: s | {"weights": s["weights"] * float("nan")}),
     "negative spread": lambda folder: network(folder, lambda s: s | {"inputs": s["inputs"] | {
         "spread": -s["inputs"]["spread"]}}),
+    "inputs of no known kind": lambda folder: network(folder, lambda s: s | {"inputs": s["inputs"] | {
+        "per_symbol": -1}}),
     "other spread than the others": lambda folder: network(folder, lambda s: s | {"inputs": s["inputs"] | {
         "spread": 2 * s["inputs"]["spread"]}}),
     "another run": lambda folder: network(folder, lambda s: s | {"run_id": "x"}),

@@ -83,12 +83,14 @@ class Inputs:
         """Those of so many symbols. Raises ValueError unless all numbers are finite, spreads and units positive."""
         scaler = Scaler(*(state[name].numpy() for name in Scaler._fields))
         inputs = cls(scaler, state["kind"], state["per_symbol"])
-        n_rows = n_symbols if inputs.per_symbol is True else 1
+        n_rows = n_symbols if inputs.per_symbol else 1
         if [part.shape for part in scaler] != [(n_rows, n_features)] * 2 + [(n_rows,)] or any(
                 part.dtype != "float32" or not np.isfinite(part).all() for part in scaler):
             raise ValueError("its scaler is not of finite numbers, one for each feature")
-        if not (scaler.spread > 0).all() or not (scaler.target > 0).all() or inputs.kind not in KINDS:
+        if not (scaler.spread > 0).all() or not (scaler.target > 0).all():
             raise ValueError("its scaler has a spread that is not positive")
+        if inputs.kind not in KINDS or not isinstance(inputs.per_symbol, bool):
+            raise ValueError("its inputs are of no known kind")
         return inputs
 
 
