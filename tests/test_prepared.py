@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,16 @@ def test_folds_whose_seals_fit_are_checked_all_the_same(tmp_path, prices):
     write_json(folder / "splits.json", folds)
     facts["files"]["splits.json"] = sha256_of(folder / "splits.json")
     write_sealed(folder / "prepared.json", facts)
-    with pytest.raises(DataError, match="trading days lie between its ranges where labels need 6"):
+    with pytest.raises(DataError, match="its folds, or its cleaning log, are not of these days"):
+        load_prepared(ws)
+
+
+def test_cleaning_log_of_another_set_is_refused(tmp_path, prices):
+    ws = Workspace(tmp_path)
+    other = prepare(ws, prices[prices["date"] < prices["date"].iloc[-5]]).folder
+    folder = prepare(ws, prices).folder
+    shutil.copy(other / "cleaning.json", folder / "cleaning.json")
+    with pytest.raises(DataError, match="its folds, or its cleaning log, are not of these days"):
         load_prepared(ws)
 
 

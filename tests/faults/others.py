@@ -224,7 +224,7 @@ def run_of_other_node(parent: Parent, reference: Reference, tally: Tally, moving
         ended = parent.run(trial.job("resume", every=EVERY))
         stop.set()
         living.join()
-        expect(tally, what, ended["exit"] == 3 and "sign of life" in (ended["result"] or {})["text"], ended)
+        expect(tally, what, ended["exit"] == 3 and "another machine" in (ended["result"] or {})["text"], ended)
         said = ends_well(parent, reference, tally, trial, what)
         expect(tally, what, "Watching" in said and "silent" in said, said)
 

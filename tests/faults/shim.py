@@ -5,6 +5,7 @@ install it in a process that was forked for one attempt. Calls are numbered in t
 """
 
 import builtins
+import fcntl
 import io
 import os
 import re
@@ -187,7 +188,10 @@ def watch_drive(tell: Callable[[str], None]) -> None:
 
 
 def refuse_replace(times: int) -> None:
-    """Windows, where os.replace fails so many times, each time anew, because a virus scanner reads the target."""
+    """Windows, where os.replace fails so many times, each time anew, because a virus scanner reads the target.
+
+    Its locks are held by this system's own.
+    """
     left, replace = {}, files.os.replace
 
     def refusing(source: Any, target: Any, **choices: Any) -> None:
@@ -201,6 +205,8 @@ def refuse_replace(times: int) -> None:
         types.SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
     proxy.name, proxy.replace = "nt", refusing
     files.os = proxy
+    sys.modules["msvcrt"] = types.SimpleNamespace(
+        LK_NBLCK=2, locking=lambda handle, mode, length: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
 
 def _around(layer: Layer, call: Call, do: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from vnq_colab.data.findings import CleaningReport
 from vnq_colab.data.market import count_sessions
 from vnq_colab.data.panel import Panel, build_panel, data_id
 from vnq_colab.data.prices import Reading, Unit, load_index, read_prices, typed_prices
-from vnq_colab.data.splits import Splits, check_folds, to_day, up_to, yearly_folds
+from vnq_colab.data.splits import Splits, folds_if_any, to_day, up_to
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.data.target_leaks import find_leaks
 from vnq_colab.data.unpack import fetched, price_files
@@ -169,10 +169,7 @@ def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | N
     panel = build_panel(market.prices, market.index) if stored is None else stored.panel
     leaks = find_leaks(panel, market.prices, market.index, market.rows)
     market = replace(market, cleaning=replace(market.cleaning, leaks=leaks))
-    folds: list[Splits] = []
-    with contextlib.suppress(DataError):  # too short to train on; it can be looked at, and forecast from
-        folds = yearly_folds(panel.days)
-    prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds)
+    prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds_if_any(panel.days))
     if stored is None:
         _write(prepared)
     write_sealed(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
@@ -198,9 +195,10 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
                             "that and run prepare again.")
         prices, index = _tables(folder, facts)
         folds = read_json(folder / "splits.json", list[Splits])
-        check_folds(folds, panel.days)
-        return Prepared(folder=folder, prices=prices, index=index, panel=panel, folds=folds,
-                        cleaning=read_sealed(folder / "cleaning.json", CleaningReport))
+        cleaning = read_sealed(folder / "cleaning.json", CleaningReport)
+        if folds != folds_if_any(panel.days) or cleaning.rows_kept != len(prices):
+            raise DataError(f"{folder}: its folds, or its cleaning log, are not of these days. Run prepare again.")
+        return Prepared(folder=folder, prices=prices, index=index, panel=panel, folds=folds, cleaning=cleaning)
 
 
 def current_id(ws: Workspace) -> str:

@@ -3,6 +3,7 @@
 A fold is a stretch of test days, a calendar year by default, and all days before it.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -119,6 +120,13 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
         raise DataError(f"{len(days):,} trading days do not make a fold: {LEAST_TRAIN_DAYS} training days, a fifth for "
                         f"validation and a year to judge need about {needed}. Bring a longer history.")
     return splits
+
+
+def folds_if_any(days: pd.DatetimeIndex) -> list[Splits]:
+    """`yearly_folds` of all years; none of a market that is too short, which can be looked at and forecast from."""
+    with contextlib.suppress(DataError):
+        return yearly_folds(days)
+    return []
 
 
 def check_folds(folds: Sequence[Splits], days: pd.DatetimeIndex, *, purge_days: int = PURGE_DAYS) -> None:
