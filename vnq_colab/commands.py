@@ -1,0 +1,229 @@
+"""The commands: the same functions as in the notebooks, each with what it prints and its exit code."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vnq_colab import __version__, arguments
+from vnq_colab.config import require_known
+from vnq_colab.errors import name_a_few
+from vnq_colab.layout import Workspace
+
+if TYPE_CHECKING:
+    from vnq_colab.delivery.bundle import Bundle
+    from vnq_colab.delivery.validate import Validation
+    from vnq_colab.training.session import Session
+
+DONE, DEFECT, BAD_INPUT, PAUSED, SOME_FAILED = 0, 1, arguments.BAD_INPUT, 3, 4
+
+
+def run(ws: Workspace, options: argparse.Namespace) -> int:
+    """prepare, train, validate, export and tomorrow's orders, end to end."""
+    from vnq_colab.data.prepared import prepare
+    from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.delivery.leaks import is_proven, review
+    from vnq_colab.delivery.predict import plan_day
+    from vnq_colab.delivery.validate import validate
+    from vnq_colab.training.trainer import train
+
+    config = arguments.run_config(options)  # a wrong setting is said before the work
+    prepared = prepare(ws, options.data, **arguments.price_options(options))
+    _output(options, repr(prepared))
+    arguments.require_judged(prepared, config, options)
+    if not is_proven(prepared):  # once for each set: it takes longer than preparing it
+        reviewed = review(prepared)
+        _output(options, repr(reviewed))
+        if not reviewed.proof.passed:
+            return DEFECT
+    session = train(ws, prepared.panel, config, hours=_hours_to_train(options), quiet=options.json)
+    if session.status != "finished":
+        return _finish_training(session, options)
+    validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
+    _output(options, _validation_text(validation, options))
+    if settings := arguments.judging_options(options, ("gates", "slippage", "haircut")):  # a report of its own
+        _output(options, repr(validate(session, prepared=prepared, **settings)))
+    _announce(options, f"exporting {session.run_id}")
+    bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
+    _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
+    plan = plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
+    _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
+    return _exit_code(session)
+
+
+def prepare(ws: Workspace, options: argparse.Namespace) -> int:
+    """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
+    from vnq_colab.data.prepared import prepare
+    from vnq_colab.delivery.leaks import review
+
+    prepared = prepare(ws, options.data, **arguments.price_options(options))
+    reviewed = review(prepared)
+    _output(options, f"{prepared!r}\n{reviewed!r}", {
+        "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
+        "folds": [fold.to_dict() for fold in prepared.folds], "cleaning": prepared.cleaning.to_dict(),
+        "lookahead": reviewed.proof.to_dict()})
+    return DONE if reviewed.proof.passed else DEFECT
+
+
+def train(ws: Workspace, options: argparse.Namespace) -> int:
+    """Start a run on the prepared data, or go on with the same one."""
+    from vnq_colab.data.prepared import load_prepared
+    from vnq_colab.training.trainer import train
+
+    config, prepared = arguments.run_config(options), load_prepared(ws)
+    return _finish_training(train(ws, prepared.panel, config, hours=_hours_to_train(options), part=options.part,
+                                  take_over=options.take_over, quiet=options.json), options)
+
+
+def resume(ws: Workspace, options: argparse.Namespace) -> int:
+    """Go on with the latest unfinished run."""
+    from vnq_colab.training.trainer import resume
+
+    return _finish_training(resume(ws, options.run, hours=_hours_to_train(options), take_over=options.take_over,
+                                   quiet=options.json), options)
+
+
+def status(ws: Workspace, options: argparse.Namespace) -> int:
+    """What runs, how far, how old the last checkpoint is."""
+    from vnq_colab.training.session import sessions, status
+
+    if options.run is None and not sessions(ws):
+        _output(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
+        return DONE
+    session = status(ws, options.run)
+    _output(options, repr(session), session.to_dict() | {"state": session.state, "counts": session.counts()})
+    return DONE
+
+
+def validate(ws: Workspace, options: argparse.Namespace) -> int:
+    """Judge the folds' forecasts: score, backtest, verdict, report. Nothing is trained."""
+    from vnq_colab.delivery.validate import validate
+    from vnq_colab.training.session import latest_session
+
+    session = latest_session(ws, options.run)
+    if options.show_predictions:
+        require_known(options.show_predictions, session.ledger, "symbol")
+    validation = validate(session, on_stage=lambda text: _announce(options, text), **arguments.judging_options(options))
+    _output(options, _validation_text(validation, options),
+            validation.verdict.to_dict() | {"report": str(validation.report)})
+    return DONE
+
+
+def export(ws: Workspace, options: argparse.Namespace) -> int:
+    """Write the final fit with its decisions. Nothing is trained."""
+    from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.training.session import latest_session
+
+    session = latest_session(ws, options.run)
+    _announce(options, f"exporting {session.run_id}")
+    bundle = export_bundle(session)
+    _output(options, repr(bundle), _bundle_facts(bundle))
+    return _exit_code(session)
+
+
+def predict(ws: Workspace, options: argparse.Namespace) -> int:
+    """Tomorrow's ranking and orders from the latest day."""
+    from vnq_colab.data.prepared import gather, prepared_prices
+    from vnq_colab.data.prices import load_index
+    from vnq_colab.data.unpack import price_files
+    from vnq_colab.delivery.bundle import load_bundle
+    from vnq_colab.delivery.predict import plan_day
+
+    bundle = load_bundle(options.models or ws.models)
+    _announce(options, "reading prices")
+    if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
+        (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
+        index = index if options.index is None else load_index(options.index)
+    else:
+        market = gather(ws, options.data, **arguments.price_options(options))
+        prices, index, warnings = market.prices, market.index, market.cleaning.warnings
+    if options.index is None and not bundle.manifest["market_index"]:
+        index = None  # found among the files, but the networks were trained without one
+    day = f"{prices['date'].max():%Y-%m-%d}"
+    _announce(options, f"forecasting from {min(day, options.as_of or day)}")
+    plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+                   capital=options.capital, everyone=options.all, refuse_old=True)
+    plan.outlook.warnings.extend(warnings)
+    _output(options, repr(plan), plan.to_dict())
+    return DONE
+
+
+def tidy(ws: Workspace, options: argparse.Namespace) -> int:
+    """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
+    from vnq_colab.delivery.tidying import tidy
+
+    unneeded = tidy(ws, keep=options.keep, delete=options.delete)
+    _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,
+                                      "files": [{"path": str(path), "bytes": size, "why": why}
+                                                for path, size, why in unneeded.files]})
+    return DONE
+
+
+def doctor(ws: Workspace, options: argparse.Namespace) -> int:
+    """Checks of machine, workspace, free space, versions."""
+    from vnq_colab.colab import check_up
+
+    checks = check_up(ws, options.profile)
+    lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
+    _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
+          {name: {"ok": good, "found": text} for name, good, text in checks})
+    return DONE
+
+
+def _hours_to_train(options: argparse.Namespace) -> float | None:
+    """Those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
+    from vnq_colab.colab import describe_machine, is_colab
+
+    return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+
+
+def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
+    return {"run_id": bundle.manifest["run_id"], "folder": str(bundle.folder), "decisions": bundle.decisions}
+
+
+def _announce(options: argparse.Namespace, text: str) -> None:
+    """What begins now, on stderr; nothing with --json."""
+    if not options.json:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _finish_training(session: "Session", options: argparse.Namespace) -> int:
+    _output(options, repr(session), session.to_dict())
+    if session.status == "finished":
+        _announce(options, "Next: python -m vnq_colab validate, then export")
+    elif "was taken over" not in session.why:
+        which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
+        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"",
+              file=sys.stderr)
+    return _exit_code(session)
+
+
+def _exit_code(session: "Session") -> int:
+    if session.status != "finished":
+        return PAUSED
+    if failed := session.failed() or session.failed_jobs():
+        print(f"{len(failed)} failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}",
+              file=sys.stderr)
+        return SOME_FAILED
+    return DONE
+
+
+def _validation_text(validation: "Validation", options: argparse.Namespace) -> str:
+    """The validation in words, with the past forecasts of the symbol in --show-predictions."""
+    from vnq_colab.evaluation.metrics import as_texts, past_forecasts
+
+    if options.show_predictions is None:
+        return repr(validation)
+    symbol, family = options.show_predictions, validation.family
+    past = as_texts(past_forecasts(validation.forecast, validation.rows, family, symbol, n_days=20))
+    return f"{validation!r}\n{symbol}, {family}: price change over 5 days\n{past.to_string(index=False)}"
+
+
+def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:
+    """The text on stdout; with --json the value there, and a text without a value on stderr."""
+    if not options.json:
+        print(text, flush=True)
+    elif value is not None:
+        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
