@@ -209,7 +209,7 @@ def test_links_pipes_and_devices_in_place_of_files_are_refused_or_harmless(paren
 
 
 @pytest.mark.parametrize("wanted", slow_but(("zeros.zip", "session.json deep"), [
-    (("runs.parquet", "long names.parquet", "rows.csv.gz", "compressed"),),
+    (("runs.parquet", "long names.parquet", "rows.csv.gz", "global.pt compressed", "trees_final compressed"),),
     (("a FIFO", "an endless file", "digits"),)]))
 def test_small_files_that_ask_for_much_memory_are_refused(workspace, parent, tally, wanted):
     copy(workspace[1], workspace[0].folder)

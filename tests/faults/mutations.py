@@ -144,8 +144,8 @@ class Mutations:
         holder, *_, last = box, "all", *path
         for step in ("all", *path)[:-1]:
             holder = holder[step]
-        is_of_a_file = path[:1] == ("files",) and isinstance((*path, "")[1], int)  # in cleaning.json
-        for_people = is_of_a_file or not PEOPLE.isdisjoint(path)
+        is_logged = path[:1] in (("files",), ("findings",)) and isinstance((*path, "")[1], int)  # in cleaning.json
+        for_people = is_logged or not PEOPLE.isdisjoint(path)
         old, plausible = holder[last], is_data(last) or for_people
         way = self.chance.choice(["gone", "renamed", "one more"] + ["other"] * 6) if path else "other"
         if way == "gone":
