@@ -153,8 +153,8 @@ class Mutations:
         elif way == "other":
             way, holder[last] = self._other(old, others, path, RAW if is_text else ())
             is_own = (last, way) == ("spread", "another number") or path[:1] == ("folds",)  # said nowhere else
-            plausible = for_people or [last, holder[last]] == ["previous", None] or alike(old, holder[last]) and (
-                is_own or last not in NAMES and (last not in WORDS or way == "another's"))
+            plausible = for_people or [last, holder[last]] == ["previous", None] or (alike(old, holder[last]) and (
+                is_own or (last not in NAMES and (last not in WORDS or way == "another's"))))
         elif isinstance(holder, list):
             holder.append(old)
         else:
