@@ -10,7 +10,8 @@ import torch
 
 from vnq_colab import files
 from vnq_colab.data.prepared import prepare
-from vnq_colab.delivery.bundle import current, export_bundle, load_bundle, stored_verdict
+from vnq_colab.delivery.bundle import export_bundle, load_bundle, stored_verdict
+from vnq_colab.delivery.champion import POINTERS, read_pointer
 from vnq_colab.errors import DeliveryError, SessionError, VnqError
 from vnq_colab.evaluation.calibration import final_calibrations
 from vnq_colab.files import read_json, read_sealed, sha256_of, write_json, write_sealed
@@ -129,9 +130,9 @@ def test_one_stock_is_forecast_as_in_the_market(bundle, judged):
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").unlink(), "in the manifest but not in the folder"),
     (lambda folder: (folder / "SYN002_stockformer_simple_best.pt").write_bytes(b"x"), "not what the manifest says"),
     (lambda folder: write_sealed(folder / "manifest.json", {"format": 99}), "newer version"),
-    (lambda folder: write_sealed(folder / "manifest.json", {"format": 2}), "earlier version.* Train and export again"),
-    (lambda folder: write_sealed(folder / "manifest.json", {"format": 3}), "lacks basket"),
-    (lambda folder: write_sealed(folder / "manifest.json", {"format": 3, "files": {}}), "lacks basket"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 3}), "earlier version.* Export its run again"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 4}), "lacks basket"),
+    (lambda folder: write_sealed(folder / "manifest.json", {"format": 4, "files": {}}), "lacks basket"),
     (lambda folder: write_sealed(folder / "manifest.json", {}), "of an earlier version"),
 ])
 def test_damaged_bundle_is_refused_in_words(copy, damage, message):
@@ -179,7 +180,7 @@ def test_other_content_goes_to_a_new_folder_and_the_bundle_before_stays(again, t
     assert export_bundle(session).folder == folder and bytes_of(folder) == before, "the same content is not written"
     new = export_bundle(session, other)
     assert new.folder.name == f"{session.run_id}-2" and bytes_of(folder) == before
-    assert load_bundle(session.ws).folder == new.folder and current(session.ws.models)["previous"] == folder.name
+    assert load_bundle(session.ws).folder == new.folder and read_pointer(session.ws.models)["previous"] == folder.name
     assert load_bundle(session.ws.models / f"{session.run_id}").decisions == new.decisions
     assert export_bundle(session).folder == folder == load_bundle(session.ws).folder
     assert export_bundle(session, other).folder == new.folder and len(list(session.ws.models.iterdir())) == 4
@@ -235,15 +236,16 @@ def test_damaged_pointer_has_a_copy_and_without_it_another_export_mends_it(again
 
 
 @pytest.mark.parametrize("pointer", [
-    {"run_id": "20261128T110303_1fd60b", "exported": "2026-11-28T12:29:04Z"}, {"folder": "../elsewhere"},
-    {"folder": ".."}, {"folder": "/tmp"}, {"folder": 3}, {"folder": ""}, {}])
+    {"run_id": "20261128T110303_1fd60b", "exported": "2026-11-28T12:29:04Z"}, {"folder": "x", "previous": None},
+    *({"champion": bad} for bad in ("../elsewhere", "..", "/tmp", "mine", 3, "")),
+    {"previous": "../elsewhere"}, {"by": "hand"}, {"champion": None}])
 def test_pointer_of_an_earlier_version_or_out_of_the_folder_is_refused(again, pointer):
     ws = again[0].ws
-    for name in ("current.json", "current_copy.json"):
-        write = write_json if "exported" in pointer else write_sealed
-        write(ws.models / name, {"run_id": "x", "folder": "x", "exported": "x", "previous": None} | pointer
-              if pointer and "exported" not in pointer else pointer)
-    with pytest.raises(DeliveryError, match="Export again"):
+    good = read_pointer(ws.models)
+    for name in POINTERS:
+        write_sealed(ws.models / name, pointer if pointer.keys().isdisjoint(good) or "folder" in pointer
+                     else good | pointer)
+    with pytest.raises(DeliveryError, match="earlier version.*Export again" if "folder" in pointer else "Export again"):
         load_bundle(ws)
 
 

@@ -47,7 +47,7 @@ def run(capsys, *words):
 
 def test_run_leaves_report_verdict_and_bundle(root):
     ws = root / "ws"
-    run_id = read_json(ws / "models" / "current.json")["run_id"]
+    run_id = read_json(ws / "models" / "current.json")["champion"]
     for path in (f"reports/{run_id}/report.html", f"reports/{run_id}/verdict.json", f"models/{run_id}/manifest.json"):
         assert (ws / path).exists()
     names = {path.name for path in (ws / "models" / run_id).iterdir()}
@@ -229,7 +229,7 @@ def test_run_and_bundle_of_the_first_version_are_refused_in_a_sentence(root, tmp
     for words, sentence in ((["resume"], "there is no run yet"), (["status", "--run", "2"], "Train anew with"),
                             (["validate", "--run", "2"], "Train anew with"),
                             (["export", "--run", "2"], "Train anew with"),
-                            (["predict", "--data", root / "prices.csv"], "Train and export again")):
+                            (["predict", "--data", root / "prices.csv"], "Export its run again")):
         code, _, err = run(capsys, *words, "--root", ws)
         assert code == 2 and sentence in err and "Traceback" not in err, words
         assert words[0] == "resume" or len(err.replace("reading prices", "").strip().splitlines()) == 1

@@ -239,7 +239,7 @@ def test_checkpoints_of_the_old_run_are_not_needed(copy, week, table):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda models, reports: (models / "manifest.json").write_text("x"), "not readable as JSON"),
-    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 3, "symbols": [1]}), "lacks basket"),
+    (lambda models, reports: write_sealed(models / "manifest.json", {"format": 4, "symbols": [1]}), "lacks basket"),
     (lambda models, reports: write_json(models / "manifest.json", [1]), "expected fields"),
     (lambda models, reports: write_sealed(models / "manifest.json", {"format": 1}), "of an earlier version"),
     (lambda models, reports: (reports / "forecast.parquet").unlink(), "forecast.parquet"),

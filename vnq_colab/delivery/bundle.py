@@ -20,7 +20,8 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
-from vnq_colab.errors import CheckpointError, DeliveryError, VnqError, name_a_few, tell
+from vnq_colab.delivery.champion import BUNDLE, read_pointer, write_pointer
+from vnq_colab.errors import CheckpointError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
 from vnq_colab.evaluation.gates import Decided, Decision, Verdict
@@ -30,17 +31,14 @@ from vnq_colab.models.base import Forecaster
 from vnq_colab.models.states import assembled, read_state
 from vnq_colab.settings import COUNT, Rule, Task
 from vnq_colab.training.jobs import final_forecasters, fold_scores
-from vnq_colab.training.session import RUN_ID, Session
+from vnq_colab.training.session import Session
 from vnq_colab.training.session_file import record
 
 PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
-FORMAT = 3  # of manifest.json
-POINTERS = ("current.json", "current_copy.json")  # in the folder of models
-BUNDLE = re.compile(f"({RUN_ID.pattern})(-[0-9]+)?")  # a bundle's folder: its run, exported the first time or again
+FORMAT = 4  # of manifest.json
 FACTS = ("run_id", "data_id", "code_version", "trained_to", "synthetic")  # in each file as in the manifest
 Name = Annotated[str, Rule("must be a name, not a path", re.compile(r"(?!\.\.?$)[^/\\:\0]+").fullmatch)]
 
-Pointer = record("Pointer", run_id=str, folder=Name, exported=str, previous=Name | None)  # current.json
 Symbol = record("Symbol", decision=Decision, reasons=list[str], families=list[str])
 Judged = record("Judged", gate_set=str, summary=dict[str, Any], market=Decided)
 FileFact = record("FileFact", family=str, symbols=list[str], bytes=int, sha256=str)
@@ -49,7 +47,7 @@ Manifest = record(  # manifest.json
     families=Annotated[list[str], Rule("must not be empty", bool)], judged_family=str, ensemble_families=list[str],
     market_symbols=list[str], market_index=bool | None, config=dict[str, Any], task=Task, feature_names=list[str],
     look_back=COUNT, calibration=dict[str, Calibration], verdict=Judged | None, basket=Basket | None,
-    symbols=dict[str, Symbol], files=dict[Name, FileFact])
+    symbols=dict[str, Symbol], files=dict[Name, FileFact], monitor=dict[str, Any])  # for watching its forecasts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,7 +129,7 @@ class Bundle:
 
 
 def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Panel | None = None) -> Bundle:
-    """Writes the final fit with its decisions to a new folder, `models/<run_id>` or `-2` and so on; it is then current.
+    """Writes the final fit with its decisions to a new folder, `models/<run_id>` or `-2` and so on: the challenger.
 
     A bundle that says the same already is not written again. Its calibration is that of the folds' validation days.
     `verdict` None takes the one that validation stored; a run without any is exported as unjudged; `panel` spares
@@ -158,8 +156,31 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
             if read_sealed(folder / "manifest.json") | {"exported": ""} == manifest:
                 bundle = load_bundle(folder)
                 break
-    _make_current(folder, session.run_id)
+    _point_to(bundle)
     return bundle
+
+
+def _point_to(bundle: Bundle) -> None:
+    """A new bundle is the challenger; the champion where there is none that loads, or that a market ever accepted.
+
+    A made-up market accepts for itself alone, and its bundle never takes the place of a real one.
+    """
+    models, name, pointer, champion = bundle.folder.parent, bundle.folder.name, None, None
+    with contextlib.suppress(VnqError):
+        pointer = read_pointer(models)
+        champion = load_bundle(models / pointer["champion"]) if pointer else None
+    why = "the first bundle here" if pointer is None else "the champion before could not be loaded"
+    changes = {"challenger": name}
+    if champion is not None:
+        is_real, was_real = (not one.manifest["synthetic"] for one in (bundle, champion))
+        why = ("the champion before was of a made-up market" if is_real > was_real else
+               f"the champion before was never accepted ({champion.market_decision})")
+    if pointer and pointer["champion"] == name:
+        changes = {}
+    elif champion is None or is_real > was_real or (is_real == was_real and champion.market_decision != "accept"):
+        previous = champion.folder.name if champion else pointer and pointer["previous"]
+        changes = {"champion": name, "challenger": None, "previous": previous, "why": why, "by": "export"}
+    write_pointer(models, **changes)
 
 
 def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecasters: dict[str, Forecaster],
@@ -179,7 +200,7 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
         "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
         "calibration": {family: one.to_dict() for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
-        "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
+        "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None, "monitor": {},
         "symbols": {symbol: {name: judged["symbols"].get(symbol, unjudged)[name] for name in unjudged}
                     | {"families": shown["symbols"].get(symbol, [])} for symbol in session.ledger},
         "files": {name: shown["files"][name] | {"bytes": len(contents[name]),
@@ -201,13 +222,13 @@ def _shown(forecasters: dict[str, Forecaster], config: RunConfig) -> dict[str, A
 
 
 def load_bundle(path: str | Path | Workspace) -> Bundle:
-    """The bundle in a folder, or the current one of a workspace. Every file is checked against its sha256.
+    """The bundle in a folder, or the champion of a workspace. Every file is checked against its sha256.
 
     Raises VnqError when a file is missing, changed, from another version, or not what the manifest says of it.
     """
     folder = Path(getattr(path, "models", path))
-    if pointer := current(folder):
-        folder /= pointer["folder"]
+    if pointer := read_pointer(folder):
+        folder /= pointer["champion"]
     manifest = read_manifest(folder)
     config, states = RunConfig.from_dict(manifest["config"]), {family: {} for family in manifest["families"]}
     for name, fact in manifest["files"].items():
@@ -248,7 +269,7 @@ def read_manifest(folder: Path) -> Manifest:
         if version != FORMAT:
             raise DeliveryError(f"{path}: of a newer version of the library. Update vnq_colab."
                                 if isinstance(version, int) and version > FORMAT else
-                                f"{path}: of an earlier version of the library. Train and export again.")
+                                f"{path}: of an earlier version of the library. Export its run again, or train again.")
         manifest = checked(path, Manifest, value)
     except FileNotFoundError:
         raise DeliveryError(f"{folder}: there is no manifest.json in it. Export first, or name a bundle's folder."
@@ -258,36 +279,6 @@ def read_manifest(folder: Path) -> Manifest:
     if (named := BUNDLE.fullmatch(folder.name)) and named[1] != manifest["run_id"]:
         raise DeliveryError(f"{path}: is of run {manifest['run_id']}, in the folder of another. Export the run again.")
     return manifest
-
-
-def current(models: Path) -> Pointer | None:
-    """Which bundle is in use, by current.json or its copy; None: nothing was exported. Raises DeliveryError."""
-    damage = None
-    for path in (models / name for name in POINTERS):
-        try:
-            pointer = read_sealed(path, Pointer)
-        except FileNotFoundError:
-            continue
-        except VnqError as error:
-            damage = damage or error
-            continue
-        if damage:
-            tell(f"{damage} Its copy {path} is used instead.")
-        return pointer
-    if damage:
-        raise DeliveryError(f"{damage} Export again, or name a bundle's folder.")
-    return None
-
-
-def _make_current(folder: Path, run_id: str) -> None:
-    """Changes current.json, then its copy: whenever this is killed, one of them names a whole bundle."""
-    before = None
-    with contextlib.suppress(VnqError):
-        before = current(folder.parent)
-    previous = before and (before["previous"] if before["folder"] == folder.name else before["folder"])
-    for name in POINTERS:
-        write_sealed(folder.parent / name, {"run_id": run_id, "folder": folder.name, "exported": utc_now(),
-                                            "previous": previous})
 
 
 def stored_verdict(session: Session) -> Verdict | None:

@@ -13,7 +13,8 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import COLUMNS
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import to_day
-from vnq_colab.delivery.bundle import BUNDLE, read_manifest
+from vnq_colab.delivery.bundle import read_manifest
+from vnq_colab.delivery.champion import BUNDLE, age
 from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
@@ -112,7 +113,7 @@ def against_previous(session: Session, forecast: pd.DataFrame, panel: Panel) -> 
 def _last_accepted(session: Session) -> dict[str, Any] | None:
     """The manifest of the newest bundle before this run, of the same kind of market, with an accepted symbol."""
     folders = [path.parent for path in session.ws.models.glob("*/manifest.json") if BUNDLE.fullmatch(path.parent.name)]
-    for folder in sorted(folders, key=lambda one: (one.name.split("-")[0], len(one.name), one.name), reverse=True):
+    for folder in sorted(folders, key=lambda one: age(one.name), reverse=True):
         if folder.name < session.run_id.partition("-")[0]:
             manifest = read_manifest(folder)
             decisions = [row["decision"] for row in manifest["symbols"].values()]

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from vnq_colab.data.prepared import current_id
-from vnq_colab.delivery.bundle import BUNDLE, current, read_manifest
+from vnq_colab.delivery.bundle import read_manifest
+from vnq_colab.delivery.champion import BUNDLE, read_pointer
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
@@ -31,6 +32,7 @@ OURS = {kind: (re.compile(name), re.compile(f"{files}|{SCRATCH}")) for kind, nam
     ("data/prepared", r"[0-9a-f]{12}", r"(panel|prices|index)\.parquet|(splits|cleaning|lookahead|prepared)\.json|"
                                        r"(coverage|cleaning|features|correlations)\.png"))}
 LAST = ("manifest.json", "prepared.json", HEARTBEAT, SESSION, SESSION_COPY)  # what says whose a folder is goes last
+IN_USE = ("champion", "challenger", "previous")  # bundles that stay: rollback goes back to the last
 EMPTIED = 10**6  # [bytes] from which on a file on Drive, whose trash counts for 30 days, is emptied before it goes
 
 
@@ -61,21 +63,21 @@ class Tidying:
 def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
-    The newest `keep` finished runs, every unfinished one, the bundle in use and the one before it stay. Of finished
+    The newest `keep` finished runs, every unfinished one, champion, challenger and the one before stay. Of finished
     runs the checkpoints of jobs in flight go; of the older ones all but `report.html`, `verdict.json` and the
     evaluations; and prepared sets that no run and no bundle needs. A link is removed itself. What is not ours is left
     alone, and so is a run or bundle that cannot be read, with every prepared set, because it may need any.
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
-    pointer, everyone = current(ws.models), {session.run_id: session for session in sessions(ws)}
+    pointer, everyone = read_pointer(ws.models), {session.run_id: session for session in sessions(ws)}
     there = {name for home in ws.homes for kind, name, *_ in _ours(home) if kind == "checkpoints"}
     unknown = [ws.checkpoints / name for name in run_names(ws) if name not in everyone and name in there]
-    kept, bundles = _kept([*everyone.values()], keep), {pointer["folder"], pointer["previous"]} if pointer else set()
+    kept, bundles = _kept([*everyone.values()], keep), {pointer[name] for name in IN_USE} if pointer else set()
     data = {everyone[name].data_id for name in kept}
     with contextlib.suppress(DataError):  # nothing is prepared
         data.add(current_id(ws))
-    in_use = ws.models / pointer["folder"] if pointer else None
+    in_use = ws.models / pointer["champion"] if pointer else None
     for folder in [ws.models / name for name in bundles if name]:
         try:
             data.add(read_manifest(folder)["data_id"])
@@ -86,7 +88,7 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
         """Why a file of ours can go; None: it stays."""
         if kind == "models":
             is_needed = not bundles or name in bundles or in_use in unknown
-            return None if is_needed else "neither the bundle in use nor the one before it"
+            return None if is_needed else "neither champion, challenger nor the champion before"
         if kind == "data/prepared":
             is_needed = unknown or name in data or not _is_set(path.parent)
             return None if is_needed else "a prepared set that no run needs"

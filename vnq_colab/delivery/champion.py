@@ -1,0 +1,69 @@
+"""The champion: which bundle is in use, which was before it, and which waits, by one pointer, `models/current.json`."""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vnq_colab.clock import utc_now
+from vnq_colab.errors import DeliveryError, VnqError, tell
+from vnq_colab.files import checked, locked, on_drive, read_sealed, write_sealed
+from vnq_colab.settings import Rule
+from vnq_colab.training.session import RUN_ID
+from vnq_colab.training.session_file import record
+
+POINTERS = ("current.json", "current_copy.json")  # in the folder of models
+LOCK = "current.lock"  # held by whoever writes them, on a local disk alone
+BUNDLE = re.compile(f"({RUN_ID.pattern})(-[0-9]+)?")  # a bundle's folder: its run, exported the first time or again
+Place = Annotated[str, Rule("must be the folder of a bundle", BUNDLE.fullmatch)]
+Pointer = record(  # current.json; `why`, `when` and `by` are of the champion
+    "Pointer", champion=Place, challenger=Place | None, previous=Place | None, why=str, when=str,
+    by=Literal["export", "deploy", "rollback"])
+
+
+def read_pointer(models: Path) -> Pointer | None:
+    """Which bundle is in use, by current.json or its copy; None: nothing was exported. Raises DeliveryError."""
+    damage = None
+    for path in (models / name for name in POINTERS):
+        try:
+            value = read_sealed(path)
+            if "folder" in value:
+                raise DeliveryError(f"{path}: of an earlier version of the library.")
+            pointer = checked(path, Pointer, value)
+        except FileNotFoundError:
+            continue
+        except VnqError as error:
+            damage = damage or error
+            continue
+        if damage:
+            tell(f"{damage} Its copy {path} is used instead.")
+        return pointer
+    if damage:
+        raise DeliveryError(f"{damage} Export again, or name a bundle's folder.")
+    return None
+
+
+def write_pointer(models: Path, **changes: Any) -> Pointer:
+    """Changes current.json in one step, then its copy; without changes it ends what a kill between the two left.
+
+    A reader finds the state before or the one after: the first file is whole, or torn (on Drive) while the copy still
+    holds the state before. A pointer that cannot be read is one that is not there. `when` is set with `champion`.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if on_drive(models) else locked(models / LOCK):
+        pointer = dict.fromkeys(("challenger", "previous"))
+        with contextlib.suppress(VnqError):
+            pointer |= read_pointer(models) or {}
+        pointer |= changes | ({"when": utc_now()} if "champion" in changes else {})
+        for path in (models / name for name in POINTERS):
+            checked(path, Pointer, pointer)
+            with contextlib.suppress(VnqError, FileNotFoundError):
+                if read_sealed(path) == pointer:
+                    continue
+            write_sealed(path, pointer)
+    return pointer
+
+
+def age(folder: str) -> tuple[str, int, str]:
+    """What sorts the folders of bundles: by the time of their runs, then by number."""
+    return folder.partition("-")[0], len(folder), folder
