@@ -30,6 +30,7 @@ from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import new_row
 from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.process import code_commit, fitting_machine
+from vnq_colab.training.reuse import reuse
 from vnq_colab.training.session import Session, new_run_id, sessions, status
 
 WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
@@ -67,6 +68,8 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
                  f"{folds[0].test.first} to {folds[-1].test.last} are judged")
         keep_panel(ws, panel)
         session = _start(ws, config, panel, folds, symbols, skipped, chosen)
+        if (taken := reuse(session, panel)) and not quiet:
+            tell(f"{len(taken)} of {len(session.jobs)} jobs are those of an earlier run, on days that have not changed")
     return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
