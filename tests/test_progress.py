@@ -8,9 +8,9 @@ import pytest
 from vnq_colab.clock import Clock
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Progress
-from vnq_colab.training import progress
+from vnq_colab.training import process
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.progress import WIDTH, Display, finish_words
+from vnq_colab.training.process import WIDTH, Display, finish_words
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import plan_jobs, train
 
@@ -70,7 +70,7 @@ def test_end_says_what_was_done_and_what_failed(session):
 
 
 def test_line_names_the_things_and_stays_within_its_width(session, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0)
+    monkeypatch.setattr(process, "PLAIN_SECONDS", 0)
     clock = Clock()
     shown = Display(session, clock)
     for name in ("trees_fold1", "global_fold1"):
@@ -92,7 +92,7 @@ def test_line_names_the_things_and_stays_within_its_width(session, capsys, monke
 
 
 def test_plain_output_is_one_line_in_an_interval_on_stderr(session, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.3)
+    monkeypatch.setattr(process, "PLAIN_SECONDS", 0.3)
     shown = Display(session, Clock())
     shown.start("trees_fold1")
     capsys.readouterr()

@@ -25,7 +25,7 @@ from vnq_colab.models.global_model import GlobalStack
 from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.training import loop
 from vnq_colab.training.jobs import final_forecasters, fold_scores, open_store
-from vnq_colab.training.progress import Display
+from vnq_colab.training.process import Display
 from vnq_colab.training.trainer import judged_symbols, parse_part, plan_jobs, resume, train
 
 ROOT = Path(__file__).resolve().parents[1]

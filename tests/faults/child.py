@@ -55,7 +55,7 @@ from vnq_colab.models.base import Progress
 from vnq_colab.settings import GlobalConfig, LocalConfig, MachineConfig, NetworkConfig, TrainConfig, TreesConfig
 from vnq_colab.training import drive_copy, loop, trainer
 from vnq_colab.training import session as sessions_module
-from vnq_colab.training.progress import Display
+from vnq_colab.training.process import Display
 from vnq_colab.training.session import latest_session, sessions
 from vnq_colab.training.trainer import resume, train
 

@@ -123,7 +123,7 @@ class CleaningReport:
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     files: list[FileFacts] = field(default_factory=list)
-    leaks: list[str] = field(default_factory=list)  # what in the data knows the future, as of `target_leaks`
+    leaks: list[str] = field(default_factory=list)  # what in the data knows the future, as of `lookahead.find_leaks`
 
     def to_dict(self) -> dict:
         return asdict(self)

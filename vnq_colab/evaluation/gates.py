@@ -89,7 +89,7 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     `basket` None: too few symbols. `n_trials` configurations were evaluated on these test days, this one included:
     p-values are charged for all of them. `accuracy`: pooled, by family. The market is for review at most where `order`
     covers fewer than `n_universe` stocks (somebody chose them), where `previous`, the last accepted run on the same
-    days, was better (`worse`), and where there are `data_leaks`, sentences of `data.target_leaks`.
+    days, was better (`worse`), and where there are `data_leaks`, sentences of `data.lookahead`.
     """
     require_known(gates, GATE_SETS, "gate set")
     chosen = "" if len(order.symbols) >= n_universe else (

@@ -1,7 +1,6 @@
 """Checkpoints: the state of the job in flight in two slots, written in turn, and one closed file per finished job.
 
-A state is a dictionary of tensors and plain values; equal states give equal bytes. All is written to the local folder,
-as payloads whose header proves every byte; `drive_copy` copies it to Drive, and what is read comes from either.
+All is written to the local folder, as payloads whose header proves every byte, and read from there or from Drive.
 """
 
 import contextlib
@@ -71,10 +70,7 @@ class CheckpointStore:
 
     # --------------------------------------------------------------------------------------- the job in flight
     def save(self, state: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Takes a snapshot of `state` and writes it over the older slot in the background; `written` tells the end.
-
-        `facts` (which job, data, config, code) stand in the state and in its manifest.
-        """
+        """Takes a snapshot of `state` and writes it with `facts` over the older slot, in the background."""
         started = time.monotonic()
         self.wait()
         self._writing = self._writer.submit(self._write, _on_host(state) | {"facts": facts}, facts, started)
@@ -104,10 +100,7 @@ class CheckpointStore:
         return self._writing is not None and not self._writing.done()
 
     def load_latest(self, wanted: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest state that verifies and is of what is `wanted` (facts), else None; and a sentence for each damage.
-
-        Slots are tried by the sequence numbers in their headers, highest first, the local ones before those on Drive.
-        """
+        """The newest state that verifies and is of the `wanted` facts, else None; and a sentence for each damage."""
         slots = {folder / name: payload_sequence(folder / name) for folder in self.folders for name in SLOTS}
         self._sequence = max(self._sequence, *slots.values())
         damages = [f"{path}: its beginning is damaged." for path, sequence in slots.items()
@@ -148,14 +141,11 @@ class CheckpointStore:
     def save_done(self, job: str, state: dict[str, Any]) -> Path:
         """Writes a finished job, and notes the sha256 of its file in `state` as "digest"."""
         stored, path = _on_host(state), self.done_path(job)
-        state["digest"] = write_payload(path, lambda file: torch.save(stored, file), sequence=0)[0]
+        state["digest"], _ = write_payload(path, lambda file: torch.save(stored, file), sequence=0)
         return path
 
     def load_done(self, job: str, facts: dict[str, Any] | None = None, digest: str | None = None) -> dict[str, Any]:
-        """A finished job, from wherever it is whole and of these facts and this digest, as far as they are known.
-
-        Raises CheckpointError when that is nowhere.
-        """
+        """A finished job, from where it is whole and of these facts and this digest. Raises CheckpointError else."""
         damages: list[str] = []
         for path in self._done_paths(job):
             try:
@@ -183,10 +173,12 @@ class CheckpointStore:
                     return True
         return False
 
-    def is_only_local(self, job: str) -> bool:
-        """Whether a finished job is whole on the local disk and has not, or not wholly, reached Drive."""
-        local, there = (_size(folder / "done" / job) for folder in (self.folders[0], self.folders[-1]))
-        return 0 < local != there and payload_sequence(self.done_path(job), verify=True) >= 0
+    def put_finished(self, jobs: Iterable[str], put: Callable[[Path], None]) -> None:
+        """Puts on their way those that are whole on the local disk and have not, or not wholly, reached Drive."""
+        for job in jobs:
+            local, there = (_size(folder / "done" / job) for folder in (self.folders[0], self.folders[-1]))
+            if 0 < local != there and payload_sequence(self.done_path(job), verify=True) >= 0:
+                put(self.done_path(job))
 
     def clear_scratch(self) -> None:
         """Removes what a killed process wrote by half on the local disk, but not what may still be written."""
@@ -210,12 +202,9 @@ def _touch(n_bytes: int) -> None:
 
 
 def _on_host(value: Any) -> Any:
-    """The same with a copy of every tensor, in the host's memory, and one object for equal texts.
-
-    Pickle writes a text that is met again as a reference to the first, so that equal states give equal bytes only then.
-    """
+    """The same with a copy of every tensor, in the host's memory, and one object for equal texts."""
     if isinstance(value, str):
-        return sys.intern(str(value))
+        return sys.intern(str(value))  # pickle writes one that is met again as a reference: equal states, equal bytes
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -234,23 +223,19 @@ def _size(path: Path) -> int:
 
 # ---------------------------------------------------------------------------------------------------------- payloads
 def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -> tuple[str, int]:
-    """Writes what `write(file)` writes, as a stream, behind a header that proves it; see `read_payload`.
-
-    Returns the header's sha256 in hex, and the length of the body [bytes].
-    """
-    body: HashedFile
+    """Writes what `write(file)` writes behind a header that proves it: its sha256 in hex, and the length [bytes]."""
+    proof = []
 
     def with_header(file: HashedFile) -> None:
-        nonlocal body
-        body = file
         file.file.write(bytes(_HEADER.size))
         write(file)
         file.digest.update(struct.pack("<QQ", sequence, file.length))
         file.file.seek(0)
         file.file.write(_HEADER.pack(PAYLOAD_MAGIC, sequence, file.length, file.digest.digest()))
+        proof[:] = file.digest.hexdigest(), file.length
 
     write_atomic(path, with_header)
-    return body.digest.hexdigest(), body.length
+    return tuple(proof)
 
 
 def read_payload(path: Path) -> tuple[int, io.BytesIO, str]:
@@ -274,10 +259,7 @@ def read_payload(path: Path) -> tuple[int, io.BytesIO, str]:
 
 
 def payload_sequence(path: Path, *, verify: bool = False) -> int:
-    """Sequence number in the header of a payload, -1 when there is none; with `verify` -1 unless every byte verifies.
-
-    A file that was cut short has a header too.
-    """
+    """Sequence number in the header of a payload, -1 when there is none, or `verify` finds it damaged."""
     with contextlib.suppress(CheckpointError, StorageError, FileNotFoundError):
         if verify:
             return read_payload(path)[0]

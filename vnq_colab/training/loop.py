@@ -19,8 +19,14 @@ from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
 from vnq_colab.training.jobs import JobList, facts_of, forecast_of_fold, job_of, load_job, session_folds
-from vnq_colab.training.process import give_memory_back, is_out_of_memory, set_up_machine, stop_requests
-from vnq_colab.training.progress import Display, finish_words
+from vnq_colab.training.process import (
+    Display,
+    finish_words,
+    give_memory_back,
+    is_out_of_memory,
+    set_up_machine,
+    stop_requests,
+)
 from vnq_colab.training.session import Session
 
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
@@ -61,7 +67,7 @@ class Attempt:
         except TakenOverError as error:
             self.heartbeat.stop()
             session.status, session.why = "paused", str(error)  # not written: the session is another's
-            self.display.close("stopped", str(error), keep=False)
+            self.display.close("stopped", str(error))
         except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
             self._close("paused", str(error))
         except KeyboardInterrupt:
@@ -70,8 +76,7 @@ class Attempt:
             self._close("paused", f"stopped by {type(error).__name__}: {error}")
             if is_out_of_memory(error):
                 raise SessionError(f"run {session.run_id}: not enough memory, even for the smallest job. Close other "
-                                   "programs and resume, or start again with smaller steps: --set "
-                                   "train.batch_windows=2.") from error
+                                   "programs and resume, or start again with --set train.batch_windows=2.") from error
             raise
 
     # --------------------------------------------------------------------------------------------- jobs, one by one
@@ -97,7 +102,7 @@ class Attempt:
         if unfinished := self.session.unfinished_jobs():
             number, of = self.session.part
             return (f"part {number}/{of} is done; the other machines still train {len(unfinished)} jobs. When they "
-                    "have finished, resume trains the final fit")
+                    "have finished, resume goes on")
         self.session.finish_ledger()
         return ""
 
@@ -110,7 +115,9 @@ class Attempt:
             return ""  # what it needs is trained again first
         data = self._data(job)
         learner = family_module(job.family).learner(job, data, self.config, inputs)
-        self._go_on_from_checkpoint(learner, name)
+        self._went_on_from = ""
+        if name != self._distrusted:
+            self._go_on_from_checkpoint(learner, name)
         row["state"] = "training"
         for symbol in job.symbols:
             if self.session.ledger[symbol]["state"] == "pending":
@@ -141,15 +148,13 @@ class Attempt:
 
     def _inputs(self, job: Job) -> dict[str, dict[str, Any]] | None:
         """The results that a job begins from; None where one is damaged, which is then pending again."""
-        results = {}
-        for need in job.needs:
-            row = self.session.jobs[need]
+        results, rows = {}, self.session.jobs
+        for need in (need for need in job.needs if rows[need]["state"] == "done"):
             try:
-                if row["state"] == "done":
-                    results[need] = load_job(self.session, self.store, need)
+                results[need] = load_job(self.session, self.store, need)
             except CheckpointError as error:
                 self.display.say(f"{str(error).partition(' Delete')[0]} This job is trained again.")
-                row["state"] = "pending"
+                rows[need]["state"] = "pending"
                 self._save_session()
                 return None
         return results
@@ -163,9 +168,6 @@ class Attempt:
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
 
     def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
-        self._went_on_from = ""
-        if name == self._distrusted:
-            return
         state, damages = self.store.load_latest(facts_of(self.session, name))
         for sentence in damages:
             self.display.say(sentence)
@@ -199,7 +201,7 @@ class Attempt:
     def _adopt_finished(self) -> None:
         """Jobs that an attempt which was killed had finished, and its session, or Drive, does not know."""
         self.jobs.adopt_finished()
-        _put_finished_jobs(self.session, self.store, self.drive)
+        self.store.put_finished(self.session.jobs, self.drive.put)
         self.drive.put(self.session.ws.local.configs / f"{self.session.run_id}.json")
         self._save_session()
 
@@ -246,8 +248,9 @@ class Attempt:
         session = self.session
         with contextlib.suppress(StorageError, TakenOverError):
             session.end_attempt(status, why)
+        self.display.close(status, why)
         with contextlib.suppress(StorageError):
-            self.display.close(status, why)
+            self.display.keep()
         self.drive.put_session(logs=True)
         if self.drive.is_late():
             self.display.say("waiting until Drive has everything; Ctrl-C leaves it on this machine")
@@ -261,12 +264,6 @@ class Attempt:
                 session.save()
 
 
-def _put_finished_jobs(session: Session, store: CheckpointStore, drive: DriveCopy) -> None:
-    for name in session.jobs:
-        if store.is_only_local(name):
-            drive.put(store.done_path(name))
-
-
 def deliver(session: Session) -> None:
     """Copies to Drive what a finished run has on this machine and did not get there before its process ended."""
     here, there = (home.checkpoint_folder(session.run_id) / SESSION for home in (session.ws.local, session.ws))
@@ -277,7 +274,7 @@ def deliver(session: Session) -> None:
             return
     session.claim()
     drive, session.drive = DriveCopy(session), ""
-    _put_finished_jobs(session, CheckpointStore(session.ws, session.run_id), drive)
+    CheckpointStore(session.ws, session.run_id).put_finished(session.jobs, drive.put)
     session.save()
     drive.put_session(logs=True)
     session.drive = drive.close(DRIVE_PATIENCE)

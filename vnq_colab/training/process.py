@@ -1,22 +1,28 @@
-"""This process: its threads and memory, what machine it runs on, and how it is asked to stop."""
+"""This process: its threads and memory, its machine, how it is asked to stop, and what it shows while it trains."""
 
 import contextlib
 import gc
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import torch
+from tqdm import tqdm
 
 from vnq_colab import __version__
-from vnq_colab.errors import in_notebook, tell
+from vnq_colab.clock import Clock, spell, utc_now
+from vnq_colab.errors import StorageError, in_notebook, name_a_few, tell
+from vnq_colab.files import read_bytes, write_atomic
+from vnq_colab.models.base import Progress
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.session import Session
 
@@ -24,14 +30,18 @@ CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
+PLAIN_SECONDS = 10  # between two lines where the output is not live
+LIVE_SECONDS = 1
+KEPT_LINES = 2000
+MOST_LOG = 2**24  # [bytes]
+WIDTH = 160  # characters of the line, at most
 
 
 def processor_name() -> str:
     """The processor's name as its maker writes it, from Linux or from Windows; else what Python knows."""
     with contextlib.suppress(OSError):
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        return next(names, platform.machine())
+        names = re.findall(r"(?m)^model name\s*:\s*(.*\S)", CPU_INFO.read_text(encoding="utf-8", errors="replace"))
+        return names[0] if names else platform.machine()
     with contextlib.suppress(ImportError, OSError):
         import winreg
 
@@ -90,10 +100,11 @@ def keep_freed_memory() -> None:
 
 def performance_cores(devices: Path = Path("/sys/devices")) -> list[int] | None:
     """The logical CPUs of a hybrid processor's performance cores; None where there are none, or Linux does not say."""
+    if not (devices / "cpu_atom").is_dir():
+        return None
     with contextlib.suppress(OSError, ValueError):
         ranges = [part.split("-") for part in (devices / "cpu_core" / "cpus").read_text(encoding="ascii").split(",")]
-        if (devices / "cpu_atom").is_dir():
-            return [core for first, *last in ranges for core in range(int(first), int((last or [first])[0]) + 1)]
+        return [core for part in ranges for core in range(int(part[0]), int(part[-1]) + 1)]
     return None
 
 
@@ -153,8 +164,99 @@ def stop_requests() -> Iterator[list[str]]:
 def code_commit() -> str | None:
     """The git commit of the library's own code; None where it is not a git checkout."""
     folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if (folder / ".git").exists():
-            return subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True,
-                                  timeout=5).stdout.strip() or None
+        return subprocess.check_output(["git", "-C", folder, "rev-parse", "HEAD"], text=True, timeout=5).strip()
     return None
+
+
+# ---------------------------------------------------------------------------------------------- what a person sees
+class Display:
+    """Prints to stderr (in a notebook to stdout), and keeps its plain lines for `logs/<run_id>/progress.txt`."""
+
+    def __init__(self, session: Session, clock: Clock, quiet: bool = False):
+        self._session, self._clock, self._quiet = session, clock, quiet
+        paths = [home.log_folder(session.run_id) / "progress.txt" for home in session.ws.homes]
+        self._log, self._lines = paths[0], list[str]()
+        for path in reversed(paths):
+            with contextlib.suppress(FileNotFoundError, StorageError):
+                self._lines = read_bytes(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
+        self._job, self._skill = "", ""
+        self._began, self._done_before = time.monotonic(), self._n_done
+        self._out = sys.stdout if in_notebook() else sys.stderr  # a notebook paints stderr red
+        is_live = not quiet and (in_notebook() or self._out.isatty())
+        self._bar = tqdm(total=0, bar_format="{desc}", leave=False, file=self._out,
+                         dynamic_ncols=not in_notebook()) if is_live else None
+        self.say(f"run {session.run_id}: {', '.join(session.config.families)} for {len(session.ledger)} symbols, "
+                 f"{len(session.folds)} folds and the final fit, {len(session.jobs)} jobs. {session.note}".rstrip(" ."))
+        if skipped := [f"{symbol} ({why})" for symbol, why in session.skipped.items()]:
+            self.say(f"skipped {len(skipped)}: {name_a_few(skipped)}")
+
+    @property
+    def _n_done(self) -> int:
+        return len(self._session.jobs) - len(self._session.unfinished_jobs())
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._lines = [*self._lines[-KEPT_LINES:], f"{utc_now()} {text}"]
+        if not self._quiet:
+            self._write(lambda: tqdm.write(text, file=self._out))
+
+    def show(self, text: str) -> None:
+        """Where it stands, in place of the line before, where that can be; elsewhere at most once in ten seconds."""
+        if self._quiet or not self._clock.due("progress", seconds=PLAIN_SECONDS if self._bar is None else LIVE_SECONDS):
+            return
+        self._write(lambda: self._bar.set_description_str(text[:WIDTH]) if self._bar is not None else
+                    print(text[:WIDTH], file=self._out, flush=True))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Writes for the person; where nobody reads any longer, as behind a closed pipe, it falls silent."""
+        try:
+            write()
+        except OSError:
+            self._quiet, self._bar = True, None
+
+    def start(self, job: str) -> None:
+        """A job begins."""
+        self._job, self._skill = job, ""
+        self.show(f"{job}: the first steps")
+
+    def step(self, progress: Progress) -> None:
+        """Shows where training stands."""
+        if "skill" in progress.measured:
+            self._skill = f"skill on validation days {progress.measured['skill']:.3f}"
+        self.show(self.line(progress))
+
+    def line(self, progress: Progress) -> str:
+        """Where training stands, in words; the time left is tqdm's estimate, as if all jobs took equally long."""
+        total = len(self._session.jobs)
+        left = tqdm.format_meter(self._n_done + progress.share, total, time.monotonic() - self._began,
+                                 initial=self._done_before, bar_format="{remaining} left")
+        age = self._clock.since("checkpoint")
+        parts = [f"job {min(self._n_done + 1, total)}/{total} {self._job}", progress.words, left, self._skill,
+                 f"saved {spell(age)} ago" if age is not None else "", self._session.drive, memory_used()]
+        return " · ".join(part for part in parts if part)
+
+    def finish(self, job: str) -> None:
+        """The line of a job that is done."""
+        row = self._session.jobs[job]
+        more = (f", {self._skill}" if self._skill else "") + (f": {row['reason']}" if row["reason"] else "")
+        self.say(f"{self._n_done}/{len(self._session.jobs)} {job} {row['state']} in {spell(row['seconds'])}{more}")
+
+    def keep(self) -> None:
+        """Rewrites the log file whole."""
+        write_atomic(self._log, lambda file: file.writelines(f"{line}\n".encode() for line in self._lines))
+
+    def close(self, status: str, why: str) -> None:
+        """Says how it ended."""
+        self.say(f"run {self._session.run_id}: {status}, {why}")
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+
+
+def finish_words(session: Session) -> str:
+    """How a finished run ended."""
+    spent, failed = spell(sum(session.seconds.values())), session.failed()
+    return f"{len(session.jobs)} jobs done in {spent}" + (f", failed: {name_a_few(failed)}" if failed else "")
