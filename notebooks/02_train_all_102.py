@@ -59,7 +59,7 @@ config = config.with_setting("symbols", SYMBOLS) if SYMBOLS else config
 config.to_dict()
 
 # %%
-session = vnq.train(ws, prepared.panel, config, hours=machine.hours_left)
+session = vnq.train(ws, prepared.panel, config, hours=machine.hours_left, on_finish=vnq.notify_session)
 print("Done: now run 04_validate." if session.status == "finished" else "Not finished: 03_resume goes on with it.")
 session
 
@@ -84,5 +84,6 @@ vnq.plots.learning_curves(session, note=session.note)
 # | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
 # | `does not fit … going on with …` | nothing to do: the pack was halved and goes on; when not even one symbol fits, the sentence says what to change |
 # | you want to stop | the Stop button, or Runtime > Interrupt: both save first, and `03_resume` goes on |
+# | you want to be told when it ends | `%pip install apprise`, and an address such as `tgram://…` as the secret `VNQ_NOTIFY` (the key on the left) |
 # | compute units go on being used afterwards | `vnq.release_gpu()` in a new cell at the end gives the machine back, once everything is in Drive |
 # | `XGBoost is needed …` | `pip install xgboost`, which Colab has; or leave `trees` out of `FAMILIES` |

@@ -51,7 +51,7 @@ vnq.status(ws, RUN or None)
 
 # %%
 session = vnq.resume(ws, RUN or None, hours=machine.hours_left, take_over=TAKE_OVER,
-                     on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else None)
+                     on_finish=vnq.release_gpu if RELEASE_GPU_WHEN_DONE else vnq.notify_session)
 print("Done: now run 04_validate." if session.status == "finished" else "Not finished: run this notebook again.")
 session
 

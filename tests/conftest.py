@@ -8,6 +8,7 @@ import pytest
 
 os.environ.pop("VNQ_HOME", None)  # a person's own workspace and profile have no part in the tests
 os.environ.pop("VNQ_PROFILE", None)
+os.environ.pop("VNQ_NOTIFY", None)
 os.environ["VNQ_LOCAL"] = tempfile.mkdtemp(prefix="vnq_local_")  # the local side of every Drive in the tests
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

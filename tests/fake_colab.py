@@ -12,6 +12,10 @@ class MessageError(Exception):
     """Named as the error of google.colab when the person refuses consent."""
 
 
+class SecretNotFoundError(Exception):
+    """Named as the error of google.colab where the person keeps no such secret."""
+
+
 class FakeColab:
     """google.colab on a folder. `fails_with` is raised by the next mount; `calls` lists what was called."""
 
@@ -21,6 +25,7 @@ class FakeColab:
         self.fails_with = fails_with
         self.flush_fails_with: Exception | None = None
         self.calls: list[str] = []
+        self.secrets: dict[str, str | Exception] = {}  # by name; an error is raised
 
     @property
     def drive(self) -> Path:
@@ -42,9 +47,15 @@ class FakeColab:
     def unassign(self) -> None:
         self.calls.append("unassign")
 
+    def secret(self, name: str) -> str:
+        if isinstance(found := self.secrets.get(name, SecretNotFoundError(name)), Exception):
+            raise found
+        return found
+
     def modules(self) -> dict[str, types.ModuleType]:
         """google, google.colab and its parts, for sys.modules."""
-        names = ("google", "google.colab", "google.colab.drive", "google.colab.runtime", "google.colab._shell")
+        names = ("google", "google.colab", "google.colab.drive", "google.colab.runtime", "google.colab._shell",
+                 "google.colab.userdata")
         found = {name: types.ModuleType(name) for name in names}
         for name, module in found.items():
             parent, _, child = name.rpartition(".")
@@ -52,6 +63,7 @@ class FakeColab:
                 setattr(found[parent], child, module)
         found["google.colab.drive"].mount = self.mount
         found["google.colab.drive"].flush_and_unmount = self.flush_and_unmount
+        found["google.colab.userdata"].get = self.secret
         found["google.colab.runtime"].unassign = self.unassign
         return found
 

@@ -157,6 +157,25 @@ def test_is_colab_knows_the_shell_and_the_host_and_nothing_else(monkeypatch, tmp
     assert colab.is_colab()
 
 
+# --- secrets
+
+
+def test_open_workspace_reads_the_addresses_from_colabs_secrets_once_and_says_when_it_may_not(fake, monkeypatch, capsys):
+    monkeypatch.setenv("VNQ_NOTIFY", "")
+    monkeypatch.delenv("VNQ_NOTIFY")
+    colab.open_workspace(mount_at=fake.mount_at)
+    assert "VNQ_NOTIFY" not in os.environ and capsys.readouterr() == ("", "")
+    fake.secrets["VNQ_NOTIFY"] = PermissionError("json://user:SECRET@host")
+    colab.open_workspace(mount_at=fake.mount_at)
+    said = "".join(capsys.readouterr())
+    assert "Give this notebook access" in said and "SECRET" not in said
+    fake.secrets["VNQ_NOTIFY"] = "json://user:SECRET@host"
+    colab.open_workspace(mount_at=fake.mount_at)
+    fake.secrets["VNQ_NOTIFY"] = "another"
+    colab.open_workspace(mount_at=fake.mount_at)
+    assert os.environ["VNQ_NOTIFY"] == "json://user:SECRET@host"
+
+
 # --- giving the machine back
 
 

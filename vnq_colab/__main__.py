@@ -18,11 +18,12 @@ FLAGS = {
     commands.run: f"{arguments.PRICES} {arguments.TRAINING} {arguments.JUDGING}",
     commands.prepare: arguments.PRICES,
     commands.train: f"{arguments.TRAINING} --part --take-over",
-    commands.resume: "--run --hours --take-over",
+    commands.resume: "--run --hours --take-over --notify",
     commands.status: "--run",
     commands.validate: f"--run {arguments.JUDGING}",
     commands.export: "--run",
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --all",
+    commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",
     commands.doctor: "--profile",
 }

@@ -17,7 +17,8 @@ import psutil
 
 from vnq_colab.clock import machine_age_hours
 from vnq_colab.config import PROFILES, Machine, require_known
-from vnq_colab.errors import ConfigError, StorageError, VnqError
+from vnq_colab.delivery.notify import VARIABLE, notify_session
+from vnq_colab.errors import ConfigError, StorageError, VnqError, tell
 from vnq_colab.files import require_space, storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 
@@ -59,6 +60,8 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     `root`, or else $VNQ_HOME, wins everywhere, and then Drive is mounted only if that folder lies in it. Raises
     StorageError, one sentence for each way in which Drive can fail.
     """
+    if _in_notebook() and VARIABLE not in os.environ:
+        _read_secret()
     if root or os.environ.get("VNQ_HOME") or not is_colab():
         workspace = Workspace(Path(root) if root else find_root())
         if is_colab() and Path(mount_at) in workspace.root.parents:
@@ -70,6 +73,18 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     except OSError as error:
         raise storage_error(workspace.raw, error) from error
     return workspace
+
+
+def _read_secret() -> None:
+    """$VNQ_NOTIFY from Colab's secrets, where a person keeps one: at the start, as only a browser can answer."""
+    try:
+        from google.colab import userdata
+
+        os.environ[VARIABLE] = userdata.get(VARIABLE)
+    except Exception as error:  # google.colab's own errors; without such a secret there is nobody to tell
+        if "NotFound" not in type(error).__name__:
+            tell(f"careful: Colab's secret {VARIABLE} cannot be read ({type(error).__name__}), so no notification is "
+                 "sent. Give this notebook access to it, with the key on the left, and run this cell again.")
 
 
 def _mounted(mount_at: Path) -> Path:
@@ -109,6 +124,7 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     gets the session, and keeps the machine unless that is finished or out of time, and all of it is in Drive.
     """
     if session is not None:
+        notify_session(session)
         is_over = session.status == "finished" or session.why == "time is up"
         if reason := session.drive if is_over else f"the run is {session.status} ({session.why})":
             print(f"The machine is kept: {reason}.")

@@ -1,8 +1,10 @@
 """The commands: the same functions as in the notebooks, each with what it prints and its exit code."""
 
 import argparse
+import functools
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
@@ -27,7 +29,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
-    config = arguments.run_config(options)  # a wrong setting is said before the work
+    config, on_finish = arguments.run_config(options), _on_finish(options)  # a wrong setting is said before the work
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
@@ -36,7 +38,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, config, hours=_hours_to_train(options), quiet=options.json)
+    session = train(ws, prepared.panel, config, hours=_hours_to_train(options), on_finish=on_finish, quiet=options.json)
     if session.status != "finished":
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
@@ -72,15 +74,16 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
 
     config, prepared = arguments.run_config(options), load_prepared(ws)
     return _finish_training(train(ws, prepared.panel, config, hours=_hours_to_train(options), part=options.part,
-                                  take_over=options.take_over, quiet=options.json), options)
+                                  on_finish=_on_finish(options), take_over=options.take_over, quiet=options.json),
+                            options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _finish_training(resume(ws, options.run, hours=_hours_to_train(options), take_over=options.take_over,
-                                   quiet=options.json), options)
+    return _finish_training(resume(ws, options.run, hours=_hours_to_train(options), on_finish=_on_finish(options),
+                                   take_over=options.take_over, quiet=options.json), options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -148,6 +151,16 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     return DONE
 
 
+def schedule(ws: Workspace, options: argparse.Namespace) -> int:
+    """Print, or --install, what starts `weekly` and the evening's `predict` by itself."""
+    from vnq_colab.delivery.schedule import install, make_schedule
+
+    week = make_schedule(ws, options.weekly, options.daily, options.system)
+    text = install(week) if options.install else repr(week).rstrip()
+    _output(options, text, {"system": week.system, "files": week.files, "installed": options.install})
+    return DONE
+
+
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:
     """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
     from vnq_colab.delivery.tidying import tidy
@@ -175,6 +188,13 @@ def _hours_to_train(options: argparse.Namespace) -> float | None:
     from vnq_colab.colab import describe_machine, is_colab
 
     return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+
+
+def _on_finish(options: argparse.Namespace) -> Callable[["Session"], None]:
+    """What tells how training ended; an address that is none is refused here, before the work."""
+    from vnq_colab.delivery.notify import find_urls, notify_session
+
+    return functools.partial(notify_session, urls=find_urls(options.notify))
 
 
 def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
