@@ -160,7 +160,7 @@ def test_is_colab_knows_the_shell_and_the_host_and_nothing_else(monkeypatch, tmp
 # --- secrets
 
 
-def test_open_workspace_reads_the_addresses_from_colabs_secrets_once_and_says_when_it_may_not(fake, monkeypatch, capsys):
+def test_open_workspace_reads_addresses_from_colabs_secrets_once_and_says_when_it_may_not(fake, monkeypatch, capsys):
     monkeypatch.setenv("VNQ_NOTIFY", "")
     monkeypatch.delenv("VNQ_NOTIFY")
     colab.open_workspace(mount_at=fake.mount_at)
