@@ -30,7 +30,7 @@ MB = 10**6
 CODES = {0: "done", 2: "refused", 3: "paused", 4: "some failed"}
 LOOKING: tuple[Words, ...] = (["status"], ["doctor"], ["tidy"], ["tidy", "--keep", "1", "--delete"])
 LONG: tuple[Words, ...] = (["prepare"], ["validate"])
-ALL: tuple[Words, ...] = (*LOOKING[:2], ["export"], ["predict"], ["resume"], *LONG, *LOOKING[2:])
+ALL: tuple[Words, ...] = (*LOOKING[:2], ["export"], ["predict"], ["resume", "--take-over"], *LONG, *LOOKING[2:])
 Plant = Callable[[Path, Path], object]  # (where, the folder outside)
 Wanted = Callable[[str], bool]
 
