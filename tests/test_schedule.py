@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from vnq_colab.__main__ import main
-from vnq_colab.delivery.schedule import BEGIN, DAYS, HINTS, ZONE, install, make_schedule, parse_time
+from vnq_colab.delivery.schedule import BEGIN, DAYS, FILES, ZONE, install, make_schedule, parse_time
 from vnq_colab.errors import ConfigError, StorageError
 from vnq_colab.layout import Workspace
 
@@ -93,7 +93,7 @@ def test_folder_that_no_schedule_can_name_is_refused(tmp_path, name):
         make_schedule(Workspace(tmp_path / name), "Sun 02:00", "17:00", "cron")
 
 
-@pytest.mark.parametrize("system", HINTS)
+@pytest.mark.parametrize("system", FILES)
 def test_command_prints_by_default_and_gives_files_as_json(tmp_path, capsys, system):
     words = ["schedule", "--root", str(tmp_path / "ws"), "--system", system]
     assert main(words) == 0 and main([*words, "--install", "--print", "--json"]) == 0
@@ -110,7 +110,7 @@ def test_command_prints_by_default_and_gives_files_as_json(tmp_path, capsys, sys
 @needs("systemd-analyze")
 def test_units_pass_systemd_and_start_when_they_should(odd, tmp_path):
     ws, python = odd
-    files = make_schedule(ws, "Sun 02:00", "17:00", "systemd").files
+    files = make_schedule(ws, "Sun 02:00", "17:00", "systemd")
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     done = subprocess.run(["systemd-analyze", "--user", "verify", *(tmp_path / name for name in files)],
@@ -134,7 +134,7 @@ def test_units_pass_systemd_and_start_when_they_should(odd, tmp_path):
 def test_lines_pass_cron_in_the_clock_of_the_machine_and_reach_the_command(odd, tmp_path, in_zone, zone, weekly, daily):
     ws, _ = odd
     in_zone(zone)
-    text = make_schedule(ws, "Sun 02:00", "17:00", "cron").files["crontab"]
+    text = make_schedule(ws, "Sun 02:00", "17:00", "cron")["crontab"]
     (tmp_path / "table").write_text(text, encoding="utf-8")
     help_text = subprocess.run(["crontab", "-h"], capture_output=True, text=True).stderr
     check = "-T" if "-T" in help_text else "-n"  # cronie's and Debian's
@@ -153,13 +153,13 @@ def test_lines_pass_cron_in_the_clock_of_the_machine_and_reach_the_command(odd, 
 def test_cron_that_knows_time_zones_keeps_the_time_of_vietnam(tmp_path, pretended, in_zone):
     program(pretended, "crontab", "echo cronie 1.7")
     in_zone("America/New_York")
-    text = make_schedule(Workspace(tmp_path / "ws"), "Sun 02:00", "17:00", "cron").files["crontab"]
+    text = make_schedule(Workspace(tmp_path / "ws"), "Sun 02:00", "17:00", "cron")["crontab"]
     assert f"\nCRON_TZ={ZONE}\n0 2 * * 0 " in text and "\n0 17 * * 1,2,3,4,5 " in text
 
 
 def test_tasks_of_windows_are_in_the_order_of_its_schema(odd):
     ws, python = odd
-    files = make_schedule(ws, "Sun 02:00", "17:00", "windows").files
+    files = make_schedule(ws, "Sun 02:00", "17:00", "windows")
     space = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
     for name, days in (("weekly", [6]), ("daily", [0, 1, 2, 3, 4])):
         task = ElementTree.fromstring(files[f"vnq-{name}.xml"])
@@ -183,7 +183,7 @@ def test_tasks_of_windows_are_in_the_order_of_its_schema(odd):
 @pytest.mark.parametrize("now", ["2026-11-28T18:59:59", "2026-11-28T19:00:00", "2026-11-30T10:00:01"])
 def test_compose_file_waits_until_the_next_start_and_names_the_folder(odd, tmp_path, pretended, now):
     ws, _ = odd
-    services = yaml.safe_load(str(make_schedule(ws, "Sun 02:00", "17:00", "docker")))["services"]
+    services = yaml.safe_load(make_schedule(ws, "Sun 02:00", "17:00", "docker")["compose.yaml"])["services"]
     moment = dt.datetime.fromisoformat(f"{now}+00:00")
     program(pretended, "pip", "")
     program(pretended, "date", f"echo {moment.timestamp():.0f}")
@@ -225,11 +225,11 @@ def test_crontab_keeps_the_lines_of_others_and_holds_ours_once(tmp_path, pretend
             f";; -) cat > {table};; *) exit 1;; esac")
     week = make_schedule(Workspace(tmp_path / "ws"), "Sun 02:00", "17:00", "cron")
     install(week)
-    assert table.read_text() == week.files["crontab"]
+    assert table.read_text() == week["crontab"]
     table.write_bytes("# của tôi\n1 1 * * * mine\n".encode() + table.read_bytes() + b"2 2 * * * later \xff")
     assert "crontab -e" in install(week) and "crontab -e" in install(week)
     others = b"2 2 * * * later \xff\n"
-    assert table.read_bytes() == "# của tôi\n1 1 * * * mine\n".encode() + others + week.files["crontab"].encode()
+    assert table.read_bytes() == "# của tôi\n1 1 * * * mine\n".encode() + others + week["crontab"].encode()
     table.write_text(f"1 1 * * * mine\n{BEGIN}\n")
     with pytest.raises(ConfigError, match="without its end"):
         install(week)

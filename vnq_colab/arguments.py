@@ -104,16 +104,12 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--all": {"action": "store_true", "help": "show every symbol, not only the accepted ones"},
     "--keep": {"type": int, "default": 2, "metavar": "N", "help": "finished runs that stay whole (default: 2)"},
     "--notify": {"action": "append", "metavar": "URL", "help":
-                 "whom to tell how it ended, as apprise writes an address: mailto://..., tgram://...; may be repeated. "
-                 "Others can see it while it runs: better in $VNQ_NOTIFY (the default)"},
-    "--weekly": {"default": "Sun 02:00", "metavar": "'DAY HH:MM'", "help":
-                 "when the week is done, by the clock of Vietnam (default: Sun 02:00)"},
-    "--daily": {"default": "17:00", "metavar": "HH:MM", "help":
-                "when Monday to Friday's orders are made, by the clock of Vietnam (default: 17:00)"},
-    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "what starts it (default: by the "
-                                                                              "machine)"},
-    "--install": {"action": "store_true", "help": "put it into this person's systemd or crontab, and say how to take "
-                                                  "it out again"},
+                 "whom to tell how it ends, as apprise writes an address; others see it while it runs, so better in "
+                 "$VNQ_NOTIFY (the default); may be repeated"},
+    "--weekly": {"default": "Sun 02:00", "metavar": "TIME", "help": "of weekly, in Vietnam (default: Sun 02:00)"},
+    "--daily": {"default": "17:00", "metavar": "TIME", "help": "of predict, Mon to Fri, in Vietnam (default: 17:00)"},
+    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "what starts it (default: the machine's)"},
+    "--install": {"action": "store_true", "help": "put it into this person's systemd or crontab"},
     "--print": {"dest": "install", "action": "store_false", "default": False, "help": "show it alone (the default)"},
     "--delete": {"action": "store_true", "help": "remove what is shown; without it nothing is changed"},
 }

@@ -61,7 +61,14 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     StorageError, one sentence for each way in which Drive can fail.
     """
     if _in_notebook() and VARIABLE not in os.environ:
-        _read_secret()
+        try:
+            from google.colab import userdata
+
+            os.environ[VARIABLE] = userdata.get(VARIABLE)  # here, at the start: only a browser can answer
+        except Exception as error:  # google.colab's own; without such a secret there is nobody to tell
+            if "NotFound" not in type(error).__name__:
+                tell(f"careful: Colab's secret {VARIABLE} cannot be read ({type(error).__name__}): nobody is told how "
+                     "it ends. Give this notebook access to it, by the key on the left, and run this cell again.")
     if root or os.environ.get("VNQ_HOME") or not is_colab():
         workspace = Workspace(Path(root) if root else find_root())
         if is_colab() and Path(mount_at) in workspace.root.parents:
@@ -73,18 +80,6 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     except OSError as error:
         raise storage_error(workspace.raw, error) from error
     return workspace
-
-
-def _read_secret() -> None:
-    """$VNQ_NOTIFY from Colab's secrets, where a person keeps one: at the start, as only a browser can answer."""
-    try:
-        from google.colab import userdata
-
-        os.environ[VARIABLE] = userdata.get(VARIABLE)
-    except Exception as error:  # google.colab's own errors; without such a secret there is nobody to tell
-        if "NotFound" not in type(error).__name__:
-            tell(f"careful: Colab's secret {VARIABLE} cannot be read ({type(error).__name__}), so no notification is "
-                 "sent. Give this notebook access to it, with the key on the left, and run this cell again.")
 
 
 def _mounted(mount_at: Path) -> Path:

@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
@@ -29,7 +28,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
-    config, on_finish = arguments.run_config(options), _on_finish(options)  # a wrong setting is said before the work
+    config, _ = arguments.run_config(options), _how_to_train(options)  # a wrong setting is said before the work
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
@@ -38,7 +37,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, config, hours=_hours_to_train(options), on_finish=on_finish, quiet=options.json)
+    session = train(ws, prepared.panel, config, **_how_to_train(options))
     if session.status != "finished":
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
@@ -73,17 +72,15 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, prepared = arguments.run_config(options), load_prepared(ws)
-    return _finish_training(train(ws, prepared.panel, config, hours=_hours_to_train(options), part=options.part,
-                                  on_finish=_on_finish(options), take_over=options.take_over, quiet=options.json),
-                            options)
+    return _finish_training(train(ws, prepared.panel, config, part=options.part, take_over=options.take_over,
+                                  **_how_to_train(options)), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _finish_training(resume(ws, options.run, hours=_hours_to_train(options), on_finish=_on_finish(options),
-                                   take_over=options.take_over, quiet=options.json), options)
+    return _finish_training(resume(ws, options.run, take_over=options.take_over, **_how_to_train(options)), options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -155,9 +152,9 @@ def schedule(ws: Workspace, options: argparse.Namespace) -> int:
     """Print, or --install, what starts `weekly` and the evening's `predict` by itself."""
     from vnq_colab.delivery.schedule import install, make_schedule
 
-    week = make_schedule(ws, options.weekly, options.daily, options.system)
-    text = install(week) if options.install else repr(week).rstrip()
-    _output(options, text, {"system": week.system, "files": week.files, "installed": options.install})
+    files = make_schedule(ws, options.weekly, options.daily, options.system)
+    text = install(files) if options.install else "".join(files.values()).rstrip()
+    _output(options, text, {"files": files, "installed": options.install})
     return DONE
 
 
@@ -183,18 +180,14 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _hours_to_train(options: argparse.Namespace) -> float | None:
-    """Those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
+def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
+    """Hours are those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
     from vnq_colab.colab import describe_machine, is_colab
-
-    return describe_machine().hours_left if options.hours is None and is_colab() else options.hours
-
-
-def _on_finish(options: argparse.Namespace) -> Callable[["Session"], None]:
-    """What tells how training ended; an address that is none is refused here, before the work."""
     from vnq_colab.delivery.notify import find_urls, notify_session
 
-    return functools.partial(notify_session, urls=find_urls(options.notify))
+    hours = describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+    on_finish = functools.partial(notify_session, urls=find_urls(options.notify))
+    return {"hours": hours, "on_finish": on_finish, "quiet": options.json}
 
 
 def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:

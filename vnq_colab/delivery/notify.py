@@ -8,7 +8,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from vnq_colab.errors import ConfigError, printable, tell
@@ -29,23 +28,19 @@ def find_urls(given: Any = None) -> tuple[str, ...]:
     return urls
 
 
-def notify(urls: Iterable[str], title: str, text: str) -> list[str]:
+def notify(urls: Any, title: str, text: str) -> list[str]:
     """Sends to all addresses at once, within seconds. Never raises: what failed is said, and returned as sentences."""
     urls, end = list(urls), time.monotonic() + SECONDS
     answers = dict.fromkeys(urls, f"no answer within {SECONDS:.0f} s")
 
     def send(url: str) -> None:
         try:
-            if not (service := _service(url)):
-                answers[url] = "apprise does not know such an address"
-            else:
-                is_sent = service.notify(body=printable(text), title=title, body_format="text")
-                answers[url] = "" if is_sent else "it was refused, or nobody answered"
+            is_sent = _service(url).notify(body=printable(text), title=title, body_format="text")
+            answers[url] = "" if is_sent else "the address is unknown to apprise, it was refused, or nobody answered"
         except Exception as error:  # the text of another's may hold the address
             answers[url] = str(error) if isinstance(error, ConfigError) else type(error).__name__
 
-    threads = [threading.Thread(target=send, args=(url,), daemon=True) for url in urls]
-    for thread in threads:
+    for thread in (threads := [threading.Thread(target=send, args=(url,), daemon=True) for url in urls]):
         thread.start()
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
@@ -58,13 +53,11 @@ def notify(urls: Iterable[str], title: str, text: str) -> list[str]:
 
 def notify_session(session: Any, urls: Any = None) -> None:
     """As `on_finish` of `train` and `resume`: how the run ended, to `urls`, else to those of $VNQ_NOTIFY."""
-    if not (urls := find_urls() if urls is None else urls):
-        return
-    failed = session.failed() or session.failed_jobs()
-    is_error = session.status == "running" or re.match(r"stopped by \w+: ", session.why)  # not: by the person
-    word = "failed" if is_error else session.status
-    notify(urls, f"vnq_colab: {word}{f', {len(failed)} failed' if failed else ''}",
-           "\n".join(filter(None, [f"{session.run_id}: {session.why}", session.drive, session.note])))
+    if urls := find_urls() if urls is None else urls:
+        is_error = session.status == "running" or re.match(r"stopped by \w+: ", session.why)  # not: by the person
+        n_failed = len(session.failed() or session.failed_jobs())
+        title = f"vnq_colab: {'failed' if is_error else session.status}{f', {n_failed} failed' if n_failed else ''}"
+        notify(urls, title, "\n".join(filter(None, [f"{session.run_id}: {session.why}", session.drive, session.note])))
 
 
 def _service(url: str) -> Any:
