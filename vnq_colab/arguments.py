@@ -108,7 +108,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                  "$VNQ_NOTIFY (the default); may be repeated"},
     "--weekly": {"default": "Sun 02:00", "metavar": "TIME", "help": "of weekly, in Vietnam (default: Sun 02:00)"},
     "--daily": {"default": "17:00", "metavar": "TIME", "help": "of predict, Mon to Fri, in Vietnam (default: 17:00)"},
-    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "what starts it (default: the machine's)"},
+    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "that starts it (default: its own)"},
     "--install": {"action": "store_true", "help": "put it into this person's systemd or crontab"},
     "--print": {"dest": "install", "action": "store_false", "default": False, "help": "show it alone (the default)"},
     "--delete": {"action": "store_true", "help": "remove what is shown; without it nothing is changed"},
