@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from vnq_colab.__main__ import main
 from vnq_colab.data.prepared import load_panel
 from vnq_colab.delivery import remote
 from vnq_colab.errors import ConfigError, SessionError, StorageError
@@ -146,3 +148,40 @@ def test_colab_that_is_silent_or_gives_nothing_back_is_a_sentence_and_the_machin
     with pytest.raises(SessionError, match="cannot be used"):
         remote.train_on_colab(ws, session.data_id, ["--families", "nothing"], gpu="T4", patience=30)
     assert not list(home.glob("vnq-*")) and not ws.checkpoints.exists()
+
+
+# --- doctor --sync
+
+
+def doctor(root, capsys):
+    code = main(["doctor", "--sync", "--root", str(root)])
+    return code, next(line for line in capsys.readouterr().out.splitlines() if " sync: " in line)
+
+
+@needs_rclone
+def test_doctor_syncs_with_a_remote_and_leaves_nothing_there(tmp_path, monkeypatch, capsys):
+    there = tmp_path / "there"
+    monkeypatch.setenv("VNQ_REMOTE", f":local:{there}")
+    code, line = doctor(tmp_path / "ws", capsys)
+    assert code == 0 and line.startswith(f"ok  sync: :local:{there}: 100 kB came back as written")
+    assert list(there.iterdir()) == []
+    monkeypatch.setattr(remote, "rclone", lambda *words: words[0] == "copyto" and Path(words[2]).write_bytes(b"other")
+                        if isinstance(words[-1], Path) else None)
+    assert doctor(tmp_path / "ws", capsys) == (
+        2, f"DO  sync: :local:{there}: gives back something else than was written. Try again.")
+    monkeypatch.undo()
+    monkeypatch.setenv("VNQ_REMOTE", "nowhere:x")
+    code, line = doctor(tmp_path / "ws", capsys)
+    assert code == 2 and "not configured" in line
+
+
+def test_doctor_syncs_with_a_workspace_on_drive_and_says_when_drive_is_gone(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("VNQ_REMOTE", raising=False)
+    ws = tmp_path / "MyDrive" / "ws"
+    ws.mkdir(parents=True)
+    code, line = doctor(ws, capsys)
+    assert code == 0 and line.startswith("ok  sync") and list(ws.iterdir()) == []
+    code, line = doctor(tmp_path / "MyDrive" / "gone", capsys)
+    assert code == 2 and "does not answer" in line
+    code, line = doctor(tmp_path, capsys)
+    assert code == 2 and "set $VNQ_REMOTE" in line

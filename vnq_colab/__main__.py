@@ -25,7 +25,7 @@ FLAGS = {
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --all",
     commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",
-    commands.doctor: "--profile",
+    commands.doctor: "--profile --sync",
 }
 
 

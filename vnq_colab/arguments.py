@@ -110,6 +110,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--daily": {"default": "17:00", "metavar": "TIME", "help": "of predict, Mon to Fri, in Vietnam (default: 17:00)"},
     "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "that starts it (default: its own)"},
     "--install": {"action": "store_true", "help": "put it into this person's systemd or crontab"},
+    "--sync": {"action": "store_true", "help": "also write a file to Drive or $VNQ_REMOTE, read it back and compare"},
     "--print": {"dest": "install", "action": "store_false", "default": False, "help": "show it alone (the default)"},
     "--delete": {"action": "store_true", "help": "remove what is shown; without it nothing is changed"},
 }

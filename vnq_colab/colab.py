@@ -18,6 +18,7 @@ import psutil
 from vnq_colab.clock import machine_age_hours
 from vnq_colab.config import PROFILES, Machine, require_known
 from vnq_colab.delivery.notify import VARIABLE, notify_session
+from vnq_colab.delivery.remote import sync_test
 from vnq_colab.errors import ConfigError, StorageError, VnqError, tell
 from vnq_colab.files import require_space, storage_error
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
@@ -173,14 +174,18 @@ def describe_machine(profile: str | None = None, *, plan_hours: float | None = N
     )
 
 
-def check_up(ws: Workspace, profile: str | None = None) -> list[tuple[str, bool, str]]:
-    """Machine, packages, workspace and data, each with whether it is as it must be, and a text."""
+def check_up(ws: Workspace, profile: str | None = None, sync: bool = False) -> list[tuple[str, bool, str]]:
+    """Machine, packages, workspace, data and `sync` with Drive, each with whether it is as it must be, and a text."""
     checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(profile)))]
     for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
         try:
             checks.append((name, True, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             checks.append((name, False, f"missing. Install it with: pip install {name}"))
+    try:
+        checks += [("sync", True, sync_test(ws))] if sync else []  # before a folder is made where Drive is gone
+    except VnqError as error:
+        checks.append(("sync", False, str(error)))
     try:
         require_space(ws.root, 5e9, "a run of 102 symbols")
         checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))

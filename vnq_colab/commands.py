@@ -173,11 +173,11 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     """Checks of machine, workspace, free space, versions."""
     from vnq_colab.colab import check_up
 
-    checks = check_up(ws, options.profile)
+    checks = check_up(ws, options.profile, options.sync)
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
     _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
-    return DONE
+    return DONE if all(good for name, good, _ in checks if name == "sync") else BAD_INPUT
 
 
 def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,8 @@ own services neither was tried.
 """
 
 import contextlib
+import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -17,6 +19,7 @@ from pathlib import Path
 import vnq_colab
 from vnq_colab.clock import spell
 from vnq_colab.errors import ConfigError, SessionError, StorageError, VnqError, tell
+from vnq_colab.files import on_drive, overwrite, spell_bytes
 from vnq_colab.layout import Workspace
 from vnq_colab.training.session import Session, sessions
 
@@ -34,6 +37,7 @@ CURES = (  # a part of what rclone says: what a person can do about it
     ("invalid_grant", "Its consent has ended: run rclone config reconnect NAME:"),
     ("immutable", "A file that never changes is another one there: look which is right, and remove the other."),
     ("directory not found", "The folder is not there, or Drive does not answer: look at --remote NAME:PATH."))
+SYNC_FILE, SYNC_BYTES = "sync_test.bin", 100_000
 MOST_SECONDS = 6 * 3600  # for one command
 POLL_SECONDS = 60.0  # between two looks at a run that is trained elsewhere
 BEGIN = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU was given')"
@@ -90,6 +94,31 @@ def fetch_run(ws: Workspace, session: Session, remote: str) -> None:
     if session.status == "finished":
         rclone("copy", f"{remote}/logs/{run}", ws.log_folder(run))
         rclone("check", "--one-way", f"{remote}/{folder}", ws.root / folder)
+
+
+def sync_test(ws: Workspace, remote: str | None = None) -> str:
+    """Writes a file to the remote ($VNQ_REMOTE), else to a workspace on Drive, reads it back, compares and removes it.
+
+    Raises StorageError where it does not come back as it was, ConfigError where there is neither.
+    """
+    remote, content = remote or os.environ.get("VNQ_REMOTE"), secrets.token_bytes(SYNC_BYTES)
+    began, there = time.monotonic(), ws.root / SYNC_FILE
+    if remote:
+        with tempfile.TemporaryDirectory() as scratch:
+            (here := Path(scratch) / "here").write_bytes(content)
+            rclone("copyto", here, f"{remote}/{SYNC_FILE}")
+            rclone("copyto", f"{remote}/{SYNC_FILE}", back := Path(scratch) / "back")
+            rclone("deletefile", f"{remote}/{SYNC_FILE}")
+            if back.read_bytes() != content:
+                raise StorageError(f"{remote}: gives back something else than was written. Try again.")
+    elif not on_drive(ws.root):
+        raise ConfigError(f"{ws.root} is not on Google Drive, and no remote is named: set $VNQ_REMOTE to NAME:PATH.")
+    elif not ws.root.is_dir():
+        raise StorageError(f"{ws.root}: is not there; Google Drive does not answer. Connect it again.")
+    else:
+        overwrite(there, content)
+        there.unlink()
+    return f"{remote or ws.root}: {spell_bytes(SYNC_BYTES)} came back as written, in {time.monotonic() - began:.1f} s"
 
 
 def runs_of(ws: Workspace, data_id: str, remote: str | None) -> list[Session]:
