@@ -183,14 +183,11 @@ def check_up(ws: Workspace, profile: str | None = None, sync: bool = False) -> l
         except importlib.metadata.PackageNotFoundError:
             checks.append((name, False, f"missing. Install it with: pip install {name}"))
     try:
-        checks += [("sync", True, sync_test(ws))] if sync else []  # before a folder is made where Drive is gone
-    except VnqError as error:
-        checks.append(("sync", False, str(error)))
-    try:
+        checks += [("sync", True, sync_test(ws))] if sync else []  # no folder is made where Drive is gone
         require_space(ws.root, 5e9, "a run of 102 symbols")
         checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
     except VnqError as error:
-        checks.append(("workspace", False, str(error)))
+        checks.append(("sync" if sync and checks[-1][0] != "sync" else "workspace", False, str(error)))
     has_data = (ws.prepared / "current.json").exists()
     return [*checks, ("data", has_data, "prepared" if has_data
                       else "nothing prepared yet. Run: python -m vnq_colab prepare --data PATH")]
