@@ -108,7 +108,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                  "$VNQ_NOTIFY (the default); may be repeated"},
     "--weekly": {"default": "Sun 02:00", "metavar": "TIME", "help": "of weekly, in Vietnam (default: Sun 02:00)"},
     "--daily": {"default": "17:00", "metavar": "TIME", "help": "of predict, Mon to Fri, in Vietnam (default: 17:00)"},
-    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "that starts it (default: its own)"},
+    "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "what starts it (default: its own)"},
     "--install": {"action": "store_true", "help": "put it into this person's systemd or crontab"},
     "--sync": {"action": "store_true", "help": "also write a file to Drive or $VNQ_REMOTE, read it back and compare"},
     "--print": {"dest": "install", "action": "store_false", "default": False, "help": "show it alone (the default)"},
