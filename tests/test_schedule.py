@@ -20,7 +20,7 @@ from vnq_colab.errors import ConfigError, StorageError
 from vnq_colab.layout import Workspace
 
 ODD = "Thư mục 50% \"của\" $tôi's `x`"
-WORDS = {"weekly": ["-m", "vnq_colab", "weekly", "--root"],
+WORDS = {"weekly": ["-m", "vnq_colab", "weekly", "--until", "Mon 08:30", "--root"],
          "daily": ["-m", "vnq_colab", "predict", "--collect", "--root"]}
 posix = pytest.mark.skipif(os.name == "nt", reason="a program of Linux")
 

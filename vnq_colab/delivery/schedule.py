@@ -66,9 +66,9 @@ def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = N
     own = "windows" if os.name == "nt" else "systemd" if Path("/run/systemd/system").is_dir() else "cron"
     system, files, now = system or own, {}, dt.datetime.now(ZoneInfo(ZONE))
     knows_zones = system == "cron" and "cronie" in _call("crontab", "-V")
-    for name, command, days, time in (("vnq-weekly", "weekly --root", [day], at),
-                                      ("vnq-daily", "predict --collect --root", range(5), evening)):
-        words = [sys.executable, "-m", "vnq_colab", *command.split(), str(ws.root)]
+    for name, command, days, time in (("vnq-weekly", ["weekly", "--until", "Mon 08:30"], [day], at),
+                                      ("vnq-daily", ["predict", "--collect"], range(5), evening)):
+        words = [sys.executable, "-m", "vnq_colab", *command, "--root", str(ws.root)]
         today = dt.datetime.combine(now.date(), time, now.tzinfo)
         starts = [today + dt.timedelta((day - now.weekday()) % 7 or 7 * (today <= now)) for day in days]
         here = starts if knows_zones else [start.astimezone() for start in starts]
@@ -86,7 +86,7 @@ def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = N
                              "windows": escape(subprocess.list2cmdline(words[1:])),
                              "docker": LOOP.format(first=int(starts[0].timestamp()) % period, period=period,
                                                    rest="" if name == "vnq-weekly" else "[ $$(date +%u) -gt 5 ] || ",
-                                                   command=f"python -m vnq_colab {command} /workspace")}[system]}
+                                                   command=shlex.join(["python", *words[1:-1], "/workspace"]))}[system]}
         for pattern, text in FILES[system].items():
             file = pattern.format(**facts)
             files[file] = files.get(file, HEADS.get(file, "").format(**facts)) + text.format(**facts)
