@@ -1,5 +1,6 @@
 """Columns and cells of a price file: bytes to text, texts to days and numbers, in one reading for a whole column."""
 
+import contextlib
 import csv
 import io
 import re
@@ -38,15 +39,13 @@ NUMBER = {mark: re.compile(  # by the decimal mark; the other one groups thousan
 def text_of(data: bytes, path: str) -> bytes:
     """A file in UTF-8, UTF-16 or an old Vietnamese or Western code page as UTF-8, its lines ending in a newline."""
     data = data.removeprefix(b"\xef\xbb\xbf")
-    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8", "cp1258", "latin-1"):
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16", "replace").encode()
+    elif not data.isascii():
         try:
-            text = "" if data.isascii() else data.decode(encoding)
+            data.decode()
         except UnicodeDecodeError:
-            continue
-        data = text.encode() if text and encoding != "utf-8" else data
-        break
-    else:
-        raise DataError(f"{path}: the text is damaged (half a character). Download it again.")
+            data = data.decode("cp1258", "replace").encode()  # the Western one differs in letters alone
     if b"\0" in data:
         raise DataError(f"{path}: cannot be read as parquet or CSV (it holds NUL bytes). Download it again.")
     if is_web_page(data):
@@ -89,11 +88,7 @@ def distinct(column: pd.Series) -> tuple[np.ndarray, pd.Series]:
 
 
 def days_of(column: pd.Series, path: str, *, day_first: bool = False) -> np.ndarray:
-    """`[rows]` datetime64[ns], days in Vietnam; NaT where no day from 1990 to tomorrow stands.
-
-    All of a column is written in one of DATE_FORMATS, with or without a time of day. `day_first`: where day and month
-    cannot be told apart, the day stands first; else such a column is a DataError.
-    """
+    """`[rows]` datetime64[ns], days in Vietnam; NaT for none from 1990 to tomorrow. Raises DataError in doubt."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert(VIETNAM).dt.tz_localize(None)
     if pd.api.types.is_datetime64_dtype(column):
@@ -106,30 +101,26 @@ def days_of(column: pd.Series, path: str, *, day_first: bool = False) -> np.ndar
 
 
 def _parsed_days(texts: pd.Series, path: str, day_first: bool) -> np.ndarray:
+    """All of a column is written in one of DATE_FORMATS, with or without a time of day."""
     if day_first:  # as its provider writes, beside rows of remarks
         days = pd.to_datetime(texts, format="%d/%m/%Y", errors="coerce")
         if days.count() >= MOST * len(texts) and not texts[days.isna()].str.fullmatch(r"[\d/]+").any():
             return days.to_numpy("datetime64[D]")
     for form in (ISO, COMPACT):  # what most files have needs no tidying
-        try:
+        with contextlib.suppress(ValueError):
             return pd.to_datetime(texts, format=form).to_numpy("datetime64[D]")
-        except ValueError:
-            continue
     zoned = texts.str.contains(ZONED)
     if zoned.any():
         moments = pd.to_datetime(texts[zoned], format="ISO8601", utc=True, errors="coerce")
         texts = texts.mask(zoned, moments.dt.tz_convert(VIETNAM).dt.strftime(ISO))
     texts = texts.str.replace(TIME_OF_DAY, "", regex=True).str.replace(r"(?<=\w)[/. ](?=\w)", "-", regex=True)
-    days = {}
-    for form in DATE_FORMATS:
-        days[form] = pd.to_datetime(texts, format=form, errors="coerce")
-        if form != DAY_FIRST and max(of_form.count() for of_form in days.values()) >= MOST * len(texts):
-            break
-    best = max(days, key=lambda form: days[form].count())
-    if best == DAY_FIRST and not day_first and days[MONTH_FIRST].count() == days[DAY_FIRST].count() \
+    days = {form: pd.to_datetime(texts, format=form, errors="coerce") for form in DATE_FORMATS}
+    n_read = {form: of_form.count() for form, of_form in days.items()}
+    best = max(n_read, key=n_read.get)
+    if best == DAY_FIRST and not day_first and n_read[MONTH_FIRST] == n_read[DAY_FIRST] \
             and not days[MONTH_FIRST].equals(days[DAY_FIRST]):
         raise RowError(f"{path}: the dates, such as {texts.iloc[0]}, may be day/month or month/day. Write each as a "
-                        "day such as 2021-03-15.")
+                       "day such as 2021-03-15.")
     return days[best].to_numpy("datetime64[D]")
 
 
@@ -152,13 +143,10 @@ def read_csv(text: memoryview, delimiter: str, n_columns: int, wanted: dict[str,
     except Exception as error:  # what pyarrow raises on damaged text
         raise unreadable(path, error) from None
     table = table.rename_columns([*wanted])
-    try:  # most files have nothing but plain numbers in all of these columns
-        plain = {name: table[name].cast(pa.float64()) for name in wanted if name in NUMBERS}
-    except pa.ArrowInvalid:
-        plain = {}
-    if "volume" in plain and (plain["volume"].to_numpy() % 1 > 0).sum() <= MOST_FRACTIONAL * len(table):
-        for name, column in plain.items():
-            table = table.set_column(table.column_names.index(name), name, column)
+    with contextlib.suppress(pa.ArrowInvalid):  # most files have nothing but plain numbers in all of these columns
+        plain = table.cast(pa.schema([(name, pa.float64() if name in NUMBERS else pa.string()) for name in wanted]))
+        if "volume" in wanted and (plain["volume"].to_numpy() % 1 > 0).sum() <= MOST_FRACTIONAL * len(table):
+            table = plain
     return _frame(table, path), len(misfits)
 
 
@@ -214,8 +202,8 @@ def refuse_too_many(n: int, most: int, path: str, what: str = "rows") -> None:
 def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """({name: float64 values, NaN where nothing stands}, {name: bool, something stands that is no number}).
 
-    The decimal mark of all columns together is the point or the comma, whichever leaves fewer cells unread and fewer
-    volumes fractional. Raises DataError where both leave equally many and their values differ.
+    The decimal mark is the point or the comma, whichever leaves fewer cells unread and fewer volumes fractional. Raises
+    DataError where both leave equally many and their values differ.
     """
     values = {name: column.to_numpy("float64", na_value=np.nan) for name, column in columns.items()
               if pd.api.types.is_numeric_dtype(column)}
@@ -228,8 +216,8 @@ def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.n
         other, n_odd_other = _parsed_numbers(cells, ",")
         differ = any(not np.array_equal(parsed[name], other[name], equal_nan=True) for name in cells)
         if has_commas and differ and n_odd == n_odd_other:
-            raise RowError(f"{path}: commas and points in the numbers can be read in two ways. Write numbers without "
-                            "thousands separators, and with a point before the decimals.")
+            raise RowError(f"{path}: commas and points in the numbers can be read in two ways. Write them without "
+                           "thousands separators.")
         parsed = other if n_odd_other < n_odd else parsed
     for name, (codes, _) in cells.items():
         values[name] = np.append(parsed[name], np.nan)[codes]

@@ -31,10 +31,9 @@ def clean_prices(raw: pd.DataFrame, *, on_bad_rows: str = "raise", treatments: M
                  ) -> tuple[pd.DataFrame, CleaningReport]:
     """A price table without bad rows, one row per symbol and day, sorted, and the report of what was found.
 
-    `raw`: `symbol, date, open, high, low, close` [VND per share], `volume` [shares]; perhaps `raw_close`, `exchange`,
-    `unadjusted` and `file` (see `combine`). `on_bad_rows` decides on rows that are bad in themselves: "raise" names the
-    first in a DataError, "drop" leaves them out, "treat" repairs what can be repaired. `treatments` chooses for single
-    issues, {"unit_jump": "keep"}; `findings.ISSUES` has all names.
+    `raw` has the columns of a price table, perhaps `unadjusted` and `file` (see `combine`). `on_bad_rows` decides on
+    rows that are bad in themselves: "raise" names the first in a DataError, "drop" leaves them out, "treat" repairs
+    what can be repaired. `treatments` chooses for single issues of `findings.ISSUES`, {"unit_jump": "keep"}.
     """
     log = CleaningLog(plan_treatments(on_bad_rows, treatments), source, len(raw))
     rows = _with_exchange(_on_trading_days(_merged(raw, log), log), log)
@@ -250,10 +249,7 @@ def _on_trading_days(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
 
 
 def _quiet_days(rows: pd.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """`[rows]` bool: days on which there was no market, and those on which only a few symbols had one.
-
-    Raises DataError when most days of the data lie far apart.
-    """
+    """`[rows]` bool: days without a market, and those of a few symbols. Raises DataError for weekly bars."""
     places = Places.of(rows)
     days, dates = places.days, places.days.to_numpy("datetime64[D]")
     if len(days) >= LEAST_DAYS and (step := np.median(np.busday_count(dates[:-1], dates[1:]))) > 2:

@@ -80,11 +80,9 @@ class Collected:
 
 def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, kinds: tuple[str, ...] = tuple(KINDS),
                    quiet: bool = False) -> Collected:
-    """Brings CafeF's newest zips up to `day` (None: today in Vietnam) into `data/raw/`.
+    """Brings CafeF's newest zips up to `day` (None: today in Vietnam) into `data/raw/`, where nothing is replaced.
 
-    One zip per kind, of the newest day that has it, at most 10 days back. What is there is neither fetched again nor
-    removed: a note says which older zips are not needed. Raises DataError when there is none, or the site does not
-    answer.
+    One zip per kind, at most 10 days back. Raises DataError when there is none, or the site does not answer.
     """
     last = pd.Timestamp.now(VIETNAM).date() if day is None else to_day(day).date()
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -203,8 +201,7 @@ def _older_than(day: dt.date, kind: str, folder: Path) -> list[str]:
 def download_drive(link: str, folder: Path) -> Path:
     """The file behind a Google Drive share link, in `folder`; of a shared folder, `folder` with all its files.
 
-    What is there already is not fetched again. Raises DataError when gdown is missing, the link is no share link, or
-    what it names is not shared, over its quota or a web page.
+    What is there already is not fetched again. Raises DataError when it cannot be had.
     """
     shared = DRIVE_LINK.match(link.strip())
     if not shared:

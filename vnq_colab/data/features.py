@@ -1,10 +1,7 @@
 """All features, in the order of the Panel: those of prices, then those of the market, of a stock beside it, of dates.
 
-Each is a pure function of a History `h`: nothing in row i looks at a later row. Where a value is not defined (no range,
-no volume) it is 0, and every feature is written so that 0 is its neutral value. Indicators that TA-Lib has agree with
-it to 1e-6 from their first value on (tests/test_talib.py).
-
-Add one by a line in a table below: the Panel, its proof and its tests take it from there.
+Each is a pure function of a History `h`: nothing in row i looks at a later row, and 0, its neutral value, stands where
+it is not defined. Indicators that TA-Lib has agree with it to 1e-6 (tests/test_talib.py). Add one by a line below.
 """
 
 import numpy as np

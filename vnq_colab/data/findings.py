@@ -65,10 +65,7 @@ ISSUES = {
 
 
 def plan_treatments(on_bad_rows: str, treatments: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The treatment of every issue: `on_bad_rows` for those of a row, the defaults, and a person's own choices.
-
-    Raises ConfigError on unknown names and on treatments that an issue does not have.
-    """
+    """The treatment of every issue: by `on_bad_rows`, its default, or a person's choice. Raises ConfigError."""
     if on_bad_rows not in ("raise", "drop", "treat"):
         raise ConfigError(f"on_bad_rows = {on_bad_rows!r}: must be 'raise' or 'drop' or 'treat'.")
     plan = {key: on_bad_rows if issue.of_a_row and on_bad_rows != "treat" else issue.treatments[0]

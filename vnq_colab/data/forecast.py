@@ -1,13 +1,9 @@
 """What is forecast: the labels that are learnt, and the Forecast that comes of them.
 
-Of task `rank` the label is where a stock will stand among all stocks of the day: its return over the horizon, ranked
-within the day and mapped to a standard normal, so that no day and no outlier weighs more than another.
-
-A Forecast is one table that every family and every opponent produces: family, symbol, date, score, edge, mean, scale,
-p_up. `date` is the forecast origin: what is known up to that day's close is used. `score` orders the symbols of a day,
-higher is better. `edge` is what that is worth [log return over the horizon, relative to the mean of the universe],
-`mean` the expected log return over the horizon, `scale` its standard deviation, `p_up` the probability that it is
-positive. A learner gives scores alone, the rest by calibration where it has none of its own (`evaluation.calibration`).
+A Forecast is one table: family, symbol, date, score, edge, mean, scale, p_up. `date` is the forecast origin: what is
+known up to that day's close is used. `score` orders the symbols of a day, higher is better; `edge` is what that is
+worth [log return over the horizon, relative to the mean of the universe]; `mean` and `scale` are the expected log
+return over the horizon and its standard deviation, `p_up` the probability that it is positive.
 """
 
 from dataclasses import dataclass, replace
@@ -74,10 +70,7 @@ def rank_correlation(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def check_market(panel: Panel, task: Task) -> Task:
-    """The task as this market can bear it; says what is changed, or coarse. Raises DataError for too few stocks.
-
-    Without open prices (each equals its close) labels are of closes.
-    """
+    """The task as this market can bear it: of closes where there are no opens. Raises DataError for too few stocks."""
     if task.target != "rank":
         return task
     n_stocks = len(panel.symbols)
@@ -103,10 +96,7 @@ def make_scores(family: str, symbols: "tuple[str, ...] | list[str]", days: pd.Da
 
 
 def check_forecast(forecast: pd.DataFrame, columns: tuple[str, ...] = COLUMNS) -> pd.DataFrame:
-    """The forecast, sorted by family, symbol and date. Raises DataError when it is not one.
-
-    `columns` are those that it must have: `SCORES` for what a learner gives.
-    """
+    """The forecast, sorted by family, symbol and date. Raises DataError when it is none, or lacks one of `columns`."""
     missing = [name for name in columns if name not in forecast.columns]
     if missing:
         raise DataError(f"forecast: columns {missing} are missing. It needs {', '.join(columns)}.")

@@ -81,10 +81,9 @@ class PriceFile:
 
 def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: bool = True,
               most_rows: int = cells.MOST_ROWS) -> PriceFile:
-    """The rows of one file and what it was taken for. `index`: a table without symbols is the index of that name.
+    """The rows of one file, and what it was taken for; a table without symbols is that of the index named `index`.
 
-    `strict` refuses a table of our own columns of which any row cannot be read. Raises DataError when it is no table of
-    daily prices, or more than 5 % of a provider's rows cannot be read.
+    `strict`: of a table of our own columns each row is read. Raises DataError when it is no table of daily prices.
     """
     if data[:4] == b"\xd0\xcf\x11\xe0" or (data[:4] == b"PK\x03\x04" and b"xl/" in data):
         raise DataError(f"{path}: is an Excel file. Open it in Excel and save the sheet as CSV.")
@@ -123,9 +122,8 @@ def read_file(data: bytes, name: str, path: str, *, index: str = "", strict: boo
 def match_columns(header: list[str], path: str) -> dict[str, str]:
     """{ours: the file's own header}, by synonyms. Raises DataError when there is no date or close, or one twice."""
     lowered = [name.strip().lower() for name in header]
-    for ours in NEEDED + OPTIONAL:
-        if lowered.count(ours) > 1:
-            raise DataError(f"{path}: column {ours} stands twice in the table. Remove one of them.")
+    if twice := [ours for ours in NEEDED + OPTIONAL if lowered.count(ours) > 1]:
+        raise DataError(f"{path}: column {twice[0]} stands twice in the table. Remove one of them.")
     theirs = dict(zip(map(_bare, reversed(header)), reversed(header), strict=True))
     headers = {ours: [theirs[name] for name in names.split() if name in theirs] for ours, names in SYNONYMS.items()}
     matched = {ours: names[0] for ours, names in headers.items() if names}
@@ -136,11 +134,9 @@ def match_columns(header: list[str], path: str) -> dict[str, str]:
 
 def _require_columns(matched: Iterable[str], header: list[str], path: str) -> None:
     """Raises a DataError that names the missing columns, what was seen and what is known."""
-    missing = [name for name in NEEDED if name not in matched]
-    if missing:
+    if missing := [name for name in NEEDED if name not in matched]:
         named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
-        spare = [name for name in header if name.strip().lower() not in NEEDED + OPTIONAL]
-        hint = did_you_mean(missing[0], spare) if spare else ""
+        hint = did_you_mean(missing[0], [name for name in header if name.strip().lower() not in NEEDED + OPTIONAL])
         raise DataError(f"{path}: {named} missing; found {name_a_few([name[:40] for name in header], 12)}."
                         f"{hint if 'mean' in hint else ''} Known are files of "
                         f"{', '.join(provider.name for provider in PROVIDERS)}, and tables of {', '.join(NEEDED)}.")
@@ -198,7 +194,7 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
                ) -> tuple[pd.DataFrame, dict[str, int]]:
     """(rows with typed columns, {why: how many were left out}); `table` has our names for its columns.
 
-    `strict` names the first row that cannot be read in a DataError; else such rows are left out, up to 5 % of all.
+    Raises DataError for the first row that cannot be read where `strict`, else for more than 5 % of them.
     """
     typed, unreadable = {}, []  # (reason, column, what was expected, rows)
     if "symbol" in table:
@@ -229,8 +225,8 @@ def typed_rows(table: pd.DataFrame, path: str, *, strict: bool, day_first: bool 
     n_dropped, n_rows = sum(dropped.values()), len(table) + n_misfits
     if n_dropped > (0 if strict else MOST_UNREADABLE * n_rows) or lost.all():
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in dropped.items())
-        raise DataError(f"{path}: {n_dropped:,} of {n_rows:,} rows cannot be read ({reasons}). It is damaged, or no "
-                        "price file: download it again, or take it out of the folder.")
+        raise DataError(f"{path}: {n_dropped:,} of {n_rows:,} rows cannot be read ({reasons}). Download it again, or "
+                        "take it out of the folder.")
     rows = pd.DataFrame(typed)
     return rows[~lost] if lost.any() else rows, dropped
 
@@ -244,8 +240,8 @@ def refuse_other_bars(rows: pd.DataFrame, path: str) -> None:
                         "several stocks without a column symbol. Bring one row per stock and day.")
     weekends = (rows["date"].dt.day_of_week > 4).mean()
     if len(rows) >= 20 and weekends > MOST_WEEKENDS:
-        raise DataError(f"{path}: {weekends:.0%} of the dates are Saturdays and Sundays: they seem to be off by a day, "
-                        "or day and month to be swapped. Write days such as 2021-03-15.")
+        raise DataError(f"{path}: {weekends:.0%} of the dates are Saturdays and Sundays: off by a day, or day and "
+                        "month swapped. Write days such as 2021-03-15.")
 
 
 def _refuse_implausible(rows: pd.DataFrame, path: str) -> None:
@@ -280,6 +276,6 @@ def _symbol_of(name: str, path: str, headers: list[str]) -> str:
                or re.fullmatch(r"[A-Z][A-Z0-9]{2}|SYN\d{3,}", token.upper())}
     named = {token.upper() for token in tickers if token.isupper() or len(tickers) == 1}
     if len(named) != 1:
-        raise DataError(f"{path}: column symbol is missing; found {name_a_few(headers, 12)}; and the file's name does "
-                        "not name one stock. Add the column, or name the file after its stock, such as FPT.csv.")
+        raise DataError(f"{path}: column symbol is missing; found {name_a_few(headers, 12)}. Add it, or name the file "
+                        "after its stock, such as FPT.csv.")
     return named.pop()

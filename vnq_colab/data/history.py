@@ -1,10 +1,8 @@
 """Prices as blocks, the steps that features are made of, and what a feature is.
 
 `[table rows]` is the price table in order of symbol and date; `[symbols, rows]` is some of its symbols, row i being the
-i-th day on which that symbol traded, so that "20 days" are twenty days of its own.
-
-The past keeps its bits: a sum over a window depends on the window alone, a sum over the stocks of a day is taken one
-stock after the other, so neither a later row nor a later stock changes how an earlier number is rounded.
+i-th day on which that symbol traded. The past keeps its bits: a sum over a window depends on the window alone, and one
+over the stocks of a day is taken stock after stock, so that nothing later changes how an earlier number is rounded.
 """
 
 import functools
@@ -170,8 +168,7 @@ def shift(values: np.ndarray, rows: int) -> np.ndarray:
 def rolling(values: np.ndarray, days: int, merge: np.ufunc = np.add, fill: float = np.nan) -> np.ndarray:
     """`[..., rows] -> [..., rows]`: sum of the last `days` rows, or what `merge` makes of them.
 
-    Before row `days` - 1 it is NaN; `fill` is what stands before the first row instead. Windows of 1, 2, 4, .. rows
-    are put together, so that no number outside the window has a part in the rounding.
+    `fill` is what stands before the first row instead. Windows of 1, 2, 4, .. rows are put together.
     """
     def merged(values: np.ndarray, earlier: np.ndarray, rows: int) -> np.ndarray:
         out = np.empty_like(values)
@@ -208,10 +205,7 @@ def covariance(one: np.ndarray, other: np.ndarray, days: int) -> np.ndarray:
 
 
 def smoothed(values: np.ndarray, alpha: float, days: int, start: int) -> np.ndarray:
-    """`[..., rows] -> [..., rows]`: exponential mean, new = alpha value + (1 - alpha) old, NaN before row `start`.
-
-    It begins with the plain mean of the `days` rows up to `start`; an unknown value later leaves it as it was.
-    """
+    """`[..., rows] -> [..., rows]`: exponential mean from row `start` on, the mean of the `days` up to it."""
     begun = values.copy()
     begun[..., :start] = np.nan
     if start < values.shape[-1]:
@@ -230,10 +224,7 @@ def surprise(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
 
 
 def within_day_ranks(values: np.ndarray) -> np.ndarray:
-    """`[symbols, days] -> [symbols, days]`: rank among the known values of a day, -1 to 1; ties share the mean.
-
-    NaN stays, and the only stock of a day gets 0.
-    """
+    """`[symbols, days] -> [symbols, days]`: rank among a day's known values, -1 to 1; ties share the mean."""
     ranks = pd.DataFrame(values).rank().to_numpy()  # from 1
     n_others = np.isfinite(ranks).sum(axis=0) - 1
     return 2 * (ranks - 1) / np.maximum(n_others, 1) - (n_others > 0)

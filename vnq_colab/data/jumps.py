@@ -55,11 +55,7 @@ class Limits(NamedTuple):
 
 
 def band_limits(table: pd.DataFrame, places: Places) -> Limits:
-    """The limits of the widest band of the day: labels of exchanges are today's, not those of the day.
-
-    The reference lies inside the last traded day's range (on UPCOM it is that day's average), and the band compounds
-    over trading days without a row.
-    """
+    """The limits of the widest band of the day, from the last traded day's range on; they compound over missed days."""
     dates = places.days.to_numpy("datetime64[D]")
     weekdays = np.busday_count(dates[:-1], dates[1:])  # a hole in the data counts as so many sessions
     session = np.r_[0, np.cumsum(np.where(weekdays - 1 > LONGEST_BREAK, weekdays, 1))][places.day]
@@ -121,9 +117,8 @@ def _unit_levels(close: np.ndarray, start: np.ndarray) -> np.ndarray:
 def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """(factor of the prices, divisor of the volume, {row: what explains it}) of unadjusted corporate actions.
 
-    A day that lies as a whole outside its limits is explained, in this order, by raw closes that did not jump (the
-    factor is exact, the volume stays); by an earlier jump that it undoes, as after a bad print; or, downwards, as a
-    split or a dividend: a simple ratio near the open / the close before, else that ratio itself. Else it stays.
+    A day that lies as a whole outside its limits is explained, in this order, by raw closes that did not jump, by an
+    earlier jump that it undoes, as after a bad print, or, downwards, as a split or a dividend.
     """
     row, events = np.arange(len(table)), {}
     factors = np.ones((len(table), 2))  # of the price, of the volume
@@ -140,8 +135,7 @@ def _actions(table: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarra
 
 
 def _candidates(table: pd.DataFrame, places: Places) -> pd.DataFrame:
-    """The rows that lie as a whole outside their limits, or below HOSE's floor where the symbol has kept to HOSE's band
-    for a year and is not labelled HNX or UPCOM, and what may explain each."""
+    """The rows that lie as a whole outside their limits, or below that of the band kept to for a year."""
     limits, start = band_limits(table, places), places.start
     row = np.arange(len(table))
     before = np.maximum(row - 1, 0)

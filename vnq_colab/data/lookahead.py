@@ -74,8 +74,7 @@ def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = Non
                        treatments: Mapping[str, str] | None = None) -> LookaheadProof:
     """Compares, bit for bit up to the day `at`, all that training sees with what it sees under other futures.
 
-    `prices` may be clean or raw; rows of several files are merged first, which is a decision about files, not about
-    days. None puts the day at four fifths of the days. Raises DataError when there is no day on both sides of it.
+    `prices` may be clean or raw; None puts the day at four fifths of the days. Raises DataError for none after it.
     """
     days = pd.DatetimeIndex(np.sort(prices["date"].unique()))
     day = days[int(0.8 * (len(days) - 1))] if at is None else to_day(at)

@@ -1,8 +1,7 @@
 """The market's rules: who is traded, price bands, ticks, lots, settlement, costs. One dated table.
 
 Source: the public rules of HOSE, HNX and UPCOM as they stood in November 2026. What is from memory could not be looked
-up and is to be verified; bands before 2016 are among it, so backtests start in 2016.
-Bands and ticks apply to raw prices; most sources give adjusted ones. A stock changes its exchange over the years.
+up and is to be verified; bands before 2016 are among it. Bands and ticks apply to raw prices.
 """
 
 from dataclasses import dataclass
@@ -84,9 +83,8 @@ class MarketRules(Settings):
              first_day: bool | np.ndarray = False) -> np.ndarray:
         """Daily price band as a fraction of the reference price; `exchange` and `days` broadcast together.
 
-        An unknown exchange counts as HOSE. `first_day` marks days under the wider band: the first one of a
-        stock on its exchange, and the first after `LONG_HALT_SESSIONS` without a trade. The reference is the close
-        before; on UPCOM the average price of the day before (memory).
+        `first_day` marks days under the wider band: a stock's first one on its exchange, and that after a long halt.
+        The reference is the close before; on UPCOM the average price of the day before (memory).
         """
         daily = in_force("band", exchange, days)
         return np.where(first_day, in_force("first-day band", exchange, days), daily) if np.any(first_day) else daily
@@ -108,10 +106,7 @@ VN_RULES = MarketRules()
 
 
 def in_force(rule: str, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
-    """`exchange` and `days` broadcast together: the value of a dated rule, such as "band", there and then.
-
-    An unknown exchange counts as HOSE. Days before the first date of a rule take its first value.
-    """
+    """The value of a dated rule, such as "band"; `exchange` (an unknown one is HOSE) and `days` broadcast."""
     value, days = np.nan, np.asarray(days, "datetime64[ns]")
     for name, dated in RULES[rule].items():  # HOSE stands first
         since = np.array(list(dated), "datetime64[ns]")
@@ -133,10 +128,7 @@ def on_tick(price: np.ndarray, exchange: str | np.ndarray) -> np.ndarray:
 
 
 def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[...] -> [...], [...]`: ceiling and floor [VND] of a raw reference price; NaN where that is not known.
-
-    The band's ends, rounded to a tick into the band, and at least one tick from the reference (memory).
-    """
+    """`[...] -> [...], [...]`: ceiling and floor [VND] of a raw reference price, on ticks inside the band."""
     high, low = reference * (1 + band), reference * (1 - band)
     step, step_low = tick(high, exchange), tick(low, exchange)
     ceiling = np.maximum(np.floor(high / step + 1e-9) * step, reference + tick(reference, exchange))
@@ -145,10 +137,7 @@ def price_limits(reference: np.ndarray, band: np.ndarray, exchange: str | np.nda
 
 
 def is_session(days: pd.DatetimeIndex) -> np.ndarray:
-    """`[days]` bool: a weekday that is no fixed holiday of Vietnam, not near the lunar new year, and no known day off.
-
-    For days that the data does not have yet; of the past see `trading_days`.
-    """
+    """`[days]` bool: no weekend, fixed holiday, lunar new year or known day off; of the past see `trading_days`."""
     tet = [LUNAR_NEW_YEARS + pd.Timedelta(days=day) for day in TET_DAYS]
     closed = np.isin(days.strftime("%m-%d"), HOLIDAYS) | days.isin(DAYS_OFF) | days.isin(tet[0].append(tet[1:]))
     return np.asarray(days.day_of_week < 5) & ~closed

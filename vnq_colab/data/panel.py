@@ -1,7 +1,6 @@
 """The Panel: every symbol, day and feature in one block, unscaled, with the identity of the data it came from.
 
-Axes: symbols, days, features. A day is a day of the market's own calendar; where a symbol did not trade, `present` is
-False, its features are 0 and its prices are NaN.
+Where a symbol did not trade on a day of the market, `present` is False, its features are 0 and its prices NaN.
 """
 
 import functools
@@ -70,10 +69,7 @@ class Panel:
 
     @functools.cached_property
     def ranks(self) -> np.ndarray:
-        """`[symbols, days, features]` float32: each feature's rank among the stocks present that day, -1 to 1.
-
-        The stocks are all of the panel's, so a panel of some symbols has other ranks: choose symbols afterwards.
-        """
+        """`[symbols, days, features]` float32: each feature's rank among the panel's stocks of the day, -1 to 1."""
         ranks = np.empty_like(self.values)
         for place in range(len(self.feature_names)):
             ranks[:, :, place] = within_day_ranks(np.where(self.present, self.values[:, :, place], np.nan))
@@ -93,11 +89,9 @@ class Panel:
                      self.feature_names, self.data_id)
 
     def ahead(self, horizon: int = HORIZON, column: int = CLOSE) -> np.ndarray:
-        """`[symbols, days]` log return over the next `horizon` days that can be had; NaN where not known.
+        """`[symbols, days]` log return over the next `horizon` days; NaN where not known, or absent on one of its days.
 
-        From close to close of the market's days; with `column` OPEN from the open of the next day to the open `horizon`
-        days after it, which is what a forecast made at the close can trade. A symbol must be present on the origin and
-        on both days.
+        From close to close; with `column` OPEN from the next day's open, which is what can be traded.
         """
         log, delay = np.log(self.prices[:, :, column]), 1 if column == OPEN else 0
         ahead = np.full(log.shape, np.nan)
@@ -207,10 +201,7 @@ def _refuse_sparse(n_symbols: int, n_days: int, n_rows: int) -> None:
 
 
 def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Panel:
-    """The Panel of a cleaned price table; every stock in it counts for the market's own series.
-
-    `index` is a table `date, close` of the market index; None takes the equal-weighted mean of all stocks present.
-    """
+    """The Panel of a cleaned price table; `index` is a table `date, close`, None the mean of all stocks."""
     if prices.empty:
         raise DataError("the price table has no rows, so there is nothing to compute features from.")
     market = MarketSeries(prices, index)
@@ -236,10 +227,7 @@ def default_universe(panel: Panel) -> tuple[str, ...]:
 
 
 def data_id(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
-    """Hash of the values themselves and of what this version computes of them, 12 hex digits.
-
-    It is the same for any row order, file format and pandas version.
-    """
+    """Hash of the values themselves, in any order, and of what this version computes of them, 12 hex digits."""
     digest = hashlib.sha256(__version__.encode())
     digest.update(repr([(item.name, item.formula, item.low, item.high) for item in FEATURES.values()]).encode())
     rows, symbols, names = in_order(prices)

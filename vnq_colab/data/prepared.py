@@ -72,11 +72,9 @@ def gather(ws: Workspace, data: Source, *, index: Source = None, as_of: str | No
            on_bad_rows: str | None = None, treatments: dict[str, str] | None = None, unit: Unit = None) -> Gathered:
     """All that the person has, read once and cleaned.
 
-    `data` is a file, a folder, a zip or a Drive link in any format that `load_prices` reads, and the files of
-    `data/weekly_updates/` are merged into it; or a table in the price table's own columns, which stands alone; or None:
-    the files of `data/raw/` and the updates, and the seeded synthetic market where there are none. Without `index` a
-    VNINDEX among the files is taken when it covers nearly all days. `as_of` is the day whose close is the last known
-    (None: today): later rows are left out. A last day more than 5 sessions before it brings a warning.
+    `data` is what `load_prices` reads, with the files of `data/weekly_updates/` merged into it; a table, which stands
+    alone; or None: the files of `data/raw/` and the updates, or the synthetic market. Without `index` a VNINDEX among
+    the files is taken when it covers nearly all days. `as_of` (None: today) is the last day that is known.
     """
     day = to_day(as_of or dt.date.today().isoformat())
     reading = _read_all(ws, data, unit, on_bad_rows)
@@ -158,10 +156,7 @@ class _Current(TypedDict):
 
 def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | None = None,
             on_bad_rows: str | None = None, treatments: dict[str, str] | None = None, unit: Unit = None) -> Prepared:
-    """Gathers prices as `gather` does, builds the panel and the folds, and keeps it all in `data/prepared/<data_id>/`.
-
-    The set becomes the current one, which `train` takes; where the same data is stored already, its panel is taken.
-    """
+    """Gathers prices as `gather` does, and keeps them with panel and folds as the current set of `data/prepared/`."""
     ws.check_writable()
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
     folder = ws.prepared / data_id(market.prices, market.index)

@@ -47,8 +47,8 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
                 treatments: dict[str, str] | None = None) -> tuple[pd.DataFrame, CleaningReport]:
     """The cleaned price table of a file, folder, zip or Drive link, and the report of what was read and repaired.
 
-    `unit` as in `read_prices`; `on_bad_rows` and `treatments` as in `clean_prices`, None: "raise" for tables in our own
-    columns, else "treat". Raises DataError when a file is missing or no table of daily prices, or its unit is in doubt.
+    `unit` as in `read_prices`, `on_bad_rows` and `treatments` as in `clean_prices`; None: "raise" for tables in our own
+    columns, else "treat". Raises DataError when there is no table of daily prices, or its unit is in doubt.
     """
     reading = read_prices(fetched(path), unit=unit, on_bad_rows=on_bad_rows)
     if reading.prices.empty:
@@ -61,10 +61,9 @@ def load_prices(path: str | Path, *, unit: Unit = None, on_bad_rows: str | None 
 def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_bad_rows: str | None = None) -> Reading:
     """The rows as they stand in files, folders and zips, typed, in VND and adjusted where their file says how.
 
-    `unit`: "VND" or "kVND" (thousand VND) for all, or {file name: unit}; None takes it from the prices. Rows that
-    cannot be read, up to 5 %, are left out and counted; in tables of our own columns only with `on_bad_rows` "drop" or
-    "treat", else a DataError. A file in a folder that is no price file is left out with a warning. Later categories of
-    `file` win: path by path, unadjusted first, then by last day.
+    `unit`: "VND" or "kVND" (thousand VND) for all, or {file name: unit}; None takes it from the prices. Later
+    categories of `file` win: path by path, unadjusted first, then by last day. Raises DataError for what is no price
+    file, unless it is one of several in a folder, and for rows that cannot be read.
     """
     files, warnings = _read(path if isinstance(path, list) else [path], strict=on_bad_rows in (None, "raise"))
     seen = Counter()
@@ -90,10 +89,7 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
 
 
 def _read(paths: list[str | Path], **options: Any) -> tuple[list[PriceFile], list[str]]:
-    """The price files of all paths, and which others in their folders are none; a zip is taken whole or not at all.
-
-    Raises VnqError where a path itself is no price file, none is in the folders, or a person has to decide.
-    """
+    """The price files of all paths, and which others in their folders are none. Raises VnqError where none is."""
     read, errors = [], []
     for path in map(Path, paths):
         some, n_errors = [], len(errors)
@@ -168,10 +164,7 @@ def _to_vnd(files: list[PriceFile], unit: Unit) -> None:
 
 
 def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = None, name: str = "FILE") -> str:
-    """ "VND" or "kVND", from the stocks' median closes; where these fit both units the `given` one, else the `usual`.
-
-    Raises DataError when neither is known, the given one does not fit, or one file holds both.
-    """
+    """ "VND" or "kVND" by the stocks' median closes, else as `given`, else the `usual`. Raises DataError in doubt."""
     levels = prices["close"].where(prices["close"] > 0).groupby(prices["symbol"], observed=True).median().dropna()
     if levels.empty:
         return "VND"
@@ -216,9 +209,8 @@ def adjusted(file: PriceFile) -> pd.DataFrame:
 def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
     """`[days], [days] -> [days]`: the factor between raw and adjusted prices of one symbol, undone of its rounding.
 
-    Constant between two corporate actions: each day confines it to (adjusted ± half a rounding step) / close, and a new
-    constant begins on the day whose interval leaves nothing of the earlier ones. New rows can change old factors, by
-    the size of the rounding.
+    Each day confines it to (adjusted ± half a rounding step) / close; a new constant begins on the day whose interval
+    leaves nothing of the earlier ones.
     """
     known = (close > 0) & (adjusted > 0)
     if not known.any():
@@ -258,10 +250,7 @@ def _doubtful_volumes(file: PriceFile) -> str:
 
 # -------------------------------------------------------------------------------------------------------------- index
 def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.DataFrame:
-    """The market index `date, close` [points], one row a date, from a file or a table with these columns.
-
-    Of several indices the one named `symbol`. Raises DataError when it is not there, or a day has no close above 0.
-    """
+    """The market index `symbol`, `date, close` [points], of a file or a table. Raises DataError for a bad close."""
     if isinstance(index, pd.DataFrame):
         path = "the index"
         rows = typed_rows(_own_columns(index, ("date", "close"), path), path, strict=True)[0]

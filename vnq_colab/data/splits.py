@@ -1,7 +1,4 @@
-"""Folds: which days train, which validate, which test, with a purge between them so that no label crosses over.
-
-A fold is a stretch of test days, a calendar year by default, and all days before it.
-"""
+"""Folds: a stretch of test days, and the days before it that train and validate, with a purge between them."""
 
 import contextlib
 import datetime as dt
@@ -80,11 +77,7 @@ class Splits:
 
 def split_days(days: pd.DatetimeIndex, valid_from: str, test_from: str, test_to: str | None = None, *,
                purge_days: int = PURGE_DAYS) -> Splits:
-    """One fold by the dates of its borders; `test_to` None: to the last day.
-
-    The last `purge_days` days before a border belong to no range: their labels would reach across it. Raises DataError
-    when a range would be empty.
-    """
+    """One fold by its borders, the `purge_days` before each in no range. Raises DataError for an empty range."""
     valid, test = (int(days.searchsorted(to_day(day))) for day in (valid_from, test_from))
     end = len(days) if test_to is None else int(days.searchsorted(to_day(test_to), side="right"))
     borders = {"train": (0, valid - purge_days), "valid": (valid, test - purge_days), "test": (test, end)}
@@ -98,11 +91,10 @@ def split_days(days: pd.DatetimeIndex, valid_from: str, test_from: str, test_to:
 
 
 def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days: int = PURGE_DAYS) -> list[Splits]:
-    """The newest `folds` years of a market as folds, oldest first; None: at most eight.
+    """The newest `folds` years of a market as folds, or as many as it has, oldest first; None: at most eight.
 
     Before a fold's test days lie its validation days, a fifth of what is there and at most a year, and before those its
-    training days, at least 400. A market too short for so many folds gets as many as it has. Raises DataError when
-    there is not one.
+    training days, at least 400. Raises DataError when there is no fold.
     """
     if folds is not None and folds < 1:
         raise DataError(f"folds = {folds}: at least one year is judged.")

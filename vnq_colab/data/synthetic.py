@@ -1,8 +1,4 @@
-"""A synthetic market with the habits of the real one, seeded: the embedded default and the source of every fixture.
-
-Symbols are called SYN001, SYN002, ...: no real name ever stands beside a made-up price. The market has a common factor,
-volatility that clusters, unequal listing dates, price bands, ticks, days without trades, and halts.
-"""
+"""A seeded synthetic market with the habits of the real one; its symbols, SYN001, SYN002, ..., are no real names."""
 
 import re
 from collections.abc import Iterable
@@ -24,8 +20,8 @@ def synthetic_prices(n_symbols: int = 102, n_days: int = 1060, *, seed: int = 0,
                      last_day: str = "2025-12-31") -> pd.DataFrame:
     """A price table of `n_symbols` made-up stocks over the `n_days` trading days that end with `last_day`.
 
-    `signal`, 0 to 0.8, is the mean over days of Spearman's rank correlation of the best possible forecast with the
-    5-day return from close to close; at 0 every price is a random walk.
+    `signal`, 0 to 0.8, is the mean daily rank correlation of the best forecast with the 5-day return from close to
+    close; at 0 every price is a random walk.
     """
     if not 0 <= signal <= MOST_SIGNAL:
         raise ConfigError(f"signal = {signal}: must lie in [0, {MOST_SIGNAL}].")
@@ -67,8 +63,7 @@ def _strength(signal: float) -> float:
     """How much of a day's volatility the signal moves, so that the best forecast has this rank correlation.
 
     Solves b² A / (b² B + 5 C) = r²: A is the square of 1 + p + .. + p^4, B the variance of the sum of 5 signals, C the
-    own share of the noise (the market's moves are no part of an order), r Pearson's correlation of a normal pair whose
-    rank correlation is `signal`. Source: Pearson 1907, r = 2 sin(pi / 6 x signal).
+    noise's own share. Source: Pearson 1907, r = 2 sin(pi / 6 x signal).
     """
     powers = PERSISTENCE ** np.arange(HORIZON)
     explained = powers.sum() ** 2

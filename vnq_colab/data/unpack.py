@@ -52,10 +52,7 @@ def files_of(path: Path) -> list[tuple[Path, str]]:
 
 
 def contents(file: Path, name: str) -> Iterator[tuple[bytes, str, str]]:
-    """(content, name, name in an error) of a file, or of what is packed in it, read in memory one after another.
-
-    Raises StorageError for what is no regular file, DataError for what is damaged or goes beyond the bounds.
-    """
+    """(content, name, name in an error) of a file, or of all that is packed in it. Raises VnqError out of bounds."""
     data = read_bytes(file, MOST_BYTES)
     yield from _Unpacking(len(data)).unpacked(data, name, printable(f"{file}"), 0)
 

@@ -25,10 +25,9 @@ LAST_BEAT_SECONDS = 5  # that the end of an attempt waits for a heartbeat on its
 
 
 class DriveCopy:
-    """The copies of one run; for a workspace on a local disk it does nothing.
+    """The copies of one run, first in, first out; for a workspace on a local disk it does nothing.
 
-    First in, first out, so that Drive never holds a session.json that speaks of a file which is not there yet; a newer
-    version replaces an older one that still waits. Nothing is written once the run is taken over.
+    Drive never holds a session.json that speaks of a file that is not there yet; a newer version replaces an older one.
     """
 
     def __init__(self, session: Session):

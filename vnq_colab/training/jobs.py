@@ -1,7 +1,4 @@
-"""The jobs of a run: which is next, what is known of a finished one, and what all of them forecast.
-
-Their list is fixed when the run starts, but for the second try of symbols that diverged and for packs that do not fit.
-"""
+"""The jobs of a run: which is next, what is known of a finished one, and what all of them forecast."""
 
 import contextlib
 from collections.abc import Callable
@@ -135,10 +132,7 @@ class JobList:
                 f"{members * len(first)} and {members * len(second)}")
 
     def _take_packs_of(self, other: Session) -> None:
-        """The packs of the folds that another part trains, of the final fit once it is finished, as they stand there.
-
-        Its machine may hold packs of another size, and some are halved or tried again.
-        """
+        """The packs of the folds that another part trains, and of its finished final fit, as they are there."""
         number, of = other.part
         ours = _packs(self.rows)
         for (family, fold), packs in _packs(other.jobs).items():
@@ -234,10 +228,7 @@ def session_folds(session: Session, panel: Panel) -> list[Splits]:
 
 
 def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
-    """Every family's scores on its folds' validation and test days: `fold, part` ("valid", "test"), and SCORES.
-
-    For task `rank` with the `ensemble`. Families with an expectation of their own bring `mean` and `scale`.
-    """
+    """Every family's scores, for `rank` the ensemble's too, on validation and test days: `fold, part`, SCORES."""
     store, tables, folds = open_store(session), [], session_folds(session, panel)
     for name, row in session.jobs.items():
         if row["fold"] is None or row["state"] == "failed":
@@ -275,9 +266,8 @@ def forecast(session: Session, *, panel: Panel | None = None,
              scores: pd.DataFrame | None = None) -> pd.DataFrame:
     """The out-of-sample Forecast of every family and the ensemble, over the test days of all folds.
 
-    Each day was forecast by models that were trained before it, at their exported precision. `edge`, `mean`, `scale`
-    and `p_up` are fitted on each fold's validation days, and `low` and `high` [log return] bound the interval that held
-    nine of ten of their outcomes. `panel` and `scores` (of `fold_scores`) spare reading them again.
+    `edge`, `mean`, `scale` and `p_up` are fitted on each fold's validation days; `low` and `high` [log return] bound
+    the interval that held nine of ten of their outcomes. `panel` and `scores` spare reading them again.
     """
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
     scores = fold_scores(session, panel) if scores is None else scores

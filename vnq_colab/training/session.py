@@ -77,18 +77,14 @@ class Session(SessionRecord):
         self.save()
 
     def claim(self) -> None:
-        """Takes a fencing token above all that were seen: whoever has a lower one stops at its next write.
-
-        Source: Kleppmann 2016, How to do distributed locking.
-        """
+        """Takes a fencing token above all that were seen: who has a lower one stops. Source: Kleppmann 2016."""
         self.owner, self.token = secrets.token_hex(8), self.token + 1
         self.beat()
 
     def is_taken_over(self, folder: Path) -> bool:
-        """Whether a folder's heartbeat has a higher token, or ours and another owner.
+        """Whether a folder's heartbeat has a higher token, or ours and another owner; one that cannot be read says no.
 
-        One that cannot be read says nothing here, where ours replaces it whole. On Drive another machine may be writing
-        it: StorageError is raised until it has stood still for two heartbeats.
+        Raises StorageError for one on Drive that may still be written, until it has stood still for two beats.
         """
         path = folder / HEARTBEAT
         try:
@@ -127,10 +123,9 @@ class Session(SessionRecord):
     # ------------------------------------------------------------------------------------------------- its file
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
-        """The session of a run as it was written last, on this machine or on Drive, from session.json or its copy.
+        """The session of a run as it was written last, here or on Drive, or its copy, else as it began.
 
-        Where all of them are lost, as it began, from configs/<run_id>.json. Raises SessionError when that is lost too,
-        or when one is foreign or from another version.
+        Raises SessionError when all are lost, or when one is foreign or from another version.
         """
         folders = [home.checkpoint_folder(run_id) for home in ws.homes]
         whole, damages = _whole_sessions(ws, run_id, [folder / name for name in (SESSION, SESSION_COPY)

@@ -165,11 +165,7 @@ class SessionRecord:
 
     @property
     def history(self) -> "pd.DataFrame":
-        """Learning curves: job, symbol, member, epoch (or trees), train_loss, skill on the validation days.
-
-        `skill` is the mean daily rank correlation of a model of all stocks (symbol "*"); of a symbol's own network the
-        share of the unskilled forecast's loss that is saved.
-        """
+        """Learning curves: job, symbol ("*": all), member, epoch (or trees), train_loss, skill when validated."""
         import pandas as pd
 
         for home in self.ws.homes:

@@ -1,7 +1,4 @@
-"""Training: `train` starts a run, or goes on with the same one; `resume` goes on with the latest unfinished one.
-
-A run is one list of jobs: families x folds x packs, then the final fit.
-"""
+"""Training: `train` starts a run, or goes on with the same one; `resume` goes on with the latest unfinished one."""
 
 import contextlib
 import os
@@ -43,10 +40,9 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
           on_finish: OnFinish | None = None, take_over: bool = False, quiet: bool = False) -> Session:
     """Trains all jobs of the config; a run with the same config and data is continued, not started again.
 
-    `hours` from now is the latest time to stop (None: no limit). The session that comes back is finished or paused;
-    `on_finish` is called with it in every case. `take_over` does not ask whether another process still trains the run.
-    With `part` "1/2" on one machine and "2/2" on another, in one folder, each trains every second fold; whoever
-    finishes last trains the final fit.
+    `hours` from now is the latest time to stop (None: no limit). `on_finish` is called with the session, finished or
+    paused. `take_over` does not ask whether another process still trains it. With `part` "1/2" here and "2/2" on
+    another machine, in one folder, each trains every second fold; whoever finishes last trains the final fit.
     """
     ws.check_writable()
     symbols, skipped = judged_symbols(panel, config)
@@ -77,9 +73,7 @@ def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None,
            take_over: bool = False, quiet: bool = False) -> Session:
     """Goes on with the latest unfinished run, or with `run`, where it stopped: same config, same data, same bits.
 
-    With nothing to do it returns the latest run as it is. Raises SessionError when there is none, and, without
-    `take_over`, when its owner is alive: on this machine at once, on another when it gives a sign of life within two
-    heartbeats.
+    With nothing to do it returns the latest run. Raises SessionError when there is none, or its owner is alive.
     """
     session = status(ws, run)
     return _run(session, load_panel(ws, session.data_id), fitting_machine(session), hours, on_finish, quiet, take_over)
@@ -141,10 +135,7 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
 
 def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
          quiet: bool, take_over: bool = False) -> Session:
-    """One attempt at what a session has left; says first how the last one ended, what is lost and what is left.
-
-    A job whose file is gone, or damaged wherever it lies, is trained again.
-    """
+    """One attempt at what a session has left; a job whose file is gone or damaged is trained again."""
     store = CheckpointStore.of(session)
     for name, row in session.jobs.items():
         if row["state"] == "done" and not store.is_usable(name, row.get("file")):
@@ -170,11 +161,7 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
 
 # ------------------------------------------------------------------------------------------- who trains it already
 def how_it_ended(session: Session, take_over: bool = False) -> str:
-    """How the last attempt at a run ended, in words, once nobody trains it any more.
-
-    Raises SessionError while its owner is alive: at once on this machine, after two of its heartbeats on another.
-    `take_over` does not ask; the other process notices at its next write, stops, and writes nothing more.
-    """
+    """How the last attempt at a run ended. Raises SessionError while its owner is alive, unless `take_over`."""
     here, there = platform.node(), session.machine.get("node")
     pid = session.machine.get("pid")
     if session.status == "paused":
