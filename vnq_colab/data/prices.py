@@ -21,10 +21,6 @@ from vnq_colab.errors import ConfigError, DataError, RowError, StorageError, did
 LEAST_BYTES_A_ROW = 16  # of a file with more than MOST_ROWS
 LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
 MOST_NAMED = 5  # files that are left out
-# Volumes are taken for thousands of shares below these: days with a trade, of about 2,000 that are looked at; the
-# fraction of them that are multiples of 10 (real files: 0.38 to 1); what the busiest tenth of the stocks trades a day
-# [VND] (real files: 0.9e9 to 2e11).
-MOST_LOOKED_AT, LEAST_TRADES, MOST_LOTS, LEAST_VALUE = 2000, 50, 0.25, 0.2e9
 Unit = str | Mapping[str, str] | None
 
 
@@ -35,7 +31,7 @@ class Reading:
     prices: pd.DataFrame  # stocks: symbol, date, open, high, low, close [VND], volume [shares], ..., file
     index: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["symbol", "date", "close"]))  # [points]
     files: list[FileFacts] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)  # files of a folder that were passed over, volumes in doubt
+    warnings: list[str] = field(default_factory=list)  # files of a folder that were passed over
 
     @property
     def on_bad_rows(self) -> str:
@@ -72,7 +68,6 @@ def read_prices(path: str | Path | list[str | Path], *, unit: Unit = None, on_ba
         if seen[name] > 1:  # a second raw/FPT.csv becomes "raw/FPT.csv (2)"
             file.facts = replace(file.facts, file=f"{name} ({seen[name]})")
     _to_vnd(files, unit)
-    warnings += [warning for file in files if (warning := _doubtful_volumes(file))]
     filled = [file for file in files if len(file.prices)]
     columns = [*NEEDED, *OPTIONAL, "unadjusted"]
     prices = pd.concat([file.prices for file in filled], ignore_index=True) if filled else pd.DataFrame(columns=columns)
@@ -127,7 +122,7 @@ def typed_prices(table: pd.DataFrame, path: str) -> pd.DataFrame:
     refuse_other_bars(rows, path)
     if unit_of(rows, path, "VND") != "VND":
         raise DataError(f"{path}: the median close is {rows['close'].median():,.1f}, which looks like thousand VND. "
-                        "Multiply the prices by 1,000: they are read as VND per share.")
+                        "Multiply the prices by 1,000.")
     return rows
 
 
@@ -138,8 +133,7 @@ def _own_columns(table: pd.DataFrame, needed: tuple[str, ...], path: str) -> pd.
     wrong = [name for name in names if lowered.count(name) != 1]
     if wrong or table.empty:
         raise DataError(f"{path}: needed are some rows with one column {', one column '.join(wrong or names)}; found "
-                        f"{len(table):,} rows of {name_a_few(map(str, table.columns), 12) or 'no columns'}. Name the "
-                        "columns so.")
+                        f"{len(table):,} rows of {name_a_few(map(str, table.columns), 12) or 'no columns'}.")
     return table.iloc[:, [lowered.index(name) for name in names]].set_axis(names, axis=1)
 
 
@@ -166,9 +160,7 @@ def _to_vnd(files: list[PriceFile], unit: Unit) -> None:
 def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = None, name: str = "FILE") -> str:
     """ "VND" or "kVND" by the stocks' median closes, else as `given`, else the `usual`. Raises DataError in doubt."""
     levels = prices["close"].where(prices["close"] > 0).groupby(prices["symbol"], observed=True).median().dropna()
-    if levels.empty:
-        return "VND"
-    level = levels.median()
+    level = levels.median() if len(levels) else VND_FROM
     cheap, dear = levels[levels < KVND_BELOW], levels[levels > 2 * VND_FROM]  # of which one of the units cannot be
     if KVND_BELOW <= level < VND_FROM:
         unit = "kVND" if len(cheap) else "VND" if len(dear) else given or usual
@@ -184,9 +176,8 @@ def unit_of(prices: pd.DataFrame, path: str, usual: str, given: str | None = Non
                 f"stocks at {level:,.2f}")
     else:
         return unit
-    insisted = given or "kVND"
-    raise DataError(f"{path}: {flaw}. Name the file and its unit, VND or kVND: --unit {name}={insisted} (in Python: "
-                    f"unit={{{name!r}: {insisted!r}}}).")
+    raise DataError(f"{path}: {flaw}. Name the file and its unit, VND or kVND: --unit {name}={given or 'kVND'} (in "
+                    f"Python: unit={{{name!r}: {given or 'kVND'!r}}}).")
 
 
 def adjusted(file: PriceFile) -> pd.DataFrame:
@@ -199,8 +190,8 @@ def adjusted(file: PriceFile) -> pd.DataFrame:
     factor = np.concatenate(factors)
     changes = np.concatenate([np.abs(np.diff(np.log(one))) > 0.001 for one in factors])
     if not 0.005 < np.median(factor) < 1.01 or (len(changes) > 5 and changes.mean() > 0.3):
-        raise DataError(f"{file.path}: the adjusted close is no steady fraction of the close (in the median "
-                        f"{np.median(factor):.2g}): the columns seem to be swapped. Put the right headers above them.")
+        raise DataError(f"{file.path}: the adjusted close is no steady fraction of the close. Put the right headers "
+                        "above them.")
     is_raw = file.provider != YAHOO and "raw_close" not in rows  # Yahoo's close is adjusted for splits
     raw = {"raw_close": rows["close"]} if is_raw else {}
     return rows.assign(**raw, **{name: rows[name] * factor for name in PRICES}).drop(columns="adj_close")
@@ -213,9 +204,7 @@ def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
     leaves nothing of the earlier ones.
     """
     known = (close > 0) & (adjusted > 0)
-    if not known.any():
-        return np.ones(len(close))
-    level = np.median(adjusted[known])
+    level = np.median(adjusted[known]) if known.any() else 1.0
     steps = [step for step in 100.0 / 10 ** np.arange(8) if step < level / 25 and np.mean(
         np.abs(adjusted[known] / step - np.round(adjusted[known] / step)) < 1e-6) > 0.98]
     half = (steps or [1e-5])[0] / 2 * (1 + 1e-9)  # of the file's rounding step
@@ -231,21 +220,6 @@ def adjustment_factors(close: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
         if day is not None:
             start, least, most = day, low[day], high[day]
     return factor
-
-
-def _doubtful_volumes(file: PriceFile) -> str:
-    """A warning where the volumes seem to be thousands of shares, else nothing: no lots, and too little money."""
-    rows = file.prices
-    volume = rows["volume"].to_numpy()[::len(rows) // MOST_LOOKED_AT + 1] if len(rows) else np.empty(0)
-    volume = volume[volume > 0]
-    if len(volume) < LEAST_TRADES or (volume % 10 == 0).mean() > MOST_LOTS:
-        return ""
-    rows = rows[rows["volume"] > 0]
-    value = (rows["close"] * rows["volume"]).groupby(rows["symbol"], observed=True).median().quantile(0.9)
-    if value > LEAST_VALUE:
-        return ""
-    return (f"{file.path}: the volumes look like thousands of shares: even the busiest stocks trade {value / 1e6:,.1f} "
-            "million VND a day. Write them in shares: what can be bought is reckoned from them.")
 
 
 # -------------------------------------------------------------------------------------------------------------- index
@@ -267,11 +241,8 @@ def load_index(index: str | Path | pd.DataFrame, symbol: str = "VNINDEX") -> pd.
                 raise DataError(f"{file.path}: days of the index cannot be read ({', '.join(lost)}). Repair the file.")
         rows = pd.concat([file.index for file in files])
         rows = rows[rows["symbol"] == index_name(symbol)]
-    bad = rows[~(np.isfinite(rows["close"]) & (rows["close"] > 0))]
-    if len(bad):
-        day, close = bad["date"].iloc[0], bad["close"].iloc[0]
+    for day, close in rows.loc[~(rows["close"].lt(np.inf) & rows["close"].gt(0)), ["date", "close"]].to_numpy():
         flaw = "missing" if np.isnan(close) else f"{close:,g}, not above 0" if close <= 0 else "not finite"
-        raise DataError(f"{path}: {day:%Y-%m-%d}: the close of the index is {flaw} (and {len(bad) - 1} more rows). "
-                        "Repair it, or take these days out.")
+        raise DataError(f"{path}: {day:%Y-%m-%d}: the close of the index is {flaw}. Repair it, or take it out.")
     rows = rows[["date", "close"]].sort_values("date", kind="stable")
     return rows.drop_duplicates("date", keep="last", ignore_index=True)
