@@ -56,7 +56,7 @@ class JobList:
                 row |= {"state": "failed", "reason": f"{failed[0]}, from which it begins, failed"}
                 self._save()
                 continue
-            is_ours = part is None or row["fold"] is None or _part_of(row["fold"], part[1]) == part[0]
+            is_ours = part is None or row["fold"] is None or row["fold"] % part[1] + 1 == part[0]
             if is_ours and all(other["state"] in ENDED for other in needs.values()):
                 return name
         return None
@@ -117,17 +117,16 @@ class JobList:
 
     def can_halve(self, name: str) -> bool:
         """Whether a job is a pack of several symbols."""
-        row = self.rows[name]
-        return row["pack"] is not None and len(row["symbols"]) > 1
+        return self.rows[name]["pack"] is not None and len(self.rows[name]["symbols"]) > 1
 
     def halve(self, name: str) -> str:
         """Leaves the first half of a pack where it is and makes the second a job of its own; both begin anew."""
-        row = self.rows[name]
-        first, second = (tuple(half) for half in np.array_split(np.array(row["symbols"], dtype=object), 2))
-        self._add_pack(name, second, learning_rate_share=row["learning_rate_share"])
-        row |= {"symbols": list(first), "state": "pending"}
+        row, members = self.rows[name], self.session.config.n_members
+        half = (len(row["symbols"]) + 1) // 2
+        first, second = row["symbols"][:half], row["symbols"][half:]
+        self._add_pack(name, tuple(second), learning_rate_share=row["learning_rate_share"])
+        row |= {"symbols": first, "state": "pending"}
         self._save()
-        members = self.session.config.n_members
         return (f"{name} does not fit: {members * (len(first) + len(second))} networks; going on with "
                 f"{members * len(first)} and {members * len(second)}")
 
@@ -136,12 +135,11 @@ class JobList:
         number, of = other.part
         ours = _packs(self.rows)
         for (family, fold), packs in _packs(other.jobs).items():
-            is_theirs = other.status == "finished" if fold is None else _part_of(fold, of) == number
+            is_theirs = other.status == "finished" if fold is None else fold % of + 1 == number
             old = ours.get((family, fold), {})
             if not is_theirs or packs == old:
                 continue
-            plain = {name: new_row(job_of(other.jobs[name])) for name in packs}
-            rows: dict[str, dict[str, Any]] = {}
+            plain, rows = {name: new_row(job_of(other.jobs[name])) for name in packs}, {}
             for name, row in self.rows.items():
                 rows |= {name: row} if name not in old else plain
             for row in rows.values():
@@ -181,11 +179,6 @@ def _packs(rows: dict[str, dict[str, Any]]) -> dict[tuple[str, int | None], dict
     return packs
 
 
-def _part_of(fold: int, of: int) -> int:
-    """The number of the part that trains a fold."""
-    return fold % of + 1
-
-
 def _for_json(value: Any) -> Any:
     """A number for JSON; None for one that is not finite."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
@@ -222,8 +215,8 @@ def session_folds(session: Session, panel: Panel) -> list[Splits]:
         folds = [Splits.from_dict(fold) for fold in session.folds]
         check_folds(folds, panel.days, purge_days=session.config.task.purge_days)
     except DataError as error:
-        raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Its session was changed: "
-                           "restore it, or start a new run.") from error
+        raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Restore its session, or "
+                           "start a new run.") from error
     return folds
 
 
@@ -233,8 +226,7 @@ def fold_scores(session: Session, panel: Panel) -> pd.DataFrame:
     for name, row in session.jobs.items():
         if row["fold"] is None or row["state"] == "failed":
             continue
-        table = _checked_rows(store.done_path(name), load_job(session, store, name), panel,
-                              folds[row["fold"]])
+        table = _checked_rows(store.done_path(name), load_job(session, store, name), panel, folds[row["fold"]])
         tables.append(pd.DataFrame({
             "family": row["family"], "fold": row["fold"],
             "symbol": pd.Categorical.from_codes(table.pop("symbol"), list(panel.symbols)),
@@ -258,8 +250,7 @@ def _checked_rows(path: Path, state: dict[str, Any], panel: Panel, fold: Splits)
             return table
     except (KeyError, TypeError, ValueError, IndexError):  # no numbers, columns of other lengths, places beyond
         pass
-    raise CheckpointError(f"{path}: its forecast is not of the stocks and days of its fold. Delete it, and resume "
-                          "trains this job again.")
+    raise CheckpointError(f"{path}: its forecast is not of its fold. Delete it, and resume trains this job again.")
 
 
 def forecast(session: Session, *, panel: Panel | None = None,

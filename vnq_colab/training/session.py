@@ -180,9 +180,9 @@ def _whole_sessions(ws: Workspace, run_id: str, paths: list[Path]) -> tuple[list
 def _session_in(path: Path, value: dict[str, Any], ws: Workspace, run_id: str) -> Session:
     """The session that a file holds. Raises SessionError where it is of another version, type, config or run."""
     if (number := value.get("format", FORMAT)) != FORMAT and isinstance(number, int):
-        raise SessionError(f"{path}: a run of the first version. Train anew with: python -m vnq_colab train."
-                           if number < FORMAT else f"{path}: written by a newer version of the library "
-                           f"({shorten(value.get('code_version'))}; this is {__version__}). Update vnq_colab.")
+        raise SessionError(f"{path}: " + (
+            "a run of the first version. Train anew with: python -m vnq_colab train." if number < FORMAT else
+            f"written by a newer version ({shorten(value.get('code_version'))}, not {__version__}). Update vnq_colab."))
     try:
         value = convert(SessionFile, value, "")
         session = Session(ws, **{name: value[name] for name in _HINTS} | {
@@ -195,11 +195,9 @@ def _session_in(path: Path, value: dict[str, Any], ws: Workspace, run_id: str) -
         raise SessionError(f"{path}: not a session of this library ({str(error).rstrip('.')}). Restore it, or start a "
                            "new run.") from error
     if value["config_id"] != session.config.config_id and session.code_version == __version__:
-        raise SessionError(f"{path}: its config is not the one that the run began with. Put it back, or start a new "
-                           "run with the new one.")
+        raise SessionError(f"{path}: its config is not the one that the run began with. Put it back, or start anew.")
     if session.run_id != run_id:
-        raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Give the "
-                           "folder that name.")
+        raise SessionError(f"{path}: is the session of run {session.run_id}. Give its folder that name.")
     return session
 
 
@@ -233,20 +231,15 @@ def _is_run(entry: os.DirEntry) -> bool:
         os.path.lexists(os.path.join(entry.path, name)) for name in (SESSION, SESSION_COPY, "done"))
 
 
-def _readable(ws: Workspace, names: list[str]) -> tuple[list[Session], list[str]]:
-    """The sessions of runs, and a sentence for each that cannot be read."""
+def sessions(ws: Workspace, ending: str = "") -> list[Session]:
+    """Every readable session of the workspace whose name ends so, oldest first."""
     readable, unreadable = [], []
-    for name in names:
-        try:
-            readable.append(Session.load(ws, name))
-        except VnqError as error:
-            unreadable.append(str(error))
-    return readable, unreadable
-
-
-def sessions(ws: Workspace) -> list[Session]:
-    """Every readable session of the workspace, oldest first."""
-    readable, unreadable = _readable(ws, run_names(ws))
+    for name in run_names(ws):
+        if name.endswith(ending):
+            try:
+                readable.append(Session.load(ws, name))
+            except VnqError as error:
+                unreadable.append(str(error))
     if unreadable:
         more = f" (and {len(unreadable) - 1} more runs)" if len(unreadable) > 1 else ""
         tell(f"passed over: {unreadable[0]}{more}")
@@ -255,11 +248,9 @@ def sessions(ws: Workspace) -> list[Session]:
 
 def other_parts(session: Session) -> list[Session]:
     """The runs that train the other parts of what a session trains a part of, as they stand now, where readable."""
-    if session.part is None:
-        return []
-    names = [name for name in run_names(session.ws) if name.endswith(f"of{session.part[1]}")]
-    return [other for other in _readable(session.ws, names)[0] if other.part and other.part != session.part
-            and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id)]
+    return [] if session.part is None else [
+        other for other in sessions(session.ws, f"of{session.part[1]}") if other.part and other.part != session.part
+        and (other.config.config_id, other.data_id) == (session.config.config_id, session.data_id)]
 
 
 def latest_session(ws: Workspace, run: str | None = None) -> Session:
