@@ -12,8 +12,8 @@ import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
+from vnq_colab.data.market import to_day, up_to
 from vnq_colab.data.prepared import staleness
-from vnq_colab.data.splits import to_day, up_to
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders
 from vnq_colab.delivery.portfolio import Portfolio, has_portfolio, paper_portfolio, read_portfolio, write_portfolio
