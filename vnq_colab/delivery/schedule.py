@@ -100,8 +100,7 @@ def install(files: dict[str, str]) -> str:
         _call("systemctl", "--user", "daemon-reload")  # whether it answers, before anything is written
         for name, text in files.items():
             write_atomic(folder / name, lambda file, text=text: file.write(text.encode()))
-        _call("systemctl", "--user", "daemon-reload")
-        _call("systemctl", "--user", "enable", "--now", *timers)
+        _call("systemctl", "--user", "enable", "--now", *timers)  # which reads the files as well
         return (f"Installed in {folder}; it runs while you are logged in, and always after: loginctl enable-linger\n"
                 f"Take it out with: systemctl --user disable --now {' '.join(timers)}")
     if "crontab" not in files:
