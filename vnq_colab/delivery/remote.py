@@ -97,7 +97,7 @@ def fetch_run(ws: Workspace, session: Session, remote: str) -> None:
 
 
 def sync_test(ws: Workspace, remote: str | None = None) -> str:
-    """Writes a file to the remote ($VNQ_REMOTE), else to the workspace on Drive, reads it back, compares, removes it."""
+    """Writes a file to the remote ($VNQ_REMOTE), else to the workspace on Drive, reads it back and removes it."""
     remote, began, content = remote or os.environ.get("VNQ_REMOTE"), time.monotonic(), secrets.token_bytes(100_000)
     if remote:
         with tempfile.TemporaryDirectory() as scratch:
