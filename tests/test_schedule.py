@@ -186,14 +186,18 @@ def test_compose_file_waits_until_the_next_start_and_names_the_folder(odd, tmp_p
     services = yaml.safe_load(make_schedule(ws, "Sun 02:00", "17:00", "docker")["compose.yaml"])["services"]
     moment = dt.datetime.fromisoformat(f"{now}+00:00")
     program(pretended, "pip", "")
-    program(pretended, "date", f"echo {moment.timestamp():.0f}")
-    program(pretended, "sleep", "echo $1; exit 1")
+    program(pretended, "date", f"case $1 in +%u) echo {moment.isoweekday()};; *) echo {moment.timestamp():.0f};; esac")
+    program(pretended, "sleep", f"echo $1; mkdir {tmp_path}/$1 2>/dev/null")  # true once, then false, which ends it
+    program(pretended, "python", 'for word in "$@"; do echo "$word"; done')
     for name, at in (("weekly", dt.time(2)), ("daily", dt.time(17))):
         service = services[f"vnq-{name}"]
         assert service["volumes"][0]["source"].replace("$$", "$") == str(ws.root)
         assert "VNQ_NOTIFY" in service["environment"], "its value stands in no file"
         words = [word.replace("$$", "$") for word in service["command"]]
-        wait = int(subprocess.run(words, capture_output=True, text=True).stdout)
+        wait, *command, again = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+        is_at_rest = name == "daily" and moment.isoweekday() > 5
+        assert wait == again and command == ([] if is_at_rest else [*WORDS[name], "/workspace"])
+        wait = int(wait)
         start = (moment + dt.timedelta(seconds=wait)).astimezone(dt.timezone(dt.timedelta(hours=7)))
         assert start.time() == at and 0 < wait <= 86_400 * (7 if name == "weekly" else 1)
         assert name == "daily" or DAYS[start.weekday()] == "Sun"
