@@ -46,9 +46,15 @@ def has_portfolio(path: Path) -> bool:
     return path.exists() and not HEADER.startswith(read_bytes(path, MOST_BYTES).decode("utf-8", "replace"))
 
 
-def write_portfolio(path: Path, portfolio: Portfolio) -> None:
-    """Writes a portfolio of cash alone."""
-    text = f"{HEADER}{CASH},{portfolio.cash:.0f},\n"
+def portfolio_text(portfolio: Portfolio) -> str:
+    """The portfolio's file: a row for each stock that is held, and the cash."""
+    rows = [f"{symbol},{shares}," + (f"{day:%Y-%m-%d}" if (day := portfolio.sellable_from.get(symbol)) else "")
+            for symbol, shares in portfolio.shares.items() if shares]
+    return HEADER + "\n".join([*rows, f"{CASH},{portfolio.cash:.0f},\n"])
+
+
+def write_portfolio(path: Path, text: str) -> None:
+    """Writes the text of a portfolio."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

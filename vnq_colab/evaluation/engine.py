@@ -94,8 +94,12 @@ class Accounts:
         """`[accounts]`: how many of these places are of each."""
         return np.bincount(self.account[places], minlength=len(self.cash))
 
-    def fill(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray) -> None:
-        """Fills the orders of the close before, as far as this day allows."""
+    def fill(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray, *,
+             one_for_one: bool = True) -> None:
+        """Fills the orders of the close before, as far as this day allows.
+
+        With `one_for_one` a sale that could not be made keeps its place; else purchases ask for the cash alone.
+        """
         market = self.market
         if (market.ends == day).any():
             self._sell(np.flatnonzero(self.held & (market.ends == day)), day, "end")
@@ -106,8 +110,8 @@ class Accounts:
             more = self.places[self.to_buy[self.places] > TINY]
             if more.size and (more := more[np.bincount(leave, minlength=self.shares.size)[more] == 0]).size:
                 self._buy_in_turn(more, np.zeros(len(more)), day, self.count(more))
-        if enter.size:  # sales that could not be made keep their places
-            n_most = self.count(enter) - self.count(leave[self.is_held[leave]])
+        if enter.size:
+            n_most = self.count(enter) - one_for_one * self.count(leave[self.is_held[leave]])
             self._buy_in_turn(enter, share, day, n_most)
         self._sell(leave[market.can_sell_late[day, column] & (moment == 2 * day + 1)], day, "close")
 
