@@ -22,7 +22,7 @@ FLAGS = {
     commands.status: "--run",
     commands.validate: f"--run {arguments.JUDGING}",
     commands.export: "--run",
-    commands.predict: f"{arguments.PRICES} --models --portfolio --capital --all",
+    commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all",
     commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",
     commands.doctor: "--profile --sync",

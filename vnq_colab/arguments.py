@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vnq_colab.config import PROFILES, RECIPES, RunConfig, require_known
-from vnq_colab.errors import ConfigError, did_you_mean, printable
+from vnq_colab.errors import ConfigError, VnqError, did_you_mean, printable
+from vnq_colab.layout import Workspace
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
@@ -101,6 +102,10 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--portfolio": {"metavar": "FILE", "help":
                     "a CSV file of symbol, shares, sellable_from, with a row CASH in VND; \"new\" makes portfolio.csv "
                     "in the workspace, of --capital in cash (default: that file, else a portfolio on paper)"},
+    "--paper": {"action": "store_true", "help": "first bring portfolio.csv forward by what was filled of the last "
+                                                "orders at the next open, by the exchange's rules; once an evening"},
+    "--collect": {"action": "store_true", "help": "first bring CafeF's newest prices into data/raw/; when that fails, "
+                                                  "take those at hand and say so"},
     "--all": {"action": "store_true", "help": "show every symbol, not only the accepted ones"},
     "--keep": {"type": int, "default": 2, "metavar": "N", "help": "finished runs that stay whole (default: 2)"},
     "--notify": {"action": "append", "metavar": "URL", "help":
@@ -143,6 +148,21 @@ def price_options(options: argparse.Namespace) -> dict[str, Any]:
     unit = options.unit[0] if is_of_all else dict(_pairs(options.unit, "--unit")) or None
     return {"index": options.index, "as_of": options.as_of, "on_bad_rows": options.on_bad_rows, "unit": unit,
             "treatments": dict(_pairs(options.treat, "--treat"))}
+
+
+def collect(ws: Workspace, options: argparse.Namespace) -> list[str]:
+    """Brings the newest prices when --collect asks for them; a sentence where that failed."""
+    if not options.collect:
+        return []
+    if options.data is not None:
+        raise ConfigError("--collect brings prices into data/raw/, which --data leaves out. Give one of them.")
+    from vnq_colab.data.collect import collect_prices
+
+    try:
+        collect_prices(ws, day=options.as_of, quiet=options.json)
+        return []
+    except (VnqError, OSError) as error:
+        return [f"the newest prices were not brought: {error}"]
 
 
 def run_config(options: argparse.Namespace) -> RunConfig:

@@ -129,7 +129,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.predict import plan_day
 
-    bundle = load_bundle(options.models or ws.models)
+    bundle, missed = load_bundle(options.models or ws.models), arguments.collect(ws, options)
     _announce(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
         (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
@@ -142,8 +142,8 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     day = f"{prices['date'].max():%Y-%m-%d}"
     _announce(options, f"forecasting from {min(day, options.as_of or day)}")
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
-                   capital=options.capital, everyone=options.all, refuse_old=True)
-    plan.outlook.warnings.extend(warnings)
+                   capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
+    plan.outlook.warnings.extend(missed + warnings)
     _output(options, repr(plan), plan.to_dict())
     return DONE
 

@@ -24,6 +24,7 @@ from vnq_colab.delivery.champion import BUNDLE, read_pointer, write_pointer
 from vnq_colab.errors import CheckpointError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
+from vnq_colab.evaluation.drift import Monitor, reference
 from vnq_colab.evaluation.gates import Decided, Decision, Verdict
 from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
@@ -47,7 +48,7 @@ Manifest = record(  # manifest.json
     families=Annotated[list[str], Rule("must not be empty", bool)], judged_family=str, ensemble_families=list[str],
     market_symbols=list[str], market_index=bool | None, config=dict[str, Any], task=Task, feature_names=list[str],
     look_back=COUNT, calibration=dict[str, Calibration], verdict=Judged | None, basket=Basket | None,
-    symbols=dict[str, Symbol], files=dict[Name, FileFact], monitor=dict[str, Any])  # for watching its forecasts
+    symbols=dict[str, Symbol], files=dict[Name, FileFact], monitor=Monitor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,16 +106,20 @@ class Bundle:
         n_all, n_kept, n_seen = (np.bincount(symbol, prices["date"] >= day) for day in (days[0], first, last_seen))
         return first if (n_kept >= np.minimum(n_all, PAST_DAYS // 3))[n_seen > 0].all() else days[0]
 
-    def predict_latest(self, prices: pd.DataFrame, index: pd.DataFrame | None = None, *,
+    def recent_panel(self, prices: pd.DataFrame, index: pd.DataFrame | None, n_days: int) -> Panel:
+        """The Panel that forecasts from the last `n_days` of a price table need, without what they do not see."""
+        if not set(self.decisions) & set(prices["symbol"].unique()):
+            raise DeliveryError(f"none of the bundle's symbols ({name_a_few(self.decisions)}) is in these prices.")
+        first = self._recent(prices, n_days)
+        return build_panel(prices[prices["date"] >= first], None if index is None else index[index["date"] >= first])
+
+    def predict_latest(self, prices: pd.DataFrame | Panel, index: pd.DataFrame | None = None, *,
                        n_days: int = 1) -> pd.DataFrame:
         """The Forecast from the last `n_days` of a price table, with each symbol's `decision`, of every family.
 
         Give it every stock there is, not only the bundle's: ranks and the market's features are made of all of them.
         """
-        if not set(self.decisions) & set(prices["symbol"].unique()):
-            raise DeliveryError(f"none of the bundle's symbols ({name_a_few(self.decisions)}) is in these prices.")
-        first = self._recent(prices, n_days)
-        panel = build_panel(prices[prices["date"] >= first], None if index is None else index[index["date"] >= first])
+        panel = prices if isinstance(prices, Panel) else self.recent_panel(prices, index, n_days)
         forecast = self.predict(panel, panel.days[-n_days:])
         forecast.insert(3, "decision", forecast["symbol"].map(self.decisions))
         return forecast
@@ -187,7 +192,10 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
               facts: dict[str, Any]) -> dict[str, Any]:
     """What manifest.json says beside the facts, but for the time."""
     config = session.config
-    calibration = final_calibrations(fold_scores(session, panel), panel, config.task.horizon)
+    scores = fold_scores(session, panel)
+    calibration = final_calibrations(scores, panel, config.task.horizon)
+    is_watched = (scores["family"] == config.judged_family) & (scores["part"] == "test") & scores["symbol"].isin(
+        session.ledger)
     contents = {name: content for one in forecasters.values() for name, content in one.contents(facts).items()}
     judged = verdict.to_dict() if verdict else {"symbols": {}, "summary": {}}
     basket, unjudged = judged["summary"].get("basket"), {"decision": "unjudged", "reasons": ["no verdict was found"]}
@@ -200,7 +208,8 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
         "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
         "calibration": {family: one.to_dict() for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
-        "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None, "monitor": {},
+        "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
+        "monitor": reference(panel, scores[is_watched]),
         "symbols": {symbol: {name: judged["symbols"].get(symbol, unjudged)[name] for name in unjudged}
                     | {"families": shown["symbols"].get(symbol, [])} for symbol in session.ledger},
         "files": {name: shown["files"][name] | {"bytes": len(contents[name]),

@@ -27,7 +27,8 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     """The checked orders of an Outlook, sales first: one row for each, and for what is kept; columns as in COLUMNS.
 
     `capital` [VND] is the most that the basket may be worth, None all of the portfolio. `attrs` holds day, nav and cash
-    [VND], k, market and notes. Where the market is not accepted there are only `wait` rows, one for each stock.
+    [VND], k, market, traded_share and notes. Where the market is not accepted there are only `wait` rows, one for each
+    stock.
     """
     bundle = outlook.bundle
     basket, market = bundle.manifest["basket"] or Basket().limited(len(bundle.decisions)), bundle.market_decision
@@ -50,7 +51,8 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     table.attrs = {"day": f"{next_sessions(outlook.day, 1)[0]:%Y-%m-%d}", "nav": nav, "cash": portfolio.cash,
                    "k": basket.k, "market": market,
                    "notes": [f"portfolio: {portfolio.source}", *_sizes(stocks, basket, worth, judged["capital"]),
-                             *_notes(table, stocks, outlook.prices, market)]}
+                             *_notes(table, stocks, outlook, market)],
+                   "traded_share": basket.traded_share}
     return table
 
 
@@ -214,6 +216,18 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     return table.sort_values(["place", "rank", "symbol"], ignore_index=True)[list(COLUMNS)]
 
 
+def orders_text(orders: pd.DataFrame) -> str:
+    """The orders of `make_orders` as lines of text, as a person types them in."""
+    facts = orders.attrs
+    lines = [f"NO ORDERS: the market is not accepted ({facts['market']}), so this is a ranking only"]
+    if facts["market"] == "accept":
+        lines = [f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
+                 f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}"]
+        lines += [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}"
+                  f"  {row.reason}" for row in orders.itertuples()]
+    return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
+
+
 def _sizes(stocks: pd.DataFrame, basket: Basket, worth: float, judged: float) -> list[str]:
     """What a person must know where the account is larger than the one that was judged, or its orders are cut."""
     cut = stocks.loc[stocks["cut"] > 0, "cut"]
@@ -223,12 +237,14 @@ def _sizes(stocks: pd.DataFrame, basket: Basket, worth: float, judged: float) ->
                     "bought"] * (len(cut) > 0)
 
 
-def _notes(table: pd.DataFrame, stocks: pd.DataFrame, prices: pd.DataFrame, market: str) -> list[str]:
+def _notes(table: pd.DataFrame, stocks: pd.DataFrame, outlook: "Outlook", market: str) -> list[str]:
     """What a person must know of these prices and bands."""
     traded, held = table.loc[table["action"].isin(["buy", "sell"]), "symbol"], stocks.index[stocks["held"] > 0]
+    unknown = [symbol for symbol in held if symbol not in outlook.bundle.decisions]
     return [note for note, holds in (
         ("reference prices are the adjusted closes: those of the last day are raw, unless a dividend or a right is cut "
-         "off tomorrow", "raw_close" not in prices.columns),
+         "off tomorrow", "raw_close" not in outlook.prices.columns),
+        (f"you hold {', '.join(unknown)}, not judged by this bundle: kept, and yours to decide", bool(unknown)),
         (f"you hold {', '.join(held)}: nothing is advised about them while the market is not accepted",
          market != "accept" and len(held) > 0),
         ("bands of UPCOM stand on the day's average price, which is not known here: look at the board",

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.market import VN_RULES, next_sessions, tick, trading_days
-from vnq_colab.delivery.portfolio import MOST_BYTES, Portfolio, portfolio_text, write_portfolio
+from vnq_colab.delivery.portfolio import MOST_BYTES, Portfolio, portfolio_text, read_portfolio, write_portfolio
 from vnq_colab.errors import CheckpointError, DeliveryError
 from vnq_colab.evaluation.engine import Accounts, dong
 from vnq_colab.evaluation.market_data import SAME_BASIS, MarketData
@@ -81,6 +81,14 @@ def read_record(path: Path) -> Any:
                             "hand, and delete this file.") from error
 
 
+def is_booked(path: Path) -> bool:
+    """Whether portfolio.csv was brought forward by these orders, or nobody knows."""
+    try:
+        return ((made := read_record(path)) is not None) and made["booked"] is not None
+    except DeliveryError:
+        return True
+
+
 def last_orders(folder: Path, before: pd.Timestamp) -> Path | None:
     """The newest orders made before a day."""
     return max((path for path in folder.glob("*.csv") if DAY.fullmatch(path.stem)
@@ -103,8 +111,10 @@ def follow(ws: Workspace, prices: pd.DataFrame) -> Fills | None:
     prices, day = prices[prices["date"] >= days[max(0, place - WINDOW)]], days[place]
     orders = table[table["action"].isin(["buy", "sell"])].reset_index(drop=True)
     rights = _rights(table, prices, date)
-    filled, cash = _fill(orders, made, prices[prices["date"] <= day], set(rights) if "raw_close" not in prices else set())
-    arrival = days[place + 1:].append(next_sessions(days[-1], 9))[VN_RULES.sellable_at_close_after(days[[place]])[0] - 1]
+    unclear = set() if "raw_close" in prices else set(rights)
+    filled, cash = _fill(orders, made, prices[prices["date"] <= day], unclear)
+    n_later = VN_RULES.sellable_at_close_after(days[[place]])[0]
+    arrival = days[place + 1:].append(next_sessions(days[-1], 9))[n_later - 1]
     is_new = (filled["action"] == "buy") & (filled["filled"] > 0)
     filled.insert(0, "day", day)
     filled = filled.assign(date=date, sellable_from=pd.Series(arrival, filled.index).where(is_new))[list(COLUMNS)]
@@ -143,26 +153,30 @@ def _fill(orders: pd.DataFrame, made: Any, prices: pd.DataFrame, unclear: set[st
     market = MarketData.of(prices)
     accounts, day = Accounts(market, 1, True, made["cash"], made["traded_share"], True), len(market.days) - 1
     column, is_buy = pd.Index(market.symbols).get_indexer(orders["symbol"]), (orders["action"] == "buy").to_numpy()
-    basis, trades = market.basis[day, column], market.trades[day, column] & (column >= 0)
+
+    def today(grid: np.ndarray) -> np.ndarray:
+        return grid[day, column]
+
+    basis, trades = today(market.basis), today(market.trades) & (column >= 0)
     arrives = pd.to_datetime(orders["symbol"].map(made["sellable_from"]))
     is_late = ~is_buy & (arrives >= market.days[day]).to_numpy()  # they arrive in the afternoon
-    quote = np.where(is_late, market.close[day, column], market.open[day, column]) * basis
+    quote = np.where(is_late, today(market.close), today(market.open)) * basis
     inside = (quote > orders["limit_low"] - 0.01) & (quote < orders["limit_high"] + 0.01)
-    can = np.where(is_late, market.can_sell_late[day, column], np.where(is_buy, market.can_buy, market.can_sell)[
-        day, column])
+    can = np.select([is_late, is_buy], [today(market.can_sell_late), today(market.can_buy)], today(market.can_sell))
     open_, wanted = trades & inside.to_numpy() & ~orders["symbol"].isin(unclear).to_numpy(), orders["shares"] * basis
     sales, buys = np.flatnonzero(open_ & ~is_buy), np.flatnonzero(open_ & is_buy)
     accounts.shares[column[sales]], accounts.is_held[column[sales]] = wanted[sales], True
     accounts.sellable_from[column[sales]] = 2 * day + is_late[sales]
-    amount, accounts.worth = dong(wanted[buys] * market.fills["buy"][day, column[buys]]), np.ones(1)
-    accounts.fill(day, column[sales], column[buys], (amount + dong(amount * VN_RULES.fee)).to_numpy(), one_for_one=False)
+    amount, accounts.worth = dong(wanted[buys] * today(market.fills["buy"])[buys]), np.ones(1)  # shares of one dong
+    limit = (amount + dong(amount * VN_RULES.fee)).to_numpy()
+    accounts.fill(day, column[sales], column[buys], limit, one_for_one=False)
     places, _, _, change, _, _, amounts, costs = map(np.concatenate, zip(*accounts.fills, strict=True)) \
         if accounts.fills else [np.empty(0, dtype=int)] * 8
     done = pd.DataFrame({"filled": np.abs(change), "amount": amounts, "cost": costs}).groupby(places).sum()
     done = done.reindex(column).fillna(0.0).reset_index(drop=True)
     done["filled"] = np.round(done["filled"] / basis)
     table = orders[["action", "symbol", "shares"]].join(done.astype("int64"))
-    most, side = accounts.most[day, column] / basis, np.where(is_buy, "ceiling", "floor")
+    most, side = today(accounts.most) / basis, np.where(is_buy, "ceiling", "floor")
     table["price"] = (table["amount"] / table["filled"]).where(table["filled"] > 0)
     table["why"] = np.select(
         [orders["symbol"].isin(unclear), ~trades, ~inside, table["filled"] == table["shares"], ~can,
@@ -174,7 +188,7 @@ def _fill(orders: pd.DataFrame, made: Any, prices: pd.DataFrame, unclear: set[st
     return table, float(accounts.cash[0])
 
 
-def bring_forward(ws: Workspace, fills: Fills) -> str:
+def bring_forward(ws: Workspace, fills: Fills, prices: pd.DataFrame) -> str:
     """Books the fills in portfolio.csv, once, and says what it did. A portfolio that was changed since is left.
 
     The record says first what the portfolio becomes: whenever this is killed, the next call ends it.
@@ -185,6 +199,7 @@ def bring_forward(ws: Workspace, fills: Fills) -> str:
         if made["portfolio"] != sha256(content):
             return (f"{name} is left as it is: {which} were not made from it, or it was changed since. Enter what was "
                     "filled by hand.")
+        read_portfolio(ws.portfolio, prices)
         if not (fills.table["filled"] > 0).any():
             return f"{name} stays: nothing was filled"
         text = portfolio_text(fills.after)

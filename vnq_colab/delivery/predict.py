@@ -13,15 +13,28 @@ import pandas as pd
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.market import to_day, up_to
+from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import staleness
 from vnq_colab.delivery.bundle import Bundle
-from vnq_colab.delivery.orders import make_orders
-from vnq_colab.delivery.portfolio import Portfolio, has_portfolio, paper_portfolio, read_portfolio, write_portfolio
+from vnq_colab.delivery.evenings import Keeper, own_forecasts
+from vnq_colab.delivery.orders import make_orders, orders_text
+from vnq_colab.delivery.paper import Fills, bring_forward, follow, record_orders
+from vnq_colab.delivery.portfolio import (
+    MOST_BYTES,
+    Portfolio,
+    has_portfolio,
+    paper_portfolio,
+    portfolio_text,
+    read_portfolio,
+    write_portfolio,
+)
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
+from vnq_colab.evaluation.drift import EVENINGS, Drift, watch
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
-from vnq_colab.files import write_atomic
+from vnq_colab.files import read_bytes
 from vnq_colab.layout import Workspace
+from vnq_colab.settings import HORIZON
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
@@ -39,6 +52,7 @@ class Outlook:
     prices: pd.DataFrame
     no_orders: list[str]  # the sentence that says why none are made, where that is so
     warnings: list[str]
+    panel: Panel | None = None  # of the last days, with all stocks
 
     @property
     def day(self) -> pd.Timestamp:
@@ -77,7 +91,8 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
     if n_days < needed:
         raise DataError(f"these prices have {n_days} days, a forecast needs at least {needed} (better 320, for the "
                         "features of 252 days). Bring the whole history, not only the last weeks.")
-    forecast, day = bundle.predict_latest(prices, index, n_days=2), prices["date"].max()
+    panel, day = bundle.recent_panel(prices, index, n_days=2), prices["date"].max()
+    forecast = bundle.predict_latest(panel, n_days=2)
     forecast, warnings = forecast[forecast["family"] == bundle.judged_family], []
     share = np.isin(manifest["market_symbols"], prices["symbol"].unique()).mean()
     if share < FEWEST_SHARE:
@@ -89,7 +104,7 @@ def look_ahead(bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | No
                         "Bring all stocks.")
     if absent := sorted(set(bundle.decisions) - set(forecast.loc[forecast["date"] == day, "symbol"])):
         warnings.append(f"no price on {day:%Y-%m-%d} for {name_a_few(absent)}: not forecast")
-    outlook = Outlook(bundle, forecast, prices, stale, warnings)
+    outlook = Outlook(bundle, forecast, prices, stale, warnings, panel)
     if outlook.is_seen:
         outlook.no_orders.append(f"these models were trained on prices to {manifest['trained_to']}: this ranking is no "
                                  f"forecast of {day:%Y-%m-%d}")
@@ -143,13 +158,17 @@ class DayPlan:
     orders: pd.DataFrame | None  # None: the prices are too old
     agreement: float | None  # rank correlation of the final fit with the last fold's models on this day
     files: list[Path]
+    fills: Fills | None  # of the orders before; None: there were none
+    drift: Drift | None  # None: of a day that the models were trained on
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for --json; what is not known is null."""
         return {"date": f"{self.outlook.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
                 "orders": None if self.orders is None else _records(self.orders),
                 "account": None if self.orders is None else self.orders.attrs, "no_orders": self.outlook.no_orders,
-                "warnings": self.outlook.warnings, "files": [str(path) for path in self.files]}
+                "warnings": self.outlook.warnings, "files": [str(path) for path in self.files],
+                "fills": self.fills and {"orders": _records(self.fills.table), "notes": self.fills.notes},
+                "drift": self.drift and self.drift.to_dict()}
 
     def _repr_html_(self) -> str:
         style = "background: #b3261e; color: #fff; padding: 8px"
@@ -162,42 +181,79 @@ class DayPlan:
         if 0 < len(self.shown) < len(self.table):
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else _orders_text(self.orders)
-        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
+        orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
+        before = [] if self.fills is None else [repr(self.fills), *(f"  {note}" for note in self.fills.notes)]
+        watched = [] if self.drift is None else [*self.drift.warnings, repr(self.drift)]
+        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings), *before,
+                          *watched,
                           f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
 
 
 def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
-            as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
-            everyone: bool = False, refuse_old: bool = False) -> DayPlan:
+             as_of: str | None = None, portfolio: str | Path | None = None, capital: float | None = None,
+             everyone: bool = False, refuse_old: bool = False, paper: bool = False) -> DayPlan:
     """Ranking and orders, written to `predictions/` and `orders/`, and onto the first screen of the run's report.
 
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
-    `capital` in cash. Prices that are older than 5 sessions give a ranking without orders, with `refuse_old` DataError;
-    a day that the models were trained on gives the ranking alone, too, and leaves the report as it is.
+    `capital` in cash. With `paper` that file is first brought forward by what was filled of the last orders. Prices
+    older than 5 sessions give a ranking without orders, with `refuse_old` DataError; a day that the models were trained
+    on gives the ranking alone, too, and leaves the report as it is. What was written on an evening that is over stays:
+    another result for it is written beside it.
     """
+    _check_portfolio(ws, portfolio, paper)
+    outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
+    fills, to_do, day = _follow(ws, outlook, paper and portfolio is None), None, f"{outlook.day:%Y-%m-%d}"
+    own = ws.portfolio if portfolio is None and ws.portfolio.exists() else portfolio
+    table, files, is_new = ranking(outlook), [], portfolio == NEW and not outlook.no_orders
+    facts = {name: bundle.manifest[name] for name in ("run_id", "trained_to")}
+    if not outlook.no_orders:
+        held = _portfolio(own, outlook.prices, capital)
+        to_do = make_orders(outlook, held, capital)
+    keep = Keeper(outlook.is_seen, outlook.warnings)
+    files.append(keep.write(ws.predictions / f"{day}.csv", table.assign(**facts)))
+    if to_do is not None:
+        content = portfolio_text(held).encode() if is_new else (
+            read_bytes(own, MOST_BYTES) if own == ws.portfolio else None)
+        files.append(keep.write(ws.orders / f"{day}.csv", to_do, lambda path, text: record_orders(
+            path, text, held, content, to_do.attrs["traded_share"])))
+    if fills is not None:
+        files.append(keep.write(fills.path.with_name(f"{fills.date:%Y-%m-%d}_filled.csv"), fills.table))
+    if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
+        files.append(report)
+    if is_new:  # last: once it is there, it is not made again
+        write_portfolio(ws.portfolio, portfolio_text(held))
+        files.append(ws.portfolio)
+    shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
+    drift = None if outlook.is_seen else watch(
+        bundle.manifest["monitor"], outlook.panel, own_forecasts(ws.predictions, day, EVENINGS[-1] + 2 * HORIZON))
+    return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files, fills, drift)
+
+
+def _check_portfolio(ws: Workspace, portfolio: str | Path | None, paper: bool) -> None:
+    """Raises ConfigError for a portfolio that would be overwritten, or that is not there to be brought forward."""
     if portfolio == NEW and has_portfolio(ws.portfolio):
         raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
                           "out to use it, or move it away first.")
-    outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
-    table, to_do, day = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}"
-    tables = {ws.predictions / f"{day}.csv": table}
-    if not outlook.no_orders:
-        own = ws.portfolio if portfolio is None and ws.portfolio.exists() else portfolio
-        held = _portfolio(own, outlook.prices, capital)
-        tables[ws.orders / f"{day}.csv"] = to_do = make_orders(outlook, held, capital)
-    for path, rows in tables.items():
-        text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
-        write_atomic(path, lambda file, text=text: file.write(text.encode()))
-    files = list(tables)
-    if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
-        files.append(report)
-    if portfolio == NEW and to_do is not None:  # last: once it is there, it is not made again
-        write_portfolio(ws.portfolio, held)
-        files.append(ws.portfolio)
-    shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
-    return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files)
+    if paper and portfolio not in (None, NEW):
+        raise ConfigError(f"--paper (in Python: paper=) brings {ws.portfolio} forward: leave --portfolio out.")
+    if paper and portfolio is None and not ws.portfolio.exists():
+        raise ConfigError(f"{ws.portfolio}: there is no portfolio to bring forward. Begin one with --portfolio new "
+                          "--capital 500e6.")
+
+
+def _follow(ws: Workspace, outlook: Outlook, book: bool) -> Fills | None:
+    """What became of the orders before; with `book` portfolio.csv has it then, else it stays as it is."""
+    try:
+        fills = follow(ws, outlook.prices)
+    except DeliveryError as error:
+        if book:
+            raise
+        outlook.warnings.append(str(error))
+        return None
+    if fills is not None and book:
+        fills.notes.insert(0, bring_forward(ws, fills, outlook.prices))
+    return fills
 
 
 def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:
@@ -231,18 +287,6 @@ def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | 
         return None
     both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
     return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None
-
-
-def _orders_text(orders: pd.DataFrame) -> str:
-    """The orders as lines of text, as a person types them in."""
-    facts = orders.attrs
-    lines = [f"NO ORDERS: the market is not accepted ({facts['market']}), so this is a ranking only"]
-    if facts["market"] == "accept":
-        lines = [f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
-                 f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}"]
-        lines += [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}"
-                  f"  {row.reason}" for row in orders.itertuples()]
-    return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class Drift:
     """What the watch of an evening found; `warnings` are what a person must be told."""
 
     features: dict[str, float]  # PSI of those above the usual mark
+    beyond: list[str]  # those above their own mark
     order: dict[str, dict[str, float]]  # evenings: mean, low, high
     n_evenings: int  # own forecasts whose outcome is known
     warnings: list[str]
@@ -53,11 +54,10 @@ class Drift:
     def __repr__(self) -> str:
         order = [f"rank correlation of {n} evenings {row['mean']:.3f} (expected {row['low']:.3f} to {row['high']:.3f})"
                  for n, row in self.order.items()]
-        n_missing = EVENINGS[0] - self.n_evenings
         return "Drift watch: " + "; ".join([*(order or [
             f"the outcome of {self.n_evenings} of our own forecasts is known, the rank correlation is watched from "
-            f"{EVENINGS[0]} on"] * (bool(order) or n_missing > 0)),
-            "features as before" if not self.warnings else f"{len(self.warnings)} warnings"])
+            f"{EVENINGS[0]} on"]), f"{len(self.features)} features moved (PSI above {MARK}), "
+            f"{len(self.beyond) or 'none'} of them as never before"])
 
 
 def reference(panel: Panel, rows: pd.DataFrame) -> Monitor:
@@ -106,7 +106,8 @@ def watch(monitor: Monitor, panel: Panel, rows: pd.DataFrame) -> Drift:
             warnings += [f"drift: the rank correlation of the last {n} evenings' forecasts with what came is "
                          f"{mean:.3f}; in the walk it was below {low:.3f} in one of twenty such times. Trade less, or "
                          "not at all, until it is back, and train again."] * (mean < low)
-    return Drift({name: round(value, 4) for name, value in found.items() if value > MARK}, order, len(daily), warnings)
+    moved = {name: round(value, 4) for name, value in found.items() if value > MARK}
+    return Drift(moved, list(marks), order, len(daily), warnings)
 
 
 def daily_correlation(rows: pd.DataFrame, panel: Panel) -> pd.Series:
