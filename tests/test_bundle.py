@@ -269,6 +269,7 @@ ONE, OTHER = (f"SYN00{number}_stockformer_simple_best.pt" for number in (2, 3))
 HOSTILE = {
     "no seal": lambda folder: write_json(folder / "manifest.json", read_sealed(folder / "manifest.json")),
     "calibration of another": lambda folder: says(folder, lambda m: m["calibration"]["trees"].update(family="global")),
+    "calibration without spread": lambda folder: says(folder, lambda m: m["calibration"]["trees"].update(spread=0.0)),
     "not in files": lambda folder: says(folder, lambda m: m["files"].pop(ONE)),
     "no files": lambda folder: says(folder, lambda m: m["files"].clear()),
     "another stock's": lambda folder: says(folder, lambda m: m["files"].update({ONE: m["files"][OTHER]})),

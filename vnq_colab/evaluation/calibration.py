@@ -17,6 +17,7 @@ from scipy.special import expit, logit, ndtr
 from vnq_colab.data.panel import FLAT, Panel
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation.significance import effective_n
+from vnq_colab.settings import POSITIVE
 
 FEWEST_WINDOWS = 30  # chosen: with fewer, a slope or a tail of 10 % is not told from luck
 HALF_LIFE_DAYS, MARKET_HALF_LIFE_DAYS = 20, 5  # chosen: interval score of later years' validation days, as of
@@ -35,9 +36,9 @@ class Calibration:
 
     family: str
     edge: float  # [log return over the horizon] of one standard deviation of the score within a day
-    spread: float  # [volatility] root mean square of outcome - mean
+    spread: POSITIVE  # [volatility] root mean square of outcome - mean
     slope: float  # of the logit of p_up; 1 = as it is, below 1 = overconfident
-    quantile: float | None  # half width of an interval [scale]; None: not known
+    quantile: POSITIVE | None  # half width of an interval [scale]; None: not known
 
     @classmethod
     def fit(cls, family: str, rows: pd.DataFrame) -> Self:
