@@ -18,6 +18,7 @@ _NAMES = {  # by module
     "data.prices": "load_prices",
     "data.unpack": "price_files",
     "delivery.bundle": "export_bundle load_bundle",
+    "delivery.deploy": "deploy rollback",
     "delivery.leaks": "review",
     "delivery.notify": "notify_session",
     "delivery.predict": "orders plan_day",

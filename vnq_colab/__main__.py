@@ -22,6 +22,8 @@ FLAGS = {
     commands.status: "--run",
     commands.validate: f"--run {arguments.JUDGING}",
     commands.export: "--run",
+    commands.deploy: "--run:bundle --force",
+    commands.rollback: "--to:bundle",
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all",
     commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",

@@ -82,6 +82,11 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--take-over": {"action": "store_true", "help": "go on with a run that another process or machine may still be "
                                                     "training; that one notices at its next write, and stops"},
     "--run": {"metavar": "ID", "help": "which run, or the beginning of its name (default: the latest)"},
+    # bundles
+    "--run:bundle": {"metavar": "ID", "help": "a run, or the beginning of its name, whose newest bundle is taken, or a "
+                                              "bundle's folder (default: the challenger)"},
+    "--force": {"action": "store_true", "help": "whatever its verdict and the comparison say; it is written down"},
+    "--to:bundle": {"metavar": "ID", "help": "a bundle's folder, or a run (default: the champion before)"},
     # results
     "--gates": {"choices": ("honest", "original"), "default": "honest",
                 "help": "honest (decides well) or original (those of the source texts)"},
@@ -129,9 +134,9 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence."""
 
     def add_flags(self, names: str) -> None:
-        """Adds flags of the table above, named in one text."""
+        """Adds flags of the table above, named in one text; what follows a colon tells two of one name apart."""
         for name in names.split():
-            self.add_argument(name, **FLAGS[name])
+            self.add_argument(name.partition(":")[0], **FLAGS[name])
 
     def error(self, message: str) -> NoReturn:
         wrong = message.partition("invalid choice: ")[2].split("'")[1:2]

@@ -85,13 +85,17 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
+    from vnq_colab.delivery.champion import standing
     from vnq_colab.training.session import sessions, status
 
+    text, bundles = standing(ws.models)
     if options.run is None and not sessions(ws):
-        _output(options, f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run", {"status": "none"})
+        none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
+        _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})
         return DONE
     session = status(ws, options.run)
-    _output(options, repr(session), session.to_dict() | {"state": session.state, "counts": session.counts()})
+    _output(options, f"{session!r}\n{text}", session.to_dict() | {
+        "state": session.state, "counts": session.counts(), "bundles": bundles})
     return DONE
 
 
@@ -112,13 +116,32 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
     from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.delivery.champion import standing
     from vnq_colab.training.session import latest_session
 
     session = latest_session(ws, options.run)
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session)
-    _output(options, repr(bundle), _bundle_facts(bundle))
+    _output(options, f"{bundle!r}\n{standing(ws.models)[0]}", _bundle_facts(bundle))
     return _exit_code(session)
+
+
+def deploy(ws: Workspace, options: argparse.Namespace) -> int:
+    """Make the newest bundle the champion, if its market was accepted and it is not worse."""
+    from vnq_colab.delivery.deploy import deploy
+
+    done = deploy(ws, options.run, force=options.force)
+    _output(options, repr(done), vars(done))
+    return DONE
+
+
+def rollback(ws: Workspace, options: argparse.Namespace) -> int:
+    """Make the champion before the champion again, when all its files are verified."""
+    from vnq_colab.delivery.deploy import rollback
+
+    done = rollback(ws, options.to)
+    _output(options, repr(done), vars(done))
+    return DONE
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:

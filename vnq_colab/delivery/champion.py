@@ -24,7 +24,7 @@ Pointer = record(  # current.json; `why`, `when` and `by` are of the champion
 def read_pointer(models: Path) -> Pointer | None:
     """Which bundle is in use, by current.json or its copy; None: nothing was exported. Raises DeliveryError."""
     damage = None
-    for path in (models / name for name in POINTERS):
+    for path in (models / name for name in POINTERS * 2):  # on Drive both may be torn, one after the other, by a writer
         try:
             value = read_sealed(path)
             if "folder" in value:
@@ -57,11 +57,51 @@ def write_pointer(models: Path, **changes: Any) -> Pointer:
         pointer |= changes | ({"when": utc_now()} if "champion" in changes else {})
         for path in (models / name for name in POINTERS):
             checked(path, Pointer, pointer)
-            with contextlib.suppress(VnqError, FileNotFoundError):
-                if read_sealed(path) == pointer:
-                    continue
-            write_sealed(path, pointer)
+            if _sealed(path) != pointer:
+                write_sealed(path, pointer)
     return pointer
+
+
+def complete_pointer(models: Path) -> bool:
+    """Ends what a kill left between current.json and its copy; whether the change that counts was not complete."""
+    first, copy = (_sealed(models / name) for name in POINTERS)
+    if first != copy:
+        write_pointer(models)
+    return first != copy and first is not None
+
+
+def _sealed(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(VnqError, FileNotFoundError):
+        return read_sealed(path)
+    return None
+
+
+def standing(models: Path) -> tuple[str, Pointer | None]:
+    """Champion and challenger in words, and the pointer; a damaged one is a sentence, never an error."""
+    try:
+        pointer = read_pointer(models)
+    except VnqError as error:
+        return f"champion: {error}", None
+    if pointer is None:
+        return "champion: none; export makes the first one", None
+    texts = [f"champion: {_with_verdict(models, pointer['champion'])}, by {pointer['by']}, {pointer['when']}. "
+             f"{pointer['why']}"]
+    if pointer["challenger"]:
+        texts.append(f"challenger: {_with_verdict(models, pointer['challenger'])}; deploy makes it the champion, if it "
+                     "is accepted and not worse")
+    if pointer["previous"]:
+        texts.append(f"rollback goes back to {pointer['previous']}" if pointer["by"] != "rollback" else
+                     f"rolled back from {pointer['previous']}")
+    return "\n".join(texts), pointer
+
+
+def _with_verdict(models: Path, name: str) -> str:
+    """A bundle's folder and what the verdict on its market is."""
+    try:
+        verdict = (_sealed(models / name / "manifest.json") or {})["verdict"]
+        return f"{name} (market: {verdict['market']['decision'] if verdict else 'unjudged'})"
+    except (KeyError, TypeError):
+        return f"{name} (its manifest cannot be read)"
 
 
 def age(folder: str) -> tuple[str, int, str]:

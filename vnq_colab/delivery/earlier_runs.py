@@ -4,6 +4,8 @@ A test day is fresh once: whoever tries ten configurations on the same days and 
 Other folders are not known.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,14 +15,16 @@ from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import COLUMNS
 from vnq_colab.data.market import to_day
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.prepared import load_panel
 from vnq_colab.delivery.bundle import read_manifest
 from vnq_colab.delivery.champion import BUNDLE, age
-from vnq_colab.errors import VnqError, name_a_few, tell
+from vnq_colab.errors import DataError, VnqError, name_a_few, tell
 from vnq_colab.evaluation.metrics import with_outcomes
 from vnq_colab.evaluation.order import daily_rank_correlations
 from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.evaluation.significance import hac_t, known
 from vnq_colab.files import read_sealed, write_sealed
+from vnq_colab.layout import Workspace
 from vnq_colab.settings import Rule
 from vnq_colab.training.session import RUN_ID, Session
 from vnq_colab.training.session_file import record
@@ -29,7 +33,7 @@ FORMAT = 1  # of evaluations.json
 LEAST_SHARE = 0.1  # of the days; fewer in common are hardly the same test
 EVALUATIONS = "evaluations.json"  # in the folder of a run's reports
 KEPT_REPORTS = ("report.html", "verdict.json", EVALUATIONS)  # what tidying leaves of a run: a person comes back to it
-PREVIOUS = "previous"  # the family under which the old forecast is scored
+OTHER, PREVIOUS = "previous", "the last accepted run"  # the family under which the old forecast is scored; whose
 WORSE_T = -2.0  # t of the difference in rank correlation, below which a new run is worse than the old one
 
 Day = Annotated[str, Rule("must be a day", to_day)]
@@ -102,12 +106,22 @@ def against_previous(session: Session, forecast: pd.DataFrame, panel: Panel) -> 
     `worse`, whether that lies below -2; and `text`. An old run that cannot be used is a `text` that says why, never an
     error.
     """
+    return _or_why_not(PREVIOUS, lambda: (manifest := _last_accepted(session)) and _compare(
+        session.ws, forecast, panel, manifest, PREVIOUS))
+
+
+def against_champion(ws: Workspace, manifest: dict[str, Any], champion: Path) -> dict[str, Any]:
+    """A bundle beside the champion, as in `against_previous`, by its run's stored forecasts and prepared data."""
+    return _or_why_not("the champion", lambda: _compare(
+        ws, _judged(ws, manifest), load_panel(ws, manifest["data_id"]), read_manifest(champion), "the champion"))
+
+
+def _or_why_not(whom: str, compare: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
     try:
-        manifest = _last_accepted(session)
-        return None if manifest is None else _compare(session, forecast, panel, manifest)
+        return compare()
     except Exception as error:  # whatever is wrong with an old bundle must not stop the judging of a new run
         why = str(error) if isinstance(error, (VnqError, OSError)) else f"{type(error).__name__}: {error}"
-        return {"run_id": "", "worse": False, "text": f"Not compared with the last accepted run: {why}"}
+        return {"run_id": "", "worse": False, "text": f"Not compared with {whom}: {why.rstrip('.')}."}
 
 
 def _last_accepted(session: Session) -> dict[str, Any] | None:
@@ -122,19 +136,26 @@ def _last_accepted(session: Session) -> dict[str, Any] | None:
     return None
 
 
-def _compare(session: Session, forecast: pd.DataFrame, panel: Panel, manifest: dict[str, Any]) -> dict[str, Any]:
+def _judged(ws: Workspace, manifest: dict[str, Any]) -> pd.DataFrame:
+    """What the folds of a bundle's run forecast of the judged days, by the family that was judged."""
+    return judged_forecast(ws.report_folder(manifest["run_id"]), columns=list(COLUMNS),
+                           filters=[("family", "==", manifest["judged_family"])])
+
+
+def _compare(ws: Workspace, forecast: pd.DataFrame, panel: Panel, manifest: dict[str, Any],
+             whom: str) -> dict[str, Any]:
     """What `against_previous` gives where there is a run to compare with."""
     run_id, family, keys = manifest["run_id"], str(forecast["family"].iloc[0]), ["symbol", "date"]
-    old = judged_forecast(session.ws.report_folder(run_id), columns=list(COLUMNS),
-                          filters=[("family", "==", manifest["judged_family"])])
-    old = old.assign(family=PREVIOUS).merge(forecast[keys])
+    old = _judged(ws, manifest).assign(family=OTHER).merge(forecast[keys])
     rows = with_outcomes(pd.concat([forecast[list(COLUMNS)].merge(old[keys]), old]), panel)
     daily = daily_rank_correlations(rows, "actual_open")[0].dropna()
-    order_t = float(hac_t((daily[family] - daily[PREVIOUS]).to_numpy()))
+    if daily.empty:
+        raise DataError("on no day do both forecast the same five stocks.")
+    order_t = float(hac_t((daily[family] - daily[OTHER]).to_numpy()))
     facts = {"run_id": run_id, "first": f"{daily.index[0]:%Y-%m-%d}", "last": f"{daily.index[-1]:%Y-%m-%d}",
-             "n_days": len(daily), "old_order": float(daily[PREVIOUS].mean()), "new_order": float(daily[family].mean()),
+             "n_days": len(daily), "old_order": float(daily[OTHER].mean()), "new_order": float(daily[family].mean()),
              "order_t": order_t if np.isfinite(order_t) else None, "worse": order_t < WORSE_T}
-    text = ("On {n_days} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of the last "
-            "accepted run {run_id} {old_order:.3f}").format(**facts)
+    text = ("On {n_days} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of "
+            "{whom} {run_id} {old_order:.3f}").format(whom=whom, **facts)
     return facts | {"text": f"{text}{known(' (t of the difference {:.1f})', order_t)}: " + (
         "worse, so look before the old bundle is replaced." if facts["worse"] else "not worse.")}

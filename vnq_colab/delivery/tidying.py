@@ -108,7 +108,8 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
                 if OURS[kind][0].fullmatch(name):
                     os.rmdir(base)
     return Tidying(tuple(files), delete, ws.root, tuple(
-        f"{path} cannot be read; it, and every prepared set, may be needed" for path in unknown))
+        [f"{path} cannot be read; it, and every prepared set, may be needed" for path in unknown]
+        + [f"{name}, to which rollback can go back" for name in [pointer and pointer["previous"]] if name and files]))
 
 
 def _kept(everyone: list[Session], keep: int) -> set[str]:
