@@ -23,7 +23,7 @@ def test_map_says_of_each_what_it_is_who_writes_it_who_may_delete_it_and_how_lar
     for row in ROWS:
         assert len(row) == 5 and all(row), row
     commands = {word for row in ROWS for word in re.findall(r"`(\w+)`", row[2])}
-    assert commands == {"prepare", "train", "resume", "validate", "export", "predict"}
+    assert commands == {"prepare", "train", "resume", "validate", "export", "predict", "deploy", "rollback"}
 
 
 def test_map_puts_every_file_into_a_folder_that_it_names():
@@ -48,6 +48,7 @@ def test_workspace_places_are_those_of_the_layout(tmp_path):
         "reports/<run_id>": ws.report_folder("<run_id>"),
         "reports/<run_id>/<from>_<to>": ws.report_folder("<run_id>") / "<from>_<to>",
         "models/<run_id>": ws.model_folder("<run_id>"),
+        "models/<run_id>/onnx": ws.model_folder("<run_id>") / "onnx",
         "predictions": ws.predictions,
         "orders": ws.orders,
     }

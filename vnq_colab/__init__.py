@@ -19,6 +19,7 @@ _NAMES = {  # by module
     "data.unpack": "price_files",
     "delivery.bundle": "export_bundle load_bundle",
     "delivery.deploy": "deploy rollback",
+    "delivery.graphs": "graph_bundle",
     "delivery.leaks": "review",
     "delivery.notify": "notify_session",
     "delivery.predict": "orders plan_day",

@@ -21,7 +21,7 @@ FLAGS = {
     commands.resume: "--run --hours --take-over --notify",
     commands.status: "--run",
     commands.validate: f"--run {arguments.JUDGING}",
-    commands.export: "--run",
+    commands.export: "--run --onnx --int8",
     commands.deploy: "--run:bundle --force",
     commands.rollback: "--to:bundle",
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all",

@@ -88,6 +88,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--force": {"action": "store_true", "help": "whatever its verdict and the comparison say; it is written down"},
     "--to:bundle": {"metavar": "ID", "help": "a bundle's folder, or a run (default: the champion before)"},
     # results
+    "--onnx": {"action": "store_true", "help": "also write the networks as ONNX graphs, into onnx/ of the bundle"},
+    "--int8": {"action": "store_true", "help": "the same, and with weights of 8 bits, at a quarter of the size"},
     "--gates": {"choices": ("honest", "original"), "default": "honest",
                 "help": "honest (decides well) or original (those of the source texts)"},
     "--from": {"dest": "first", "type": _day, "metavar": "DATE",

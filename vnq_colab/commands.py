@@ -115,14 +115,24 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
+    from vnq_colab.delivery import graphs
     from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.champion import standing
     from vnq_colab.training.session import latest_session
 
     session = latest_session(ws, options.run)
+    if is_onnx := options.onnx or options.int8:
+        graphs.require(session.config.families)
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session)
-    _output(options, f"{bundle!r}\n{standing(ws.models)[0]}", _bundle_facts(bundle))
+    text, facts = f"{bundle!r}\n{standing(ws.models)[0]}", _bundle_facts(bundle)
+    if is_onnx:
+        _announce(options, "exporting its networks to ONNX")
+        said = graphs.export_graphs(bundle, session, int8=options.int8)
+        facts |= {"onnx": said["agreement"]}
+        text += "".join(f"\nONNX, {family} in {kind}: rank correlation {one['rank_correlation']:.4f} with the float "
+                        "networks" for family, kinds in said["agreement"].items() for kind, one in kinds.items())
+    _output(options, text, facts)
     return _exit_code(session)
 
 

@@ -241,7 +241,7 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
     manifest = read_manifest(folder)
     config, states = RunConfig.from_dict(manifest["config"]), {family: {} for family in manifest["families"]}
     for name, fact in manifest["files"].items():
-        state = _read_verified(folder / name, fact)
+        state = read_state(folder / name, read_verified(folder / name, fact))
         if any(state.get(fact) != manifest[fact] for fact in FACTS):
             raise DeliveryError(f"{folder / name}: is of another run than the manifest says. Export again.")
         states.setdefault(fact["family"], {})[folder / name] = state
@@ -258,15 +258,15 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
     return Bundle(folder, manifest, forecasters)
 
 
-def _read_verified(path: Path, fact: FileFact) -> dict[str, Any]:
-    """The state in a bundle's file, read once: what is hashed is what is loaded. Raises VnqError for a wrong one."""
+def read_verified(path: Path, fact: dict[str, Any]) -> bytes:
+    """The content of a bundle's file, read once: what is hashed is what is loaded. Raises VnqError for a wrong one."""
     try:
         content = read_bytes(path, fact["bytes"])
     except FileNotFoundError:
         raise DeliveryError(f"{path}: in the manifest but not in the folder. Copy the bundle again.") from None
     if hashlib.sha256(content).hexdigest() != fact["sha256"]:
         raise DeliveryError(f"{path}: its content is not what the manifest says. Copy the bundle again.")
-    return read_state(path, content)
+    return content
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -28,7 +28,7 @@ OURS = {kind: (re.compile(name), re.compile(f"{files}|{SCRATCH}")) for kind, nam
     ("logs", RUN_ID.pattern, r"history\.csv|progress\.txt"),
     ("reports", RUN_ID.pattern,
      r"([\w.-]+/)?((forecast|scores|orders)\.parquet|(symbol_accuracy|learning_curves|basket)\.png)"),
-    ("models", BUNDLE.pattern, r"manifest\.json|[\w.-]+\.pt"),
+    ("models", BUNDLE.pattern, r"manifest\.json|[\w.-]+\.pt|onnx/(onnx\.json|[\w.-]+\.onnx)"),
     ("data/prepared", r"[0-9a-f]{12}", r"(panel|prices|index)\.parquet|(splits|cleaning|lookahead|prepared)\.json|"
                                        r"(coverage|cleaning|features|correlations)\.png"))}
 LAST = ("manifest.json", "prepared.json", HEARTBEAT, SESSION, SESSION_COPY)  # what says whose a folder is goes last

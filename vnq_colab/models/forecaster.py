@@ -122,6 +122,13 @@ class NetworkForecaster(Forecaster):
     weights: torch.Tensor  # [groups, members, parameters] float16
     inputs: Inputs
     device: str = "cpu"
+    graphs: Any = None  # what runs in place of the network, where `weights` are the numbers of its ensembles
+
+    @property
+    def network(self) -> Any:
+        """What every member is, or what gives the mean of them."""
+        n_labels, n_inputs = self.task.horizon if self.task.target == "return" else 1, len(self.feature_names)
+        return self.graphs or Stockformer(self.config, self.inputs.width(n_inputs), n_outputs(self.loss, n_labels))
 
     @property
     def look_back(self) -> int:
@@ -165,9 +172,7 @@ class NetworkForecaster(Forecaster):
         rows = panel.rows(self.symbols)
         scaled = torch.from_numpy(self.inputs.of(panel, rows)).to(self.device)
         present = torch.from_numpy(panel.present[rows]).to(self.device)
-        n_labels = self.task.horizon if self.task.target == "return" else 1
-        network = Stockformer(self.config, scaled.shape[2], n_outputs(self.loss, n_labels))
-        block = self.block_days
+        network, block = self.network, self.block_days
         places = np.flatnonzero(origins)
         blocks, of_origin = np.unique(places // block, return_inverse=True)
         ends = torch.from_numpy(blocks * block + block - 1).to(self.device)
@@ -211,9 +216,7 @@ class NetworkForecaster(Forecaster):
         groups, n_members, size = weights.shape
         if groups != (1 if one.is_global else len(symbols)) or not n_members or one.config.n_layers > size:
             raise ValueError("its weights are not of its symbols")
-        n_labels = one.task.horizon if one.task.target == "return" else 1
-        network = Stockformer(one.config, inputs.width(len(names)), n_outputs(one.loss, n_labels))
-        is_half = weights.dtype == torch.float16 and network.n_parameters == size
+        is_half = weights.dtype == torch.float16 and one.network.n_parameters == size
         if not is_half or (weights.numpy().view("u2") & 0x7FFF).max() >= 0x7C00 or one.loss not in LOSSES:  # inf, nan
             raise ValueError("its weights are not finite, or not as many as its sizes ask for")
         return one
