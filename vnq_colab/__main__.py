@@ -25,6 +25,7 @@ FLAGS = {
     commands.deploy: "--run:bundle --force",
     commands.rollback: "--to:bundle",
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all",
+    commands.weekly: f"{arguments.PRICES} {arguments.TRAINING} {arguments.WEEK}",
     commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",
     commands.doctor: "--profile --sync",

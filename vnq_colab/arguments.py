@@ -114,6 +114,19 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--collect": {"action": "store_true", "help": "first bring CafeF's newest prices into data/raw/; when that fails, "
                                                   "take those at hand and say so"},
     "--all": {"action": "store_true", "help": "show every symbol, not only the accepted ones"},
+    # the week
+    "--where": {"choices": ("local", "drive", "colab"), "default": "local", "help":
+                "what trains: this machine; Colab, where you press Run all, by the workspace on Drive; or Colab, by its "
+                "command line (Linux and macOS; not tried live). Default: local"},
+    "--no-collect": {"action": "store_true", "help": "the prices are there: fetch none"},
+    "--until": {"metavar": "TIME", "help": "such as \"Mon 08:30\" or \"2026-11-30 08:30\", by the clock of Vietnam: "
+                                           "what cannot be done by then is not begun, and training pauses"},
+    "--fallback": {"choices": ("local",), "help": "train here what is missing when Colab or Drive is silent"},
+    "--patience": {"type": _number(lambda minutes: minutes > 0, "must be minutes, above 0"), "default": 30.0,
+                   "metavar": "M", "help": "minutes of silence, for --fallback and --where colab (default: 30)"},
+    "--remote": {"metavar": "NAME:PATH", "help": "the workspace's folder on Drive as rclone names it, where this one is "
+                                                 "on a disk of its own (default: $VNQ_REMOTE)"},
+    "--gpu": {"default": "T4", "metavar": "NAME", "help": "that Colab is asked for: T4, L4, A100 (default: T4)"},
     "--keep": {"type": int, "default": 2, "metavar": "N", "help": "finished runs that stay whole (default: 2)"},
     "--notify": {"action": "append", "metavar": "URL", "help":
                  "whom to tell how it ends, as apprise writes an address; others see it while it runs, so better in "
@@ -129,6 +142,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
 PRICES = "--data --index --as-of --on-bad-rows --treat --unit"
 TRAINING = ("--profile --hours --families --folds --symbols --recipe --epochs --members --checkpoint-minutes --seed "
             "--set --notify")
+WEEK = "--where --no-collect --until --fallback --patience --remote --gpu"
 JUDGING = "--gates --from --to --capital --slippage --haircut --show-predictions"
 
 
@@ -187,6 +201,14 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         except ConfigError as error:
             raise ConfigError(f"{flag}: {error}") from None
     return config
+
+
+def words_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """The flags of training as a person wrote them, for another machine."""
+    given = {name: getattr(options, name[2:].replace("-", "_")) for name in TRAINING.split()
+             if name not in ("--profile", "--hours", "--notify")}
+    return tuple(word for name, value in given.items() if value not in (None, FLAGS[name].get("default"))
+                 for part in (value if isinstance(value, list) else [value]) for word in (name, str(part)))
 
 
 def judging_options(options: argparse.Namespace,

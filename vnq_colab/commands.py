@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,24 @@ def schedule(ws: Workspace, options: argparse.Namespace) -> int:
     text = install(files) if options.install else "".join(files.values()).rstrip()
     _output(options, text, {"files": files, "installed": options.install})
     return DONE
+
+
+def weekly(ws: Workspace, options: argparse.Namespace) -> int:
+    """The whole Sunday, from new prices to the champion's orders; given again, what is missing of it."""
+    from vnq_colab.delivery.tidying import tidy
+    from vnq_colab.delivery.weekly import Choices, weekly
+
+    reading = arguments.price_options(options)
+    choices = Choices(where=options.where, fallback=options.fallback, patience=60 * options.patience, gpu=options.gpu,
+                      remote=options.remote or os.environ.get("VNQ_REMOTE"), words=arguments.words_of(options),
+                      data=options.data, collect=not options.no_collect, as_of=reading.pop("as_of"), until=options.until,
+                      hours=_hours_to_train(options))
+    week = weekly(ws, arguments.run_config(options), choices, reading=reading, urls=options.notify, quiet=options.json)
+    _output(options, repr(tidy(ws)))
+    _output(options, repr(week), week.to_dict())
+    if week.state != "done":
+        print(f"{week.state}: {week.text}", file=sys.stderr)
+    return {"done": DONE, "paused": PAUSED}.get(week.state, BAD_INPUT)
 
 
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:

@@ -179,7 +179,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, seconds: float | None = None) -> Iterator[None]:
     """One process, and one thread of it, at a time; the lock of one that was killed is free. On a local disk alone.
 
     Raises StorageError when somebody holds it for long. A file system without locks is used without.
@@ -188,10 +188,10 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_link(path)
         with open(path, "ab") as file:
-            end = time.monotonic() + LOCK_SECONDS
+            end = time.monotonic() + (seconds := LOCK_SECONDS if seconds is None else seconds)
             while not _lock(file.fileno()):
                 if time.monotonic() > end:
-                    raise StorageError(f"{path}: another process has held it for {LOCK_SECONDS} seconds. End that one.")
+                    raise StorageError(f"{path}: another process has held it for {seconds} seconds. End that one.")
                 time.sleep(0.01)
             yield
     except OSError as error:

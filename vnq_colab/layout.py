@@ -34,6 +34,7 @@ class Workspace:
     predictions = _place("predictions")
     orders = _place("orders")
     portfolio = _place("portfolio.csv")
+    weeks = _place("weeks")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.abspath(Path(self.root).expanduser())))  # whatever cd comes later
