@@ -116,16 +116,16 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--all": {"action": "store_true", "help": "show every symbol, not only the accepted ones"},
     # the week
     "--where": {"choices": ("local", "drive", "colab"), "default": "local", "help":
-                "what trains: this machine; Colab, where you press Run all, by the workspace on Drive; or Colab, by its "
-                "command line (Linux and macOS; not tried live). Default: local"},
+                "what trains: this machine; Colab by hand, where you press Run all on the workspace's Drive; or Colab by "
+                "its command line (Linux and macOS; not tried live). Default: local"},
     "--no-collect": {"action": "store_true", "help": "the prices are there: fetch none"},
     "--until": {"metavar": "TIME", "help": "such as \"Mon 08:30\" or \"2026-11-30 08:30\", by the clock of Vietnam: "
                                            "what cannot be done by then is not begun, and training pauses"},
     "--fallback": {"choices": ("local",), "help": "train here what is missing when Colab or Drive is silent"},
     "--patience": {"type": _number(lambda minutes: minutes > 0, "must be minutes, above 0"), "default": 30.0,
                    "metavar": "M", "help": "minutes of silence, for --fallback and --where colab (default: 30)"},
-    "--remote": {"metavar": "NAME:PATH", "help": "the workspace's folder on Drive as rclone names it, where this one is "
-                                                 "on a disk of its own (default: $VNQ_REMOTE)"},
+    "--remote": {"metavar": "NAME:PATH", "help": "the workspace's folder on Drive as rclone names it, where this one "
+                                                 "is on a disk of its own (default: $VNQ_REMOTE)"},
     "--gpu": {"default": "T4", "metavar": "NAME", "help": "that Colab is asked for: T4, L4, A100 (default: T4)"},
     "--keep": {"type": int, "default": 2, "metavar": "N", "help": "finished runs that stay whole (default: 2)"},
     "--notify": {"action": "append", "metavar": "URL", "help":

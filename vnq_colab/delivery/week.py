@@ -47,7 +47,8 @@ class Week:
 
     def put(self, name: str, step: Step) -> None:
         """Rewrites the record, with a step as it stands now."""
-        self.steps = {one: step if one == name else self.steps[one] for one in STEPS if one == name or one in self.steps}
+        steps = self.steps | {name: step}
+        self.steps = {one: steps[one] for one in STEPS if one in steps}
         value = self.to_dict()
         del value["state"]
         write_sealed(self.ws.weeks / f"{self.week}.json", value)

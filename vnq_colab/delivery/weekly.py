@@ -5,7 +5,6 @@ import datetime as dt
 import functools
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -174,7 +173,7 @@ class _Work:
         return f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed", {"run_id": session.run_id}
 
     def _trained_elsewhere(self, seconds: float) -> Session | None:
-        """The run of these data as it lies here now, finished unless it is to be trained on here; None: there is none."""
+        """The run of these data as it lies here, finished unless it is to be trained on here; None: there is none."""
         choices, ws, data_id = self.choices, self.week.ws, self._prepared.panel.data_id
         most, found, why = min(seconds, LONGEST_WAIT), None, "no run of these data is finished"
         if choices.where == "drive":
