@@ -116,8 +116,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--all": {"action": "store_true", "help": "show every symbol, not only the accepted ones"},
     # the week
     "--where": {"choices": ("local", "drive", "colab"), "default": "local", "help":
-                "what trains: this machine; Colab by hand, where you press Run all on the workspace's Drive; or Colab by "
-                "its command line (Linux and macOS; not tried live). Default: local"},
+                "what trains: this machine; Colab by hand, where you press Run all on the workspace's Drive; or Colab "
+                "by its command line (Linux and macOS; not tried live). Default: local"},
     "--no-collect": {"action": "store_true", "help": "the prices are there: fetch none"},
     "--until": {"metavar": "TIME", "help": "such as \"Mon 08:30\" or \"2026-11-30 08:30\", by the clock of Vietnam: "
                                            "what cannot be done by then is not begun, and training pauses"},

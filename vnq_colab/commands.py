@@ -201,7 +201,8 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
     choices = Choices(
         where=options.where, fallback=options.fallback, patience=60 * options.patience, gpu=options.gpu,
         remote=options.remote or os.environ.get("VNQ_REMOTE"), words=arguments.words_of(options), data=options.data,
-        collect=not options.no_collect, as_of=reading.pop("as_of"), until=options.until, hours=_hours_to_train(options))
+        collect=not options.no_collect, as_of=reading.pop("as_of"), until=options.until,
+        hours=_how_to_train(options)["hours"])
     week = weekly(ws, arguments.run_config(options), choices, reading=reading, urls=options.notify, quiet=options.json)
     _output(options, repr(tidy(ws)))
     _output(options, repr(week), week.to_dict())

@@ -46,19 +46,17 @@ class Week:
         return {name: getattr(self, name) for name in Record.__required_keys__} | {"state": self.state}
 
     def put(self, name: str, step: Step) -> None:
-        """Rewrites the record, with a step as it stands now."""
-        steps = self.steps | {name: step}
-        self.steps = {one: steps[one] for one in STEPS if one in steps}
+        """Rewrites the record with a step as it stands now; those after it are to be done again."""
+        before = list(STEPS)[:list(STEPS).index(name)]
+        self.steps = {one: self.steps[one] for one in before if one in self.steps} | {name: step}
         value = self.to_dict()
         del value["state"]
         write_sealed(self.ws.weeks / f"{self.week}.json", value)
 
     def is_done(self, name: str) -> bool:
-        """Whether a step was done, after all that come before it."""
-        before = list(STEPS)[:list(STEPS).index(name)]
-        step = self.steps.get(name)
-        return bool(step) and step["state"] == "done" and all(
-            self.is_done(one) and self.steps[one]["ended"] <= step["begun"] for one in before[-1:])
+        """Whether a step, and each before it, was done."""
+        names = list(STEPS)[:list(STEPS).index(name) + 1]
+        return all(one in self.steps and self.steps[one]["state"] == "done" for one in names)
 
     @property
     def state(self) -> str:

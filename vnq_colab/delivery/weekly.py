@@ -15,6 +15,7 @@ from vnq_colab.data.prepared import Prepared, load_prepared, prepare, prepared_p
 from vnq_colab.delivery import remote
 from vnq_colab.delivery.bundle import export_bundle, load_bundle, read_manifest
 from vnq_colab.delivery.champion import read_pointer
+from vnq_colab.delivery.deploy import deploy
 from vnq_colab.delivery.leaks import is_proven, review
 from vnq_colab.delivery.notify import find_urls, notify
 from vnq_colab.delivery.predict import plan_day
@@ -153,13 +154,15 @@ class _Work:
     def prepare(self) -> Gave:
         choices, ws = self.choices, self.week.ws
         self._prepared = prepared = prepare(ws, choices.data, as_of=choices.as_of, **self.reading)
+        panel, warnings = prepared.panel, prepared.cleaning.warnings
+        if left := [text for text in warnings if text.startswith(f"left out: {ws.weekly_updates}")]:
+            raise DataError(left[0].removeprefix("left out: "))
         if not is_proven(prepared) and not (reviewed := review(prepared)).proof.passed:
             raise DataError(f"{prepared.folder}: {reviewed!r}")
-        panel = prepared.panel
         if choices.where == "drive" and choices.remote:
             remote.send_data(ws, panel.data_id, choices.remote)
         return ". ".join([f"data {panel.data_id}: {len(panel.symbols)} symbols to {panel.days[-1]:%Y-%m-%d}",
-                          *prepared.cleaning.warnings]), {"data_id": panel.data_id}
+                          *warnings]), {"data_id": panel.data_id}
 
     def train(self) -> Gave:
         choices = self.choices
@@ -223,13 +226,9 @@ class _Work:
 
     def deploy(self) -> Gave:
         try:
-            from vnq_colab.delivery.deploy import deploy
-        except ImportError:
-            return "not there yet", {}
-        try:
             text = deploy(self.week.ws, self.week.gave("bundle")).text
         except DeliveryError as error:
-            text = f"not deployed: {error}"
+            text = f"{error}"
         return text, {}
 
     def predict(self) -> Gave:
