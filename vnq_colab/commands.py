@@ -87,9 +87,11 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
 def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
     from vnq_colab.delivery.champion import standing
+    from vnq_colab.delivery.week import weeks
     from vnq_colab.training.session import sessions, status
 
     text, bundles = standing(ws.models)
+    text = "\n".join([text, *(week.line() for week in list(weeks(ws))[:1])])
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
         _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})
