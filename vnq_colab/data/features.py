@@ -27,14 +27,6 @@ def _log_return(h: History, days: int) -> np.ndarray:
     return np.log(h.close / shift(h.close, days))
 
 
-def _return_5(h: History) -> np.ndarray:
-    return _log_return(h, 5)
-
-
-def _volume_surprise(h: History) -> np.ndarray:
-    return surprise(h.volume, mean(h.volume, 20))
-
-
 def _after(rows: int, values: np.ndarray) -> np.ndarray:
     """The values, unknown in the first rows of each symbol."""
     return np.where(np.arange(values.shape[1]) < rows, np.nan, values)
@@ -176,9 +168,9 @@ def _tet_nearness(h: History) -> np.ndarray:
 _BAND = "- 1 - band of its exchange and day| <= 0.005 on HOSE, 0.01 on HNX and UPCOM"
 
 # name, formula, unit, what computes it, days before the first value, bounds (one number: from minus that), source
-RETURNS_AND_TREND = (
+FEATURES: dict[str, Feature] = {item.name: item for item in (  # of returns and trends
     feature("return_1", "log(close / close of the day before)", "log return", lambda h: h.returns, 1, 0.2),
-    feature("return_5", "log(close / close 5 days before)", "log return", _return_5, 5, 0.5),
+    feature("return_5", "log(close / close 5 days before)", "log return", lambda h: _log_return(h, 5), 5, 0.5),
     feature("return_20", "log(close / close 20 days before)", "log return", lambda h: _log_return(h, 20), 20),
     feature("return_60", "log(close / close 60 days before)", "log return", lambda h: _log_return(h, 60), 60, 1.5),
     feature("mean_distance_10", "log(close / mean close of 10 days)", "log ratio",
@@ -204,8 +196,7 @@ RETURNS_AND_TREND = (
     feature("low_distance_252", "log(close / lowest low of up to 252 days)", "log ratio",
             lambda h: _after(59, np.log(h.close / rolling(h.low, 252, np.minimum, np.inf))), 59, (0, 3),
             "George & Hwang 2004"),
-)
-CANDLE = (
+    # of a day
     feature("gap", "log(open / close of the day before)", "log return", lambda h: np.log(h.open / h.previous_close), 1,
             0.2),
     feature("body", "log(close / open)", "log return", lambda h: np.log(h.close / h.open), 0, 0.2),
@@ -220,8 +211,7 @@ CANDLE = (
             lambda h: _at_limit(h, h.close / h.previous_close - 1, h.close == h.high), 1, (0, 1)),
     feature("floor_hit", f"1 if close = low and |1 - close / close before {_BAND.removeprefix('- 1 ')}", "flag",
             lambda h: _at_limit(h, 1 - h.close / h.previous_close, h.close == h.low), 1, (0, 1)),
-)
-VOLATILITY = (
+    # of volatility
     feature("true_range_14", "ATR14 / close", "fraction", lambda h: _wilder(_true_range(h), 14) / h.close, 14, (0, 0.2),
             "Wilder 1978"),
     feature("volatility_20", "standard deviation of daily returns, 20 days", "log return",
@@ -233,10 +223,9 @@ VOLATILITY = (
     feature("skewness_60", "skewness of daily returns, 60 days", "ratio", _skewness, 60, 7.6),
     feature("downside_20", "2 (sum of squared falls / sum of squared returns) - 1, daily, 20 days", "fraction",
             _downside, 20, source="Barndorff-Nielsen, Kinnebrock & Shephard 2010"),
-)
-VOLUME = (
+    # of volumes
     feature("volume_surprise", "log(volume / mean volume of 20 days), each raised by 1 % of that mean", "log ratio",
-            _volume_surprise, 19, (-4.7, 3)),
+            lambda h: surprise(h.volume, mean(h.volume, 20)), 19, (-4.7, 3)),
     feature("volume_trend", "log(mean volume of 5 / of 60 days), each raised by 1 % of the latter", "log ratio",
             lambda h: surprise(mean(h.volume, 5), mean(h.volume, 60)), 59, (-4.7, 2.5)),
     feature("money_flow_14", "(MFI14 - 50) / 50: (up flow - down flow) / (up + down) of 14 days, flow = typical price "
@@ -251,8 +240,7 @@ VOLUME = (
             "log ratio", _illiquidity, 60, 4.0, "after Amihud 2002"),
     feature("volume_correlation_20", "correlation of the daily return with the volume, 20 days", "correlation",
             _volume_correlation, 20, source="Karpoff 1987"),
-)
-MARKET = (
+    # of the market
     feature("market_return_1", "log return of the index, or of the equal-weighted market", "log return",
             lambda h: h.on_own_days(h.market.returns), 0, 0.1),
     feature("market_return_20", "log return of the market over its last 20 days", "log return",
@@ -268,19 +256,17 @@ MARKET = (
     feature("beta_60", "slope of the daily return on the market's, 60 days, less 1", "ratio", _beta, 60, 3.0,
             "Sharpe 1964"),
     feature("return_rank_5", "rank of the 5-day return among the stocks of the day, -1 lowest to 1 highest", "rank",
-            lambda h: h.pack(h.market.ranks(_return_5)), 5, source="Jegadeesh 1990"),
+            lambda h: h.pack(h.market.ranks(FEATURES["return_5"].compute)), 5, source="Jegadeesh 1990"),
     feature("volume_rank", "rank of the volume surprise among the stocks of the day, -1 lowest to 1 highest", "rank",
-            lambda h: h.pack(h.market.ranks(_volume_surprise)), 19),
+            lambda h: h.pack(h.market.ranks(FEATURES["volume_surprise"].compute)), 19),
     feature("weekday", "day of the week, Monday -1 to Friday 1", "fraction",
             lambda h: h.on_own_days(h.market.days.day_of_week.to_numpy("float64") / 2 - 1)),
     feature("tet_nearness", "1 - calendar days to the lunar new year / 30, 0 when it is further away", "fraction",
             _tet_nearness, 0, (0, 1)),
-)
-FEATURES: dict[str, Feature] = {item.name: item for item in (*RETURNS_AND_TREND, *CANDLE, *VOLATILITY, *VOLUME,
-                                                             *MARKET)}
+)}
 
 
 def features_table() -> pd.DataFrame:
     """Every feature: name, formula, unit, warm-up [days], source, low, high."""
-    rows = [(f.name, f.formula, f.unit, f.warm_up_days, f.source, f.low, f.high) for f in FEATURES.values()]
-    return pd.DataFrame(rows, columns=["name", "formula", "unit", "warm-up [days]", "source", "low", "high"])
+    table = pd.DataFrame([*FEATURES.values()]).drop(columns="compute")
+    return table.rename(columns={"warm_up_days": "warm-up [days]"})

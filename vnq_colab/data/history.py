@@ -34,9 +34,7 @@ class Feature:
 
     def clipped(self, history: "History") -> np.ndarray:
         """`[table rows]` float64: its values inside the bounds, 0 where they are unknown."""
-        values = np.clip(history.to_rows(self.compute(history)), self.low, self.high)
-        values[np.isnan(values)] = 0
-        return values
+        return np.nan_to_num(np.clip(history.to_rows(self.compute(history)), self.low, self.high))
 
 
 def feature(name: str, formula: str, unit: str, compute: "Callable[[History], np.ndarray]", warm_up_days: int = 0,
