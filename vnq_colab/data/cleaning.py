@@ -49,14 +49,14 @@ def merge_files(raw: pd.DataFrame, *, on_bad_rows: str, treatments: Mapping[str,
     return _named(_merged(raw, CleaningLog(plan_treatments(on_bad_rows, treatments), "the price table", len(raw))))
 
 
+def _merged(raw: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
+    return combine(_without_duplicates(*_sound(_sorted(raw), log), log), log)
+
+
 def _named(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns of a price table, symbols and exchanges as text."""
     return rows[[name for name in (*NEEDED, *OPTIONAL) if name in rows]].assign(
         **{name: rows[name].astype(rows[name].cat.categories.dtype) for name in {"symbol", "exchange"} & set(rows)})
-
-
-def _merged(raw: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
-    return combine(_without_duplicates(*_sound(_sorted(raw), log), log), log)
 
 
 def _sorted(raw: pd.DataFrame) -> pd.DataFrame:
@@ -226,15 +226,13 @@ class _Merge:
 
     def note(self, log: CleaningLog, file: pd.Categorical) -> None:
         """Logs what was merged, and how."""
-        dropped, stands = np.zeros((2, len(file)), bool)
-        stands[self.row[self.row >= 0]] = True
-        closes = self.close * self.scale
-        log.note("sources_disagree", self.rows, self.differs_from >= 0, dropped, describe=lambda row: "close " + " and "
-                 .join(f"{closes[one]:,.10g} in {file[one]}" for one in (self.differs_from[row], row)) + " [VND]")
-        log.note("files_apart", self.rows, self.is_apart, dropped, describe=lambda row: f"row of {file[row]}")
-        log.note("basis_changed", self.rows, self.scale != 1, dropped,
+        closes, replaced = self.close * self.scale, ~np.isin(np.arange(len(file)), self.row)
+        log.note("sources_disagree", self.rows, self.differs_from >= 0, describe=lambda row: "close " + " and ".join(
+            f"{closes[one]:,.10g} in {file[one]}" for one in (self.differs_from[row], row)) + " [VND]")
+        log.note("files_apart", self.rows, self.is_apart, describe=lambda row: f"row of {file[row]}")
+        log.note("basis_changed", self.rows, self.scale != 1,
                  describe=lambda row: f"prices of {file[row]} ×{self.scale[row]:.4g}")
-        log.note("several_files", self.rows, ~stands, dropped, describe=lambda row: f"row of {file[row]}")
+        log.note("several_files", self.rows, replaced, describe=lambda row: f"row of {file[row]}")
 
 
 # ---------------------------------------------------------------------------------------------------- days and series
@@ -253,8 +251,7 @@ def _quiet_days(rows: pd.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray
     places = Places.of(rows)
     days, dates = places.days, places.days.to_numpy("datetime64[D]")
     if len(days) >= LEAST_DAYS and (step := np.median(np.busday_count(dates[:-1], dates[1:]))) > 2:
-        raise DataError(f"{source}: there is one row in {step:.0f} weekdays: these are weekly or monthly bars. Bring "
-                        "one row per day.")
+        raise DataError(f"{source}: one row in {step:.0f} weekdays: weekly or monthly bars. Bring one row per day.")
     volume, close = rows["volume"].to_numpy(), rows["close"].to_numpy()
     moves = np.r_[False, close[1:] != close[:-1]] & (places.start < np.arange(len(rows)))
     present, traded, moved = (np.bincount(places.day, weights) for weights in (None, volume > 0, moves))
@@ -269,7 +266,7 @@ def _with_exchange(rows: pd.DataFrame, log: CleaningLog) -> pd.DataFrame:
     """An unknown exchange is the symbol's of the day before, else HOSE."""
     if "exchange" not in rows:
         return rows
-    log.note("unknown_exchange", rows, rows["exchange"].isna().to_numpy(), np.zeros(len(rows), bool))
+    log.note("unknown_exchange", rows, rows["exchange"].isna().to_numpy())
     return rows.assign(exchange=rows.groupby("symbol", observed=True)["exchange"].ffill().fillna(EXCHANGES[0]))
 
 

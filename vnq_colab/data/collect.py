@@ -110,8 +110,8 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
             flaws[flaw] += 1
     if not newest:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in flaws.items())
-        raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
-                        f"site may have changed: download the zips by hand into {ws.raw}.")
+        raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). "
+                        f"Download the zips by hand into {ws.raw}.")
     notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in newest]
     last_day = max(of_day for of_day, _, _ in newest.values())
     if any(of_day < last_day for of_day, _, _ in newest.values()):
@@ -141,8 +141,7 @@ def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool, unt
                 scratch.seek(0)
                 write_atomic(target, lambda file: shutil.copyfileobj(scratch, file))
             return flaw
-    raise DataError(f"{link}: not received ({reason}). Try again later, or download it by "
-                    f"hand into {target.parent}.")
+    raise DataError(f"{link}: not received ({reason}). Try again later, or download it into {target.parent}.")
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:
@@ -165,7 +164,7 @@ def _receive(site: requests.Session, link: str, scratch: BinaryIO, target: Path,
         length = answer.headers.get("Content-Length", "")
         size = int(length) if length.isdecimal() and len(length) < 20 else 0  # 0: not known
         too_large = DataError(f"{link}: is larger than {MOST_BYTES / 1e6:,.0f} MB, which no zip of CafeF's is. Look at "
-                              f"it by hand, and put what is sound into {target.parent}.")
+                              "it by hand.")
         if size > MOST_BYTES:
             raise too_large
         require_space(target.parent, size, target.name)
@@ -206,7 +205,7 @@ def download_drive(link: str, folder: Path) -> Path:
     shared = DRIVE_LINK.match(link.strip())
     if not shared:
         raise DataError(f"{link}: not a share link of Google Drive such as https://drive.google.com/file/d/…/view or "
-                        "…/drive/folders/…. In Drive: Share, Copy link (a Google Sheet: download it as CSV first).")
+                        "…/drive/folders/…. In Drive: Share, Copy link.")
     try:
         import gdown  # noqa: F401
     except ImportError:

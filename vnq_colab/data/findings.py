@@ -76,8 +76,7 @@ def plan_treatments(on_bad_rows: str, treatments: Mapping[str, str] | None = Non
         if treatment not in ISSUES[key].treatments:
             raise ConfigError(f"treatments: {key} cannot be treated with {treatment!r}. "
                               f"Choose one of {', '.join(map(repr, ISSUES[key].treatments))}.")
-        plan[key] = treatment
-    return plan
+    return plan | dict(treatments or {})
 
 
 @dataclass(frozen=True)
@@ -162,13 +161,14 @@ class CleaningLog:
         self.plan, self.source, self.n_read = plan, source, n_read
         self.findings: list[Finding] = []
 
-    def note(self, issue: str, rows: pd.DataFrame, bad: np.ndarray, dropped: np.ndarray, *,
-             repairable: np.ndarray | None = None, treatment: str | None = None,
+    def note(self, issue: str, rows: pd.DataFrame, bad: np.ndarray, dropped: np.ndarray | None = None, *,
+             repairable: np.ndarray | bool = True, treatment: str | None = None,
              describe: Callable[[int], str] | None = None) -> np.ndarray:
         """`[rows]` bool: the bad rows to be repaired; those to be dropped are marked in `dropped`.
 
-        `repairable` None means all; `treatment` overrides the plan; `describe` tells the value of row i.
+        `treatment` overrides the plan; `describe` tells the value of row i.
         """
+        dropped = np.zeros(len(rows), bool) if dropped is None else dropped
         bad, treatment = bad & ~dropped, treatment or self.plan[issue]
 
         def example(row: int) -> str:
@@ -177,12 +177,11 @@ class CleaningLog:
 
         if treatment == "raise" and bad.any():
             more = f" (and {bad.sum() - 1} more rows)" if bad.sum() > 1 else ""
-            raise DataError(f"{example(int(bad.argmax()))}{more}. Repair {self.source}, or leave such rows out with "
-                            "--on-bad-rows drop, or have them repaired with --on-bad-rows treat (in Python: on_bad_rows"
-                            "=\"drop\" or \"treat\").")
+            raise DataError(f"{example(int(bad.argmax()))}{more}. Repair {self.source}, or have such rows left out or "
+                            "repaired: --on-bad-rows drop, or treat (in Python: on_bad_rows=\"drop\" or \"treat\").")
         masks = {name: bad & (name == treatment) for name in DONE}
-        if treatment == "repair" and repairable is not None:
-            masks |= {"repair": bad & repairable, "drop": bad & ~repairable}
+        if treatment == "repair":
+            masks |= {"repair": bad & repairable, "drop": bad & np.logical_not(repairable)}
         for name, mask in masks.items():
             if mask.any():
                 first, *more = map(example, np.flatnonzero(mask)[:SHOWN].tolist())
@@ -193,8 +192,7 @@ class CleaningLog:
     def kept(self, rows: pd.DataFrame, dropped: np.ndarray) -> pd.DataFrame:
         """The rows that stay. Raises DataError when there are none."""
         if dropped.all():
-            raise DataError(f"{self.source}: no usable row is left of {self.n_read:,}. Look at the file: is it a price "
-                            "table?")
+            raise DataError(f"{self.source}: no usable row is left of {self.n_read:,}. Bring a table of prices.")
         return rows[~dropped].reset_index(drop=True) if dropped.any() else rows
 
 

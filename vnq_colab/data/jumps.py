@@ -88,15 +88,14 @@ def without_jumps(rows: pd.DataFrame, places: Places, log: CleaningLog) -> pd.Da
         before, now = rows["close"].iloc[row - 1 : row + 1]
         return f"close {before:,.10g} to {now:,.10g} [VND]"
 
-    nothing_dropped = np.zeros(len(rows), bool)
     level = _unit_levels(rows["close"].to_numpy(), places.start)
-    if log.note("unit_jump", rows, level != 0, nothing_dropped, describe=jump).any():
+    if log.note("unit_jump", rows, level != 0, describe=jump).any():
         scale = 1000.0 ** np.abs(level)
         rows = rows.assign(**{name: np.where(level > 0, rows[name] / scale, rows[name] * scale)
                               for name in {*PRICES, "raw_close"} & set(rows)})
     price, divisor, events = _actions(rows, places)
     is_event = np.isin(np.arange(len(rows)), list(events))
-    if log.note("unadjusted_action", rows, is_event, nothing_dropped, describe=lambda row: (
+    if log.note("unadjusted_action", rows, is_event, describe=lambda row: (
             f"{jump(row)}, {events[row]}; from there on prices ×{price[row]:.4g}")).any():
         volume = np.where(divisor == 1, rows["volume"], np.ceil(rows["volume"] / divisor))
         rows = rows.assign(volume=volume, **{name: rows[name] * price for name in PRICES})

@@ -197,7 +197,7 @@ def _refuse_sparse(n_symbols: int, n_days: int, n_rows: int) -> None:
     """Raises a DataError for a block that would be empty nearly everywhere, and need memory without end."""
     if n_symbols * n_days > max(FEW_CELLS, MOST_EMPTY * n_rows):
         raise DataError(f"{n_symbols:,} symbols on {n_days:,} days have {n_rows:,} prices, on fewer than one day in "
-                        f"{MOST_EMPTY}: they are not of one market and time. Bring stocks that traded side by side.")
+                        f"{MOST_EMPTY}. Bring stocks of one market and time.")
 
 
 def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Panel:
@@ -209,7 +209,7 @@ def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Pane
     place, shape = (market.symbol, market.day), (len(market.symbols), len(market.days))
     if (needed := BYTES_A_CELL * shape[0] * shape[1]) > (free := psutil.virtual_memory().available):
         raise DataError(f"{shape[0]:,} symbols on {shape[1]:,} days need about {needed / 1e9:,.1f} GB of memory, and "
-                        f"{free / 1e9:.1f} GB are free. Bring fewer stocks or days, or take a larger machine.")
+                        f"{free / 1e9:.1f} GB are free. Bring fewer stocks or days.")
     values = np.zeros((*shape, len(FEATURES)), dtype="float32")
     with np.errstate(invalid="ignore", divide="ignore"):
         for history in market.histories():

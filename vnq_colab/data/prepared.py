@@ -117,11 +117,10 @@ def _index_among(series: pd.DataFrame, prices: pd.DataFrame) -> tuple[pd.DataFra
     """The VNINDEX among the files, None unless it has a close on 99 of 100 trading days; and warnings."""
     series = series[series["symbol"] == MARKET_INDEX]
     index = series.loc[series["close"] > 0, ["date", "close"]].reset_index(drop=True)
-    n_bad = len(series) - len(index)
-    warnings = [f"{MARKET_INDEX}: {n_bad} rows without a positive close are left out"] if n_bad else []
+    warnings = [f"{MARKET_INDEX}: {len(series) - len(index)} rows without a positive close are left out"]
     gaps = [f"the {MARKET_INDEX} among the files is not used, the market is the mean of all stocks: {gap}"
             for gap in _gaps(prices, index) if len(index)]
-    return (index if len(index) and not gaps else None), warnings + gaps
+    return (index if len(index) and not gaps else None), warnings * (len(index) < len(series)) + gaps
 
 
 def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
@@ -186,8 +185,7 @@ def load_prepared(ws: Workspace, data_id: str | None = None) -> Prepared:
         if not tuple(facts["features"]) == panel.feature_names == tuple(FEATURES):
             raise DataError(f"{folder}: version {facts['version']} computed other features. Run prepare again.")
         if (folder / PROOF).exists() and read_json(folder / PROOF, dict[str, Any]).get("passed") is not True:
-            raise DataError(f"{folder}: its proof failed, something in it knows the future ({PROOF} says what). Repair "
-                            "that and run prepare again.")
+            raise DataError(f"{folder}: something in it knows the future ({PROOF} says what). Run prepare again.")
         prices, index = _tables(folder, facts)
         folds = read_json(folder / "splits.json", list[Splits])
         cleaning = read_sealed(folder / "cleaning.json", CleaningReport)
@@ -217,8 +215,7 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
     """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
     path = ws.prepared / data_id / "panel.parquet"
     if not os.path.exists(path):
-        raise DataError(f"{path}: the data of this run is gone, or Drive does not answer. Connect it, or prepare the "
-                        "same prices again.")
+        raise DataError(f"{path}: there is no such file. Connect Drive, or prepare the same prices again.")
     if os.path.exists(path.parent / "prepared.json"):  # it was not built by hand
         _facts(path.parent, path.name)
     panel = Panel.load(path)

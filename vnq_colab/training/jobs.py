@@ -214,8 +214,8 @@ def session_folds(session: Session, panel: Panel) -> list[Splits]:
         folds = [Splits.from_dict(fold) for fold in session.folds]
         check_folds(folds, panel.days, purge_days=session.config.task.purge_days)
     except DataError as error:
-        raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Restore its session, or "
-                           "start a new run.") from error
+        raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Its session was changed: "
+                           "restore it, or start a new run.") from error
     return folds
 
 

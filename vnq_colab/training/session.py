@@ -197,7 +197,7 @@ def _session_in(path: Path, value: dict[str, Any], ws: Workspace, run_id: str) -
     if value["config_id"] != session.config.config_id and session.code_version == __version__:
         raise SessionError(f"{path}: its config is not the one that the run began with. Put it back, or start anew.")
     if session.run_id != run_id:
-        raise SessionError(f"{path}: is the session of run {session.run_id}. Give its folder that name.")
+        raise SessionError(f"{path}: is the session of run {session.run_id}, in a folder of another name. Rename it.")
     return session
 
 
