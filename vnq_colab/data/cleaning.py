@@ -251,7 +251,8 @@ def _quiet_days(rows: pd.DataFrame, source: str) -> tuple[np.ndarray, np.ndarray
     places = Places.of(rows)
     days, dates = places.days, places.days.to_numpy("datetime64[D]")
     if len(days) >= LEAST_DAYS and (step := np.median(np.busday_count(dates[:-1], dates[1:]))) > 2:
-        raise DataError(f"{source}: one row in {step:.0f} weekdays: weekly or monthly bars. Bring one row per day.")
+        raise DataError(f"{source}: there is one row in {step:.0f} weekdays: these are weekly or monthly bars. Bring "
+                        "one row per day.")
     volume, close = rows["volume"].to_numpy(), rows["close"].to_numpy()
     moves = np.r_[False, close[1:] != close[:-1]] & (places.start < np.arange(len(rows)))
     present, traded, moved = (np.bincount(places.day, weights) for weights in (None, volume > 0, moves))

@@ -110,8 +110,8 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
             flaws[flaw] += 1
     if not newest:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in flaws.items())
-        raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). "
-                        f"Download the zips by hand into {ws.raw}.")
+        raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
+                        f"site may have changed: download the zips by hand into {ws.raw}.")
     notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in newest]
     last_day = max(of_day for of_day, _, _ in newest.values())
     if any(of_day < last_day for of_day, _, _ in newest.values()):
@@ -141,7 +141,8 @@ def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool, unt
                 scratch.seek(0)
                 write_atomic(target, lambda file: shutil.copyfileobj(scratch, file))
             return flaw
-    raise DataError(f"{link}: not received ({reason}). Try again later, or download it into {target.parent}.")
+    raise DataError(f"{link}: not received ({reason}). Try again later, or download it by hand "
+                    f"into {target.parent}.")
 
 
 def _within(seconds: float, work: Callable[[], None]) -> None:
