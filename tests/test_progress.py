@@ -10,7 +10,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Progress
 from vnq_colab.training import process
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.process import WIDTH, Display, finish_words
+from vnq_colab.training.process import WIDTH, Display, outcome
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import plan_jobs, train
 
@@ -66,7 +66,7 @@ def test_time_left_is_that_of_the_whole_run_at_the_speed_so_far(session, now):
 def test_end_says_what_was_done_and_what_failed(session):
     session.seconds["training"] = 100.0
     session.ledger["SYN001"] = {"state": "failed", "reason": "gradient not finite"}
-    assert finish_words(session) == "8 jobs done in 2 min, failed: SYN001"
+    assert outcome(session) == "8 jobs done in 2 min, failed: SYN001"
 
 
 def test_line_names_the_things_and_stays_within_its_width(session, capsys, monkeypatch):

@@ -7,20 +7,23 @@ it is not defined. Indicators that TA-Lib has agree with it to 1e-6 (tests/test_
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.history import (
-    Feature,
-    History,
-    covariance,
-    deviation,
-    divide,
-    feature,
-    mean,
-    rolling,
-    shift,
-    smoothed,
-    surprise,
-)
+from vnq_colab.data.history import Feature, History, deviation, feature, mean, rolling, shift, smoothed
 from vnq_colab.data.market import EXCHANGES, LIMIT_TOLERANCE, LUNAR_NEW_YEARS
+
+
+def covariance(one: np.ndarray, other: np.ndarray, days: int) -> np.ndarray:
+    """`[..., rows] -> [..., rows]`: covariance (population) over the last `days` rows."""
+    return mean(one * other, days) - mean(one, days) * mean(other, days)
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Their ratio, 0 where the denominator is 0; NaN where one is unknown."""
+    return np.where(denominator == 0, 0 * numerator, numerator / denominator)
+
+
+def surprise(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """log of `values` to `usual`, both raised by a hundredth of `usual` so that 0 has a logarithm; 0 if usual is 0."""
+    return np.where(usual > 0, np.log((values + 0.01 * usual) / (1.01 * usual)), 0 * usual)
 
 
 def _log_return(h: History, days: int) -> np.ndarray:

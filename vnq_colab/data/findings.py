@@ -26,41 +26,31 @@ class Issue(NamedTuple):
 ISSUES = {
     # An open, high or low is taken from the other prices; without a close the row is dropped.
     "bad_price": Issue("price missing, zero, negative or beyond 1e9", ("repair", "drop"), True),
-    # The volume of another file is taken, else 0.
-    "bad_volume": Issue("volume missing, negative or beyond 1e15", ("repair", "drop"), True),
+    "bad_volume": Issue("volume missing, negative or beyond 1e15", ("repair", "drop"), True),  # another file's, else 0
     # Without volume all prices become the close. Else a swapped high and low are exchanged, or the range is widened to
     # a close near it, and the open moved inside; what does not fit then is dropped.
     "bad_range": Issue("open or close outside [low, high]", ("repair", "drop"), True),
-    # The last that needed no repair stays; conflicting are those of several prices.
-    "duplicate": Issue("duplicate row for a day", ("drop",), True),
-    "conflicting_duplicate": Issue("conflicting rows for a day", ("drop",), True),
-    # The later file's row stays; an unadjusted row beside adjusted ones tells the raw close.
-    "several_files": Issue("day in several files", ("drop",)),
-    # Closes differ by more than rounding, the later file's stays.
-    "sources_disagree": Issue("two sources disagree", ("keep",)),
-    # They are taken to have one basis.
-    "files_apart": Issue("files without a common day", ("keep",)),
+    "duplicate": Issue("duplicate row for a day", ("drop",), True),  # the last that needed no repair stays
+    "conflicting_duplicate": Issue("conflicting rows for a day", ("drop",), True),  # of several prices
+    "several_files": Issue("day in several files", ("drop",)),  # the later stays; unadjusted ones tell the raw close
+    "sources_disagree": Issue("two sources disagree", ("keep",)),  # by more than rounding; the later file's stays
+    "files_apart": Issue("files without a common day", ("keep",)),  # taken to have one basis
     # A later file's prices, rescaled after a dividend or a split, are brought to the basis of the earlier files.
     "basis_changed": Issue("adjusted basis changed", ("repair",)),
     # A weekend; or almost none of the symbols of the month before traded, and most closes are those of the day before.
     "closed_day": Issue("day without a market", ("drop", "keep")),
-    # Fewer than 1 in 20 of the symbols of the month before: a holiday with stray rows, or an update of a few symbols.
-    "lonely_day": Issue("day of a few symbols", ("keep", "drop")),
-    # The symbol's of the day before, else HOSE.
-    "unknown_exchange": Issue("unknown exchange", ("repair",)),
-    # The close jumps about 1,000 times: from that row on prices are brought to the unit of the earlier rows.
-    "unit_jump": Issue("unit jump", ("repair", "keep")),
+    "lonely_day": Issue("day of a few symbols", ("keep", "drop")),  # fewer than 1 in 20 of the month before
+    "unknown_exchange": Issue("unknown exchange", ("repair",)),  # the symbol's of the day before, else HOSE
+    "unit_jump": Issue("unit jump", ("repair", "keep")),  # by about 1,000 times: back to the unit of the earlier rows
     # The whole day lies below the band, as after a split or a dividend, or the adjusted close jumps while the raw one
     # does not: from that row on prices are rescaled, the volume of a split inversely.
     "unadjusted_action": Issue("unadjusted corporate action", ("repair", "keep")),
-    # Nothing explains it; dropped where earlier repairs lead below 0.001 or beyond 1e9 VND.
-    "beyond_band": Issue("move beyond any band", ("keep",)),
+    "beyond_band": Issue("move beyond any band", ("keep",)),  # dropped where repairs lead below 0.001 or beyond 1e9 VND
     # The row after them, or the symbol's last row; without a trade counts at the end of the data only.
     "gap": Issue("over 5 trading days without a row or trade", ("keep",)),
     # The last row of each stretch of one close: of over 30 days with trades (17 in real prices), or of 250 (215).
     "stale_feed": Issue("stale feed: the close stands still", ("keep",)),
-    # A row of volume 0, as vendors fill in.
-    "no_trades": Issue("day without trades", ("keep", "drop")),
+    "no_trades": Issue("day without trades", ("keep", "drop")),  # a row of volume 0, as vendors fill in
 }
 
 
@@ -144,11 +134,9 @@ class CleaningReport:
             *(f"  warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        files = pd.DataFrame([asdict(item) for item in self.files]).map(
-            lambda value: ", ".join(f"{name} {n}" for name, n in value.items()) if isinstance(value, dict) else value)
         with pd.option_context("display.max_colwidth", None):  # the examples are sentences
             tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
-                      for table in (files, self.to_frame()) if len(table)]
+                      for table in (pd.DataFrame(self.files).astype(str), self.to_frame()) if len(table)]
         texts = [repr(self).splitlines()[0], *(f"⚠ LEAK IN THE DATA: {leak}" for leak in self.leaks),
                  *(f"⚠ {warning}" for warning in self.warnings)]
         return "".join([*(f"<p>{html.escape(text)}</p>" for text in texts), *tables])

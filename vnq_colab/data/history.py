@@ -197,11 +197,6 @@ def deviation(values: np.ndarray, days: int, least: float | np.ndarray = 1e-6) -
     return spread
 
 
-def covariance(one: np.ndarray, other: np.ndarray, days: int) -> np.ndarray:
-    """`[..., rows] -> [..., rows]`: covariance (population) over the last `days` rows."""
-    return mean(one * other, days) - mean(one, days) * mean(other, days)
-
-
 def smoothed(values: np.ndarray, alpha: float, days: int, start: int) -> np.ndarray:
     """`[..., rows] -> [..., rows]`: exponential mean from row `start` on, the mean of the `days` up to it."""
     begun = values.copy()
@@ -209,16 +204,6 @@ def smoothed(values: np.ndarray, alpha: float, days: int, start: int) -> np.ndar
     if start < values.shape[-1]:
         begun[..., start] = mean(np.nan_to_num(values[..., start - days + 1 : start + 1]), days)[..., -1]
     return pd.DataFrame(begun.T).ewm(alpha=alpha, adjust=False, ignore_na=True).mean().to_numpy().T
-
-
-def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Their ratio, 0 where the denominator is 0; NaN where one is unknown."""
-    return np.where(denominator == 0, 0 * numerator, numerator / denominator)
-
-
-def surprise(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """log of `values` to `usual`, both raised by a hundredth of `usual` so that 0 has a logarithm; 0 if usual is 0."""
-    return np.where(usual > 0, np.log((values + 0.01 * usual) / (1.01 * usual)), 0 * usual)
 
 
 def within_day_ranks(values: np.ndarray) -> np.ndarray:

@@ -19,14 +19,7 @@ from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
 from vnq_colab.training.jobs import JobList, facts_of, forecast_of_fold, job_of, load_job, session_folds
-from vnq_colab.training.process import (
-    Display,
-    finish_words,
-    give_memory_back,
-    is_out_of_memory,
-    set_up_machine,
-    stop_requests,
-)
+from vnq_colab.training.process import Display, free_memory, is_out_of_memory, outcome, set_up_machine, stop_requests
 from vnq_colab.training.session import Session
 
 MARGIN_SECONDS = 60  # kept for the end when time is up, beside what a step and a checkpoint were measured to cost
@@ -63,7 +56,7 @@ class Attempt:
             self._adopt_finished()
             with stop_requests() as stop:
                 why = self._train_jobs(stop)
-            self._close(*(("paused", why) if why else ("finished", finish_words(session))))
+            self._close(*(("paused", why) if why else ("finished", outcome(session))))
         except TakenOverError as error:
             self.heartbeat.stop()
             session.status, session.why = "paused", str(error)  # not written: the session is another's
@@ -97,7 +90,7 @@ class Attempt:
                     raise
             else:
                 continue
-            give_memory_back()  # not inside the except: the error holds on to all that was in memory
+            free_memory()  # not inside the except: the error holds on to all that was in memory
             self.display.say(self.jobs.halve(name))
         if unfinished := self.session.unfinished_jobs():
             number, of = self.session.part

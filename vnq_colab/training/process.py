@@ -129,7 +129,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY))
 
 
-def give_memory_back() -> None:
+def free_memory() -> None:
     """Frees what nobody holds any longer, on the GPU too; call it outside of the `except` that caught the error."""
     gc.collect()
     if torch.cuda.is_initialized():
@@ -256,7 +256,7 @@ class Display:
                 self._bar.close()
 
 
-def finish_words(session: Session) -> str:
+def outcome(session: Session) -> str:
     """How a finished run ended."""
     spent, failed = spell(sum(session.seconds.values())), session.failed()
     return f"{len(session.jobs)} jobs done in {spent}" + (f", failed: {name_a_few(failed)}" if failed else "")

@@ -16,17 +16,16 @@ from vnq_colab.data.forecast import Splits, check_market, yearly_folds
 from vnq_colab.data.panel import Panel, default_universe
 from vnq_colab.data.prepared import keep_panel, load_panel
 from vnq_colab.data.synthetic import is_synthetic
-from vnq_colab.errors import ConfigError, DataError, SessionError, StorageError, name_a_few, tell
+from vnq_colab.errors import ConfigError, DataError, SessionError, StorageError, VnqError, name_a_few, tell
 from vnq_colab.files import MOST_JSON, read_bytes, require_space, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, Workspace
 from vnq_colab.models.base import FAMILIES, Job, family_module
 from vnq_colab.models.stockformer import STATE_COPIES, model_bytes
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
-from vnq_colab.training.jobs import new_row
+from vnq_colab.training.jobs import facts_of, job_of, load_job, new_row
 from vnq_colab.training.loop import Attempt, deliver
 from vnq_colab.training.process import code_commit, fitting_machine
-from vnq_colab.training.reuse import reuse
 from vnq_colab.training.session import Session, new_run_id, sessions, status
 
 WATCH_SECONDS = 1.0  # between two readings of another machine's heartbeat
@@ -130,6 +129,49 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
         "commit": code_commit(), "torch": torch.__version__, "numpy": np.__version__,
         "python": platform.python_version()})
     return session
+
+
+def reuse(session: Session, panel: Panel) -> list[str]:
+    """Takes the finished jobs of the newest earlier run of this config whose fold, and every bit up to its end, is the
+    same; their names. They lie in the new run's `done/`, where its first attempt finds them.
+    """
+    earlier = [run for run in sessions(session.ws) if run.run_id < session.run_id and run.part == session.part and
+               (run.config.config_id, run.code_version) == (session.config.config_id, session.code_version)]
+    taken: list[str] = []
+    if not earlier or set(earlier[-1].ledger) != set(session.ledger):
+        return taken
+    try:
+        n_same = _same_days(load_panel(session.ws, earlier[-1].data_id), panel)
+    except VnqError:  # its data was tidied away
+        return taken
+    old, new = CheckpointStore.of(earlier[-1]), CheckpointStore.of(session)
+    for name, row in session.jobs.items():
+        before, fold = earlier[-1].jobs.get(name), row["fold"]
+        if fold is None or not before or before["state"] != "done" or job_of(before) != job_of(row) or (
+                earlier[-1].folds[fold:fold + 1] != [session.folds[fold]]
+                or panel.days.searchsorted(session.folds[fold]["test"]["last"], "right") > n_same):
+            continue
+        try:
+            state = load_job(earlier[-1], old, name)
+        except VnqError:  # damaged: it is trained
+            continue
+        del state["digest"]
+        new.save_done(name, state | {"facts": facts_of(session, name)})
+        taken.append(name)
+    return taken
+
+
+def _same_days(old: Panel, new: Panel) -> int:
+    """How many days two panels of the same symbols share from the first on, to the last bit."""
+    n = min(len(old.days), len(new.days))
+    if old.symbols != new.symbols or old.feature_names != new.feature_names:
+        return 0
+    differ = np.asarray(old.days[:n] != new.days[:n])
+    for one, other in ((old.values, new.values), (old.prices, new.prices), (old.present, new.present)):
+        one, other = one[:, :n], other[:, :n]
+        unequal = (one != other) & ~((one != one) & (other != other))  # NaN is equal to itself
+        differ |= unequal.any(axis=(0, *range(2, unequal.ndim)))
+    return int(np.argmax(differ)) if differ.any() else n
 
 
 def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
