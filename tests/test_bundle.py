@@ -228,7 +228,7 @@ def test_damaged_pointer_has_a_copy_and_without_it_another_export_mends_it(again
     (ws.models / "current.json").write_text("x")
     assert load_bundle(ws).folder == new and "current_copy.json is used instead" in capsys.readouterr().err
     (ws.models / "current_copy.json").write_text("{}")
-    with pytest.raises(DeliveryError, match="Export again, or name a bundle's folder"):
+    with pytest.raises(DeliveryError, match="Export again; predict --models takes a bundle's folder"):
         load_bundle(ws)
     assert load_bundle(first).manifest["run_id"] == session.run_id
     assert load_bundle(ws.model_folder(export_bundle(session).folder.name)).manifest["run_id"] == session.run_id

@@ -87,10 +87,10 @@ def test_challenger_is_compared_and_takes_the_champions_place_and_rollback_takes
     assert "accepted by the honest gates" in pointer["why"] and "common days" in pointer["why"]
     assert load_bundle(ws).folder.name == new and pointers(ws)[0] == pointers(ws)[1]
     before = pointers(ws)
-    assert not deploy(ws).changed and "no challenger" in deploy(ws).text
+    assert not deploy(ws).changed and "Nothing to deploy: " in deploy(ws).text
     assert not deploy(ws, new).changed and "already" in deploy(ws, new).text and pointers(ws) == before
     assert rollback(ws).champion == old and load_bundle(ws).folder.name == old
-    with pytest.raises(DeliveryError, match=f"a rollback from {new} made it that. Say with --to where to go, of {new}"):
+    with pytest.raises(DeliveryError, match=f"a rollback from {new} made it that. --to takes one of {new}"):
         rollback(ws)
     assert rollback(ws, new).champion == new and "already" in rollback(ws, new).text
 
@@ -195,7 +195,7 @@ def test_status_and_tidy_show_and_keep_champion_challenger_and_the_one_before(tw
     ws, old, new = two
     assert main(["status", "--root", str(ws.root)]) == 0
     out = capsys.readouterr().out
-    assert f"champion: {old} (market: accept), by export" in out and f"challenger: {new} (market: accept)" in out
+    assert f"champion: {old} (market: accept), since " in out and f"challenger: {new} (market: accept)" in out
     assert main(["status", "--json", "--root", str(ws.root)]) == 0
     assert json.loads(capsys.readouterr().out)["bundles"] == read_pointer(ws.models)
     deploy(ws)

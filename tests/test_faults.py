@@ -188,6 +188,16 @@ def test_command_killed_at_some_of_its_writes_leaves_a_usable_bundle(workspace, 
     assert tally.counts[f"good: {words[0]}"] > 3
 
 
+@pytest.mark.parametrize("stride", slow_but(5, [1]))
+def test_deploy_and_rollback_killed_at_their_writes_leave_a_whole_champion_and_end_when_given_again(
+        workspace, parent, tally, stride):
+    trial, saved = workspace
+    first = min(path.name for path in saved.glob("MyDrive/home/models/*T*"))
+    kill_command(parent, tally, trial, saved, "deploy", ["deploy", "--run", first, "--force"], stride=stride)
+    kill_command(parent, tally, trial, saved, "rollback", ["rollback"], stride=stride)
+    assert min(tally.counts[f"good: {name}"] for name in ("deploy", "rollback")) > 10 / stride
+
+
 @pytest.mark.slow
 @ON_DRIVE
 def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, on_drive):

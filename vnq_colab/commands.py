@@ -24,6 +24,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
     from vnq_colab.data.prepared import prepare
     from vnq_colab.delivery.bundle import export_bundle
+    from vnq_colab.delivery.champion import standing
     from vnq_colab.delivery.leaks import is_proven, review
     from vnq_colab.delivery.predict import plan_day
     from vnq_colab.delivery.validate import validate
@@ -47,6 +48,10 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(validate(session, prepared=prepared, **settings)))
     _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
+    text, bundles = standing(ws.models)
+    if bundles["champion"] != bundle.folder.name:  # orders come from the champion alone, by deploy or predict
+        _output(options, f"{bundle!r}\n{text}", _bundle_facts(bundle))
+        return _exit_code(session)
     _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
     plan = plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())

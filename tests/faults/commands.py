@@ -2,7 +2,8 @@
 as the undisturbed one does, byte for byte.
 
 One process after another makes a workspace, on a clock that stands still: prices are prepared, a run of all families
-and its final fit is trained, exported unjudged, judged and exported again, and older runs are tidied away.
+and its final fit is trained, exported unjudged, judged and exported again, deployed and rolled back, and older runs are
+tidied away.
 """
 
 import contextlib
@@ -47,6 +48,10 @@ def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tupl
     for seed in (1,) if quick else (1, 2):
         well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
     yield "export of another run", ["export"]
+    first = min(path.parent.name for path in trial.home.glob("models/*/manifest.json"))
+    if not quick:
+        yield "deploy", ["deploy", "--run", first, "--force"]
+        yield "rollback", ["rollback"]
     yield "tidy", ["tidy", "--keep", "1", "--delete"]
 
 

@@ -174,12 +174,12 @@ def _point_to(bundle: Bundle) -> None:
     with contextlib.suppress(VnqError):
         pointer = read_pointer(models)
         champion = load_bundle(models / pointer["champion"]) if pointer else None
-    why = "the first bundle here" if pointer is None else "the champion before could not be loaded"
+    why = "No champion was known before." if pointer is None else "The champion before could not be loaded."
     changes = {"challenger": name}
     if champion is not None:
         is_real, was_real = (not one.manifest["synthetic"] for one in (bundle, champion))
-        why = ("the champion before was of a made-up market" if is_real > was_real else
-               f"the champion before was never accepted ({champion.market_decision})")
+        why = ("The champion before was of a made-up market." if is_real > was_real else
+               f"The champion before was never accepted ({champion.market_decision}).")
     if pointer and pointer["champion"] == name:
         changes = {}
     elif champion is None or is_real > was_real or (is_real == was_real and champion.market_decision != "accept"):

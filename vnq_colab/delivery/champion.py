@@ -39,7 +39,7 @@ def read_pointer(models: Path) -> Pointer | None:
             tell(f"{damage} Its copy {path} is used instead.")
         return pointer
     if damage:
-        raise DeliveryError(f"{damage} Export again, or name a bundle's folder.")
+        raise DeliveryError(f"{damage} Export again; predict --models takes a bundle's folder.")
     return None
 
 
@@ -84,15 +84,18 @@ def standing(models: Path) -> tuple[str, Pointer | None]:
         return f"champion: {error}", None
     if pointer is None:
         return "champion: none; export makes the first one", None
-    texts = [f"champion: {_with_verdict(models, pointer['champion'])}, by {pointer['by']}, {pointer['when']}. "
-             f"{pointer['why']}"]
+    texts = [f"champion: {_with_verdict(models, pointer['champion'])}, {since(pointer)}. {pointer['why']}"]
     if pointer["challenger"]:
         texts.append(f"challenger: {_with_verdict(models, pointer['challenger'])}; deploy makes it the champion, if it "
                      "is accepted and not worse")
     if pointer["previous"]:
-        texts.append(f"rollback goes back to {pointer['previous']}" if pointer["by"] != "rollback" else
-                     f"rolled back from {pointer['previous']}")
+        texts.append(f"before: {pointer['previous']}" + ", to which rollback goes back" * (pointer["by"] != "rollback"))
     return "\n".join(texts), pointer
+
+
+def since(pointer: Pointer) -> str:
+    """When and by which command the champion became it."""
+    return f"since {pointer['when'][:16].replace('T', ' ')} UTC by {pointer['by']}"
 
 
 def _with_verdict(models: Path, name: str) -> str:

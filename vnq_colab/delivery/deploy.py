@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vnq_colab.delivery.bundle import Bundle, load_bundle, read_manifest
-from vnq_colab.delivery.champion import BUNDLE, Pointer, age, complete_pointer, read_pointer, write_pointer
+from vnq_colab.delivery.champion import BUNDLE, Pointer, age, complete_pointer, read_pointer, since, write_pointer
 from vnq_colab.delivery.earlier_runs import against_champion
 from vnq_colab.errors import DeliveryError, VnqError, did_you_mean, name_a_few, shorten
 from vnq_colab.layout import Workspace
@@ -42,13 +42,14 @@ def deploy(ws: Workspace, run: str | None = None, *, force: bool = False) -> Dep
     compared = pointer and against_champion(ws, bundle.manifest, ws.models / pointer["champion"])
     verdict, refusals = bundle.manifest["verdict"], []
     if bundle.market_decision != "accept":
-        reasons = verdict["market"]["reasons"] if verdict else ["Validate its run, then export it again."]
-        refusals.append(" ".join([f"The verdict on its market is {bundle.market_decision}.", *reasons[:1]]))
+        reasons = verdict["market"]["reasons"][:1] if verdict else []
+        refusals.append(" ".join([f"The verdict on its market is {bundle.market_decision}.", *reasons]))
     if compared and compared["worse"]:
         refusals.append(compared["text"])
     if refusals and not force:
-        stays = f"The champion stays {pointer['champion']}; " if pointer else ""
-        raise DeliveryError(f"{name} is not deployed. {' '.join(refusals)} {stays}--force deploys it all the same.")
+        stays = f" The champion stays {pointer['champion']}." if pointer else ""
+        remedy = "--force deploys it all the same." if verdict else "Validate its run, then export it again."
+        raise DeliveryError(f"{name} is not deployed. {' '.join(refusals)}{stays} {remedy}")
     why = ["By force.", *refusals] if refusals else [f"Its market was accepted by the {verdict['gate_set']} gates."]
     why += [compared["text"]] if compared and not compared["worse"] else []
     waits = pointer and pointer["challenger"] and age(pointer["challenger"]) > age(name)
@@ -72,7 +73,7 @@ def rollback(ws: Workspace, to: str | None = None) -> Deployment:
     elif pointer["by"] == "rollback" or name is None:
         others = [one for one in _bundles(ws.models) if one != champion]
         which = f"; a rollback from {name} made it that" if name else ""
-        where = f" Say with --to where to go, of {name_a_few(others)}." if others else ""
+        where = f" --to takes one of {name_a_few(others)}." if others else ""
         raise DeliveryError(f"nothing is known to have been before the champion {champion}{which}.{where}")
     if name == champion:
         return _unchanged(pointer)
@@ -99,7 +100,7 @@ def _change(models: Path, pointer: Pointer | None, name: str, by: str, why: str,
     """The one step; `waits`: the challenger remains one."""
     previous = pointer and pointer["champion"]
     write_pointer(models, champion=name, previous=previous, why=why, by=by, **{} if waits else {"challenger": None})
-    back = f" rollback goes back to {previous}." if previous and by == "deploy" else ""
+    back = f" To go back to {previous}: rollback." if previous and by == "deploy" else ""
     return Deployment(name, previous, True, f"The champion is {name} now. {why}{back}")
 
 
@@ -107,9 +108,8 @@ def _unchanged(pointer: Pointer | None, is_idle: bool = False) -> Deployment:
     """What is said where the champion stays; `is_idle`: there is no challenger."""
     if pointer is None:
         return Deployment(None, None, False, "Nothing to deploy: there is no bundle yet. Validate a run, and export.")
-    text = f"{pointer['champion']} is the champion already, by {pointer['by']}, since {pointer['when']}."
-    return Deployment(pointer["champion"], pointer["previous"], False,
-                      f"Nothing to deploy: no challenger waits. {text}" if is_idle else text)
+    text = f"{'Nothing to deploy: ' * is_idle}{pointer['champion']} is the champion already, {since(pointer)}."
+    return Deployment(pointer["champion"], pointer["previous"], False, text)
 
 
 def _bundles(models: Path) -> list[str]:

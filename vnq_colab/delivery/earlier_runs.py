@@ -155,7 +155,7 @@ def _compare(ws: Workspace, forecast: pd.DataFrame, panel: Panel, manifest: dict
     facts = {"run_id": run_id, "first": f"{daily.index[0]:%Y-%m-%d}", "last": f"{daily.index[-1]:%Y-%m-%d}",
              "n_days": len(daily), "old_order": float(daily[OTHER].mean()), "new_order": float(daily[family].mean()),
              "order_t": order_t if np.isfinite(order_t) else None, "worse": order_t < WORSE_T}
-    text = ("On {n_days} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of "
+    text = ("On {n_days:,} common days ({first} to {last}) the rank correlation is {new_order:.3f}, that of "
             "{whom} {run_id} {old_order:.3f}").format(whom=whom, **facts)
     return facts | {"text": f"{text}{known(' (t of the difference {:.1f})', order_t)}: " + (
         "worse, so look before the old bundle is replaced." if facts["worse"] else "not worse.")}
