@@ -109,11 +109,11 @@ def test_end_of_a_run_is_told_by_its_word(inbox, status, why, failed, title):
 def test_train_tells_how_it_ended_and_the_secret_stands_nowhere(clean, tmp_path, monkeypatch, inbox, capsys, caplog):
     ws = tmp_path / "ws"
     shutil.copytree(clean[0].folder.parents[2], ws)
-    monkeypatch.setenv("VNQ_NOTIFY", inbox.url)
     words = ["train", "--root", str(ws), "--profile", "smoke", "--families", "trees", "--set", "trees.rounds=10",
              "--set", "trees.least_rounds=1"]
     with caplog.at_level(logging.DEBUG):
-        assert main([*words, "--hours", "0"]) == 3
+        assert main([*words, "--hours", "0", "--notify", inbox.url]) == 3
+        monkeypatch.setenv("VNQ_NOTIFY", inbox.url)
         assert main(words) == 0
     assert [title for title, _ in inbox.told] == ["vnq_colab: paused", "vnq_colab: finished"]
     assert main([*words, "--notify", f"nonsense://{SECRET}", "--seed", "3"]) == 2
