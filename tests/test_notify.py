@@ -15,6 +15,8 @@ import pytest
 
 from vnq_colab.__main__ import main
 from vnq_colab.delivery import notify as room
+from vnq_colab.delivery import predict
+from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.delivery.notify import find_urls, notify, notify_session
 from vnq_colab.errors import ConfigError
 from vnq_colab.layout import Workspace
@@ -122,6 +124,26 @@ def test_train_tells_how_it_ended_and_the_secret_stands_nowhere(clean, tmp_path,
     assert SECRET not in said.out + said.err + caplog.text
     inside = [path for path in ws.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert inside == []
+
+
+def test_evening_tells_of_drift_of_orders_when_asked_and_of_failure(judged, tmp_path, monkeypatch, inbox, capsys):
+    ws, prepared, session, _ = judged
+    export_bundle(session)
+    shutil.copytree(ws.models, tmp_path / "models")
+    day, file = f"{prepared.panel.days[-1]:%Y-%m-%d}", tmp_path / "prices.parquet"
+    prepared.prices.to_parquet(file)
+    words = ["predict", "--root", str(tmp_path), "--data", str(file), "--as-of", day, "--notify", inbox.url]
+    assert main(words) == 0 and inbox.told == []
+    watch = predict.watch
+    monkeypatch.setattr(predict, "watch", lambda *facts: replace(watch(*facts), warnings=["it drifts"]))
+    assert main([*words, "--notify-orders"]) == 0
+    (drift, warning), (orders, to_do) = inbox.told
+    assert (drift, orders) == (f"vnq_colab: drift as of {day}", f"vnq_colab: orders as of {day}")
+    assert warning.startswith("it drifts\n") and "SYNTHETIC" in warning and "SYNTHETIC" in to_do
+    assert "Orders for" in to_do or "NO ORDERS" in to_do
+    assert main([*words, "--models", str(tmp_path / "nowhere")]) == 2
+    title, why = inbox.told[-1]
+    assert title == "vnq_colab: predict failed" and why in capsys.readouterr().err
 
 
 def test_failure_of_a_notification_and_an_error_of_training_stop_each_other_in_nothing(clean, small, inbox, tmp_path,

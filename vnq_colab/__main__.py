@@ -24,11 +24,12 @@ FLAGS = {
     commands.export: "--run --onnx --int8",
     commands.deploy: "--run:bundle --force",
     commands.rollback: "--to:bundle",
-    commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all",
+    commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all --notify "
+                      "--notify-orders",
     commands.weekly: f"{arguments.PRICES} {arguments.TRAINING} {arguments.WEEK}",
     commands.schedule: "--weekly --daily --system --install --print",
     commands.tidy: "--keep --delete",
-    commands.doctor: "--profile --sync",
+    commands.doctor: "--profile --sync --remote",
 }
 
 

@@ -131,6 +131,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--notify": {"action": "append", "metavar": "URL", "help":
                  "whom to tell how it ends, as apprise writes an address; others see it while it runs, so better in "
                  "$VNQ_NOTIFY (the default); may be repeated"},
+    "--notify-orders": {"action": "store_true", "help": "tell the orders as well, not only that something drifts"},
     "--weekly": {"default": "Sun 02:00", "metavar": "TIME", "help": "of weekly, in Vietnam (default: Sun 02:00)"},
     "--daily": {"default": "17:00", "metavar": "TIME", "help": "of predict, Mon to Fri, in Vietnam (default: 17:00)"},
     "--system": {"choices": ("systemd", "cron", "windows", "docker"), "help": "what starts it (default: its own)"},

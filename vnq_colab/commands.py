@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
-from vnq_colab.errors import name_a_few
+from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace
 
 if TYPE_CHECKING:
     from vnq_colab.delivery.bundle import Bundle
+    from vnq_colab.delivery.predict import DayPlan
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
 
@@ -164,6 +165,20 @@ def rollback(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
+    from vnq_colab.delivery.notify import find_urls, notify, notify_evening
+
+    urls = find_urls(options.notify)
+    try:
+        plan = _plan_evening(ws, options)
+    except VnqError as error:  # it may be an evening at which nobody looks
+        notify(urls, "vnq_colab: predict failed", str(error))
+        raise
+    _output(options, repr(plan), plan.to_dict())
+    notify_evening(plan, urls, orders=options.notify_orders)
+    return DONE
+
+
+def _plan_evening(ws: Workspace, options: argparse.Namespace) -> "DayPlan":
     from vnq_colab.data.prepared import gather, prepared_prices
     from vnq_colab.data.prices import load_index
     from vnq_colab.data.unpack import price_files
@@ -185,8 +200,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
     plan.outlook.warnings.extend(missed + warnings)
-    _output(options, repr(plan), plan.to_dict())
-    return DONE
+    return plan
 
 
 def schedule(ws: Workspace, options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.errors import ConfigError, printable, tell
 
 VARIABLE = "VNQ_NOTIFY"  # addresses, separated by spaces
@@ -58,6 +59,17 @@ def notify_session(session: Any, urls: Any = None) -> None:
         n_failed = len(session.failed() or session.failed_jobs())
         title = f"vnq_colab: {'failed' if is_error else session.status}{f', {n_failed} failed' if n_failed else ''}"
         notify(urls, title, "\n".join(filter(None, [f"{session.run_id}: {session.why}", session.drive, session.note])))
+
+
+def notify_evening(plan: Any, urls: Any, *, orders: bool = False) -> None:
+    """Tells of the drift that an evening found, and, where that is wished, of what to do tomorrow."""
+    from vnq_colab.delivery.orders import orders_text
+
+    to_do = "\n".join(plan.outlook.no_orders) if plan.orders is None else orders_text(plan.orders)
+    for name, text in (("drift", "\n".join(plan.drift.warnings) if plan.drift else ""), ("orders", to_do * orders)):
+        if text:
+            notify(urls, f"vnq_colab: {name} as of {plan.outlook.day:%Y-%m-%d}",
+                   f"{text}\n{SYNTHETIC_NOTE * plan.outlook.bundle.manifest['synthetic']}".strip())
 
 
 def _service(url: str) -> Any:
