@@ -12,7 +12,7 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/05_export.ipynb)
 #
-# Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; then ranks the stocks for tomorrow and makes the orders. Where the market is not accepted there is a ranking only. Nothing is trained here.
+# Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; deploys it, if it deserves that beside the models in use; then ranks the stocks for tomorrow and makes the orders. Where the market is not accepted there is a ranking only. Nothing is trained here.
 #
 # | | |
 # |---|---|
@@ -50,15 +50,19 @@ import pandas as pd
 pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")[["family", "bytes", "sha256"]]
 
 # %%
+try:  # takes the place of the champion, by which orders are made, if its market was accepted and it is not worse
+    deployment = vnq.deploy(ws, session.run_id)  # vnq.rollback(ws) goes back in one step
+except vnq.VnqError as refusal:
+    deployment = refusal
+print(deployment)
+
+# %%
 prepared = vnq.load_prepared(ws, session.data_id)
-plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
+plan = vnq.plan_day(ws, vnq.load_bundle(ws), prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
 plan
 
 # %%
 plan.table
-
-# %%
-plan.orders
 
 # %%
 vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it
@@ -72,6 +76,7 @@ vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) rem
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
+# | `… is not deployed` | the sentence says why, and the models in use stay; `vnq.deploy(ws, session.run_id, force=True)` deploys them all the same, and writes that down |
 # | every decision is `unjudged` | run notebook 4, then this one again |
 # | PRICES ARE … SESSIONS OLD, and no orders | bring newer files and run notebook 1; to look back, name the last day in `AS_OF` |
 # | all orders are `wait`, "market not accepted" | the order does not pay with enough certainty: a ranking, nothing to trade on |

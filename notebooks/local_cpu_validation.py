@@ -12,7 +12,7 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/local_cpu_validation.ipynb)
 #
-# Prepare, train, validate, trade by a rule of your own and look at orders, with one judged year, three symbols and no GPU: to see that everything works before 102 symbols are trained over eight years, or to judge an idea. Every stock of the data is learnt from all the same. Made for an i7-14700 with local Jupyter; any machine will do.
+# Prepare, train, validate, trade by a rule of your own and look at two evenings, with one judged year, three symbols and no GPU: to see that everything works before 102 symbols are trained over eight years, or to judge an idea. Every stock of the data is learnt from all the same. Made for an i7-14700 with local Jupyter; any machine will do.
 #
 # | | |
 # |---|---|
@@ -68,9 +68,11 @@ own = vnq.backtest(validation.forecast, prepared.prices, family=validation.famil
 own
 
 # %%
+# two evenings, as of the closes of the last two days: the second says what became of the first one's orders
 bundle = vnq.export_bundle(session, validation.verdict)
-day = f"{prepared.panel.days[-1]:%Y-%m-%d}"  # as of that day's close
-vnq.orders(bundle, prepared.prices, capital=500e6, index=prepared.index, as_of=day)
+before, day = prepared.panel.days[-2:].strftime("%Y-%m-%d")
+vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=before, capital=500e6)
+vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=day, capital=500e6)
 
 # %% [markdown]
 # ## If something goes wrong

@@ -147,8 +147,8 @@ def test_public_names_are_sorted_and_resolve():
 def test_public_names_are_those_that_notebooks_and_readme_use():
     texts = [path.read_text(encoding="utf-8") for path in (HOUSE / "README.md", *HOUSE.glob("notebooks/*.py"))]
     used = set(re.findall(r"\bvnq\.(\w+)", "\n".join(texts)))
-    for_programs = {"VN102", "VnqError", "build_panel", "deploy", "forecast", "graph_bundle", "load_bundle",
-                    "load_prices", "rollback"}
+    for_programs = {"VN102", "build_panel", "forecast", "graph_bundle",
+                    "load_prices"}
     assert set(vnq_colab.__all__) - used == for_programs
 
 
