@@ -147,8 +147,7 @@ def test_public_names_are_sorted_and_resolve():
 def test_public_names_are_those_that_notebooks_and_readme_use():
     texts = [path.read_text(encoding="utf-8") for path in (HOUSE / "README.md", *HOUSE.glob("notebooks/*.py"))]
     used = set(re.findall(r"\bvnq\.(\w+)", "\n".join(texts)))
-    for_programs = {"VN102", "build_panel", "forecast", "graph_bundle",
-                    "load_prices"}
+    for_programs = {"VN102", "build_panel", "forecast", "graph_bundle", "load_prices"}
     assert set(vnq_colab.__all__) - used == for_programs
 
 
