@@ -152,8 +152,8 @@ def test_colab_that_is_silent_or_gives_nothing_back_is_a_sentence_and_the_machin
 # --- doctor --sync
 
 
-def doctor(root, capsys):
-    code = main(["doctor", "--sync", "--root", str(root)])
+def doctor(root, capsys, *words):
+    code = main(["doctor", "--sync", "--root", str(root), *words])
     return code, next(line for line in capsys.readouterr().out.splitlines() if " sync: " in line)
 
 
@@ -170,8 +170,7 @@ def test_doctor_syncs_with_a_remote_and_leaves_nothing_there(tmp_path, monkeypat
     code, line = doctor(tmp_path / "ws", capsys)
     assert code == 2 and "DO  sync: rclone check" in line and "1 differences found" in line
     monkeypatch.undo()
-    monkeypatch.setenv("VNQ_REMOTE", "nowhere:x")
-    code, line = doctor(tmp_path / "ws", capsys)
+    code, line = doctor(tmp_path / "ws", capsys, "--remote", "nowhere:x")
     assert code == 2 and "not configured" in line
 
 
@@ -184,4 +183,4 @@ def test_doctor_syncs_with_a_workspace_on_drive_and_says_when_drive_is_gone(tmp_
     code, line = doctor(tmp_path / "MyDrive" / "gone", capsys)
     assert code == 2 and "does not answer" in line and not (tmp_path / "MyDrive" / "gone").exists()
     code, line = doctor(tmp_path, capsys)
-    assert code == 2 and "set $VNQ_REMOTE" in line
+    assert code == 2 and "give --remote" in line

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vnq_colab import __version__, arguments, commands
 from vnq_colab.commands import BAD_INPUT, DONE, PAUSED
+from vnq_colab.delivery.notify import find_urls, notify
 from vnq_colab.errors import VnqError
 from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace, find_root
@@ -44,6 +45,8 @@ def main(words: list[str] | None = None) -> int:
         return options.command(ws, options)
     except VnqError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if options.command is commands.predict:  # it may be an evening at which nobody looks
+            notify(options.notify or find_urls(), "vnq_colab: predict failed", str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -174,8 +174,9 @@ def describe_machine(profile: str | None = None, *, plan_hours: float | None = N
     )
 
 
-def check_up(ws: Workspace, profile: str | None = None, sync: bool = False) -> list[tuple[str, bool, str]]:
-    """Machine, packages, workspace, data and `sync` with Drive, each with whether it is as it must be, and a text."""
+def check_up(ws: Workspace, profile: str | None = None, sync: bool = False,
+             remote: str | None = None) -> list[tuple[str, bool, str]]:
+    """Machine, packages, `sync` with elsewhere, workspace, data, each with whether it is as it must be, and a text."""
     checks: list[tuple[str, bool, str]] = [("machine", True, repr(describe_machine(profile)))]
     for name in ("torch", "numpy", "pandas", "pyarrow", "matplotlib", "scipy"):
         try:
@@ -183,7 +184,7 @@ def check_up(ws: Workspace, profile: str | None = None, sync: bool = False) -> l
         except importlib.metadata.PackageNotFoundError:
             checks.append((name, False, f"missing. Install it with: pip install {name}"))
     try:
-        checks += [("sync", True, sync_test(ws))] if sync else []  # no folder is made where Drive is gone
+        checks += [("sync", True, sync_test(ws, remote))] if sync else []  # no folder is made where Drive is gone
         require_space(ws.root, 5e9, "a run of 102 symbols")
         checks.append(("workspace", True, f"{ws.root}, {shutil.disk_usage(ws.root).free / 1e9:.0f} GB free"))
     except VnqError as error:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
-from vnq_colab.errors import VnqError, name_a_few
+from vnq_colab.errors import name_a_few
 from vnq_colab.layout import Workspace
 
 if TYPE_CHECKING:
     from vnq_colab.delivery.bundle import Bundle
-    from vnq_colab.delivery.predict import DayPlan
     from vnq_colab.delivery.validate import Validation
     from vnq_colab.training.session import Session
 
@@ -165,27 +164,15 @@ def rollback(ws: Workspace, options: argparse.Namespace) -> int:
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
-    from vnq_colab.delivery.notify import find_urls, notify, notify_evening
-
-    urls = find_urls(options.notify)
-    try:
-        plan = _plan_evening(ws, options)
-    except VnqError as error:  # it may be an evening at which nobody looks
-        notify(urls, "vnq_colab: predict failed", str(error))
-        raise
-    _output(options, repr(plan), plan.to_dict())
-    notify_evening(plan, urls, orders=options.notify_orders)
-    return DONE
-
-
-def _plan_evening(ws: Workspace, options: argparse.Namespace) -> "DayPlan":
     from vnq_colab.data.prepared import gather, prepared_prices
     from vnq_colab.data.prices import load_index
     from vnq_colab.data.unpack import price_files
     from vnq_colab.delivery.bundle import load_bundle
+    from vnq_colab.delivery.notify import find_urls, notify_evening
     from vnq_colab.delivery.predict import plan_day
 
-    bundle, missed = load_bundle(options.models or ws.models), arguments.collect(ws, options)
+    urls, bundle = find_urls(options.notify), load_bundle(options.models or ws.models)
+    missed = arguments.collect(ws, options)
     _announce(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
         (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
@@ -200,7 +187,9 @@ def _plan_evening(ws: Workspace, options: argparse.Namespace) -> "DayPlan":
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
     plan.outlook.warnings.extend(missed + warnings)
-    return plan
+    _output(options, repr(plan), plan.to_dict())
+    notify_evening(plan, urls, orders=options.notify_orders)
+    return DONE
 
 
 def schedule(ws: Workspace, options: argparse.Namespace) -> int:
@@ -208,8 +197,7 @@ def schedule(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.schedule import install, make_schedule
 
     files = make_schedule(ws, options.weekly, options.daily, options.system)
-    text = install(files) if options.install else "".join(files.values()).rstrip()
-    _output(options, text, {"files": files, "installed": options.install})
+    _output(options, install(files) if options.install else "".join(files.values()).rstrip(), {"files": files})
     return DONE
 
 
@@ -247,7 +235,7 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     """Checks of machine, workspace, free space, versions."""
     from vnq_colab.colab import check_up
 
-    checks = check_up(ws, options.profile, options.sync)
+    checks = check_up(ws, options.profile, options.sync, options.remote)
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
     _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})

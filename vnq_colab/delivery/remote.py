@@ -106,7 +106,7 @@ def sync_test(ws: Workspace, remote: str | None = None) -> str:
             rclone("check", "--one-way", "--download", scratch, remote)
             rclone("deletefile", f"{remote}/{SYNC_FILE}")
     elif not on_drive(ws.root):
-        raise ConfigError(f"{ws.root} is not on Google Drive, and no remote is named: set $VNQ_REMOTE to NAME:PATH.")
+        raise ConfigError(f"{ws.root} is not on Google Drive, and no remote is named: give --remote NAME:PATH.")
     elif not ws.root.is_dir():
         raise StorageError(f"{ws.root}: is not there; Google Drive does not answer. Connect it again.")
     else:
