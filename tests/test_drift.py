@@ -63,7 +63,7 @@ def test_quiet_days_bring_no_warning_and_a_broken_feature_is_named(market, tmp_p
 
 
 def test_psi_is_that_of_the_formula():
-    edges, shares = drift._bins(np.arange(100.0)[None], np.ones((1, 100), bool))
+    edges, shares = drift._bins(np.append(np.arange(100.0), np.nan))
     assert shares.tolist() == pytest.approx([0.11] + [0.1] * 8 + [0.09])
     now = np.array([0.001] * 9 + [1.0])  # all in the last bin
     assert drift._psi(edges, shares, np.full(50, 99.5)) == pytest.approx(((now - shares) * np.log(now / shares)).sum())

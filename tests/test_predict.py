@@ -1,9 +1,12 @@
+import contextlib
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from vnq_colab import files
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
 from vnq_colab.errors import ConfigError, DataError, DeliveryError
@@ -147,6 +150,103 @@ def test_a_portfolio_that_buys_nothing_is_not_written(bundle, judged, tmp_path):
     with pytest.raises(ConfigError, match="less than one lot"):
         plan_day(Workspace(tmp_path), bundle, judged[1].prices, portfolio="new", capital=5000.7)
     assert not (tmp_path / "portfolio.csv").exists()
+
+
+@pytest.fixture
+def unseen(bundle, judged):
+    """The bundle as if it were accepted, and trained to a fortnight before the last day; the last four days."""
+    days = judged[1].panel.days[-14:]
+    accepted = {name: {"decision": "accept"} for name in bundle.decisions}
+    verdict = {"market": {"decision": "accept"}, "gate_set": "honest"}
+    manifest = bundle.manifest | {"verdict": verdict, "symbols": accepted,
+                                  "trained_to": f"{days[0]:%Y-%m-%d}"}
+    return Bundle(bundle.folder, manifest, bundle.forecasters), [f"{day:%Y-%m-%d}" for day in days[-4:]]
+
+
+def test_evenings_bring_the_portfolio_forward_when_asked_and_again_changes_nothing(unseen, judged, tmp_path):
+    (bundle, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
+    plan_day(ws, bundle, prices, as_of=days[0], portfolio="new", capital=5e8, paper=True)
+    first = ws.portfolio.read_bytes()
+    assert "filled, with 0.2% slippage" in repr(plan_day(ws, bundle, prices, as_of=days[1]))
+    assert ws.portfolio.read_bytes() == first, "without paper it is never touched"
+    for day in days[1:]:
+        plan = plan_day(ws, bundle, prices, as_of=day, paper=True)
+        after, files = ws.portfolio.read_bytes(), {path: path.read_bytes() for path in ws.orders.iterdir()}
+        again = plan_day(ws, bundle, prices, as_of=day, paper=True)
+        assert ws.portfolio.read_bytes() == after and files == {path: path.read_bytes() for path in ws.orders.iterdir()}
+        assert again.orders.equals(plan.orders) and not any("replaced" in text for text in again.outlook.warnings)
+        assert plan.fills.date == pd.Timestamp(days[days.index(day) - 1]) and plan.files[2].name.endswith("_filled.csv")
+        held = pd.read_csv(ws.portfolio, index_col="symbol")["shares"]
+        assert held["CASH"] == plan.fills.after.cash == plan.orders.attrs["cash"]
+    assert after != first and plan.to_dict()["fills"]["notes"] and plan.to_dict()["drift"]["n_evenings"] == 0
+    record = ws.orders / f"{days[2]}.json"
+    record.write_text(record.read_text().replace("cash", "hash"))
+    with pytest.raises(DeliveryError, match="enter it in portfolio.csv by hand"):
+        plan_day(ws, bundle, prices, as_of=days[3], paper=True)
+    assert "by hand" in plan_day(ws, bundle, prices, as_of=days[3]).outlook.warnings[0]
+
+
+@pytest.mark.slow
+def test_evening_that_is_killed_at_any_write_ends_the_same_when_it_is_run_again(unseen, judged, tmp_path, monkeypatch):
+    (bundle, days), prices = unseen, judged[1].prices
+    plan_day(Workspace(tmp_path / "before"), bundle, prices, as_of=days[0], portfolio="new", capital=5e8)
+    shutil.copytree(tmp_path / "before", tmp_path / "whole")
+    plan_day(Workspace(tmp_path / "whole"), bundle, prices, as_of=days[1], paper=True)
+    replace_file, counted = files._replace, []
+
+    def counting(source, target, last):
+        counted.append(target.name)
+        if len(counted) == last:
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    for last in range(1, 9):
+        home = tmp_path / str(last)
+        shutil.copytree(tmp_path / "before", home)
+        counted.clear()
+        monkeypatch.setattr(files, "_replace", lambda source, target, last=last: counting(source, target, last))
+        with contextlib.suppress(KeyboardInterrupt):
+            plan_day(Workspace(home), bundle, prices, as_of=days[1], paper=True)
+        is_killed = len(counted) == last
+        monkeypatch.undo()
+        plan_day(Workspace(home), bundle, prices, as_of=days[1], paper=True)
+        found, whole = ({path.name: path.read_bytes().replace(str(root).encode(), b"") for path in root.rglob("*.*")}
+                        for root in (home, tmp_path / "whole"))
+        assert found == whole, counted
+    assert not is_killed and counted.index("portfolio.csv") == counted.index(f"{days[0]}.json") + 1
+
+
+def test_what_was_known_on_an_evening_that_is_over_stays(unseen, bundle, judged, tmp_path):
+    (fresh, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
+    plan_day(ws, fresh, prices, as_of=days[2])
+    path = ws.predictions / f"{days[2]}.csv"
+    table, real = pd.read_csv(path), path.read_bytes()
+    assert (table["run_id"] == bundle.manifest["run_id"]).all() and (table["trained_to"] < days[2]).all()
+    seen = plan_day(ws, bundle, prices, as_of=days[2])
+    assert path.read_bytes() == real and "stays in predictions/" in seen.outlook.warnings[-1] and seen.drift is None
+    other = Bundle(fresh.folder, fresh.manifest | {"run_id": "another"}, fresh.forecasters)
+    replaced = plan_day(ws, other, prices, as_of=days[2]).outlook.warnings
+    assert [text for text in replaced if f"predictions/{days[2]}.csv is replaced" in text] and path.read_bytes() != real
+    real = path.read_bytes()
+    plan_day(ws, other, prices, as_of=days[3])
+    again = plan_day(ws, fresh, prices, as_of=days[2])
+    assert path.read_bytes() == real and again.files[0].name == f"{days[2]}_later.csv" and len(again.files) == 2
+
+
+def test_portfolio_that_cannot_be_brought_forward_is_refused(unseen, judged, tmp_path):
+    (bundle, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
+    with pytest.raises(ConfigError, match="Begin one with --portfolio new"):
+        plan_day(ws, bundle, prices, as_of=days[0], paper=True)
+    with pytest.raises(ConfigError, match="leave --portfolio out"):
+        plan_day(ws, bundle, prices, as_of=days[0], paper=True, portfolio="mine.csv")
+    ws.portfolio.write_text("symbol,shares,sellable_from\nCASH,5e8,\nFPT,100,\n")
+    with pytest.raises(DataError, match=r"row 3 \(FPT,100,\), symbol: is not in these prices"):
+        plan_day(ws, bundle, prices, as_of=days[0], paper=True)
+    assert not ws.orders.exists() and not ws.predictions.exists()
+    known = sorted(set(prices["symbol"]) - set(bundle.decisions))[0]
+    ws.portfolio.write_text(f"symbol,shares,sellable_from\nCASH,5e8,\n{known},100,\n")
+    found = repr(plan_day(ws, bundle, prices, as_of=days[0]))
+    assert f"you hold {known}, not judged by this bundle: kept" in found and f"KEEP {known}" in found
 
 
 @pytest.mark.parametrize("change, given, error, words", [

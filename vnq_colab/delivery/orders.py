@@ -60,7 +60,7 @@ def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket) -> pd.Data
     """One row for each judged or held stock, by symbol: its board of tomorrow, its forecast, what is held of it."""
     decisions, latest = outlook.bundle.decisions, outlook.latest().set_index("symbol")
     held = {symbol: shares for symbol, shares in portfolio.shares.items() if shares}
-    names = sorted({*decisions, *held} & set(outlook.prices["symbol"]))
+    names = sorted({*decisions, *held} & {*outlook.prices["symbol"].unique()})
     stocks = board(outlook.prices, names).join(latest[["score", "edge", "rank"]])
     stocks["was"], stocks["n_ranked"] = outlook.latest(1).set_index("symbol")["rank"], len(latest)
     stocks["accepted"] = [decisions.get(symbol) == "accept" for symbol in names]
@@ -84,6 +84,7 @@ def board(prices: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
     """
     days = trading_days(prices)
     rows = prices[prices["symbol"].isin(symbols)].sort_values(["symbol", "date"])
+    rows = rows.groupby("symbol", observed=True).tail(MEDIAN_DAYS)
     exchange = rows.get("exchange", pd.Series("HOSE", rows.index))
     exchange = exchange.where(exchange.isin(EXCHANGES), "HOSE").to_numpy("str")
     raw = rows.get("raw_close", rows["close"])
@@ -92,7 +93,7 @@ def board(prices: pd.DataFrame, symbols: list[str]) -> pd.DataFrame:
     rows["close"] = rows["close"].where(raw > 0, rows["raw_close"]) if "raw_close" in prices else rows["raw_close"]
     value = rows.pivot(index="date", columns="symbol", values="value").reindex(
         index=days[-MEDIAN_DAYS:], columns=symbols).fillna(0.0).median()
-    market = MarketData.of(rows.groupby("symbol", observed=True).tail(MEDIAN_DAYS), VN_RULES)
+    market = MarketData.of(rows, VN_RULES)
     market = market.cut(np.array(symbols, dtype=object), len(market.days) - 1, len(market.days))  # the last day alone
     exchange, traded, tomorrow = market.exchange[0], market.trades[0] & (market.days[0] == days[-1]), next_sessions(
         days[-1], 1)

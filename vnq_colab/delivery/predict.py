@@ -16,7 +16,7 @@ from vnq_colab.data.market import to_day, up_to
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import staleness
 from vnq_colab.delivery.bundle import Bundle
-from vnq_colab.delivery.evenings import Keeper, own_forecasts
+from vnq_colab.delivery.evenings import keep, own_forecasts
 from vnq_colab.delivery.orders import make_orders, orders_text
 from vnq_colab.delivery.paper import Fills, bring_forward, follow, record_orders
 from vnq_colab.delivery.portfolio import (
@@ -32,7 +32,7 @@ from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, na
 from vnq_colab.evaluation.drift import EVENINGS, Drift, watch
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
-from vnq_colab.files import read_bytes
+from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import HORIZON
 
@@ -168,7 +168,7 @@ class DayPlan:
                 "account": None if self.orders is None else self.orders.attrs, "no_orders": self.outlook.no_orders,
                 "warnings": self.outlook.warnings, "files": [str(path) for path in self.files],
                 "fills": self.fills and {"orders": _records(self.fills.table), "notes": self.fills.notes},
-                "drift": self.drift and self.drift.to_dict()}
+                "drift": self.drift and vars(self.drift)}
 
     def _repr_html_(self) -> str:
         style = "background: #b3261e; color: #fff; padding: 8px"
@@ -182,10 +182,8 @@ class DayPlan:
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
         orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
-        before = [] if self.fills is None else [repr(self.fills), *(f"  {note}" for note in self.fills.notes)]
-        watched = [] if self.drift is None else [*self.drift.warnings, repr(self.drift)]
-        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings), *before,
-                          *watched,
+        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
+                          *(repr(part) for part in (self.fills, self.drift) if part is not None),
                           f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
                           *(f"→ {path}" for path in self.files)])
 
@@ -210,15 +208,17 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     if not outlook.no_orders:
         held = _portfolio(own, outlook.prices, capital)
         to_do = make_orders(outlook, held, capital)
-    keep = Keeper(outlook.is_seen, outlook.warnings)
-    files.append(keep.write(ws.predictions / f"{day}.csv", table.assign(**facts)))
+    known = {"warnings": outlook.warnings, "is_seen": outlook.is_seen}
+    files.append(keep(ws.predictions / f"{day}.csv", table.assign(**facts), **known))
     if to_do is not None:
         content = portfolio_text(held).encode() if is_new else (
             read_bytes(own, MOST_BYTES) if own == ws.portfolio else None)
-        files.append(keep.write(ws.orders / f"{day}.csv", to_do, lambda path, text: record_orders(
+        files.append(keep(ws.orders / f"{day}.csv", to_do, **known, before=lambda path, text: record_orders(
             path, text, held, content, to_do.attrs["traded_share"])))
     if fills is not None:
-        files.append(keep.write(fills.path.with_name(f"{fills.date:%Y-%m-%d}_filled.csv"), fills.table))
+        text = fills.table.to_csv(index=False, date_format="%Y-%m-%d")
+        files.append(fills.path.with_name(f"{fills.date:%Y-%m-%d}_filled.csv"))
+        write_atomic(files[-1], lambda file: file.write(text.encode()))
     if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
         files.append(report)
     if is_new:  # last: once it is there, it is not made again
@@ -280,6 +280,8 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
 def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | None:
     """How stable the final fit is: its order of a day beside that of the models that were judged, where known."""
     folder = ws.report_folder(outlook.bundle.manifest["run_id"])
+    if f"{outlook.day:%Y-%m-%d}" > outlook.bundle.manifest["trained_to"]:  # those models were judged up to there
+        return None
     chosen = [("family", "==", outlook.bundle.judged_family), ("date", "==", outlook.day)]
     try:
         judged = judged_forecast(folder, columns=["symbol", "score"], filters=chosen).set_index("symbol")["score"]
@@ -290,5 +292,6 @@ def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | 
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    dated = table.assign(date=table["date"].dt.strftime("%Y-%m-%d"))
+    days = table.select_dtypes("datetime")
+    dated = table.assign(**{name: days[name].dt.strftime("%Y-%m-%d") for name in days})
     return json.loads(dated.to_json(orient="records", double_precision=10))
