@@ -99,12 +99,10 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
     text = "\n".join([text, *(week.line() for week in list(weeks(ws))[:1])])
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
-        _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})
-        return DONE
+        return _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})
     session = status(ws, options.run)
-    _output(options, f"{session!r}\n{text}", session.to_dict() | {
+    return _output(options, f"{session!r}\n{text}", session.to_dict() | {
         "state": session.state, "counts": session.counts(), "bundles": bundles})
-    return DONE
 
 
 def validate(ws: Workspace, options: argparse.Namespace) -> int:
@@ -116,9 +114,8 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
     validation = validate(session, on_stage=lambda text: _announce(options, text), **arguments.judging_options(options))
-    _output(options, _validation_text(validation, options),
-            validation.verdict.to_dict() | {"report": str(validation.report)})
-    return DONE
+    return _output(options, _validation_text(validation, options),
+                   validation.verdict.to_dict() | {"report": str(validation.report)})
 
 
 def export(ws: Workspace, options: argparse.Namespace) -> int:
@@ -149,8 +146,7 @@ def deploy(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.deploy import deploy
 
     done = deploy(ws, options.run, force=options.force)
-    _output(options, repr(done), vars(done))
-    return DONE
+    return _output(options, repr(done), vars(done))
 
 
 def rollback(ws: Workspace, options: argparse.Namespace) -> int:
@@ -158,8 +154,7 @@ def rollback(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.deploy import rollback
 
     done = rollback(ws, options.to)
-    _output(options, repr(done), vars(done))
-    return DONE
+    return _output(options, repr(done), vars(done))
 
 
 def predict(ws: Workspace, options: argparse.Namespace) -> int:
@@ -197,8 +192,7 @@ def schedule(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.schedule import install, make_schedule
 
     files = make_schedule(ws, options.weekly, options.daily, options.system)
-    _output(options, install(files) if options.install else "".join(files.values()).rstrip(), {"files": files})
-    return DONE
+    return _output(options, install(files) if options.install else "".join(files.values()).rstrip(), {"files": files})
 
 
 def weekly(ws: Workspace, options: argparse.Namespace) -> int:
@@ -225,10 +219,9 @@ def tidy(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.tidying import tidy
 
     unneeded = tidy(ws, keep=options.keep, delete=options.delete)
-    _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,
-                                      "files": [{"path": str(path), "bytes": size, "why": why}
-                                                for path, size, why in unneeded.files]})
-    return DONE
+    return _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,
+                                             "files": [{"path": str(path), "bytes": size, "why": why}
+                                                       for path, size, why in unneeded.files]})
 
 
 def doctor(ws: Workspace, options: argparse.Namespace) -> int:
@@ -294,11 +287,12 @@ def _validation_text(validation: "Validation", options: argparse.Namespace) -> s
     return f"{validation!r}\n{symbol}, {family}: price change over 5 days\n{past.to_string(index=False)}"
 
 
-def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> None:
-    """The text on stdout; with --json the value there, and a text without a value on stderr."""
+def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> int:
+    """The text on stdout; with --json the value there, and a text without a value on stderr. Gives DONE."""
     if not options.json:
         print(text, flush=True)
     elif value is not None:
         print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
     else:
         print(text, file=sys.stderr, flush=True)
+    return DONE
