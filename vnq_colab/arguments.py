@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime as dt
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -202,6 +203,16 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         except ConfigError as error:
             raise ConfigError(f"{flag}: {error}") from None
     return config
+
+
+def how_to_train(options: argparse.Namespace) -> dict[str, Any]:
+    """Hours are those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
+    from vnq_colab.colab import describe_machine, is_colab
+    from vnq_colab.delivery.notify import find_urls, notify_session
+
+    hours = describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+    on_finish = functools.partial(notify_session, urls=find_urls(options.notify))
+    return {"hours": hours, "on_finish": on_finish, "quiet": options.json}
 
 
 def words_of(options: argparse.Namespace) -> tuple[str, ...]:

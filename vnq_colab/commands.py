@@ -1,7 +1,6 @@
 """The commands: the same functions as in the notebooks, each with what it prints and its exit code."""
 
 import argparse
-import functools
 import json
 import os
 import sys
@@ -30,7 +29,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.validate import validate
     from vnq_colab.training.trainer import train
 
-    config, _ = arguments.run_config(options), _how_to_train(options)  # a wrong setting is said before the work
+    config, _ = arguments.run_config(options), arguments.how_to_train(options)  # wrong settings are said before
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
@@ -39,7 +38,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    session = train(ws, prepared.panel, config, **_how_to_train(options))
+    session = train(ws, prepared.panel, config, **arguments.how_to_train(options))
     if session.status != "finished":
         return _finish_training(session, options)
     validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
@@ -79,14 +78,15 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
 
     config, prepared = arguments.run_config(options), load_prepared(ws)
     return _finish_training(train(ws, prepared.panel, config, part=options.part, take_over=options.take_over,
-                                  **_how_to_train(options)), options)
+                                  **arguments.how_to_train(options)), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     from vnq_colab.training.trainer import resume
 
-    return _finish_training(resume(ws, options.run, take_over=options.take_over, **_how_to_train(options)), options)
+    session = resume(ws, options.run, take_over=options.take_over, **arguments.how_to_train(options))
+    return _finish_training(session, options)
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
@@ -205,7 +205,7 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
         where=options.where, fallback=options.fallback, patience=60 * options.patience, gpu=options.gpu,
         remote=options.remote or os.environ.get("VNQ_REMOTE"), words=arguments.words_of(options), data=options.data,
         collect=not options.no_collect, as_of=reading.pop("as_of"), until=options.until,
-        hours=_how_to_train(options)["hours"])
+        hours=arguments.how_to_train(options)["hours"])
     week = weekly(ws, arguments.run_config(options), choices, reading=reading, urls=options.notify, quiet=options.json)
     _output(options, repr(tidy(ws)))
     _output(options, repr(week), week.to_dict())
@@ -233,16 +233,6 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
     _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
     return DONE if all(good for name, good, _ in checks if name == "sync") else BAD_INPUT
-
-
-def _how_to_train(options: argparse.Namespace) -> dict[str, Any]:
-    """Hours are those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
-    from vnq_colab.colab import describe_machine, is_colab
-    from vnq_colab.delivery.notify import find_urls, notify_session
-
-    hours = describe_machine().hours_left if options.hours is None and is_colab() else options.hours
-    on_finish = functools.partial(notify_session, urls=find_urls(options.notify))
-    return {"hours": hours, "on_finish": on_finish, "quiet": options.json}
 
 
 def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
