@@ -16,7 +16,7 @@ if not hasattr(os, "fork"):
     pytest.skip("this system cannot fork a process, and each attempt here is one", allow_module_level=True)
 
 from tests.faults import others
-from tests.faults.commands import copy, kill_command, kill_commands
+from tests.faults.commands import copy, kill_command, kill_commands, kill_week
 from tests.faults.damage import damaged, resume_after_damage
 from tests.faults.drive import age_drive, arrive_later, run_on_bad_drive, start_without_drive, write_hours
 from tests.faults.hostile import ALL, LOOKING, finished, memory, special_files, strays_everywhere
@@ -203,6 +203,13 @@ def test_deploy_and_rollback_killed_at_their_writes_leave_a_whole_champion_and_e
 def test_commands_killed_at_some_of_their_writes_end_as_undisturbed_ones_when_given_again(parent, tally, on_drive):
     kill_commands(parent, tally, on_drive=on_drive, stride=83)
     assert len(tally.counts) >= 2 * 8
+
+
+@pytest.mark.parametrize(("points", "seed", "on_drive"), slow_but((2, 1, False), [(6, 2, False), (4, 3, True)]))
+def test_week_killed_at_some_of_its_writes_has_a_whole_champion_and_completes_when_given_again(
+        parent, tally, points, seed, on_drive):
+    kill_week(parent, tally, points=points, seed=seed, on_drive=on_drive)
+    assert tally.counts["kills: weekly"] >= points - 1
 
 
 def test_links_pipes_and_devices_in_every_folder_change_nothing(workspace, parent, tally):

@@ -244,7 +244,7 @@ def main() -> None:
     """Forks a child for each job, sends its signals, and answers with how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    for name in ("bundle", "earlier_runs", "leaks", "predict", "validate"):
+    for name in ("bundle", "earlier_runs", "leaks", "predict", "validate", "weekly"):
         importlib.import_module(f"vnq_colab.delivery.{name}")
     for size in ("tiny", "twelve"):
         market(size)

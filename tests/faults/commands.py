@@ -8,6 +8,7 @@ tidied away.
 
 import contextlib
 import hashlib
+import random
 import re
 import shutil
 import subprocess
@@ -19,10 +20,14 @@ from tests.faults.kills import EVERY, Tally
 from tests.faults.trials import Parent, Trial, folder_for
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import load_bundle
+from vnq_colab.delivery.week import Week
 from vnq_colab.errors import VnqError
 
 FROZEN = {"jumping_clock": None}
 PORTFOLIO = "symbol,shares,sellable_from\nCASH,500000000,\nSYN002,1000,\n"
+WEEKLY = ["weekly", "--no-collect", "--families", "trees", "--profile", "smoke", "--folds", "1", "--symbols",
+          "SYN001,SYN002"]
+SUNDAYS = ("2025-12-21", "2025-12-28")
 Words = list[str]
 
 
@@ -120,6 +125,40 @@ def kill_command(parent: Parent, tally: Tally, trial: Trial, saved: Path, name: 
             good = _ends_alike(parent, trial, words, tally, where, end) and good
         tally.add(f"good: {name}", int(good))
     tally.say(f"{name}{' on Drive' if trial.on_drive else ''}: {len(points) + 1} kills, {len(seen)} states")
+
+
+def kill_week(parent: Parent, tally: Tally, *, points: int, seed: int, on_drive: bool = False) -> None:
+    """A second week, killed at some of its writing calls: there is a whole champion, and the week again completes.
+
+    Runs are named by the time at which they begin, so that here not every byte is the same.
+    """
+    with folder_for("weeks") as folder:
+        trial, saved = Trial(folder / "trial", "tiny", on_drive), folder / "saved"
+        table = synthetic_prices(6, 780, seed=92, signal=0.5)
+        for place in ("raw", "weekly_updates"):
+            (trial.home / "data" / place).mkdir(parents=True)
+        table[table["date"] <= SUNDAYS[0]].to_csv(trial.home / "data" / "raw" / "prices.csv", index=False)
+        well(parent.run(trial.job("command", words=[*WEEKLY, "--as-of", SUNDAYS[0]])))
+        table[(table["date"] > SUNDAYS[0]) & (table["date"] <= SUNDAYS[1])].to_csv(
+            trial.home / "data" / "weekly_updates" / "new.csv", index=False)
+        copy(trial.folder, saved)
+        words = [*WEEKLY, "--as-of", SUNDAYS[1]]
+        well(parent.run(trial.job("command", words=words, shim={"list": True})))
+        calls = [event for event in trial.events() if event[0] == "call"]
+        for number in sorted(random.Random(seed).sample(range(1, len(calls) + 1), points)):
+            copy(saved, trial.folder)
+            where, how = f"week, call {' '.join(calls[number - 1][1:])}", "middle" if number % 2 else "after"
+            if parent.run(trial.job("command", words=words, shim={"kill_at": number, "how": how}))["exit"] != -9:
+                continue  # a thread was quicker this time
+            tally.add("kills: weekly")
+            if bundle_of(trial) == "none":
+                tally.fail(where, "no champion")
+            ended = parent.run(trial.job("command", words=words))
+            with trial.eyes() as ws:
+                week = Week.load(ws, "2025-W52")
+                is_whole = week.state == "done" and load_bundle(ws).manifest["run_id"] == week.gave("run_id")
+            if ended["exit"] or (ended["result"] or {}).get("code") or not is_whole:
+                tally.fail(where, f"again: {week!r} {ended['said'][-500:]}")
 
 
 def _is_usable(trial: Trial, tally: Tally, where: str, bundles: tuple[str, str]) -> bool:
