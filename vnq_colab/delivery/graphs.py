@@ -60,7 +60,7 @@ def on_graphs(one: NetworkForecaster, contents: list[bytes], kind: str) -> Netwo
     """The same forecaster on its graphs. 8 bits are scaled by the largest number of a run, so a window has its own."""
     options = (runtime := require()).SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # there are as many sessions as symbols
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # chosen: EXPERIMENTS.md
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # chosen: EXPERIMENTS.md
     sessions = [runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"]) for content in contents]
     graphs = Graphs(sessions, one.network.n_outputs, 1 if kind == "int8" else WINDOWS_AT_ONCE)
     return replace(one, weights=torch.arange(len(sessions)).view(-1, 1, 1), graphs=graphs)
