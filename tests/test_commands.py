@@ -62,10 +62,11 @@ def test_run_writes_only_files_that_the_map_of_the_folder_names(root):
     patterns = [re.sub(r"<\w+?>", "[^/]+", re.escape(path)) for path in FILES]
     paths = [path.relative_to(ws).as_posix() for path in ws.rglob("*") if path.is_file()]
     assert [path for path in paths if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
-    seldom = ("index.parquet", "portfolio.csv", "slot_a", "slot_b", "manifest_a.json", "manifest_b.json", "basket.png")
+    seldom = ("index.parquet", "portfolio.csv", "slot_a", "slot_b", "manifest_a.json", "manifest_b.json", "basket.png",
+              ".onnx", "onnx.json", "week>.json", "weekly.lock", "_filled.csv", "_later.csv")
     assert {path for path, pattern in zip(FILES, patterns, strict=True)
             if not any(re.fullmatch(pattern, path) for path in paths)} == {
-        path for path in FILES if path.endswith(seldom)}, "no index, no portfolio, no time for a checkpoint, 6 stocks"
+        path for path in FILES if path.endswith(seldom)}, "no index, portfolio, week or evening before"
 
 
 def test_run_stops_where_a_feature_knows_the_future(prices, tmp_path, capsys, monkeypatch):
@@ -180,7 +181,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["run", "--data", "{good}", "--set", "train.weight_decay=Infinity"], "expected float"),
     (["run", "--data", "{good}", "--profile", "smoke", "--hours", "-1"], "must be a number of hours"),
     (["prepare", "--data", ""], "path of the prices is empty"),
-    (["predict", "--models", "x" * 400], "(File name too long). Export again, or name a bundle's folder"),
+    (["predict", "--models", "x" * 400], "(File name too long). Export again"),
     (["run", "--data", "{good}", "--profile", "smoke", "--show-predictions", "SYN01"], "Did you mean 'SYN001'"),
     (["run", "--data", "{good}", "--profile", "smoke", "--to", "1999-01-01"], "no test day lies between"),
     (["run", "--data", "{good}", "--profile", "smoke", "--from", "1999-01-01"], "trained or stopped on"),
