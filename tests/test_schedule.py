@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from vnq_colab.__main__ import main
+from vnq_colab.__main__ import _parser, main
 from vnq_colab.delivery.schedule import BEGIN, DAYS, FILES, ZONE, install, make_schedule, parse_time
 from vnq_colab.errors import ConfigError, StorageError
 from vnq_colab.layout import Workspace
@@ -101,6 +101,11 @@ def test_command_prints_by_default_and_gives_files_as_json(tmp_path, capsys, sys
     files = json.loads("{" + value)["files"]
     assert files and all(text in printed + "\n" for text in files.values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_commands_of_the_schedule_are_such_as_the_command_line_takes(words):
+    assert _parser().parse_args([*words[2:], "x"]).root == "x"
 
 
 # --- each system's own parser

@@ -33,9 +33,8 @@ FILES = {  # of each system, by name: the text of each command in it
     "cron": {"crontab": "{here.minute} {here.hour} * * {days} {command}\n"},
     "windows": {"{name}.xml": """<!-- {name}.xml -->
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
-  <Triggers>{triggers}</Triggers>
-  <Settings><DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
-    <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries><StartWhenAvailable>true</StartWhenAvailable></Settings>
+  <Triggers>{triggers}</Triggers><Settings><DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
+  <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries><StartWhenAvailable>true</StartWhenAvailable></Settings>
   <Actions><Exec><Command>{python}</Command><Arguments>{command}</Arguments></Exec></Actions>
 </Task>
 """},  # Source of the order: Microsoft, MS-TSCH 2.5
@@ -51,8 +50,7 @@ def parse_time(text: str, name: str = "time") -> tuple[int | None, dt.time]:
     """"Sun 02:00" -> (6, 02:00), "17:00" -> (None, 17:00). Raises ConfigError."""
     found = re.fullmatch(rf"(?:({'|'.join(DAYS)})[a-z]*\s+)?([01]?\d|2[0-3]):([0-5]\d)", text.strip(), re.IGNORECASE)
     if not found:
-        raise ConfigError(f"{name} {shorten(text)} is no time: write it as \"Sun 02:00\" or \"17:00\", by the clock of "
-                          "Vietnam.")
+        raise ConfigError(f"{name} {shorten(text)} is no time: write it as \"Sun 02:00\" or \"17:00\", in Vietnam.")
     return DAYS.index(found[1].title()) if found[1] else None, dt.time(int(found[2]), int(found[3]))
 
 
@@ -101,8 +99,8 @@ def install(files: dict[str, str]) -> str:
         for name, text in files.items():
             write_atomic(folder / name, lambda file, text=text: file.write(text.encode()))
         _call("systemctl", "--user", "enable", "--now", *timers)  # which reads the files as well
-        return (f"Installed in {folder}; it runs while you are logged in, and always after: loginctl enable-linger\n"
-                f"Take it out with: systemctl --user disable --now {' '.join(timers)}")
+        return (f"Installed in {folder}; it runs while you are logged in (always after: loginctl enable-linger). Take "
+                f"it out with: systemctl --user disable --now {' '.join(timers)}")
     if "crontab" not in files:
         raise ConfigError("--install knows systemd and cron. On Windows save each file, and: schtasks /Create /TN NAME "
                           "/XML FILE. For Docker save it as compose.yaml, and: docker compose up -d.")
@@ -121,6 +119,5 @@ def _call(*words: str, text: str = "") -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         done = subprocess.CompletedProcess(words, 1, "", str(error))
     if done.returncode and "-V" not in words and "no crontab for" not in done.stderr:
-        raise StorageError(f"{words[0]}: {done.stderr.strip()}. Nothing was installed: choose another --system, or "
-                           "print it.")
+        raise StorageError(f"{words[0]}: {done.stderr.strip()}. It is not installed: choose another --system.")
     return done.stdout
