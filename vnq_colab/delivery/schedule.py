@@ -27,23 +27,23 @@ HEADS = {"crontab": f"{BEGIN}\n# what was missed while the machine was off is no
          "compose.yaml": "# put the library's wheel into the workspace, then: docker compose up -d\nservices:\n"}
 FILES = {  # of each system, by name: the text of each command in it
     "systemd": {  # the colon: $ is no variable; env: systemd itself starts no program with a quote in its path
-        "{name}.service": "# {name}.service\n[Service]\nType=oneshot\nExecStart=:/usr/bin/env {command}\n",
+        "{name}.service": "# {name}.service\n[Service]\nType=oneshot\nExecStart=:/usr/bin/env {systemd}\n",
         "{name}.timer": "# {name}.timer\n[Timer]\nOnCalendar={when} {zone}\nPersistent=true\n[Install]\n"
                         "WantedBy=timers.target\n"},
-    "cron": {"crontab": "{here.minute} {here.hour} * * {days} {command}\n"},
+    "cron": {"crontab": "{here.minute} {here.hour} * * {days} {cron}\n"},
     "windows": {"{name}.xml": """<!-- {name}.xml -->
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
   <Triggers>{triggers}</Triggers><Settings><DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
   <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries><StartWhenAvailable>true</StartWhenAvailable></Settings>
-  <Actions><Exec><Command>{python}</Command><Arguments>{command}</Arguments></Exec></Actions>
+  <Actions><Exec><Command>{python}</Command><Arguments>{windows}</Arguments></Exec></Actions>
 </Task>
 """},  # Source of the order: Microsoft, MS-TSCH 2.5
     "docker": {"compose.yaml": """  {name}:
     {{image: "python:3.13-slim", init: true, restart: unless-stopped, environment: [TZ={zone}, VNQ_NOTIFY],
-     volumes: [{{type: bind, source: {root}, target: /workspace}}], command: [sh, -c, "{command}"]}}
+     volumes: [{{type: bind, source: {root}, target: /workspace}}], command: [sh, -c, "pip install -q
+       /workspace/vnq_colab-*.whl xgboost-cpu apprise && while sleep $$(( ({first} - 1 + {period} - $$(date +%s) %
+       {period}) % {period} + 1 )); do {rest}{docker}; done"]}}
 """}}
-LOOP = ("pip install -q /workspace/vnq_colab-*.whl xgboost-cpu apprise && while sleep $$(( ({first} - 1 + {period} - "
-        "$$(date +%s) % {period}) % {period} + 1 )); do {rest}{command}; done")
 
 
 def parse_time(text: str, name: str = "time") -> tuple[int | None, dt.time]:
@@ -56,7 +56,7 @@ def parse_time(text: str, name: str = "time") -> tuple[int | None, dt.time]:
 
 def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = None) -> dict[str, str]:
     """The files of a system, by name; None is the machine's own. Raises ConfigError for what is no time."""
-    (day, at), (no_day, evening) = parse_time(weekly, "--weekly"), parse_time(daily, "--daily")
+    (day, at), (no_day, later) = parse_time(weekly, "--weekly"), parse_time(daily, "--daily")
     if day is None or no_day is not None:
         raise ConfigError("write --weekly with a day (\"Sun 02:00\"), and --daily without one (\"17:00\").")
     if not (paths := f"{sys.executable} {ws.root}").isprintable() or ("\\" in paths and os.name != "nt"):
@@ -64,27 +64,25 @@ def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = N
     own = "windows" if os.name == "nt" else "systemd" if Path("/run/systemd/system").is_dir() else "cron"
     system, files, now = system or own, {}, dt.datetime.now(ZoneInfo(ZONE))
     knows_zones = system == "cron" and "cronie" in _call("crontab", "-V")
-    for name, command, days, time in (("vnq-weekly", ["weekly", "--until", "Mon 08:30"], [day], at),
-                                      ("vnq-daily", ["predict", "--collect"], range(5), evening)):
+    for name, command, days, time, when, period, rest in (  # period [s] of Docker's loop: Vietnam has no summer time
+            ("vnq-weekly", ["weekly", "--until", "Mon 08:30"], [day], at, DAYS[day], 604_800, ""),
+            ("vnq-daily", ["predict", "--collect"], range(5), later, "Mon..Fri", 86_400, "[ $$(date +%u) -gt 5 ] || ")):
         words = [sys.executable, "-m", "vnq_colab", *command, "--root", str(ws.root)]
         today = dt.datetime.combine(now.date(), time, now.tzinfo)
         starts = [today + dt.timedelta((day - now.weekday()) % 7 or 7 * (today <= now)) for day in days]
         here = starts if knows_zones else [start.astimezone() for start in starts]
-        period = 604_800 if name == "vnq-weekly" else 86_400  # [s]; Vietnam has no summer time
         facts = {"name": name, "zone": ZONE, "python": escape(sys.executable), "here": here[0],
-                 "when": f"{DAYS[day] if name == 'vnq-weekly' else 'Mon..Fri'} {time:%H:%M}",
+                 "when": f"{when} {time:%H:%M}", "rest": rest, "period": period,
+                 "first": int(starts[0].timestamp()) % period,  # seconds after a multiple of the period
+                 "docker": shlex.join(["python", *words[1:-1], "/workspace"]),
                  "days": ",".join(sorted(str(start.isoweekday() % 7) for start in here)),
                  "triggers": "".join(TRIGGER.format(start.isoformat()) for start in starts),
                  "root": json.dumps(str(ws.root), ensure_ascii=False).replace("$", "$$"),
                  "clock": f"CRON_TZ={ZONE}" if knows_zones else
                  f"# this cron knows no time zones: {starts[0]:%a %H:%M} in Vietnam is {here[0]:%a %H:%M} here; when "
                  "the clocks here change, schedule it again",
-                 "command": {"systemd": shlex.join(words).replace("%", "%%"),
-                             "cron": shlex.join(words).replace("%", r"\%"),
-                             "windows": escape(subprocess.list2cmdline(words[1:])),
-                             "docker": LOOP.format(first=int(starts[0].timestamp()) % period, period=period,
-                                                   rest="" if name == "vnq-weekly" else "[ $$(date +%u) -gt 5 ] || ",
-                                                   command=shlex.join(["python", *words[1:-1], "/workspace"]))}[system]}
+                 "systemd": shlex.join(words).replace("%", "%%"), "cron": shlex.join(words).replace("%", r"\%"),
+                 "windows": escape(subprocess.list2cmdline(words[1:]))}
         for pattern, text in FILES[system].items():
             file = pattern.format(**facts)
             files[file] = files.get(file, HEADS.get(file, "").format(**facts)) + text.format(**facts)
