@@ -210,9 +210,8 @@ def numbers_of(columns: dict[str, pd.Series], path: str) -> tuple[dict[str, np.n
     unreadable = {name: np.zeros(len(column), dtype=bool) for name, column in values.items()}
     cells = {name: distinct(column) for name, column in columns.items() if name not in values}
     parsed, n_odd = _parsed_numbers(cells, ".")
-    all_texts = [text for _, texts in cells.values() for text in texts]
-    has_commas = any("," in text for text in all_texts)
-    if n_odd or (has_commas and not any(np.isnan(_number(text, ",", True)) for text in all_texts)):
+    has_commas = any("," in text for _, texts in cells.values() for text in texts)
+    if n_odd or has_commas:
         other, n_odd_other = _parsed_numbers(cells, ",")
         differ = any(not np.array_equal(parsed[name], other[name], equal_nan=True) for name in cells)
         if has_commas and differ and n_odd == n_odd_other:
@@ -241,6 +240,4 @@ def _number(text: str, mark: str, with_suffix: bool) -> float:
         return float(text)
     factor = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper(), 1.0) if with_suffix else 1.0
     match = NUMBER[mark].fullmatch(text if factor == 1 else text[:-1])
-    if match is None:
-        return np.nan
-    return float(match[0].replace("," if mark == "." else ".", "").replace(mark, ".")) * factor
+    return float(match[0].replace("," if mark == "." else ".", "").replace(mark, ".")) * factor if match else np.nan

@@ -32,7 +32,7 @@ from vnq_colab.data.cells import VIETNAM, is_web_page
 from vnq_colab.data.market import to_day
 from vnq_colab.data.unpack import MOST_BYTES as MOST_FETCHED
 from vnq_colab.data.unpack import MOST_UNPACKED
-from vnq_colab.errors import ConfigError, DataError, StorageError, did_you_mean, name_a_few
+from vnq_colab.errors import DataError, StorageError, name_a_few
 from vnq_colab.files import open_regular, require_space, write_atomic
 from vnq_colab.layout import Workspace
 
@@ -78,22 +78,19 @@ class Collected:
             *(f"  {note}" for note in self.notes)])
 
 
-def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, kinds: tuple[str, ...] = tuple(KINDS),
-                   quiet: bool = False) -> Collected:
+def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, quiet: bool = False) -> Collected:
     """Brings CafeF's newest zips up to `day` (None: today in Vietnam) into `data/raw/`, where nothing is replaced.
 
     One zip per kind, at most 10 days back. Raises DataError when there is none, or the site does not answer.
     """
     last = pd.Timestamp.now(VIETNAM).date() if day is None else to_day(day).date()
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ConfigError(f"kinds: {unknown[0]!r} is not known.{did_you_mean(unknown[0], KINDS)}")
     days = [last - dt.timedelta(days=back) for back in range(LOOK_BACK_DAYS + 1)]
     until = time.monotonic() + MOST_SECONDS
     newest, notes, flaws = {}, [], Counter()  # newest: kind -> (day, file, whether it was there)
     with requests.Session() as site:
         site.headers.update(HEADERS)
         site.mount(url, HTTPAdapter(max_retries=RETRIES))
-        for kind, of_day in itertools.product(kinds, days):
+        for kind, of_day in itertools.product(KINDS, days):
             if kind in newest:
                 continue
             file = ws.raw / KINDS[kind].format(f"{of_day:%d%m%Y}")
@@ -112,7 +109,7 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, k
         reasons = ", ".join(f"{n} × {reason}" for reason, n in flaws.items())
         raise DataError(f"{url}: no CafeF zip of the {len(days)} days from {days[-1]} to {days[0]} ({reasons}). The "
                         f"site may have changed: download the zips by hand into {ws.raw}.")
-    notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in kinds if kind not in newest]
+    notes += [f"no {kind} zip of {days[-1]} to {days[0]} was found" for kind in KINDS if kind not in newest]
     last_day = max(of_day for of_day, _, _ in newest.values())
     if any(of_day < last_day for of_day, _, _ in newest.values()):
         notes.append("not all of one day: " + ", ".join(f"{kind} {of_day}" for kind, (of_day, _, _) in newest.items()))

@@ -108,12 +108,10 @@ class CheckpointStore:
         for path in sorted((path for path in slots if slots[path] >= 0), key=lambda path: -slots[path]):
             try:
                 state = read_state(path, read_payload(path)[1].getvalue())
-                facts = dict(state["facts"])
+                if state["facts"] | wanted == state["facts"]:
+                    return state, damages and [*damages, f"Checkpoint {slots[path]} in {path} is used instead."]
             except (CheckpointError, KeyError, TypeError, ValueError) as error:
                 damages.append(f"{error}")
-                continue
-            if facts | wanted == facts:
-                return state, damages and [*damages, f"Checkpoint {slots[path]} in {path} is used instead."]
         return None, damages and [*damages, "The job begins anew."]
 
     def _write(self, state: dict[str, Any], facts: dict[str, Any], started: float) -> dict[str, Any]:
@@ -153,12 +151,11 @@ class CheckpointStore:
                 state = checked(path, DONE_JOB, read_state(path, body.getvalue())) | {"digest": found}
                 if facts not in (None, state["facts"]) or digest not in (None, found):
                     raise CheckpointError(f"{path}: holds another job, or the same one of other data or settings.")
+                if damages:
+                    tell(f"{damages[0]} {path} is used instead.")
+                return state
             except CheckpointError as error:
                 damages.append(str(error))
-                continue
-            if damages:
-                tell(f"{damages[0]} {path} is used instead.")
-            return state
         why = damages[0] if damages else f"{self.done_path(job)}: there is no such file."
         raise CheckpointError(f"{why.partition(' Restore')[0]} Delete it, and resume trains this job again.")
 

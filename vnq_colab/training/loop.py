@@ -126,7 +126,8 @@ class Attempt:
             self.display.step(progress)
             self._check_background()
             is_late = self._is_time_up()
-            if stop or is_late or self.clock.due("checkpoint", seconds=self._checkpoint_seconds):
+            every = 60 * self.config.train.checkpoint_minutes  # from one that is whole to the next
+            if stop or is_late or self.clock.due("checkpoint", seconds=max(every / 2, every - self.store.seconds)):
                 self._checkpoint(learner, name)
             if stop or is_late:
                 self.store.wait()
@@ -204,12 +205,6 @@ class Attempt:
                             facts_of(self.session, name) | {"code_version": self.session.code_version})
         self.clock.mark("checkpoint")
         self.display.keep()
-
-    @property
-    def _checkpoint_seconds(self) -> float:
-        """Between two checkpoints: as configured from one that is whole to the next, so the writing counts."""
-        seconds = 60 * self.session.config.train.checkpoint_minutes
-        return max(seconds / 2, seconds - self.store.seconds)
 
     def _check_background(self) -> None:
         """Between two steps: whether the run is still ours, whether a checkpoint is whole, how far behind Drive is."""

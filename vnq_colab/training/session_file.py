@@ -158,10 +158,10 @@ class SessionRecord:
         """The list of jobs, one row each: job, family, fold, symbols, state, seconds."""
         import pandas as pd
 
-        rows = [{"job": name, "family": row["family"], "fold": "final" if row["fold"] is None else str(row["fold"] + 1),
-                 "symbols": len(row["symbols"]), "state": row["state"], "seconds": row.get("seconds"),
-                 "reason": row.get("reason", "")} for name, row in self.jobs.items()]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([
+            {"job": name, "family": row["family"], "fold": "final" if row["fold"] is None else str(row["fold"] + 1),
+             "symbols": len(row["symbols"]), "state": row["state"], "seconds": row.get("seconds"),
+             "reason": row["reason"]} for name, row in self.jobs.items()])
 
     @property
     def history(self) -> "pd.DataFrame":
@@ -192,8 +192,8 @@ class SessionRecord:
                  f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
         for what, reasons in (("skipped", self.skipped), ("failed", self.failed())):
             lines += [f"{what}: {name_a_few(f'{symbol} ({why})' for symbol, why in reasons.items())}"] * bool(reasons)
-        spent = ", ".join(f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5)
-        lines += [f"time: {spent}"] if spent else []
+        if spent := [f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5]:
+            lines.append(f"time: {', '.join(spent)}")
         if self.checkpoint and self.status != "finished":
             lines.append(f"last checkpoint {spell(seconds_since(self.checkpoint['written']))} ago: "
                          f"{self.checkpoint['job']}")
