@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from vnq_colab.errors import ConfigError, did_you_mean, shorten
 
@@ -29,6 +29,11 @@ class Rule:
 def between(least: int, most: int) -> Any:
     """The type of a whole number from `least` to `most`."""
     return Annotated[int, Rule(f"must lie between {least:,} and {most:,}", lambda value: least <= value <= most)]
+
+
+def record(name: str, **fields: Any) -> Any:
+    """A TypedDict: all that a JSON object holds."""
+    return TypedDict(name, fields)
 
 
 COUNT = between(1, 1_000_000)  # beyond, it is a slip of the hand

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, read_sealed, require_space, sha256_of, write_atomic, write_json, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.settings import Rule
+from vnq_colab.settings import Rule, record
 
 MARKET_INDEX = "VNINDEX"
 MOST_SESSIONS = 5  # prices whose last day is older are stale: `prepare` warns, `predict` refuses
@@ -132,24 +132,10 @@ def _gaps(prices: pd.DataFrame, index: pd.DataFrame) -> list[str]:
             f"({days[missing].min():%Y-%m-%d} to {days[missing].max():%Y-%m-%d}): bring a longer one"]
 
 
-class _Facts(TypedDict):
-    """prepared.json: what was prepared, from what, and the sha256 of every other file."""
-
-    data_id: DataId
-    version: str
-    prepared: str
-    source: str
-    synthetic: bool
-    index: bool
-    symbols: int
-    features: list[str]
-    feature_means: list[float]
-    files: dict[str, str]
-
-
-class _Current(TypedDict):
-    data_id: DataId
-    prepared: str  # current.json: which set is the current one
+# prepared.json: what was prepared, from what, and the sha256 of every other file; current.json: the current set
+_Facts = record("Facts", **dict.fromkeys(("version", "prepared", "source"), str), data_id=DataId, synthetic=bool,
+                index=bool, symbols=int, features=list[str], feature_means=list[float], files=dict[str, str])
+_Current = record("Current", data_id=DataId, prepared=str)
 
 
 def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | None = None,
@@ -258,12 +244,11 @@ def _whole(folder: Path) -> Iterator[Path]:
 
 def _stored(ws: Workspace, folder: Path) -> Prepared | None:
     """The set in a folder; None where it is not whole, is damaged, or was computed by other code."""
-    try:
+    with contextlib.suppress(OSError, VnqError, ValueError):
         means = _facts(folder, "prepared.json")["feature_means"]
-        is_ours = np.allclose(means, _feature_means(), rtol=1e-4, atol=1e-6)
-        return load_prepared(ws, folder.name) if is_ours else None
-    except (OSError, VnqError, ValueError):
-        return None
+        if np.allclose(means, _feature_means(), rtol=1e-4, atol=1e-6):
+            return load_prepared(ws, folder.name)
+    return None
 
 
 def _feature_means() -> list[float]:

@@ -8,7 +8,7 @@ import io
 import platform
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 from vnq_colab import __version__
 from vnq_colab.clock import SECONDS_SPENT, seconds_since, spell, utc_now
@@ -16,7 +16,7 @@ from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import StorageError, name_a_few
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
-from vnq_colab.settings import NOT_NEGATIVE, SHARE, Rule, between
+from vnq_colab.settings import NOT_NEGATIVE, SHARE, Rule, between, record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,6 @@ PART = Annotated[list[int], Rule("must be a part and of how many", lambda part: 
                                  1 <= part[0] <= part[1])]
 BEAT = Annotated[float, Rule("must lie in (0, 600] seconds", lambda seconds: 0 < seconds <= 600)]
 STATE = Literal["pending", "training", "done", "failed"]
-
-
-def record(name: str, **fields: Any) -> Any:
-    """A TypedDict: all that a JSON object holds."""
-    return TypedDict(name, fields)
 
 
 DayRange = record("DayRange", first=str, last=str)
