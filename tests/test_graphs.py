@@ -1,35 +1,38 @@
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from vnq_colab import __main__ as door
+from vnq_colab.config import RunConfig
+from vnq_colab.data.prepared import prepare
 from vnq_colab.delivery import graphs, tidying
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.graphs import export_graphs, graph_bundle
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.training.session import Session
+from vnq_colab.training.trainer import train
 
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install -r "
                                                     "requirements-local.txt")
 
 
 @pytest.fixture(scope="module")
-def exported(judged, tmp_path_factory):
-    """(panel, session, bundle with graphs in float and int8) of a copy of the small judged run."""
-    ws, prepared, session, _ = judged
-    copy = Workspace(shutil.copytree(ws.root, tmp_path_factory.mktemp("graphs") / "ws"))
-    session, traced, trace = Session.load(copy, session.run_id), {}, graphs.graph_of
+def exported(prices, tmp_path_factory):
+    """(panel, session, bundle with graphs in float and int8) of a small run that was not judged."""
+    ws, traced, trace = Workspace(tmp_path_factory.mktemp("graphs")), {}, graphs.graph_of
+    panel = prepare(ws, prices).panel
+    session = train(ws, panel, replace(RunConfig.for_machine("smoke"), folds=1), quiet=True)
     bundle = export_bundle(session)
     with pytest.MonkeyPatch.context() as patch:  # seconds each: a family is traced once for all tests
         patch.setattr(graphs, "graph_of", lambda one: (
             traced.get(one.family) or traced.setdefault(one.family, trace(one))))
         export_graphs(bundle, session, int8=True)
-        yield prepared.panel, session, bundle
+        yield panel, session, bundle
 
 
 @pytest.fixture
