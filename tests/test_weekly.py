@@ -191,7 +191,7 @@ def test_damaged_record_begins_anew(ws, stubs, capsys):
     ("08:30", "2026-11-29 09:00", "2026-11-30 08:30"), ("2026-12-01 08:30", "2026-11-29 02:00", "2026-12-01 08:30")])
 def test_deadline_is_the_next_such_moment_in_vietnam(text, start, then):
     moments = [dt.datetime.fromisoformat(one).replace(tzinfo=VIETNAM) for one in (start, then)]
-    assert moment_after(text, moments[0].astimezone(dt.UTC)) == moments[1]
+    assert moment_after(text, f"{moments[0].astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}") == moments[1]
 
 
 def test_deadline_that_is_none_is_refused_before_anything_is_done(ws):

@@ -96,7 +96,7 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.session import sessions, status
 
     text, bundles = standing(ws.models)
-    text = "\n".join([text, *(week.line() for week in list(weeks(ws))[:1])])
+    text = "\n".join([text, *(repr(week).partition("\n")[0] for week in list(weeks(ws))[:1])])
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
         return _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})

@@ -19,10 +19,12 @@ STEPS = {"collect": 600, "prepare": 300, "train": 3600, "validate": 600, "export
          "notify": 30}  # [s] that each takes, until earlier weeks tell
 OPENING = dt.timedelta(hours=9, minutes=15)  # of Monday: until then it is last week
 N_EARLIER = 4  # weeks whose records tell how long a step takes
-
-Step = record("Step", state=Literal["running", "done", "failed", "paused"], begun=MOMENT, ended=MOMENT | None,
-              seconds=NOT_NEGATIVE, text=str, gave=dict[str, Any])
-Record = record("Record", week=NAME, where=str, as_of=str | None, begun=MOMENT, steps=dict[Literal[*STEPS], Step])
+VIETNAM = ZoneInfo(ZONE)
+STATE = Literal["running", "done", "failed", "paused"]
+Step = record("Step", state=STATE, begun=MOMENT, ended=MOMENT | None, seconds=NOT_NEGATIVE, text=str,
+              gave=dict[str, Any])
+Record = record("Record", week=NAME, where=str, as_of=str | None, begun=MOMENT, steps=dict[Literal[*STEPS], Step],
+                state=STATE)
 
 
 @dataclass(repr=False)
@@ -39,31 +41,31 @@ class Week:
     @classmethod
     def load(cls, ws: Workspace, week: str) -> "Week":
         """The record of a week. Raises FileNotFoundError where there is none, CheckpointError for a damaged one."""
-        return cls(ws, **read_sealed(ws.weeks / f"{week}.json", Record))
+        value = read_sealed(ws.weeks / f"{week}.json", Record)
+        del value["state"]
+        return cls(ws, **value)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the record holds, and `state`."""
-        return {name: getattr(self, name) for name in Record.__required_keys__} | {"state": self.state}
+        """What the record holds."""
+        return {name: getattr(self, name) for name in Record.__required_keys__}
 
     def put(self, name: str, step: Step) -> None:
         """Rewrites the record with a step as it stands now; those after it are to be done again."""
         before = list(STEPS)[:list(STEPS).index(name)]
         self.steps = {one: self.steps[one] for one in before if one in self.steps} | {name: step}
-        value = self.to_dict()
-        del value["state"]
-        write_sealed(self.ws.weeks / f"{self.week}.json", value)
+        write_sealed(self.ws.weeks / f"{self.week}.json", self.to_dict())
 
-    def is_done(self, name: str) -> bool:
+    def is_done(self, name: str = "notify") -> bool:
         """Whether a step, and each before it, was done."""
         names = list(STEPS)[:list(STEPS).index(name) + 1]
         return all(one in self.steps and self.steps[one]["state"] == "done" for one in names)
 
     @property
     def state(self) -> str:
-        """done, failed, paused, or running (where its process ended: interrupted)."""
+        """done, failed, paused; or running, also where its process has ended."""
         states = [step["state"] for step in self.steps.values()]
-        return "done" if self.is_done("notify") else next(
-            (one for one in ("failed", "paused") if one in states), "running")
+        stopped = next((state for state in states if state in ("failed", "paused")), "running")
+        return "done" if self.is_done() else stopped
 
     @property
     def text(self) -> str:
@@ -72,23 +74,18 @@ class Week:
         return found[0] if found else f"champion {self.gave('champion')}"
 
     def gave(self, name: str) -> Any:
-        """What the last step that gave it gave under this name; None: none did."""
-        found = [step["gave"][name] for step in self.steps.values() if name in step["gave"]]
-        return found[-1] if found else None
-
-    def line(self) -> str:
-        """The week in a line."""
-        return f"week {self.week} ({self.where}, begun {_clock(self.begun)}): {self.state}; {self.text}"
+        """What a step gave under this name; None: none did."""
+        return next((step["gave"][name] for step in self.steps.values() if name in step["gave"]), None)
 
     def __repr__(self) -> str:
-        return "\n".join([self.line(), *(
-            f"  {name:9}{step['state']:8}{_clock(step['begun'])[-5:]}  {spell(step['seconds']):>10}  {step['text']}"
-            for name, step in self.steps.items())])
+        lines = [f"week {self.week} ({self.where}, begun {_clock(self.begun)}): {self.state}; {self.text}"]
+        return "\n".join([*lines, *(f"  {name:9}{step['state']:8}{_clock(step['begun'])[-5:]}"
+                                    f"{spell(step['seconds']):>11}  {step['text']}"
+                                    for name, step in self.steps.items())])
 
 
 def _clock(moment: str) -> str:
-    """A moment by the clock of Vietnam."""
-    return f"{dt.datetime.fromisoformat(moment).astimezone(ZoneInfo(ZONE)):%Y-%m-%d %H:%M}"
+    return f"{dt.datetime.fromisoformat(moment).astimezone(VIETNAM):%Y-%m-%d %H:%M}"
 
 
 def weeks(ws: Workspace) -> Iterator[Week]:
@@ -100,24 +97,21 @@ def weeks(ws: Workspace) -> Iterator[Week]:
 
 def week_of(as_of: str | None) -> str:
     """The ISO week of a day, else of now in Vietnam; Monday before the exchange opens belongs to the week before."""
-    now = dt.datetime.now(ZoneInfo(ZONE)) - OPENING if as_of is None else dt.datetime.fromisoformat(as_of)
-    return "{}-W{:02}".format(*now.isocalendar())
+    day = dt.datetime.now(VIETNAM) - OPENING if as_of is None else dt.datetime.fromisoformat(as_of)
+    return "{}-W{:02}".format(*day.isocalendar())
 
 
-def moment_after(text: str, start: dt.datetime) -> dt.datetime:
+def moment_after(text: str, start: str) -> dt.datetime:
     """The next moment after `start` that "Mon 08:30" or "2026-11-30 08:30" names in Vietnam. Raises ConfigError."""
-    zone, (day, _, clock) = ZoneInfo(ZONE), text.strip().rpartition(" ")
-    if day[:1].isdecimal():
-        with contextlib.suppress(ValueError):
-            return dt.datetime.combine(dt.date.fromisoformat(day), parse_time(clock, "--until")[1], zone)
-    weekday, at = parse_time(text, "--until")
-    first = start.astimezone(zone).date()
-    moments = (dt.datetime.combine(first + dt.timedelta(days=n), at, zone) for n in range(9))
-    return next(moment for moment in moments if moment > start and weekday in (None, moment.weekday()))
+    with contextlib.suppress(ValueError):
+        return dt.datetime.strptime(text.strip(), "%Y-%m-%d %H:%M").replace(tzinfo=VIETNAM)
+    (weekday, at), first = parse_time(text, "--until"), dt.datetime.fromisoformat(start).astimezone(VIETNAM)
+    moments = (dt.datetime.combine(first + dt.timedelta(days=n), at, VIETNAM) for n in range(9))
+    return next(moment for moment in moments if moment > first and weekday in (None, moment.weekday()))
 
 
 def usual_seconds(ws: Workspace, but: str) -> dict[str, float]:
     """How long each step takes: the longest of the last weeks, but of one."""
     earlier = [week for week in weeks(ws) if week.week != but][:N_EARLIER]
-    return {name: max((week.steps[name]["seconds"] for week in earlier if week.is_done(name)), default=STEPS[name])
-            for name in STEPS}
+    return {name: max((week.steps[name]["seconds"] for week in earlier if week.is_done(name)), default=seconds)
+            for name, seconds in STEPS.items()}

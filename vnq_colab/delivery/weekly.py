@@ -13,19 +13,18 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.collect import collect_prices
 from vnq_colab.data.prepared import Prepared, load_prepared, prepare, prepared_prices
 from vnq_colab.delivery import remote
-from vnq_colab.delivery.bundle import export_bundle, load_bundle, read_manifest
-from vnq_colab.delivery.champion import read_pointer
+from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.deploy import deploy
 from vnq_colab.delivery.leaks import is_proven, review
-from vnq_colab.delivery.notify import find_urls, notify
+from vnq_colab.delivery.notify import find_urls, notify, notify_evening
 from vnq_colab.delivery.predict import plan_day
 from vnq_colab.delivery.validate import validate
-from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, week_of
+from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, week_of, weeks
 from vnq_colab.errors import DataError, DeliveryError, SessionError, StorageError, VnqError, tell
 from vnq_colab.files import locked
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import Settings
-from vnq_colab.training.session import Session, run_names
+from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import resume, train
 
 ALWAYS = ("predict", "notify")  # by the champion that there is, whatever became of the steps before
@@ -66,10 +65,9 @@ def weekly(ws: Workspace, config: RunConfig, choices: Choices | None = None, *, 
     choices, urls = choices or Choices(), find_urls(urls)
     with contextlib.ExitStack() as lock:
         try:
-            lock.enter_context(locked(ws.local.weeks / "weekly.lock", seconds=1))
+            lock.enter_context(locked(ws.local.weeks / "weekly.lock", 1))
         except StorageError as error:
-            raise SessionError(f"another process of this machine does the week. Wait for it, or end it ({error})"
-                               ) from None
+            raise SessionError(f"another process of this machine does the week: {error}") from None
         week = Week(ws, week_of(choices.as_of), choices.where, choices.as_of)
         try:
             week = Week.load(ws, week.week)
@@ -77,11 +75,11 @@ def weekly(ws: Workspace, config: RunConfig, choices: Choices | None = None, *, 
             pass
         except VnqError as error:  # a write on Drive that was cut short
             tell(f"{error} The week begins anew.")
-        if week.is_done("notify"):
+        if week.is_done():
             tell(f"week {week.week} is done: nothing to do.")
             return week
         week.where, week.as_of = choices.where, choices.as_of
-        deadline = choices.until and moment_after(choices.until, dt.datetime.fromisoformat(week.begun))
+        deadline = choices.until and moment_after(choices.until, week.begun)
         _Work(week, config, choices, deadline, reading or {}, urls, quiet).do()
     return week
 
@@ -108,7 +106,10 @@ class _Work:
                                              "text": "", "gave": {}}
             week.put(name, step)
             try:
-                self._require_time(name)
+                needed = LEAST_TRAINING if name == "train" else self._usual[name]
+                if name not in ALWAYS and self._left_for(name) < needed:
+                    raise _Later(f"not begun: it takes about {spell(needed)}, and with what follows it would not be "
+                                 f"done by {self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
                 step["text"], step["gave"] = getattr(self, name)()
                 step["state"] = "done"
             except (VnqError, OSError, _Later) as error:
@@ -118,25 +119,17 @@ class _Work:
             if not self.quiet:
                 tell(f"{name}: {step['state']} in {spell(week.steps[name]['seconds'])}. {step['text']}")
 
-    # ---------------------------------------------------------------------------------------------------- time left
     @functools.cached_property
-    def _seconds(self) -> dict[str, float]:
+    def _usual(self) -> dict[str, float]:
         return usual_seconds(self.week.ws, self.week.week)
 
     def _left_for(self, name: str) -> float:
         """[s] that a step has before those behind it need the rest; training pauses, and is not counted with them."""
         if self.deadline is None:
             return math.inf
-        behind = sum(self._seconds[one] for one in list(STEPS)[list(STEPS).index(name) + 1:] if one != "train")
+        behind = sum(self._usual[one] for one in list(STEPS)[list(STEPS).index(name) + 1:] if one != "train")
         return (self.deadline - dt.datetime.now(dt.UTC)).total_seconds() - behind
 
-    def _require_time(self, name: str) -> None:
-        needed = LEAST_TRAINING if name == "train" else self._seconds[name]
-        if name not in ALWAYS and self._left_for(name) < needed:
-            raise _Later(f"not begun: it takes about {spell(needed)}, and with what follows it would not be done by "
-                         f"{self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
-
-    # --------------------------------------------------------------------------------------------------------- steps
     @functools.cached_property
     def _prepared(self) -> Prepared:
         return load_prepared(self.week.ws, self.week.gave("data_id"))
@@ -145,6 +138,7 @@ class _Work:
     def _session(self) -> Session:
         return Session.load(self.week.ws, self.week.gave("run_id"))
 
+    # --------------------------------------------------------------------------------------------------------- steps
     def collect(self) -> Gave:
         if not self.choices.collect or self.choices.data is not None:
             return "not asked for", {}
@@ -161,64 +155,53 @@ class _Work:
             raise DataError(f"{prepared.folder}: {reviewed!r}")
         if choices.where == "drive" and choices.remote:
             remote.send_data(ws, panel.data_id, choices.remote)
-        return ". ".join([f"data {panel.data_id}: {len(panel.symbols)} symbols to {panel.days[-1]:%Y-%m-%d}",
-                          *warnings]), {"data_id": panel.data_id}
+        facts = f"data {panel.data_id}: {len(panel.symbols)} symbols to {panel.days[-1]:%Y-%m-%d}"
+        return ". ".join([facts, *warnings]), {"data_id": panel.data_id}
 
     def train(self) -> Gave:
-        choices = self.choices
-        seconds = min(self._left_for("train"), math.inf if choices.hours is None else 3600 * choices.hours)
-        session = None if choices.where == "local" else self._trained_elsewhere(seconds)
-        if session is None or session.status != "finished":
-            session = self._train_here(session, seconds)
+        """Elsewhere or here; here too what is missing of a run whose machine is silent, with a fallback."""
+        choices, ws, session = self.choices, self.week.ws, None
+        seconds = min(self._left_for("train"), 3600 * (math.inf if choices.hours is None else choices.hours))
+        hours = None if math.isinf(seconds) else max(0.0, seconds) / 3600
+        if choices.where != "local":
+            session = self._from_elsewhere(seconds, hours)
+        if session is None:
+            session = train(ws, self._prepared.panel, self.config, hours=hours, quiet=self.quiet)
+        elif session.status != "finished":
+            session = resume(ws, session.run_id, hours=hours, take_over=True, quiet=self.quiet)
         if session.status != "finished":
             raise _Later(f"run {session.run_id} is paused: {session.why}")
         self._session, failed = session, session.failed() or session.failed_jobs()
         return f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed", {"run_id": session.run_id}
 
-    def _trained_elsewhere(self, seconds: float) -> Session | None:
-        """The run of these data as it lies here, finished unless it is to be trained on here; None: there is none."""
+    def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:
+        """The run of these data, finished unless the rest of it is to be trained here; None: there is none."""
         choices, ws, data_id = self.choices, self.week.ws, self._prepared.panel.data_id
-        most, found, why = min(seconds, LONGEST_WAIT), None, "no run of these data is finished"
+        most, why = min(seconds, LONGEST_WAIT), "no run of these data is finished"
         if choices.where == "drive":
             found = remote.wait_for_run(ws, data_id, choices.remote, seconds=most,
                                         patience=choices.patience if choices.fallback else most)
-            if found and choices.remote:
-                with contextlib.nullcontext() if found.status == "finished" else contextlib.suppress(VnqError):
-                    remote.fetch_run(ws, found, choices.remote)
         else:
             try:
-                hours = () if math.isinf(seconds) else ("--hours", f"{seconds / 3600:.2f}")
-                remote.train_on_colab(ws, data_id, [*choices.words, *hours], gpu=choices.gpu, patience=choices.patience)
+                words = choices.words if hours is None else (*choices.words, "--hours", f"{hours:.2f}")
+                remote.train_on_colab(ws, data_id, words, gpu=choices.gpu, patience=choices.patience)
             except SessionError as error:
                 why = f"{error}"
-            found = next(reversed(remote.runs_of(ws, data_id, None)), None)
-        if not choices.fallback and not (found and found.status == "finished"):
-            raise _Later(f"{why}. Call weekly again, or with --fallback local")
-        return Session.load(ws, found.run_id) if found and found.run_id in run_names(ws) else None
-
-    def _train_here(self, session: Session | None, seconds: float) -> Session:
-        hours, ws = None if math.isinf(seconds) else max(0.0, seconds) / 3600, self.week.ws
-        if self.choices.where != "local":
-            tell(f"{self.choices.where} is silent: the jobs that are missing are trained here")
-        if session is not None:
-            return resume(ws, session.run_id, hours=hours, take_over=True, quiet=self.quiet)
-        return train(ws, self._prepared.panel, self.config, hours=hours, quiet=self.quiet)
+            found = next(reversed(remote.runs_of(ws, data_id)), None)
+        if not (found and found.status == "finished"):
+            if not choices.fallback:
+                raise _Later(f"{why}. Call weekly again, or with --fallback local")
+            tell(f"{why}: what is missing is trained here")
+        return found and Session.load(ws, found.run_id)
 
     def validate(self) -> Gave:
-        was = self._champion_decision()
         validation = validate(self._session, prepared=self._prepared)
         decision, order = validation.verdict.market["decision"], validation.order
+        before = next((week.gave("market") for week in weeks(self.week.ws) if week.week < self.week.week), None)
+        changed = f" (a week ago: {before})" if before not in (None, decision) else ""
         value = float(order.families.set_index("family")["open"].get(order.family, math.nan))
-        changed = f"; it was {was} for the champion" if was not in (None, decision) else ""
         return f"market {decision}{changed}; rank correlation {value:.3f} open to open", {
             "market": decision, "rank_correlation": round(value, 4) if math.isfinite(value) else None}
-
-    def _champion_decision(self) -> str | None:
-        with contextlib.suppress(VnqError):
-            if pointer := read_pointer(self.week.ws.models):
-                verdict = read_manifest(self.week.ws.models / pointer["champion"])["verdict"]
-                return verdict["market"]["decision"] if verdict else "unjudged"
-        return None
 
     def export(self) -> Gave:
         bundle = export_bundle(self._session, panel=self._prepared.panel)
@@ -226,22 +209,27 @@ class _Work:
 
     def deploy(self) -> Gave:
         try:
-            text = deploy(self.week.ws, self.week.gave("bundle")).text
-        except DeliveryError as error:
-            text = f"{error}"
-        return text, {}
+            return deploy(self.week.ws, self.week.gave("bundle")).text, {}
+        except DeliveryError as error:  # it does not deserve it
+            return f"{error}", {}
 
     def predict(self) -> Gave:
         ws, bundle = self.week.ws, load_bundle(self.week.ws)
         prices, index = prepared_prices(ws)
         plan = plan_day(ws, bundle, prices, index=index if bundle.manifest["market_index"] else None,
                         as_of=self.choices.as_of, refuse_old=True)
-        n_orders = "no orders" if plan.orders is None else f"{plan.orders['action'].isin(['buy', 'sell']).sum()} orders"
-        return f"{n_orders} as of {plan.outlook.day:%Y-%m-%d}", {
+        notify_evening(plan, self.urls)
+        n_orders = 0 if plan.orders is None else plan.orders["action"].isin(["buy", "sell"]).sum()
+        return f"{n_orders} orders as of {plan.outlook.day:%Y-%m-%d}", {
             "champion": bundle.folder.name, "files": [str(path.relative_to(ws.root)) for path in plan.files]}
 
     def notify(self) -> Gave:
-        week = self.week
-        state = "done" if all(week.is_done(name) for name in STEPS if name != "notify") else week.state
-        failed = notify(self.urls, f"vnq_colab: week {week.week} {state}", repr(week))
-        return f"{len(self.urls)} addresses, {len(failed)} failed", {}
+        week, text = self.week, []
+        if self.choices.remote:
+            try:
+                text = [remote.sync_test(week.ws, self.choices.remote)]
+            except VnqError as error:
+                text = [f"{error}"]
+        title = f"vnq_colab: week {week.week} {'done' if week.is_done('predict') else week.state}"
+        failed = notify(self.urls, title, "\n".join([repr(week), *text]))
+        return ". ".join([f"{len(self.urls)} addresses, {len(failed)} failed", *text]), {}
