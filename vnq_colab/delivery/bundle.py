@@ -174,17 +174,14 @@ def _point_to(bundle: Bundle) -> None:
     with contextlib.suppress(VnqError):
         pointer = read_pointer(models)
         champion = load_bundle(models / pointer["champion"]) if pointer else None
-    why = "No champion was known before." if pointer is None else "The champion before could not be loaded."
-    changes = {"challenger": name}
-    if champion is not None:
-        is_real, was_real = (not one.manifest["synthetic"] for one in (bundle, champion))
-        why = ("The champion before was of a made-up market." if is_real > was_real else
-               f"The champion before was never accepted ({champion.market_decision}).")
-    if pointer and pointer["champion"] == name:
-        changes = {}
-    elif champion is None or is_real > was_real or (is_real == was_real and champion.market_decision != "accept"):
+    changes = {}
+    if pointer is None or pointer["champion"] != name:
+        is_real, was_real = (one is not None and not one.manifest["synthetic"] for one in (bundle, champion))
+        stays = champion is not None and (was_real, champion.market_decision == "accept") >= (is_real, True)
         previous = champion.folder.name if champion else pointer and pointer["previous"]
-        changes = {"champion": name, "challenger": None, "previous": previous, "why": why, "by": "export"}
+        changes = {"challenger": name} if stays else {
+            "champion": name, "challenger": None, "previous": previous, "by": "export",
+            "why": f"No accepted champion was there before. The verdict on its market is {bundle.market_decision}."}
     write_pointer(models, **changes)
 
 

@@ -56,8 +56,7 @@ def write_pointer(models: Path, **changes: Any) -> Pointer:
             pointer |= read_pointer(models) or {}
         pointer |= changes | ({"when": utc_now()} if "champion" in changes else {})
         for path in (models / name for name in POINTERS):
-            checked(path, Pointer, pointer)
-            if _sealed(path) != pointer:
+            if _sealed(path) != checked(path, Pointer, pointer):
                 write_sealed(path, pointer)
     return pointer
 
@@ -83,28 +82,14 @@ def standing(models: Path) -> tuple[str, Pointer | None]:
     except VnqError as error:
         return f"champion: {error}", None
     if pointer is None:
-        return "champion: none; export makes the first one", None
-    texts = [f"champion: {_with_verdict(models, pointer['champion'])}, {since(pointer)}. {pointer['why']}"]
-    if pointer["challenger"]:
-        texts.append(f"challenger: {_with_verdict(models, pointer['challenger'])}; deploy makes it the champion, if it "
-                     "is accepted and not worse")
-    if pointer["previous"]:
-        texts.append(f"before: {pointer['previous']}" + ", to which rollback goes back" * (pointer["by"] != "rollback"))
-    return "\n".join(texts), pointer
+        return "champion: none; the first export makes it", None
+    text = f"champion: {pointer['champion']}, {since(pointer)}. {pointer['why']}"
+    return text + "".join(f"\n{role}: {pointer[role]}{way}" for role, way in (
+        ("challenger", ", which deploy compares with it"), ("previous", "")) if pointer[role]), pointer
 
 
 def since(pointer: Pointer) -> str:
-    """When and by which command the champion became it."""
     return f"since {pointer['when'][:16].replace('T', ' ')} UTC by {pointer['by']}"
-
-
-def _with_verdict(models: Path, name: str) -> str:
-    """A bundle's folder and what the verdict on its market is."""
-    try:
-        verdict = (_sealed(models / name / "manifest.json") or {})["verdict"]
-        return f"{name} (market: {verdict['market']['decision'] if verdict else 'unjudged'})"
-    except (KeyError, TypeError):
-        return f"{name} (its manifest cannot be read)"
 
 
 def age(folder: str) -> tuple[str, int, str]:
