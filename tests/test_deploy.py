@@ -173,7 +173,7 @@ def test_export_replaces_only_a_champion_that_was_never_accepted_or_cannot_be_lo
     judge(ws.models, old, decision="reject")
     assert export_bundle(session).folder == load_bundle(ws).folder
     pointer = read_pointer(ws.models)
-    assert (pointer["by"], pointer["previous"]) == ("export", old) and "verdict on its market is unjudged" in pointer["why"]
+    assert (pointer["by"], pointer["previous"]) == ("export", old) and "is unjudged" in pointer["why"]
     write_pointer(ws.models, champion=old, previous=None)
     (ws.models / old / "trees.pt").write_bytes(b"x")
     assert export_bundle(session).folder == load_bundle(ws).folder

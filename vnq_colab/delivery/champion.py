@@ -89,6 +89,7 @@ def standing(models: Path) -> tuple[str, Pointer | None]:
 
 
 def since(pointer: Pointer) -> str:
+    """When, and by which command, the champion became it."""
     return f"since {pointer['when'][:16].replace('T', ' ')} UTC by {pointer['by']}"
 
 
