@@ -25,7 +25,9 @@ from machine import keep
 from vnq_colab.data.prepared import current_id, prepare
 from vnq_colab.delivery.bundle import load_bundle
 from vnq_colab.delivery.week import Week, week_of
+from vnq_colab.errors import VnqError
 from vnq_colab.layout import Workspace
+from vnq_colab.training.session import latest_session
 
 KILLED, GONE, BAD = 4, 7, 10  # numbers of weeks
 KILL_SECONDS = 4.0  # after training began
@@ -37,10 +39,12 @@ def command(ws: Workspace, sunday: str, words: list[str]) -> subprocess.Popen:
                              str(ws.root), *words], stdout=subprocess.DEVNULL, stderr=sys.stderr)
 
 
-def is_training(ws: Workspace, week: str) -> bool:
+def is_training(ws: Workspace) -> bool:
+    """Whether the newest run is in its first attempt."""
     try:
-        return Week.load(ws, week).steps["train"]["state"] == "running"
-    except (OSError, LookupError):
+        session = latest_session(ws)
+        return session.status == "running" and bool(session.attempts)
+    except VnqError:
         return False
 
 
@@ -53,7 +57,7 @@ def one_week(ws: Workspace, number: int, sunday: str, words: list[str], drive: P
     """What was done to it, and the exit codes."""
     if number == KILLED:
         first = command(ws, sunday, words)
-        wait_until(lambda: is_training(ws, week_of(sunday)), first)
+        wait_until(lambda: is_training(ws), first)
         time.sleep(KILL_SECONDS)
         os.kill(first.pid, signal.SIGKILL)
         return "killed while training, called again", [first.wait(), command(ws, sunday, words).wait()]

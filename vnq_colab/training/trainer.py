@@ -62,8 +62,8 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
                  f"{folds[0].test.first} to {folds[-1].test.last} are judged")
         keep_panel(ws, panel)
         session = _start(ws, config, panel, folds, symbols, skipped, chosen)
-        if (taken := reuse(session, panel)) and not quiet:
-            tell(f"{len(taken)} of {len(session.jobs)} jobs are those of an earlier run, on days that have not changed")
+    if not session.attempts and (taken := reuse(session, panel)) and not quiet:
+        tell(f"{len(taken)} of {len(session.jobs)} jobs are those of an earlier run, on days that have not changed")
     return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
