@@ -52,11 +52,11 @@ def test_quiet_days_bring_no_warning_and_a_broken_feature_is_named(market, tmp_p
     assert convert(drift.Monitor, read_json(tmp_path / "monitor.json"), "monitor") == monitor
     later = replace(market, days=market.days + pd.Timedelta(days=1000))
     quiet = watch(monitor, later, scores_of(later, 0.3).iloc[:0])
-    assert not quiet.warnings and quiet.n_evenings == 0 and "outcome of 0 of our own forecasts is known" in repr(quiet)
+    assert not quiet.warnings and quiet.n_evenings == 0 and "0 of our own forecasts have an outcome" in repr(quiet)
     values = market.values.copy()
     values[:, -20:, 0] *= 3
     found = watch(monitor, replace(later, values=values), scores_of(later, 0.3).iloc[:0])
-    assert list(found.features) == ["own"] == found.beyond
+    assert list(found.features) == ["own"]
     assert "own (PSI" in found.warnings[0] and "of 2 features" in found.warnings[0]
     values[:, -20:, 1] = 1
     assert set(watch(monitor, replace(later, values=values), scores_of(later, 0.3)).features) == {"own", "flag"}
@@ -80,7 +80,7 @@ def test_forecasts_that_no_longer_order_the_stocks_warn_and_few_evenings_say_how
         assert found.n_evenings == 60 and set(found.order) == {"20", "60"} and len(found.warnings) == n_warnings
     assert "below" in found.warnings[0] and "rank correlation of 20 evenings" in repr(found)
     few = watch(monitor, market, rows[rows["date"].isin(recent[-15:])])
-    assert not few.order and not few.warnings and "of 9 of our own forecasts is known" in repr(few)
+    assert not few.order and not few.warnings and "9 of our own forecasts have an outcome" in repr(few)
 
 
 def test_a_short_past_watches_no_feature_and_a_few_test_days_no_order(market):

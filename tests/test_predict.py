@@ -9,7 +9,7 @@ import pytest
 from vnq_colab import files
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
-from vnq_colab.errors import ConfigError, DataError, DeliveryError
+from vnq_colab.errors import CheckpointError, ConfigError, DataError, DeliveryError
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.layout import Workspace
 
@@ -167,7 +167,7 @@ def test_evenings_bring_the_portfolio_forward_when_asked_and_again_changes_nothi
     (bundle, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
     plan_day(ws, bundle, prices, as_of=days[0], portfolio="new", capital=5e8, paper=True)
     first = ws.portfolio.read_bytes()
-    assert "filled, with 0.2% slippage" in repr(plan_day(ws, bundle, prices, as_of=days[1]))
+    assert "with 0.2% slippage: 1 of 1 filled" in repr(plan_day(ws, bundle, prices, as_of=days[1]))
     assert ws.portfolio.read_bytes() == first, "without paper it is never touched"
     for day in days[1:]:
         plan = plan_day(ws, bundle, prices, as_of=day, paper=True)
@@ -176,14 +176,12 @@ def test_evenings_bring_the_portfolio_forward_when_asked_and_again_changes_nothi
         assert ws.portfolio.read_bytes() == after and files == {path: path.read_bytes() for path in ws.orders.iterdir()}
         assert again.orders.equals(plan.orders) and not any("replaced" in text for text in again.outlook.warnings)
         assert plan.fills.date == pd.Timestamp(days[days.index(day) - 1]) and plan.files[2].name.endswith("_filled.csv")
-        held = pd.read_csv(ws.portfolio, index_col="symbol")["shares"]
-        assert held["CASH"] == plan.fills.after.cash == plan.orders.attrs["cash"]
+        assert pd.read_csv(ws.portfolio, index_col="symbol").loc["CASH", "shares"] == plan.orders.attrs["cash"]
     assert after != first and plan.to_dict()["fills"]["notes"] and plan.to_dict()["drift"]["n_evenings"] == 0
     record = ws.orders / f"{days[2]}.json"
-    record.write_text(record.read_text().replace("cash", "hash"))
-    with pytest.raises(DeliveryError, match="enter it in portfolio.csv by hand"):
-        plan_day(ws, bundle, prices, as_of=days[3], paper=True)
-    assert "by hand" in plan_day(ws, bundle, prices, as_of=days[3]).outlook.warnings[0]
+    record.write_text(record.read_text().replace("CASH", "HASH"))
+    with pytest.raises(CheckpointError, match="damaged, edited, or of an earlier version"):
+        plan_day(ws, bundle, prices, as_of=days[3])
 
 
 @pytest.mark.slow
@@ -223,19 +221,18 @@ def test_what_was_known_on_an_evening_that_is_over_stays(unseen, bundle, judged,
     table, real = pd.read_csv(path), path.read_bytes()
     assert (table["run_id"] == bundle.manifest["run_id"]).all() and (table["trained_to"] < days[2]).all()
     seen = plan_day(ws, bundle, prices, as_of=days[2])
-    assert path.read_bytes() == real and "stays in predictions/" in seen.outlook.warnings[-1] and seen.drift is None
+    assert path.read_bytes() == real and "is over" in seen.outlook.warnings[-1] and seen.drift is None
     other = Bundle(fresh.folder, fresh.manifest | {"run_id": "another"}, fresh.forecasters)
-    replaced = plan_day(ws, other, prices, as_of=days[2]).outlook.warnings
-    assert [text for text in replaced if f"predictions/{days[2]}.csv is replaced" in text] and path.read_bytes() != real
+    assert "by another run is replaced" in plan_day(ws, other, prices, as_of=days[2]).outlook.warnings[-1]
     real = path.read_bytes()
     plan_day(ws, other, prices, as_of=days[3])
     again = plan_day(ws, fresh, prices, as_of=days[2])
-    assert path.read_bytes() == real and again.files[0].name == f"{days[2]}_later.csv" and len(again.files) == 2
+    assert path.read_bytes() == real and again.files == [] and again.to_dict()["file"] is None and len(again.orders)
 
 
 def test_portfolio_that_cannot_be_brought_forward_is_refused(unseen, judged, tmp_path):
     (bundle, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
-    with pytest.raises(ConfigError, match="Begin one with --portfolio new"):
+    with pytest.raises(ConfigError, match="Begin it with --portfolio new"):
         plan_day(ws, bundle, prices, as_of=days[0], paper=True)
     with pytest.raises(ConfigError, match="leave --portfolio out"):
         plan_day(ws, bundle, prices, as_of=days[0], paper=True, portfolio="mine.csv")

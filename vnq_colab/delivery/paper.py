@@ -1,9 +1,9 @@
 """A paper account: what became of the last orders at the next session, and portfolio.csv brought forward by it, once.
 
-The record beside each `orders/<date>.csv` holds the portfolio that the orders were made from, and what portfolio.csv is
-to become by them, before it does.
+The record `orders/<date>.json` holds orders, what they were made from, and what portfolio.csv is to become by them.
 """
 
+import contextlib
 import hashlib
 import io
 import re
@@ -15,104 +15,115 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.market import VN_RULES, next_sessions, tick, trading_days
-from vnq_colab.delivery.portfolio import MOST_BYTES, Portfolio, portfolio_text, read_portfolio, write_portfolio
-from vnq_colab.errors import CheckpointError, DeliveryError
+from vnq_colab.delivery.portfolio import CASH, MOST_BYTES, Portfolio, portfolio_text, write_portfolio
+from vnq_colab.errors import CheckpointError, VnqError
 from vnq_colab.evaluation.engine import Accounts, dong
 from vnq_colab.evaluation.market_data import SAME_BASIS, MarketData
-from vnq_colab.files import read_bytes, read_sealed, write_sealed
+from vnq_colab.files import read_bytes, read_sealed, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.settings import NOT_NEGATIVE, SHARE
+from vnq_colab.settings import SHARE
 from vnq_colab.training.session_file import record
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")  # the name of a day's file
 WINDOW = 60  # [sessions] of prices before a fill: what its band, basis and exchange depend on
 Booked = record("Booked", before=str, after=str, text=str)  # sha256 of portfolio.csv; what it becomes
-Record = record(  # orders/<date>.json; `orders` and `portfolio` are sha256
-    "Record", orders=str, portfolio=str | None, cash=NOT_NEGATIVE, shares=dict[str, int], sellable_from=dict[str, str],
-    traded_share=SHARE, booked=Booked | None)
+Record = record("Record", orders=str, held=str, portfolio=str | None, traded_share=SHARE, booked=Booked | None)
 
 
 @dataclass(frozen=True, repr=False)
 class Fills:
     """What became of the orders of `date` on the session after it, `day`."""
 
-    path: Path  # of the record
-    record: Any
     date: pd.Timestamp
     day: pd.Timestamp
     table: pd.DataFrame  # one row for each order; price, amount and cost [VND]
-    after: Portfolio
     notes: list[str]
 
     def __repr__(self) -> str:
-        done = self.table["filled"] > 0
-        return "\n".join([
-            f"Orders of {self.date:%a %d/%m/%Y}, at the open of {self.day:%a %d/%m/%Y}: " + (
-                f"{done.sum()} of {len(done)} filled, with {VN_RULES.slippage:.1%} slippage; cash then "
-                f"{self.after.cash:,.0f} VND" if len(done) else "there were none"),
-            *(f"{row.action.upper():4} {row.symbol:6} {row.filled:>9,} of {row.shares:,}"
-              + f" at {row.price:,.0f}" * bool(row.filled) + f"  {row.why}" * bool(row.why)
-              for row in self.table.itertuples()), *(f"  {note}" for note in self.notes)])
+        rows = [f"{row.action.upper():4} {row.symbol:6} {row.filled:>9,} of {row.shares:,}"
+                + f" at {row.price:,.0f}" * bool(row.filled) + f"  {row.why}" * bool(row.why)
+                for row in self.table.itertuples()]
+        return "\n".join([f"Orders of {self.date:%a %d/%m/%Y}, at the open of {self.day:%a %d/%m/%Y}, with "
+                          f"{VN_RULES.slippage:.1%} slippage: {(self.table['filled'] > 0).sum()} of {len(rows)} filled",
+                          *rows, *(f"  {note}" for note in self.notes)])
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Hex sha256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
-def record_orders(path: Path, orders: bytes, portfolio: Portfolio, content: bytes | None, traded_share: float) -> None:
-    """Writes the record of orders that are about to be written to `path`; `content` is portfolio.csv, None: another."""
+def write_table(path: Path, rows: pd.DataFrame) -> Path:
+    """Writes a day's table."""
+    text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f").encode()
+    write_atomic(path, lambda file: file.write(text))
+    return path
+
+
+def write_orders(path: Path, orders: pd.DataFrame, held: Portfolio, portfolio: bytes | None) -> Path:
+    """Writes orders, after their record; `portfolio` is the content of portfolio.csv, None: they are of another."""
     write_sealed(path.with_suffix(".json"), {
-        "orders": _sha256(orders), "portfolio": None if content is None else _sha256(content), "cash": portfolio.cash,
-        "shares": portfolio.shares, "traded_share": traded_share, "booked": None,
-        "sellable_from": {name: f"{day:%Y-%m-%d}" for name, day in portfolio.sellable_from.items() if day is not None}})
+        "orders": orders.to_csv(index=False), "held": portfolio_text(held), "booked": None,
+        "portfolio": None if portfolio is None else sha256(portfolio), "traded_share": orders.attrs["traded_share"]})
+    return write_table(path, orders)
 
 
 def is_booked(path: Path) -> bool:
-    """Whether portfolio.csv was brought forward by these orders, or their record is damaged."""
-    try:
-        return read_sealed(path.with_suffix(".json"), Record)["booked"] is not None
-    except FileNotFoundError:
-        return False
-    except CheckpointError:
-        return True
+    """Whether portfolio.csv was brought forward by these orders; not where the record is missing, or torn by a kill."""
+    with contextlib.suppress(FileNotFoundError, CheckpointError):
+        return read_sealed(path, Record)["booked"] is not None
+    return False
 
 
-def follow(ws: Workspace, prices: pd.DataFrame) -> Fills | None:
-    """What became of the last orders before the last day of a price table, by the rules of the engine's accounts.
+def days_of(folder: Path) -> list[Path]:
+    """The tables of a folder that bear a day's name, oldest first."""
+    return sorted(path for path in folder.glob("*.csv") if DAY.fullmatch(path.stem))
 
-    None where there are none with a record. Raises DeliveryError for those that were changed since they were made.
+
+def own_forecasts(paths: list[Path]) -> dict[str, pd.DataFrame]:
+    """By day, the rankings in these files by models that had not seen what came after."""
+    tables = {}
+    for path in paths:
+        with contextlib.suppress(ValueError, VnqError):  # of an earlier version, or damaged
+            table = pd.read_csv(io.BytesIO(read_bytes(path, MOST_BYTES)), parse_dates=["date"],
+                                usecols=["symbol", "date", "score", "trained_to", "run_id"])
+            tables |= {path.stem: table} if (table["trained_to"].astype(str) <= path.stem).all() else {}
+    return tables
+
+
+def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills | None:
+    """What became of the last orders before the last day of a price table; None where there are none.
+
+    By the rules of the engine's accounts. With `book` portfolio.csv is brought forward by it, and a note says so.
     """
     days = trading_days(prices)
-    path = max((path for path in ws.orders.glob("*.csv") if DAY.fullmatch(path.stem)
+    path = max((path for path in ws.orders.glob("*.json") if DAY.fullmatch(path.stem)
                 and path.stem < f"{days[-1]:%Y-%m-%d}"), default=None)
-    try:
-        if path is None or not path.with_suffix(".json").exists():
-            return None
-        made, content = read_sealed(path.with_suffix(".json"), Record), read_bytes(path, MOST_BYTES)
-        if _sha256(content) != made["orders"]:
-            raise CheckpointError(f"{path}: not as predict wrote it.")
-    except CheckpointError as error:
-        raise DeliveryError(f"{error} So nobody knows what became of these orders: enter it in portfolio.csv by hand, "
-                            f"and delete {path.stem}.json.") from error
-    table, date = pd.read_csv(io.BytesIO(content)), pd.Timestamp(path.stem)
+    if path is None:
+        return None
+    made, date = read_sealed(path, Record), pd.Timestamp(path.stem)
+    table = pd.read_csv(io.StringIO(made["orders"]))
+    held = pd.read_csv(io.StringIO(made["held"]), index_col="symbol", dtype=str, keep_default_na=False)
+    held["shares"] = held["shares"].astype("int64")
     place = int(days.searchsorted(date, side="right"))
     prices, day = prices[prices["date"] >= days[max(0, place - WINDOW)]], days[place]
     rights = _rights(table, prices, date)
     unclear = [] if "raw_close" in prices else [*rights]
     orders = table.loc[table["action"].isin(["buy", "sell"]), ["action", "symbol", "shares", "limit_low", "limit_high"]]
-    filled, cash = _fill(orders.reset_index(drop=True), made, prices[prices["date"] <= day], unclear)
+    filled, held.loc[CASH, "shares"] = _fill(orders.reset_index(drop=True), held, made["traded_share"],
+                                             prices[prices["date"] <= day], unclear)
     n_later = VN_RULES.sellable_at_close_after(days[[place]])[0]
-    arrival = days[place + 1:].append(next_sessions(days[-1], 9))[n_later - 1]
-    bought = filled.loc[(filled["action"] == "buy") & (filled["filled"] > 0), "symbol"]
-    filled["sellable_from"] = pd.Series(arrival, bought.index).reindex(filled.index)
-    change = dict(zip(filled["symbol"], filled["filled"] * np.where(filled["action"] == "buy", 1, -1), strict=True))
-    shares = {name: int(made["shares"].get(name, 0) + change.get(name, 0)) for name in {**made["shares"], **change}}
-    arrives = made["sellable_from"] | dict.fromkeys(bought, arrival)
+    arrival = f"{days[place + 1:].append(next_sessions(days[-1], 9))[n_later - 1]:%Y-%m-%d}"
+    for row in filled[filled["filled"] > 0].itertuples():
+        shares, arrives = held.loc[row.symbol] if row.symbol in held.index else (0, "")
+        held.loc[row.symbol] = (shares + row.filled, arrival) if row.action == "buy" else (shares - row.filled, arrives)
     notes = [f"{symbol}: a right or a dividend was cut off after {date:%Y-%m-%d} (a share of then is {factor:.3g} of "
              "now): shares or cash that you get for it are not in portfolio.csv, enter them when they arrive"
-             for symbol, factor in rights.items() if shares.get(symbol)]
-    after = Portfolio(cash, shares, {name: pd.Timestamp(day) for name, day in arrives.items()}, str(path))
-    return Fills(path.with_suffix(".json"), made, date, day, filled.assign(date=date, day=day), after, notes)
+             for symbol, factor in rights.items() if held["shares"].get(symbol)]
+    if book:
+        text = held[(held["shares"] > 0) | (held.index == CASH)].to_csv(lineterminator="\n")
+        notes.insert(0, _bring_forward(ws, path, made, text if (filled["filled"] > 0).any() else None))
+    return Fills(date, day, filled.assign(date=date, day=day), notes)
 
 
 def _rights(table: pd.DataFrame, prices: pd.DataFrame, date: pd.Timestamp) -> dict[str, float]:
@@ -129,21 +140,23 @@ def _rights(table: pd.DataFrame, prices: pd.DataFrame, date: pd.Timestamp) -> di
     return factor[(factor - 1).abs() > slack].to_dict()
 
 
-def _fill(orders: pd.DataFrame, made: Any, prices: pd.DataFrame, unclear: list[str]) -> tuple[pd.DataFrame, float]:
+def _fill(orders: pd.DataFrame, held: pd.DataFrame, traded_share: float, prices: pd.DataFrame,
+          unclear: list[str]) -> tuple[pd.DataFrame, int]:
     """The orders with `filled` [shares], `price`, `amount`, `cost` [VND] and `why`, on the last day; and the cash left.
 
     An order of an `unclear` symbol is left out: its prices were changed since, and nobody knows from when on.
     """
     market = MarketData.of(prices)
-    accounts, day = Accounts(market, 1, True, made["cash"], made["traded_share"], True), len(market.days) - 1
+    accounts = Accounts(market, 1, True, float(held.loc[CASH, "shares"]), traded_share, True)
     column, is_buy = pd.Index(market.symbols).get_indexer(orders["symbol"]), (orders["action"] == "buy").to_numpy()
+    day = len(market.days) - 1
 
     def today(grid: np.ndarray) -> np.ndarray:
         return grid[day, column]
 
     basis, trades = today(market.basis), today(market.trades) & (column >= 0)
-    arrives = pd.to_datetime(orders["symbol"].map(made["sellable_from"]))
-    is_late = ~is_buy & (arrives >= market.days[day]).to_numpy()  # they arrive in the afternoon
+    arrives = orders["symbol"].map(held["sellable_from"]).fillna("")
+    is_late = ~is_buy & (arrives >= f"{market.days[day]:%Y-%m-%d}").to_numpy()  # they arrive in the afternoon
     quote = np.where(is_late, today(market.close), today(market.open)) * basis
     is_outside = (quote < orders["limit_low"] - 0.01) | (quote > orders["limit_high"] + 0.01)
     is_unclear, wanted = orders["symbol"].isin(unclear), (orders["shares"] * basis).to_numpy()
@@ -165,31 +178,28 @@ def _fill(orders: pd.DataFrame, made: Any, prices: pd.DataFrame, unclear: list[s
          today(accounts.most) < wanted],
         ["a right or a dividend was cut off: enter by hand what your broker shows", "did not trade",
          "opened outside the limits of the order", np.where(is_late, "in the afternoon", ""), "locked at the ceiling",
-         "locked at the floor", f"at most {made['traded_share']:.0%} of the day's volume"],
+         "locked at the floor", f"at most {traded_share:.0%} of the day's volume"],
         "not enough cash: a sale was not filled")
-    return table, float(accounts.cash[0])
+    return table, int(accounts.cash[0])
 
 
-def bring_forward(ws: Workspace, fills: Fills, prices: pd.DataFrame) -> str:
-    """Books the fills in portfolio.csv, once, and says what it did. A portfolio that was changed since is left.
+def _bring_forward(ws: Workspace, path: Path, made: Any, text: str | None) -> str:
+    """Writes portfolio.csv as it becomes by the fills, once, unless it was changed since; and says what it did.
 
-    The record says first what the portfolio becomes: whenever this is killed, the next call ends it.
+    The record says first what it becomes: whenever this is killed, the next call ends it.
     """
-    booked, content, name = fills.record["booked"], read_bytes(ws.portfolio, MOST_BYTES), ws.portfolio.name
-    which = f"the orders of {fills.date:%Y-%m-%d}"
+    booked, content, which = made["booked"], read_bytes(ws.portfolio, MOST_BYTES), f"the orders of {path.stem}"
     if booked is None:
-        if fills.record["portfolio"] != _sha256(content):
-            return (f"{name} is left as it is: {which} were not made from it, or it was changed since. Enter what was "
-                    "filled by hand.")
-        read_portfolio(ws.portfolio, prices)
-        if not (fills.table["filled"] > 0).any():
-            return f"{name} stays: nothing was filled"
-        text = portfolio_text(fills.after)
-        booked = {"before": _sha256(content), "after": _sha256(text.encode()), "text": text}
-        write_sealed(fills.path, fills.record | {"booked": booked})
-    if _sha256(content) == booked["after"]:
-        return f"{name} has the fills of {which} already"
-    if _sha256(content) != booked["before"] and not booked["text"].encode().startswith(content):  # torn on Drive
-        return f"{name} is left as it is: it was changed after the fills of {which} had been entered."
+        if made["portfolio"] != sha256(content):
+            return (f"portfolio.csv is left as it is: {which} were not made from it, or it was changed since. Enter "
+                    "what was filled by hand.")
+        if text is None:
+            return "portfolio.csv stays: nothing was filled"
+        booked = {"before": sha256(content), "after": sha256(text.encode()), "text": text}
+        write_sealed(path, made | {"booked": booked})
+    if sha256(content) == booked["after"]:
+        return f"portfolio.csv has the fills of {which} already"
+    if sha256(content) != booked["before"] and not booked["text"].encode().startswith(content):  # torn on Drive
+        return f"portfolio.csv is left as it is: it was changed after the fills of {which} had been entered."
     write_portfolio(ws.portfolio, booked["text"])
-    return f"{name} is brought forward by the fills of {which}"
+    return f"portfolio.csv is brought forward by the fills of {which}"

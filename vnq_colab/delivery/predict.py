@@ -16,9 +16,8 @@ from vnq_colab.data.market import to_day, up_to
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import staleness
 from vnq_colab.delivery.bundle import Bundle
-from vnq_colab.delivery.evenings import keep, own_forecasts
 from vnq_colab.delivery.orders import make_orders, orders_text
-from vnq_colab.delivery.paper import Fills, bring_forward, follow, record_orders
+from vnq_colab.delivery.paper import Fills, days_of, follow, is_booked, own_forecasts, write_orders, write_table
 from vnq_colab.delivery.portfolio import (
     MOST_BYTES,
     Portfolio,
@@ -32,7 +31,7 @@ from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, na
 from vnq_colab.evaluation.drift import EVENINGS, Drift, watch
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
-from vnq_colab.files import read_bytes, write_atomic
+from vnq_colab.files import read_bytes
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import HORIZON
 
@@ -40,6 +39,7 @@ LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
 FEWEST_SHARE = 0.5  # of them; with fewer there is neither a ranking nor an order
 N_SHOWN = 20  # best of the accepted stocks, on the screen
+ORIGIN = ("run_id", "trained_to")  # of a forecast, in its file
 NEW = "new"  # instead of a portfolio's file: make one
 
 
@@ -157,13 +157,14 @@ class DayPlan:
     shown: pd.DataFrame  # the rows of it that are printed
     orders: pd.DataFrame | None  # None: the prices are too old
     agreement: float | None  # rank correlation of the final fit with the last fold's models on this day
-    files: list[Path]
+    files: list[Path]  # that were written
     fills: Fills | None  # of the orders before; None: there were none
     drift: Drift | None  # None: of a day that the models were trained on
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for --json; what is not known is null."""
-        return {"date": f"{self.outlook.day:%Y-%m-%d}", "file": str(self.files[0]), "forecasts": _records(self.table),
+        return {"date": f"{self.outlook.day:%Y-%m-%d}", "file": str(self.files[0]) if self.files else None,
+                "forecasts": _records(self.table),
                 "orders": None if self.orders is None else _records(self.orders),
                 "account": None if self.orders is None else self.orders.attrs, "no_orders": self.outlook.no_orders,
                 "warnings": self.outlook.warnings, "files": [str(path) for path in self.files],
@@ -179,7 +180,7 @@ class DayPlan:
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
                  "no symbol is accepted; --all shows every forecast")
         if 0 < len(self.shown) < len(self.table):
-            shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in {self.files[0].name}"
+            shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
         orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
         return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
@@ -196,64 +197,54 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     `portfolio` None takes the workspace's portfolio.csv, and one on paper where there is none; "new" makes it, of
     `capital` in cash. With `paper` that file is first brought forward by what was filled of the last orders. Prices
     older than 5 sessions give a ranking without orders, with `refuse_old` DataError; a day that the models were trained
-    on gives the ranking alone, too, and leaves the report as it is. What was written on an evening that is over stays:
-    another result for it is written beside it.
+    on gives the ranking alone, too, and leaves the report as it is. Nothing is written for an evening that is over and
+    had its forecast.
     """
-    _check_portfolio(ws, portfolio, paper)
+    if portfolio == NEW and has_portfolio(ws.portfolio):
+        raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
+                          "out to use it, or move it away first.")
+    if paper and portfolio != NEW and (portfolio is not None or not ws.portfolio.exists()):
+        raise ConfigError(f"--paper (in Python: paper=) brings {ws.portfolio} forward, and no other. Begin it with "
+                          "--portfolio new --capital 500e6; then leave --portfolio out.")
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
-    fills, to_do, day = _follow(ws, outlook, paper and portfolio is None), None, f"{outlook.day:%Y-%m-%d}"
+    is_over, own_scores = _known_of(ws, outlook)
+    fills = follow(ws, outlook.prices, book=paper and portfolio is None and not is_over)
     own = ws.portfolio if portfolio is None and ws.portfolio.exists() else portfolio
-    table, files, is_new = ranking(outlook), [], portfolio == NEW and not outlook.no_orders
-    facts = {name: bundle.manifest[name] for name in ("run_id", "trained_to")}
+    table, to_do, day, files = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}", []
     if not outlook.no_orders:
         held = _portfolio(own, outlook.prices, capital)
         to_do = make_orders(outlook, held, capital)
-    known = {"warnings": outlook.warnings, "is_seen": outlook.is_seen}
-    files.append(keep(ws.predictions / f"{day}.csv", table.assign(**facts), **known))
-    if to_do is not None:
-        content = portfolio_text(held).encode() if is_new else (
-            read_bytes(own, MOST_BYTES) if own == ws.portfolio else None)
-        files.append(keep(ws.orders / f"{day}.csv", to_do, **known, before=lambda path, text: record_orders(
-            path, text, held, content, to_do.attrs["traded_share"])))
-    if fills is not None:
-        text = fills.table.to_csv(index=False, date_format="%Y-%m-%d")
-        files.append(fills.path.with_name(f"{fills.date:%Y-%m-%d}_filled.csv"))
-        write_atomic(files[-1], lambda file: file.write(text.encode()))
-    if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
-        files.append(report)
+    is_new = portfolio == NEW and to_do is not None and not is_over
+    if not is_over:
+        files = [write_table(ws.predictions / f"{day}.csv", table.assign(
+            **{name: bundle.manifest[name] for name in ORIGIN}))]
+        if to_do is not None:
+            content = read_bytes(own, MOST_BYTES) if own == ws.portfolio else None
+            files.append(write_orders(ws.orders / f"{day}.csv", to_do, held,
+                                      portfolio_text(held).encode() if is_new else content))
+        if fills is not None:
+            files.append(write_table(ws.orders / f"{fills.date:%Y-%m-%d}_filled.csv", fills.table))
+        if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
+            files.append(report)
     if is_new:  # last: once it is there, it is not made again
         write_portfolio(ws.portfolio, portfolio_text(held))
         files.append(ws.portfolio)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
-    drift = None if outlook.is_seen else watch(
-        bundle.manifest["monitor"], outlook.panel, own_forecasts(ws.predictions, day, EVENINGS[-1] + 2 * HORIZON))
+    drift = None if outlook.is_seen else watch(bundle.manifest["monitor"], outlook.panel, own_scores)
     return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files, fills, drift)
 
 
-def _check_portfolio(ws: Workspace, portfolio: str | Path | None, paper: bool) -> None:
-    """Raises ConfigError for a portfolio that would be overwritten, or that is not there to be brought forward."""
-    if portfolio == NEW and has_portfolio(ws.portfolio):
-        raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
-                          "out to use it, or move it away first.")
-    if paper and portfolio not in (None, NEW):
-        raise ConfigError(f"--paper (in Python: paper=) brings {ws.portfolio} forward: leave --portfolio out.")
-    if paper and portfolio is None and not ws.portfolio.exists():
-        raise ConfigError(f"{ws.portfolio}: there is no portfolio to bring forward. Begin one with --portfolio new "
-                          "--capital 500e6.")
-
-
-def _follow(ws: Workspace, outlook: Outlook, book: bool) -> Fills | None:
-    """What became of the orders before; with `book` portfolio.csv has it then, else it stays as it is."""
-    try:
-        fills = follow(ws, outlook.prices)
-    except DeliveryError as error:
-        if book:
-            raise
-        outlook.warnings.append(str(error))
-        return None
-    if fills is not None and book:
-        fills.notes.insert(0, bring_forward(ws, fills, outlook.prices))
-    return fills
+def _known_of(ws: Workspace, outlook: Outlook) -> tuple[bool, pd.DataFrame]:
+    """Whether the evening is over and had its forecast; and the scores of our own real forecasts."""
+    day, paths = f"{outlook.day:%Y-%m-%d}", days_of(ws.predictions)
+    until = [path for path in paths if path.stem <= day]
+    real = own_forecasts(until[-EVENINGS[-1] - 2 * HORIZON:])
+    is_over = day in real and (outlook.is_seen or until != paths or is_booked(ws.orders / f"{day}.json"))
+    if is_over:
+        outlook.warnings.append(f"the evening of {day} is over, and what was known then stays: nothing is written")
+    elif day in real and (real[day]["run_id"] != outlook.bundle.manifest["run_id"]).any():
+        outlook.warnings.append(f"the ranking of {day} by another run is replaced")
+    return is_over, pd.concat([pd.DataFrame({"symbol": [], "date": [], "score": []}), *real.values()])
 
 
 def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:

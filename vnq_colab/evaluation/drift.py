@@ -20,22 +20,8 @@ MARK, LEEWAY = 0.25, 1.5  # the usual mark; chosen: of its largest PSI so far, s
 FEWEST_WINDOWS = 12  # of 20 days in the past, for a feature to have a mark of its own
 LEAST_SHARE = 1e-3  # of a bin, so that an empty one has a logarithm
 EVENINGS = (20, 60)  # whose mean rank correlation is watched
-ENDS = (0.05, 0.95)  # quantiles of that mean over the walk's test days
-
-
-class Feature(TypedDict):
-    """What a feature was like: bins of a tenth each, and the PSI beyond which one must look."""
-
-    edges: list[float]
-    shares: list[float]
-    mark: float
-
-
-class Monitor(TypedDict):
-    """What a bundle's manifest holds for the watch, by the names of features, and by numbers of evenings."""
-
-    features: dict[str, Feature]
-    order: dict[str, list[float]]
+_Feature = TypedDict("_Feature", dict(edges=list[float], shares=list[float], mark=float))  # noqa: UP013
+Monitor = TypedDict("Monitor", dict(features=dict[str, _Feature], order=dict[str, list[float]]))  # noqa: UP013
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,18 +29,17 @@ class Drift:
     """What the watch of an evening found; `warnings` are what a person must be told."""
 
     features: dict[str, float]  # PSI of those above the usual mark
-    beyond: list[str]  # those above their own mark
-    order: dict[str, dict[str, float]]  # evenings: mean, low, high
+    order: dict[str, list[float]]  # evenings: mean rank correlation, and the ends of what was expected
     n_evenings: int  # own forecasts whose outcome is known
     warnings: list[str]
 
     def __repr__(self) -> str:
-        order = [f"rank correlation of {n} evenings {row['mean']:.3f} (expected {row['low']:.3f} to {row['high']:.3f})"
-                 for n, row in self.order.items()]
-        order = order or [f"the outcome of {self.n_evenings} of our own forecasts is known, their rank correlation is "
-                          f"watched from {EVENINGS[0]} on"]
-        moved = f"{len(self.features)} features moved (PSI above {MARK}), {len(self.beyond) or 'none'} as never before"
-        return "\n".join([*self.warnings, "Drift watch: " + "; ".join([*order, moved])])
+        parts = [f"rank correlation of {n} evenings {mean:.3f} (expected {low:.3f} to {high:.3f})"
+                 for n, (mean, low, high) in self.order.items()]
+        parts = parts or [f"{self.n_evenings} of our own forecasts have an outcome, their order is watched from "
+                          f"{EVENINGS[0]} on"]
+        return "\n".join([*self.warnings, f"Drift watch: {'; '.join(parts)}; {len(self.features)} features moved (PSI "
+                                          f"above {MARK})"])
 
 
 def reference(panel: Panel, rows: pd.DataFrame) -> Monitor:
@@ -64,20 +49,20 @@ def reference(panel: Panel, rows: pd.DataFrame) -> Monitor:
     """
     n_days, facts = len(panel.days), {}
     starts = range(n_days - REFERENCE_DAYS, 0, -STEP_DAYS)
-    windows = [(start, first) for start in starts[1:] for first in range(
+    windows = [(start, first) for start in starts for first in range(
         start + REFERENCE_DAYS, min(start + REFERENCE_DAYS + STEP_DAYS, n_days - RECENT_DAYS + 1), RECENT_DAYS)]
-    last = panel.values[:, -REFERENCE_DAYS:], panel.present[:, -REFERENCE_DAYS:, None]
-    spread = np.where(last[1], last[0], -np.inf).max(axis=0) - np.where(last[1], last[0], np.inf).min(axis=0)
-    for place in np.flatnonzero((spread > 1e-6).any(axis=0)) if len(windows) >= FEWEST_WINDOWS else ():
-        values = np.where(panel.present, panel.values[:, :, place], np.nan)
+    for place, name in enumerate(panel.feature_names if len(windows) >= FEWEST_WINDOWS else ()):
+        values = pd.DataFrame(panel.values[:, :, place]).where(panel.present)  # [symbols, days]
+        if (values.max() - values.min()).iloc[-REFERENCE_DAYS:].max() < 1e-6:
+            continue
+        values = values.to_numpy()
         bins = {start: _bins(values[:, start:start + REFERENCE_DAYS]) for start in starts}
         largest = max(_psi(*bins[start], values[:, first:first + RECENT_DAYS]) for start, first in windows)
-        edges, shares = bins[starts[0]]
-        facts[panel.feature_names[place]] = {"edges": edges.tolist(), "shares": shares.tolist(),
-                                             "mark": max(MARK, LEEWAY * largest)}
+        edges, shares = (part.tolist() for part in bins[starts[0]])
+        facts[name] = {"edges": edges, "shares": shares, "mark": max(MARK, LEEWAY * largest)}
     daily = daily_correlation(rows, panel)
-    return {"features": facts, "order": {
-        str(n): daily.rolling(n).mean().quantile(list(ENDS)).tolist() for n in EVENINGS if len(daily) > n}}
+    ends = {str(n): daily.rolling(n).mean().quantile([0.05, 0.95]).tolist() for n in EVENINGS if len(daily) > n}
+    return {"features": facts, "order": ends}
 
 
 def watch(monitor: Monitor, panel: Panel, rows: pd.DataFrame) -> Drift:
@@ -85,22 +70,20 @@ def watch(monitor: Monitor, panel: Panel, rows: pd.DataFrame) -> Drift:
     recent = np.where(panel.present[:, -RECENT_DAYS:, None], panel.values[:, -RECENT_DAYS:], np.nan)
     found = {name: _psi(np.array(fact["edges"]), np.array(fact["shares"]),
                         recent[:, :, panel.feature_names.index(name)]) for name, fact in monitor["features"].items()}
-    excess = {name: value - monitor["features"][name]["mark"] for name, value in found.items()}
-    beyond = sorted((name for name in found if excess[name] > 0), key=excess.__getitem__, reverse=True)
-    named = ", ".join(f"{name} (PSI {found[name]:.2g}, mark {monitor['features'][name]['mark']:.2g})"
-                      for name in beyond[:5])
+    beyond = [f"{name} (PSI {psi:.2g}, mark {monitor['features'][name]['mark']:.2g})"
+              for name, psi in found.items() if psi > monitor["features"][name]["mark"]]
     warnings = [f"drift: in the last {RECENT_DAYS} evenings {len(beyond)} of {len(found)} features are distributed as "
-                f"never before: {named}. Look at the prices first; if they are right, the market has changed: train "
-                "again."] * bool(beyond)
+                f"never before: {', '.join(beyond[:5])}. Look at the prices first; if they are right, the market has "
+                "changed: train again."] * bool(beyond)
     daily, order = daily_correlation(rows, panel), {}
     for n, (low, high) in monitor["order"].items():
         if len(daily) >= int(n):
-            order[n] = {"mean": float(daily.iloc[-int(n):].mean()), "low": low, "high": high}
-            warnings += [f"drift: the rank correlation of the last {n} evenings' forecasts with what came is "
-                         f"{order[n]['mean']:.3f}; in the walk it was below {low:.3f} one time in twenty. Trade less "
-                         "until it is back, and train again."] * (order[n]["mean"] < low)
-    moved = {name: round(value, 4) for name, value in found.items() if value > MARK}
-    return Drift(moved, beyond, order, len(daily), warnings)
+            order[n] = [mean := float(daily.iloc[-int(n):].mean()), low, high]
+            warnings += [f"drift: the rank correlation of the last {n} evenings' forecasts with what came is {mean:.3f}"
+                         f"; in the walk it was below {low:.3f} one time in twenty. Trade less until it is back, and "
+                         "train again."] * (mean < low)
+    moved = {name: round(psi, 4) for name, psi in found.items() if psi > MARK}
+    return Drift(moved, order, len(daily), warnings)
 
 
 def daily_correlation(rows: pd.DataFrame, panel: Panel) -> pd.Series:
