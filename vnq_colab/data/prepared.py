@@ -200,7 +200,7 @@ def load_panel(ws: Workspace, data_id: str) -> Panel:
     """The stored panel of a run's data. Raises DataError when it is gone or is of other data."""
     path = ws.prepared / data_id / "panel.parquet"
     if not os.path.exists(path):
-        raise DataError(f"{path}: there is no such file. Connect Drive, or prepare the same prices again.")
+        raise DataError(f"{path}: the data of this run is gone. Connect Drive, or prepare the same prices again.")
     if os.path.exists(path.parent / "prepared.json"):  # it was not built by hand
         _facts(path.parent, path.name)
     panel = Panel.load(path)
