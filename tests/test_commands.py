@@ -63,7 +63,7 @@ def test_run_writes_only_files_that_the_map_of_the_folder_names(root):
     paths = [path.relative_to(ws).as_posix() for path in ws.rglob("*") if path.is_file()]
     assert [path for path in paths if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
     seldom = ("index.parquet", "portfolio.csv", "slot_a", "slot_b", "manifest_a.json", "manifest_b.json", "basket.png",
-              ".onnx", "onnx.json", "week>.json", "weekly.lock", "_filled.csv", "_later.csv")
+              ".onnx", "onnx.json", "week>.json", "weekly.lock", "_filled.csv")
     assert {path for path, pattern in zip(FILES, patterns, strict=True)
             if not any(re.fullmatch(pattern, path) for path in paths)} == {
         path for path in FILES if path.endswith(seldom)}, "no index, portfolio, week or evening before"

@@ -48,8 +48,7 @@ class Fills:
                           *rows, *(f"  {note}" for note in self.notes)])
 
 
-def sha256(content: bytes) -> str:
-    """Hex sha256 of some bytes."""
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -64,7 +63,7 @@ def write_orders(path: Path, orders: pd.DataFrame, held: Portfolio, portfolio: b
     """Writes orders, after their record; `portfolio` is the content of portfolio.csv, None: they are of another."""
     write_sealed(path.with_suffix(".json"), {
         "orders": orders.to_csv(index=False), "held": portfolio_text(held), "booked": None,
-        "portfolio": None if portfolio is None else sha256(portfolio), "traded_share": orders.attrs["traded_share"]})
+        "portfolio": None if portfolio is None else _sha256(portfolio), "traded_share": orders.attrs["traded_share"]})
     return write_table(path, orders)
 
 
@@ -121,9 +120,12 @@ def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills 
              "now): shares or cash that you get for it are not in portfolio.csv, enter them when they arrive"
              for symbol, factor in rights.items() if held["shares"].get(symbol)]
     if book:
-        text = held[(held["shares"] > 0) | (held.index == CASH)].to_csv(lineterminator="\n")
+        rows = held[(held["shares"] > 0) & (held.index != CASH)]
+        text = pd.concat([rows, held.loc[[CASH]]]).to_csv(lineterminator="\n")
         notes.insert(0, _bring_forward(ws, path, made, text if (filled["filled"] > 0).any() else None))
-    return Fills(date, day, filled.assign(date=date, day=day), notes)
+    is_new = (filled["action"] == "buy") & (filled["filled"] > 0)
+    filled = filled.assign(sellable_from=np.where(is_new, arrival, ""), date=date, day=day)
+    return Fills(date, day, filled, notes)
 
 
 def _rights(table: pd.DataFrame, prices: pd.DataFrame, date: pd.Timestamp) -> dict[str, float]:
@@ -190,16 +192,16 @@ def _bring_forward(ws: Workspace, path: Path, made: Any, text: str | None) -> st
     """
     booked, content, which = made["booked"], read_bytes(ws.portfolio, MOST_BYTES), f"the orders of {path.stem}"
     if booked is None:
-        if made["portfolio"] != sha256(content):
+        if made["portfolio"] != _sha256(content):
             return (f"portfolio.csv is left as it is: {which} were not made from it, or it was changed since. Enter "
                     "what was filled by hand.")
         if text is None:
             return "portfolio.csv stays: nothing was filled"
-        booked = {"before": sha256(content), "after": sha256(text.encode()), "text": text}
+        booked = {"before": _sha256(content), "after": _sha256(text.encode()), "text": text}
         write_sealed(path, made | {"booked": booked})
-    if sha256(content) == booked["after"]:
+    if _sha256(content) == booked["after"]:
         return f"portfolio.csv has the fills of {which} already"
-    if sha256(content) != booked["before"] and not booked["text"].encode().startswith(content):  # torn on Drive
+    if _sha256(content) != booked["before"] and not booked["text"].encode().startswith(content):  # torn on Drive
         return f"portfolio.csv is left as it is: it was changed after the fills of {which} had been entered."
     write_portfolio(ws.portfolio, booked["text"])
     return f"portfolio.csv is brought forward by the fills of {which}"
