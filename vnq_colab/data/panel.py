@@ -197,7 +197,7 @@ def _refuse_sparse(n_symbols: int, n_days: int, n_rows: int) -> None:
     """Raises a DataError for a block that would be empty nearly everywhere, and need memory without end."""
     if n_symbols * n_days > max(FEW_CELLS, MOST_EMPTY * n_rows):
         raise DataError(f"{n_symbols:,} symbols on {n_days:,} days have {n_rows:,} prices, on fewer than one day in "
-                        f"{MOST_EMPTY}. Bring stocks of one market and time.")
+                        f"{MOST_EMPTY}: they are not of one market and time. Bring stocks that traded side by side.")
 
 
 def build_panel(prices: pd.DataFrame, index: pd.DataFrame | None = None) -> Panel:
