@@ -116,7 +116,7 @@ def test_weekly_files_give_the_same_data_as_one_history(ws, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
 @pytest.mark.parametrize(("name", "error", "after"), [
-    ("collect_prices", DataError("the site does not answer"), "collect"),
+    pytest.param("collect_prices", DataError("the site does not answer"), "collect", marks=SLOW),
     pytest.param("prepare", DataError("HPG: high < low"), "prepare", marks=SLOW),
     pytest.param("train", StorageError("the disk is full"), "train", marks=SLOW),
     pytest.param("validate", OSError("gone"), "validate", marks=SLOW),
@@ -176,7 +176,7 @@ def test_step_is_done_again_after_one_before_it(ws, stubs, monkeypatch):
 
 
 def test_second_process_is_refused_in_a_sentence(ws):
-    with locked(ws.weeks / "weekly.lock"), pytest.raises(SessionError, match="another process"):
+    with locked(ws.weeks / "weekly.lock"), pytest.raises(StorageError, match="another process"):
         do(ws, SUNDAYS[1])
 
 
@@ -230,6 +230,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(remote, "POLL_SECONDS", 0.1)
 
 
+@SLOW
+def test_drive_that_is_gone_from_the_start_fails_the_week_or_it_is_trained_here(ws, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no rclone is
+    week_file(ws, SUNDAYS[1])
+    assert "sudo apt install rclone" in do(ws, SUNDAYS[1], where="drive", remote="google:x").text
+    assert do(ws, SUNDAYS[1], where="drive", remote="google:x", fallback="local").state == "done"
+
+
 def test_drive_week_takes_the_run_that_was_trained_there(ws, quick):
     week_file(ws, SUNDAYS[1])
     there = prepare(ws, None, as_of=SUNDAYS[1])
@@ -250,8 +258,9 @@ def test_silent_drive_pauses_the_week_and_with_a_fallback_the_missing_jobs_are_t
 
 
 @SLOW
-def test_colab_that_fails_pauses_the_week_or_trains_here(ws, monkeypatch):
+def test_colab_that_fails_fails_the_week_or_it_is_trained_here(ws, monkeypatch):
     week_file(ws, SUNDAYS[1])
     break_step(monkeypatch, "train_on_colab", SessionError("Colab was silent"), remote)
-    assert "Colab was silent" in do(ws, SUNDAYS[1], where="colab").text
+    failed = do(ws, SUNDAYS[1], where="colab")
+    assert failed.state == "failed" and "Colab was silent" in failed.text
     assert do(ws, SUNDAYS[1], where="colab", fallback="local").state == "done"

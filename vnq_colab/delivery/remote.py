@@ -34,7 +34,6 @@ CURES = {  # a part of what rclone says: what a person can do about it
     "invalid_grant": "Its consent has ended: run rclone config reconnect.",
     "immutable": "A file that never changes is another one there: look which is right, and remove the other.",
     "directory not found": "The folder is not there, or Drive does not answer: look at --remote NAME:PATH."}
-MOST_SECONDS = 6 * 3600  # for one command
 POLL_SECONDS = 60.0  # between two looks at a run that is trained elsewhere
 SYNC_FILE = "sync_test.bin"
 TRAIN = """import subprocess, sys, tarfile, threading
@@ -59,15 +58,12 @@ def rclone(*words: str | Path) -> str:
     """What a command of rclone prints. Raises StorageError: not installed, not configured, over quota, or its words."""
     if not (program := shutil.which("rclone")):
         raise StorageError(NO_RCLONE)
-    try:
-        done = subprocess.run([program, "--ask-password=false", "--retries=2", *map(str, words)], errors="replace",
-                              capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=MOST_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise StorageError(f"rclone {words[0]}: not done after {spell(MOST_SECONDS)}. Try again.") from None
+    done = subprocess.run([program, "--ask-password=false", "--retries=2", *map(str, words)], errors="replace",
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        said = [line.partition(": ")[2] or line for line in done.stderr.splitlines() if "NOTICE" not in line]
+        said = next((line for line in done.stderr.splitlines() if "NOTICE" not in line), "").partition(": ")[2]
         cure = next((cure for mark, cure in CURES.items() if mark in done.stderr), "Try again.")
-        raise StorageError(f"rclone {words[0]} {words[-1]}: {' '.join(said[:1])[:300]}. {cure}")
+        raise StorageError(f"rclone {words[0]} {words[-1]}: {said[:300]}. {cure}")
     return done.stdout
 
 
@@ -147,8 +143,7 @@ def sync_test(ws: Workspace, remote: str | None = None) -> str:
 def train_on_colab(ws: Workspace, data_id: str, words: Sequence[str], *, gpu: str, patience: float) -> None:
     """Trains a prepared set, with `words` of the command train, on a machine that Colab lends, and brings the run here.
 
-    The machine is given back in every case. Raises ConfigError without the command line, SessionError when it fails or
-    is silent for `patience` seconds.
+    The machine is given back in every case. Raises SessionError when it fails, or is silent for `patience` seconds.
     """
     if not (program := shutil.which("colab")):
         raise ConfigError(NO_COLAB)

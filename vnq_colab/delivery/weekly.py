@@ -1,6 +1,5 @@
 """The week by one call: collect, prepare, train, validate, export, deploy, predict, notify; again: what is missing."""
 
-import contextlib
 import datetime as dt
 import functools
 import math
@@ -20,7 +19,7 @@ from vnq_colab.delivery.notify import find_urls, notify, notify_evening
 from vnq_colab.delivery.predict import plan_day
 from vnq_colab.delivery.validate import validate
 from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, week_of, weeks
-from vnq_colab.errors import DataError, DeliveryError, SessionError, StorageError, VnqError, tell
+from vnq_colab.errors import CheckpointError, DataError, DeliveryError, SessionError, StorageError, VnqError, tell
 from vnq_colab.files import locked
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import Settings
@@ -63,24 +62,20 @@ def weekly(ws: Workspace, config: RunConfig, choices: Choices | None = None, *, 
     VnqError for choices that are none, and while another process does the week.
     """
     choices, urls = choices or Choices(), find_urls(urls)
-    with contextlib.ExitStack() as lock:
-        try:
-            lock.enter_context(locked(ws.local.weeks / "weekly.lock", 1))
-        except StorageError as error:
-            raise SessionError(f"another process of this machine does the week: {error}") from None
+    with locked(ws.local.weeks / "weekly.lock", 1):
         week = Week(ws, week_of(choices.as_of), choices.where, choices.as_of)
         try:
             week = Week.load(ws, week.week)
         except FileNotFoundError:
             pass
-        except VnqError as error:  # a write on Drive that was cut short
+        except CheckpointError as error:  # a write on Drive that was cut short
             tell(f"{error} The week begins anew.")
         if week.is_done():
             tell(f"week {week.week} is done: nothing to do.")
             return week
         week.where, week.as_of = choices.where, choices.as_of
         deadline = choices.until and moment_after(choices.until, week.begun)
-        _Work(week, config, choices, deadline, reading or {}, urls, quiet).do()
+        _Work(week, config, choices, deadline, usual_seconds(ws, week.week), reading or {}, urls, quiet).do()
     return week
 
 
@@ -92,6 +87,7 @@ class _Work:
     config: RunConfig
     choices: Choices
     deadline: dt.datetime | None
+    usual: dict[str, float]  # [s] that each step takes
     reading: dict[str, Any]
     urls: tuple[str, ...]
     quiet: bool
@@ -106,7 +102,7 @@ class _Work:
                                              "text": "", "gave": {}}
             week.put(name, step)
             try:
-                needed = LEAST_TRAINING if name == "train" else self._usual[name]
+                needed = LEAST_TRAINING if name == "train" else self.usual[name]
                 if name not in ALWAYS and self._left_for(name) < needed:
                     raise _Later(f"not begun: it takes about {spell(needed)}, and with what follows it would not be "
                                  f"done by {self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
@@ -119,15 +115,11 @@ class _Work:
             if not self.quiet:
                 tell(f"{name}: {step['state']} in {spell(week.steps[name]['seconds'])}. {step['text']}")
 
-    @functools.cached_property
-    def _usual(self) -> dict[str, float]:
-        return usual_seconds(self.week.ws, self.week.week)
-
     def _left_for(self, name: str) -> float:
         """[s] that a step has before those behind it need the rest; training pauses, and is not counted with them."""
         if self.deadline is None:
             return math.inf
-        behind = sum(self._usual[one] for one in list(STEPS)[list(STEPS).index(name) + 1:] if one != "train")
+        behind = sum(self.usual[one] for one in list(STEPS)[list(STEPS).index(name) + 1:] if one != "train")
         return (self.deadline - dt.datetime.now(dt.UTC)).total_seconds() - behind
 
     @functools.cached_property
@@ -153,8 +145,6 @@ class _Work:
             raise DataError(left[0].removeprefix("left out: "))
         if not is_proven(prepared) and not (reviewed := review(prepared)).proof.passed:
             raise DataError(f"{prepared.folder}: {reviewed!r}")
-        if choices.where == "drive" and choices.remote:
-            remote.send_data(ws, panel.data_id, choices.remote)
         facts = f"data {panel.data_id}: {len(panel.symbols)} symbols to {panel.days[-1]:%Y-%m-%d}"
         return ". ".join([facts, *warnings]), {"data_id": panel.data_id}
 
@@ -177,17 +167,22 @@ class _Work:
     def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:
         """The run of these data, finished unless the rest of it is to be trained here; None: there is none."""
         choices, ws, data_id = self.choices, self.week.ws, self._prepared.panel.data_id
-        most, why = min(seconds, LONGEST_WAIT), "no run of these data is finished"
-        if choices.where == "drive":
-            found = remote.wait_for_run(ws, data_id, choices.remote, seconds=most,
-                                        patience=choices.patience if choices.fallback else most)
-        else:
-            try:
+        found, why = None, "no run of these data is finished"
+        try:
+            if choices.where == "colab":
                 words = choices.words if hours is None else (*choices.words, "--hours", f"{hours:.2f}")
                 remote.train_on_colab(ws, data_id, words, gpu=choices.gpu, patience=choices.patience)
-            except SessionError as error:
-                why = f"{error}"
-            found = next(reversed(remote.runs_of(ws, data_id)), None)
+                found = next(reversed(remote.runs_of(ws, data_id)), None)
+            else:
+                if choices.remote:
+                    remote.send_data(ws, data_id, choices.remote)
+                most = min(seconds - (self.usual["train"] if choices.fallback else 0), LONGEST_WAIT)
+                found = remote.wait_for_run(ws, data_id, choices.remote, seconds=most,
+                                            patience=choices.patience if choices.fallback else most)
+        except (SessionError, StorageError) as error:
+            if not choices.fallback:
+                raise
+            why = f"{error}"
         if not (found and found.status == "finished"):
             if not choices.fallback:
                 raise _Later(f"{why}. Call weekly again, or with --fallback local")
