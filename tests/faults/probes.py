@@ -29,6 +29,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import PROOF, gather, load_panel, load_prepared, prepare
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
+from vnq_colab.delivery.deploy import deploy
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import VnqError
@@ -63,7 +64,7 @@ def config_of(seed: int, **changes: Any) -> RunConfig:
 
 
 def make(job: dict[str, Any]) -> dict[str, Any]:
-    """Two finished runs, each on data of its own, accepted and exported; a portfolio; and one run that is paused."""
+    """Two finished runs, each on data of its own, accepted and deployed; a portfolio; and one run that is paused."""
     plots.png = lambda figure: b"picture"
     ws, sessions = Workspace(Path(job["root"])), {}
     prices, path = synthetic_prices(N_SYMBOLS, N_DAYS, seed=92, signal=0.15), ws.raw / "prices.csv"
@@ -86,6 +87,7 @@ def make(job: dict[str, Any]) -> dict[str, Any]:
         verdict = replace(stored, run_id=session.run_id)
         verdict.save(folder / "verdict.json")
         export_bundle(session, verdict)
+    assert deploy(ws).champion == sessions["new"].run_id
     first, second = prices["symbol"].unique()[:2]
     ws.portfolio.write_text(f"symbol,shares,sellable_from\n{first},1000,\n{second},2000,2026-01-05\nCASH,400000000,\n")
     paused = train(ws, prepared.panel, config_of(7, families=("global",)), hours=1e-9, quiet=True)
