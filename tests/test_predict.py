@@ -1,3 +1,4 @@
+import argparse
 import contextlib
 import shutil
 from dataclasses import replace
@@ -7,9 +8,10 @@ import pandas as pd
 import pytest
 
 from vnq_colab import files
+from vnq_colab.arguments import collect
 from vnq_colab.delivery.bundle import Bundle, export_bundle
 from vnq_colab.delivery.predict import look_ahead, orders, plan_day, ranking
-from vnq_colab.errors import CheckpointError, ConfigError, DataError, DeliveryError
+from vnq_colab.errors import CheckpointError, ConfigError, DataError, DeliveryError, StorageError
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.layout import Workspace
 
@@ -226,6 +228,7 @@ def test_what_was_known_on_an_evening_that_is_over_stays(unseen, bundle, judged,
     assert "by another run is replaced" in plan_day(ws, other, prices, as_of=days[2]).outlook.warnings[-1]
     real = path.read_bytes()
     plan_day(ws, other, prices, as_of=days[3])
+    ws.portfolio.write_text("symbol,shares,sellable_from\nCASH,5e8,\nSYN001,100,2026-01-09\n")  # of a later evening
     again = plan_day(ws, fresh, prices, as_of=days[2])
     assert path.read_bytes() == real and again.files == [] and again.to_dict()["file"] is None and len(again.orders)
 
@@ -269,3 +272,17 @@ def test_new_portfolio_is_written_last_so_that_a_kill_before_it_can_be_made_good
             plan_day(ws, bundle, judged[1].prices, portfolio="new", capital=5e8)
     assert len(list(ws.orders.glob("*.csv"))) == 1 and not ws.portfolio.exists()
     assert plan_day(ws, bundle, judged[1].prices, portfolio="new", capital=5e8).files[-1] == ws.portfolio
+
+
+def test_prices_that_cannot_be_collected_are_said_and_those_at_hand_are_taken(tmp_path, monkeypatch):
+    def silent(ws, **given):
+        raise StorageError(f"no answer for {given['day']}.")
+
+    monkeypatch.setattr("vnq_colab.data.collect.collect_prices", silent)
+    options = argparse.Namespace(collect=True, data=None, as_of="2025-12-30", json=True)
+    assert collect(Workspace(tmp_path), options) == ["the newest prices were not brought: no answer for 2025-12-30."]
+    options.data = "prices.csv"
+    with pytest.raises(ConfigError, match="Give one of them"):
+        collect(Workspace(tmp_path), options)
+    options.collect = False
+    assert collect(Workspace(tmp_path), options) == []

@@ -209,7 +209,8 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     outlook = look_ahead(bundle, prices, index=index, as_of=as_of, refuse_old=refuse_old)
     is_over, own_scores = _known_of(ws, outlook)
     fills = follow(ws, outlook.prices, book=paper and portfolio is None and not is_over)
-    own = ws.portfolio if portfolio is None and ws.portfolio.exists() else portfolio
+    is_own = portfolio is None and ws.portfolio.exists() and not is_over  # that evening had another
+    own = ws.portfolio if is_own else portfolio
     table, to_do, day, files = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}", []
     if not outlook.no_orders:
         held = _portfolio(own, outlook.prices, capital)
@@ -219,7 +220,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
         files = [write_table(ws.predictions / f"{day}.csv", table.assign(
             **{name: bundle.manifest[name] for name in ORIGIN}))]
         if to_do is not None:
-            content = read_bytes(own, MOST_BYTES) if own == ws.portfolio else None
+            content = read_bytes(own, MOST_BYTES) if is_own else None
             files.append(write_orders(ws.orders / f"{day}.csv", to_do, held,
                                       portfolio_text(held).encode() if is_new else content))
         if fills is not None:
