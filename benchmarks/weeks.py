@@ -98,7 +98,7 @@ def main() -> None:
                          "rank correlation": week.gave("rank_correlation"), "record": week.text})
             print(pd.DataFrame(rows[-1:]).to_string(header=number == 1), flush=True)
             known.to_parquet(ws.weekly_updates / f"{sunday:%Y-%m-%d}.parquet", index=False)  # repaired by the person
-        whole = prepare(Workspace(Path(scratch) / "whole"), prices, as_of=f"{sundays[-1]:%Y-%m-%d}")
+        whole = prepare(Workspace(Path(scratch) / "whole"), options.data, as_of=f"{sundays[-1]:%Y-%m-%d}")
         again = prepare(ws, None, as_of=f"{sundays[-1]:%Y-%m-%d}")
         print(f"data of the weeks {current_id(ws)}, of one history {whole.panel.data_id}: "
               f"{'equal' if again.panel.data_id == whole.panel.data_id else 'DIFFERENT'}")
