@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from machine import keep, peak_gb
 
-from vnq_colab.data.market import synthetic_prices
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation.backtest import backtest, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, RandomRule
 from vnq_colab.evaluation.basket_result import evaluate_basket, run_baskets

@@ -21,9 +21,9 @@ from pandas_loop import loop_features
 
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.prices import load_prices, read_prices
+from vnq_colab.data.synthetic import synthetic_prices
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "vn_daily.parquet"
 SIZES, N_DAYS = (100, 200, 400, 800, 1600), 3750

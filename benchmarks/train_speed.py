@@ -30,8 +30,8 @@ from torch import nn
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import Splits, make_labels, yearly_folds
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.forecaster import Inputs, windows_at
 from vnq_colab.models.stockformer import LocalStack

@@ -65,8 +65,8 @@ def simulated_scores(panel, could_buy: np.ndarray, random: np.random.Generator) 
 def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     """The verdicts on simulated scores in one world, each beside the families a and b, which have no skill."""
     from vnq_colab.data.forecast import make_scores
-    from vnq_colab.data.market import synthetic_prices
     from vnq_colab.data.panel import OPEN, build_panel
+    from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.evaluation.basket_result import evaluate_basket
     from vnq_colab.evaluation.gates import judge
     from vnq_colab.evaluation.market_data import MarketData
@@ -97,8 +97,8 @@ def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
 def trained(family: str, days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     """The verdict on one world, from prices through training."""
     from vnq_colab.config import RunConfig
-    from vnq_colab.data.market import synthetic_prices
     from vnq_colab.data.prepared import prepare
+    from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.delivery.validate import validate
     from vnq_colab.layout import Workspace
     from vnq_colab.training.trainer import train

@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(scope="session")
 def prices():
     """Six synthetic stocks over 800 days, to the end of 2025; the last one listed after a while."""
-    from vnq_colab.data.market import synthetic_prices
+    from vnq_colab.data.synthetic import synthetic_prices
 
     return synthetic_prices(6, 800, seed=92, signal=0.5)
 
@@ -82,8 +82,8 @@ def clean(tmp_path_factory, prices, small):
 def judged(tmp_path_factory):
     """(workspace, prepared, session, validation) of a finished smoke run over two years. Read it, do not change it."""
     from vnq_colab.config import RunConfig
-    from vnq_colab.data.market import synthetic_prices
     from vnq_colab.data.prepared import prepare
+    from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.delivery.validate import validate
     from vnq_colab.layout import Workspace
     from vnq_colab.training.trainer import train

@@ -16,8 +16,8 @@ import pytest
 
 from vnq_colab.data import collect
 from vnq_colab.data.collect import KINDS, collect_prices, download_drive
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prices import read_prices
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import DataError
 from vnq_colab.layout import Workspace
 

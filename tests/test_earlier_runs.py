@@ -8,9 +8,9 @@ import pytest
 
 from tests.drive_map import FILES
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.delivery.earlier_runs import EVALUATIONS, PREVIOUS, against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.tidying import tidy

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prices import load_prices
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import DataError
 
 PRICES = ["open", "high", "low", "close"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vnq_colab.data.forecast import make_labels, yearly_folds
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.stockformer import LocalStack
 from vnq_colab.settings import Task

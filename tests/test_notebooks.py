@@ -16,8 +16,8 @@ import vnq_colab
 from tests import pairs
 from tests.fake_colab import write_startup
 from vnq_colab.config import SMOKE_SYMBOLS
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import WORKSPACE_NAME, Workspace
 
 HOUSE = Path(__file__).parent.parent

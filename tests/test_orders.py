@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import SHARED_DATA
-from vnq_colab.data.market import next_sessions, synthetic_prices
+from vnq_colab.data.market import next_sessions
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import COLUMNS, board, check_orders, make_orders
 from vnq_colab.delivery.portfolio import Portfolio, paper_portfolio, read_portfolio

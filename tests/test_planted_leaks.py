@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import load_prepared, prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.validate import validate
 from vnq_colab.layout import Workspace
 from vnq_colab.training.trainer import train

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.tiny import panel_of
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import OPEN, build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation import power
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.basket_result import evaluate_basket

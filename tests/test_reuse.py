@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import Workspace
 from vnq_colab.training.process import Display
 from vnq_colab.training.trainer import train

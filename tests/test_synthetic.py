@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vnq_colab.data import market as markets
+from vnq_colab.data import synthetic
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.forecast import rank_correlation
-from vnq_colab.data.market import VN102, VN_RULES, synthetic_prices, tick
+from vnq_colab.data.market import VN102, VN_RULES, tick
 from vnq_colab.data.panel import OPEN, build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError
 
 
@@ -74,13 +75,13 @@ def test_dial_of_the_default_market_is_what_real_prices_may_give(monkeypatch):
 def seen_from_behind(monkeypatch, *sizes, **choices):
     """(panel, hidden signal [symbols, days] where the stock is present) of a synthetic market."""
     kept = []
-    original = markets._autoregression
+    original = synthetic._autoregression
 
     def listen(random, n_days, width, persistence):
         kept.append(original(random, n_days, width, persistence))
         return kept[-1]
 
-    monkeypatch.setattr(markets, "_autoregression", listen)
+    monkeypatch.setattr(synthetic, "_autoregression", listen)
     panel = build_panel(synthetic_prices(*sizes, **choices))
     return panel, np.where(panel.present, kept[0].T, np.nan)
 

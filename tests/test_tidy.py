@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery import tidying
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.tidying import tidy

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DataError, SessionError
 from vnq_colab.evaluation import plots
 from vnq_colab.layout import Workspace

@@ -10,8 +10,8 @@ import pytest
 
 from vnq_colab.__main__ import main
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery import remote, weekly
 from vnq_colab.delivery.bundle import load_bundle
 from vnq_colab.delivery.week import Week, moment_after, usual_seconds, week_of, weeks

@@ -45,8 +45,8 @@ from tests.faults.shim import Shim, refuse_replace, watch_drive
 from vnq_colab import clock
 from vnq_colab.__main__ import main as command
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery import tidying
 from vnq_colab.delivery.bundle import export_bundle
 from vnq_colab.errors import VnqError

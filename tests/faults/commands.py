@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.faults.kills import EVERY, Tally
 from tests.faults.trials import Parent, Trial, folder_for
-from vnq_colab.data.market import synthetic_prices
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import load_bundle
 from vnq_colab.delivery.week import Week
 from vnq_colab.errors import VnqError

@@ -26,8 +26,8 @@ import pandas as pd
 
 from vnq_colab.__main__ import main
 from vnq_colab.config import RunConfig
-from vnq_colab.data.market import synthetic_prices
 from vnq_colab.data.prepared import PROOF, gather, load_panel, load_prepared, prepare
+from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.deploy import deploy
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
