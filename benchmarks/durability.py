@@ -24,9 +24,9 @@ import numpy as np
 from machine import keep, peak_gb
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import yearly_folds
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import prepare
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import LocalConfig, MachineConfig, NetworkConfig, Task, TrainConfig

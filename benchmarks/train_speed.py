@@ -29,8 +29,9 @@ from machine import keep, peak_gb
 from torch import nn
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import Splits, make_labels, yearly_folds
+from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import Panel, build_panel
+from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.forecaster import Inputs, windows_at

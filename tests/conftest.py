@@ -32,7 +32,7 @@ def panel(prices):
 @pytest.fixture(scope="session")
 def folds(panel):
     """One fold: trained to the middle of 2024, tested in 2025."""
-    from vnq_colab.data.forecast import yearly_folds
+    from vnq_colab.data.splits import yearly_folds
 
     return yearly_folds(panel.days)
 

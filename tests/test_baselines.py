@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from vnq_colab.data.forecast import SCORES, check_forecast, make_labels, rank_correlation, yearly_folds
+from vnq_colab.data.forecast import SCORES, check_forecast, make_labels, rank_correlation
 from vnq_colab.data.panel import CLOSE, FLAT, build_panel
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.baselines import RIDGE_PENALTIES, opponents
 from vnq_colab.settings import Task

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import SHARED_DATA
 from tests.tiny import forecast_of
-from vnq_colab.data.forecast import yearly_folds
 from vnq_colab.data.market import VN_RULES
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.backtest import backtest, scores_of
 from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule, decide

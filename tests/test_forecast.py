@@ -11,7 +11,6 @@ from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.forecast import (
     COLUMNS,
     SCORES,
-    Splits,
     check_forecast,
     check_market,
     ensemble_scores,
@@ -19,10 +18,9 @@ from vnq_colab.data.forecast import (
     make_scores,
     normal_scores,
     rank_correlation,
-    split_days,
-    yearly_folds,
 )
 from vnq_colab.data.panel import CLOSE, OPEN
+from vnq_colab.data.splits import Splits, split_days, yearly_folds
 from vnq_colab.errors import DataError
 from vnq_colab.settings import Task
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from vnq_colab.data.forecast import make_labels, yearly_folds
+from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.stockformer import LocalStack

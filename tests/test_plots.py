@@ -16,8 +16,8 @@ from tests.made_up import basket_of, order_of, rows_of, scores_of
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import ISSUES, CleaningReport, Finding
-from vnq_colab.data.forecast import split_days
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import split_days
 from vnq_colab.errors import DataError
 from vnq_colab.evaluation import data_plots, plots
 

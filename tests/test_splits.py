@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from vnq_colab.data.forecast import DayRange, check_folds, yearly_folds
+from vnq_colab.data.splits import DayRange, check_folds, yearly_folds
 from vnq_colab.errors import DataError
 
 

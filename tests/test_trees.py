@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import make_labels, rank_correlation, yearly_folds
+from vnq_colab.data.forecast import make_labels, rank_correlation
 from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import trees

@@ -7,8 +7,9 @@ import pytest
 from test_families import other_days, shuffled, skill_of
 from test_leaks import leak, moved, own_days_later
 
-from vnq_colab.data.forecast import make_labels, yearly_folds
+from vnq_colab.data.forecast import make_labels
 from vnq_colab.data.panel import build_panel
+from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery import leaks
 from vnq_colab.delivery.leaks import check_leaks

@@ -232,7 +232,7 @@ def judging_options(options: argparse.Namespace,
 
 def require_judged(prepared: "Prepared", config: RunConfig, options: argparse.Namespace) -> None:
     """Refuses days and a symbol that will not be judged, before hours of training."""
-    from vnq_colab.data.forecast import yearly_folds
+    from vnq_colab.data.splits import yearly_folds
     from vnq_colab.delivery.validate import judged_days
     from vnq_colab.training.trainer import judged_symbols
 

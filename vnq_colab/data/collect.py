@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
 from vnq_colab.data.cells import VIETNAM, is_web_page
-from vnq_colab.data.market import to_day
+from vnq_colab.data.splits import to_day
 from vnq_colab.data.unpack import MOST_BYTES as MOST_FETCHED
 from vnq_colab.data.unpack import MOST_UNPACKED
 from vnq_colab.errors import DataError, StorageError, name_a_few

@@ -14,8 +14,9 @@ import pandas as pd
 from vnq_colab.data.cells import PRICES
 from vnq_colab.data.cleaning import clean_prices, merge_files
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.market import EXCHANGES, tick, to_day
+from vnq_colab.data.market import EXCHANGES, tick
 from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel, fit_scaler
+from vnq_colab.data.splits import to_day
 from vnq_colab.errors import DataError, name_a_few
 
 MOST_ROWS = 550_000  # 0.6 GB; of a larger table the days around the day are compared, three quarters of them before it

@@ -4,13 +4,11 @@ Source: the public rules of HOSE, HNX and UPCOM as they stood in November 2026. 
 up and is to be verified; bands before 2016 are among it. Bands and ticks apply to raw prices.
 """
 
-import datetime as dt
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from vnq_colab.errors import DataError, shorten
 from vnq_colab.settings import BELOW_ONE, COUNT, Settings
 
 # The default universe: 102 liquid names, chosen in 2026, so every backtest on them has survivorship in it.
@@ -159,20 +157,3 @@ def count_sessions(after: pd.Timestamp, until: pd.Timestamp) -> int:
 def trading_days(prices: pd.DataFrame) -> pd.DatetimeIndex:
     """The market's own calendar: every day on which any symbol of a price table has a row, in order."""
     return pd.DatetimeIndex(np.sort(prices["date"].unique()), name="date")
-
-
-def to_day(text: str | pd.Timestamp) -> pd.Timestamp:
-    """The day that a text such as "2026-11-20" names. Raises DataError for anything else."""
-    try:
-        day = text if isinstance(text, dt.date) else dt.datetime.strptime(text, "%Y-%m-%d")
-        return pd.Timestamp(day).as_unit("ns").normalize()
-    except (ValueError, TypeError):  # pandas knows the years 1678 to 2261
-        raise DataError(f"{shorten(text)} is not a date: write it as 2026-11-20.") from None
-
-
-def up_to(table: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
-    """The rows up to and including a day. Raises DataError when there are none."""
-    kept = table[table["date"] <= day]
-    if kept.empty:
-        raise DataError(f"there are no prices up to {day:%Y-%m-%d}; the first are of {table['date'].min():%Y-%m-%d}.")
-    return kept

@@ -18,11 +18,11 @@ from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.cleaning import clean_prices
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
-from vnq_colab.data.forecast import Splits, folds_if_any
 from vnq_colab.data.lookahead import find_leaks
-from vnq_colab.data.market import count_sessions, to_day, up_to
+from vnq_colab.data.market import count_sessions
 from vnq_colab.data.panel import Panel, build_panel, data_id
 from vnq_colab.data.prices import Reading, Unit, load_index, read_prices, typed_prices
+from vnq_colab.data.splits import Splits, folds_if_any, to_day, up_to
 from vnq_colab.data.synthetic import is_synthetic, synthetic_prices
 from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError, VnqError

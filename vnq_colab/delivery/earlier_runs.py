@@ -13,9 +13,9 @@ import pandas as pd
 
 from vnq_colab.clock import utc_now
 from vnq_colab.data.forecast import COLUMNS
-from vnq_colab.data.market import to_day
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.splits import to_day
 from vnq_colab.delivery.bundle import read_manifest
 from vnq_colab.delivery.champion import BUNDLE, age
 from vnq_colab.errors import DataError, VnqError, name_a_few, tell

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
-from vnq_colab.data.forecast import Splits
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
 from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel
 from vnq_colab.data.prepared import PROOF, Prepared
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json

@@ -12,9 +12,9 @@ import pandas as pd
 
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
-from vnq_colab.data.market import to_day, up_to
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import staleness
+from vnq_colab.data.splits import to_day, up_to
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders, orders_text
 from vnq_colab.delivery.paper import Fills, days_of, follow, is_booked, own_forecasts, write_orders, write_table

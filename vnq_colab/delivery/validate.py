@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from vnq_colab.config import require_known
-from vnq_colab.data.forecast import DayRange, Splits, check_forecast, make_labels
-from vnq_colab.data.market import VN_RULES, MarketRules, to_day
+from vnq_colab.data.forecast import check_forecast, make_labels
+from vnq_colab.data.market import VN_RULES, MarketRules
 from vnq_colab.data.panel import Panel, default_universe
 from vnq_colab.data.prepared import Prepared, load_prepared
+from vnq_colab.data.splits import DayRange, Splits, to_day
 from vnq_colab.delivery.earlier_runs import against_previous, n_trials, record_evaluation
 from vnq_colab.delivery.leaks import check_leaks
 from vnq_colab.delivery.portfolio import CAPITAL

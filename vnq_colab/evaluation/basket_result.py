@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import Splits
-from vnq_colab.data.market import VN_RULES, MarketRules, to_day
+from vnq_colab.data.market import VN_RULES, MarketRules
+from vnq_colab.data.splits import Splits, to_day
 from vnq_colab.evaluation.backtest import Backtest, account_of, on_market, scores_of
 from vnq_colab.evaluation.basket import Basket, BasketRule, RandomRule
 from vnq_colab.evaluation.engine import trade

@@ -18,8 +18,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import CleaningReport
-from vnq_colab.data.forecast import Splits
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import Splits
 
 # Source: Okabe & Ito 2008, colours that colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, INK, PALE = "#0072B2", "#D55E00", "#8A8A8A", "#222222", "#E3E3E3"

@@ -6,8 +6,9 @@ A model that does not beat them is no use.
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.forecast import Labels, Splits, rank_correlation
+from vnq_colab.data.forecast import Labels, rank_correlation
 from vnq_colab.data.panel import CLOSE, FLAT, Panel
+from vnq_colab.data.splits import Splits
 from vnq_colab.settings import HORIZON
 
 FAST_DAYS, SLOW_DAYS = 10, 50  # of the crossing averages; the usual ones

@@ -14,8 +14,8 @@ import psutil
 import torch
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import Splits
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import Splits
 from vnq_colab.models import global_model
 from vnq_colab.models.base import Job, StagedLearner, Trained, TrainingData, fold_budgets, restored, stable_seed
 from vnq_colab.models.forecaster import Inputs, NetworkForecaster

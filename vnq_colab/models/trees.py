@@ -17,9 +17,10 @@ import pandas as pd
 import torch
 
 from vnq_colab.config import RunConfig
-from vnq_colab.data.forecast import Splits, make_scores, rank_correlation
+from vnq_colab.data.forecast import make_scores, rank_correlation
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import Panel
+from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import base
 from vnq_colab.models.states import load_files

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vnq_colab.data.forecast import Splits, check_folds, check_forecast, ensemble_scores
+from vnq_colab.data.forecast import check_forecast, ensemble_scores
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.prepared import load_panel
+from vnq_colab.data.splits import Splits, check_folds
 from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData

@@ -12,9 +12,10 @@ import torch
 
 from vnq_colab.clock import seconds_since, spell
 from vnq_colab.config import SMOKE_SYMBOLS, RunConfig
-from vnq_colab.data.forecast import Splits, check_market, yearly_folds
+from vnq_colab.data.forecast import check_market
 from vnq_colab.data.panel import Panel, default_universe
 from vnq_colab.data.prepared import keep_panel, load_panel
+from vnq_colab.data.splits import Splits, yearly_folds
 from vnq_colab.data.synthetic import is_synthetic
 from vnq_colab.errors import ConfigError, DataError, SessionError, StorageError, VnqError, name_a_few, tell
 from vnq_colab.files import MOST_JSON, read_bytes, require_space, write_sealed
