@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from vnq_colab.training.progress import Display
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import Workspace
+from vnq_colab.training.process import Display
 from vnq_colab.training.trainer import train
 
 PRICES = synthetic_prices(6, 1060, seed=1)
