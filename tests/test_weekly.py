@@ -180,6 +180,14 @@ def test_second_process_is_refused_in_a_sentence(ws):
         do(ws, SUNDAYS[1])
 
 
+def test_record_says_that_a_step_was_cut_short(ws, stubs, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_step(patch, "train", KeyboardInterrupt(), weekly._Work)
+        do(ws, SUNDAYS[1])
+    assert Week.load(ws, "2025-W52").state == "running"
+    assert "begun twice" in do(ws, SUNDAYS[1]).steps["train"]["text"]
+
+
 def test_damaged_record_begins_anew(ws, stubs, capsys):
     (ws.weeks / "2025-W51.json").write_text('{"week": "2025-W51"}')
     assert do(ws).state == "done" and "begins anew" in capsys.readouterr().err
@@ -254,7 +262,7 @@ def test_silent_drive_pauses_the_week_and_with_a_fallback_the_missing_jobs_are_t
     waits = do(ws, SUNDAYS[1], where="drive", hours=0.0001)
     assert waits.state == "paused" and "--fallback local" in waits.text
     week = do(ws, SUNDAYS[1], where="drive", fallback="local", patience=0.3)
-    assert week.state == "done" and week.gave("run_id") == run.run_id
+    assert week.state == "done" and week.gave("run_id") == run.run_id and "Trained here" in week.steps["train"]["text"]
 
 
 @SLOW

@@ -91,6 +91,7 @@ class _Work:
     reading: dict[str, Any]
     urls: tuple[str, ...]
     quiet: bool
+    note: str = ""  # why it was trained here
 
     def do(self) -> None:
         """The steps that are missing; after one that fails or must wait, only those that are always done."""
@@ -98,6 +99,7 @@ class _Work:
         for name in STEPS:
             if week.is_done(name) or not (goes_on or name in ALWAYS):
                 continue
+            was_cut = name in week.steps and week.steps[name]["state"] == "running"
             began, step = time.monotonic(), {"state": "running", "begun": utc_now(), "ended": None, "seconds": 0.0,
                                              "text": "", "gave": {}}
             week.put(name, step)
@@ -107,7 +109,7 @@ class _Work:
                     raise _Later(f"not begun: it takes about {spell(needed)}, and with what follows it would not be "
                                  f"done by {self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
                 step["text"], step["gave"] = getattr(self, name)()
-                step["state"] = "done"
+                step["state"], step["text"] = "done", step["text"] + "; begun twice, its process had ended" * was_cut
             except (VnqError, OSError, _Later) as error:
                 step["state"], step["text"] = "paused" if isinstance(error, _Later) else "failed", f"{error}"
                 goes_on = False
@@ -162,7 +164,7 @@ class _Work:
         if session.status != "finished":
             raise _Later(f"run {session.run_id} is paused: {session.why}")
         self._session, failed = session, session.failed() or session.failed_jobs()
-        return f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed", {"run_id": session.run_id}
+        return f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}", {"run_id": session.run_id}
 
     def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:
         """The run of these data, finished unless the rest of it is to be trained here; None: there is none."""
@@ -186,7 +188,7 @@ class _Work:
         if not (found and found.status == "finished"):
             if not choices.fallback:
                 raise _Later(f"{why}. Call weekly again, or with --fallback local")
-            tell(f"{why}: what is missing is trained here")
+            self.note = f". Trained here: {why}"
         return found and Session.load(ws, found.run_id)
 
     def validate(self) -> Gave:
