@@ -164,7 +164,8 @@ class _Work:
         if session.status != "finished":
             raise _Later(f"run {session.run_id} is paused: {session.why}")
         self._session, failed = session, session.failed() or session.failed_jobs()
-        return f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}", {"run_id": session.run_id}
+        return (f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}",
+                {"run_id": session.run_id})
 
     def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:
         """The run of these data, finished unless the rest of it is to be trained here; None: there is none."""
