@@ -125,7 +125,7 @@ def test_what_does_not_deserve_it_is_refused_with_the_reason_and_forced_in_writi
     (["rollback"], lambda models, new: None, "nothing is known to have been before"),
     (["rollback", "--to", "x"], lambda models, new: None, "no bundle of run 'x'"),
     (["rollback"], lambda models, new: [(models / name).unlink() for name in POINTERS], "no champion yet"),
-    (["deploy"], lambda models, new: [(models / name).write_text("x") for name in POINTERS], "Export again"),
+    (["deploy"], lambda models, new: [(models / name).write_text("x") for name in POINTERS], "deploy --run ID"),
 ])
 def test_bad_input_is_one_sentence_and_changes_nothing(two, capsys, words, change, said):
     ws, _, new = two

@@ -20,7 +20,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import ENSEMBLE, ensemble_scores
 from vnq_colab.data.panel import Panel, build_panel
 from vnq_colab.data.prepared import has_index, load_panel
-from vnq_colab.delivery.champion import BUNDLE, read_pointer, write_pointer
+from vnq_colab.delivery.champion import BUNDLE, read_pointer, sealed_or_none, write_pointer
 from vnq_colab.errors import CheckpointError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.basket import Basket
 from vnq_colab.evaluation.calibration import Calibration, final_calibrations, with_volatility
@@ -166,13 +166,15 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
 
 
 def _point_to(bundle: Bundle) -> None:
-    """A new bundle is the challenger; the champion where there is none that loads, or that a market ever accepted.
-
-    A made-up market accepts for itself alone, and its bundle never takes the place of a real one.
-    """
+    """A new bundle is the challenger; the champion where none loads, or none was accepted on as real a market."""
     models, name, pointer, champion = bundle.folder.parent, bundle.folder.name, None, None
-    with contextlib.suppress(VnqError):
+    try:
         pointer = read_pointer(models)
+    except DeliveryError as error:  # one of the bundles of this version may be the champion
+        if any((sealed_or_none(path) or {}).get("format") == FORMAT
+               for path in models.glob("*/manifest.json") if path.parent != bundle.folder):
+            raise DeliveryError(f"{name} is written. {error}") from error
+    with contextlib.suppress(VnqError):
         champion = load_bundle(models / pointer["champion"]) if pointer else None
     changes = {}
     if pointer is None or pointer["champion"] != name:

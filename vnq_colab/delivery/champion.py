@@ -23,23 +23,21 @@ Pointer = record(  # current.json; `why`, `when` and `by` are of the champion
 
 def read_pointer(models: Path) -> Pointer | None:
     """Which bundle is in use, by current.json or its copy; None: nothing was exported. Raises DeliveryError."""
-    damage = None
-    for path in (models / name for name in POINTERS * 2):  # on Drive both may be torn, one after the other, by a writer
+    damage = ""
+    for path in (models / name for name in POINTERS):
         try:
-            value = read_sealed(path)
-            if "folder" in value:
-                raise DeliveryError(f"{path}: of an earlier version of the library.")
-            pointer = checked(path, Pointer, value)
+            pointer = read_sealed(path, Pointer)
         except FileNotFoundError:
             continue
-        except VnqError as error:
-            damage = damage or error
+        except VnqError:
+            damage = damage or f"{path}: not a pointer of this version, or damaged"
             continue
         if damage:
-            tell(f"{damage} Its copy {path} is used instead.")
+            tell(f"{damage}; its copy {path.name} is used.")
         return pointer
     if damage:
-        raise DeliveryError(f"{damage} Export again; predict --models takes a bundle's folder.")
+        raise DeliveryError(f"{damage}. Name the champion anew with deploy --run ID; there is none to choose before "
+                            "export has written one.")
     return None
 
 
@@ -56,20 +54,20 @@ def write_pointer(models: Path, **changes: Any) -> Pointer:
             pointer |= read_pointer(models) or {}
         pointer |= changes | ({"when": utc_now()} if "champion" in changes else {})
         for path in (models / name for name in POINTERS):
-            if _sealed(path) != checked(path, Pointer, pointer):
+            if sealed_or_none(path) != checked(path, Pointer, pointer):
                 write_sealed(path, pointer)
     return pointer
 
 
 def complete_pointer(models: Path) -> bool:
     """Ends what a kill left between current.json and its copy; whether the change that counts was not complete."""
-    first, copy = (_sealed(models / name) for name in POINTERS)
+    first, copy = (sealed_or_none(models / name) for name in POINTERS)
     if first != copy:
         write_pointer(models)
     return first != copy and first is not None
 
 
-def _sealed(path: Path) -> dict[str, Any] | None:
+def sealed_or_none(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(VnqError, FileNotFoundError):
         return read_sealed(path)
     return None

@@ -33,8 +33,10 @@ def deploy(ws: Workspace, run: str | None = None, *, force: bool = False) -> Dep
     is written down; not damage, another version, or a made-up market in place of a real one. Raises VnqError with the
     reason; nothing is then changed.
     """
-    complete_pointer(ws.models)
-    pointer = read_pointer(ws.models)
+    pointer = None
+    with contextlib.suppress(*[DeliveryError] * (run is not None)):  # a damaged one is what this mends
+        complete_pointer(ws.models)
+        pointer = read_pointer(ws.models)
     name = _find(ws.models, run) if run is not None else pointer and pointer["challenger"]
     if name is None or (pointer and name == pointer["champion"]):
         return _unchanged(pointer)
