@@ -230,7 +230,17 @@ def test_what_was_known_on_an_evening_that_is_over_stays(unseen, bundle, judged,
     plan_day(ws, other, prices, as_of=days[3])
     ws.portfolio.write_text("symbol,shares,sellable_from\nCASH,5e8,\nSYN001,100,2026-01-09\n")  # of a later evening
     again = plan_day(ws, fresh, prices, as_of=days[2])
-    assert path.read_bytes() == real and again.files == [] and again.to_dict()["file"] is None and len(again.orders)
+    assert path.read_bytes() == real and again.files == [] and again.to_dict()["file"] is None and again.orders is None
+
+
+def test_no_orders_are_made_of_a_portfolio_that_lacks_the_fills(unseen, judged, tmp_path):
+    (bundle, days), prices, ws = unseen, judged[1].prices, Workspace(tmp_path)
+    plan_day(ws, bundle, prices, as_of=days[0], portfolio="new", capital=5e8)
+    lacking = plan_day(ws, bundle, prices, as_of=days[1])
+    assert (lacking.fills.table["filled"] > 0).any() and lacking.orders is None
+    assert "portfolio.csv is as it was before the fills" in lacking.outlook.no_orders[-1]
+    ordered = plan_day(ws, bundle, prices, as_of=days[1], portfolio=ws.portfolio)  # the person ordered nothing
+    assert len(ordered.orders) and len(plan_day(ws, bundle, prices, as_of=days[1], paper=True).orders)
 
 
 def test_portfolio_that_cannot_be_brought_forward_is_refused(unseen, judged, tmp_path):

@@ -140,6 +140,8 @@ def test_lines_pass_cron_in_the_clock_of_the_machine_and_reach_the_command(odd, 
     ws, _ = odd
     in_zone(zone)
     text = make_schedule(ws, "Sun 02:00", "17:00", "cron")["crontab"]
+    paper = make_schedule(ws, "Sun 02:00", "17:00", "cron", paper=True)["crontab"]
+    assert paper == text.replace("--collect", "--collect --paper")
     (tmp_path / "table").write_text(text, encoding="utf-8")
     help_text = subprocess.run(["crontab", "-h"], capture_output=True, text=True).stderr
     check = "-T" if "-T" in help_text else "-n"  # cronie's and Debian's

@@ -95,6 +95,12 @@ def test_week_records_every_step_and_ends_with_a_champion_that_forecasts(first):
     assert usual_seconds(ws, "2025-W52")["train"] == week.steps["train"]["seconds"] < 60
 
 
+def test_week_without_prices_trains_on_none_that_are_made_up(tmp_path):
+    week = do(Workspace(tmp_path))
+    assert week.steps["prepare"]["state"] == "failed" and "no prices are here" in week.text
+    assert not (tmp_path / "data").exists()
+
+
 def test_week_that_is_done_is_left_alone_and_says_so(ws, capsys, monkeypatch):
     break_step(monkeypatch, "prepare", AssertionError())
     before = {path: path.read_bytes() for path in ws.root.rglob("*") if path.is_file()}

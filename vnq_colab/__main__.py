@@ -28,7 +28,7 @@ FLAGS = {
     commands.predict: f"{arguments.PRICES} --models --portfolio --capital --paper --collect --all --notify "
                       "--notify-orders",
     commands.weekly: f"{arguments.PRICES} {arguments.TRAINING} {arguments.WEEK}",
-    commands.schedule: "--weekly --daily --system --install --print",
+    commands.schedule: "--weekly --daily --system --paper --install --print",
     commands.tidy: "--keep --delete",
     commands.doctor: "--profile --sync --remote",
 }

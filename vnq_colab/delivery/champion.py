@@ -68,6 +68,7 @@ def complete_pointer(models: Path) -> bool:
 
 
 def sealed_or_none(path: Path) -> dict[str, Any] | None:
+    """A sealed record; None where it is not there, or damaged."""
     with contextlib.suppress(VnqError, FileNotFoundError):
         return read_sealed(path)
     return None

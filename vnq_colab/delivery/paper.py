@@ -38,6 +38,7 @@ class Fills:
     day: pd.Timestamp
     table: pd.DataFrame  # one row for each order; price, amount and cost [VND]
     notes: list[str]
+    unknown: bool  # whether portfolio.csv is as it was before them
 
     def __repr__(self) -> str:
         rows = [f"{row.action.upper():4} {row.symbol:6} {row.filled:>9,} of {row.shares:,}"
@@ -125,7 +126,9 @@ def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills 
         notes.insert(0, _bring_forward(ws, path, made, text if (filled["filled"] > 0).any() else None))
     is_new = (filled["action"] == "buy") & (filled["filled"] > 0)
     filled = filled.assign(sellable_from=np.where(is_new, arrival, ""), date=date, day=day)
-    return Fills(date, day, filled, notes)
+    lacks = (not book and (filled["filled"] > 0).any() and ws.portfolio.exists()
+             and made["portfolio"] == _sha256(read_bytes(ws.portfolio, MOST_BYTES)))
+    return Fills(date, day, filled, notes, bool(lacks))
 
 
 def _rights(table: pd.DataFrame, prices: pd.DataFrame, date: pd.Timestamp) -> dict[str, float]:

@@ -210,6 +210,11 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     is_over, own_scores = _known_of(ws, outlook)
     fills = follow(ws, outlook.prices, book=paper and portfolio is None and not is_over)
     is_own = portfolio is None and ws.portfolio.exists() and not is_over  # that evening had another
+    if is_over:
+        outlook.no_orders.append("this evening is over, and its orders stay as they were made")
+    elif is_own and fills is not None and fills.unknown:
+        outlook.no_orders.append(f"{ws.portfolio.name} is as it was before the fills of {fills.day:%Y-%m-%d}: enter "
+                                 "them, or give --paper; where nothing was ordered, name it with --portfolio")
     own = ws.portfolio if is_own else portfolio
     table, to_do, day, files = ranking(outlook), None, f"{outlook.day:%Y-%m-%d}", []
     if not outlook.no_orders:

@@ -23,11 +23,13 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 BEGIN, END = "# vnq_colab: begin", "# vnq_colab: end"  # of our lines in a crontab
 TRIGGER = ("<CalendarTrigger><StartBoundary>{}</StartBoundary><ScheduleByDay><DaysInterval>7</DaysInterval>"
            "</ScheduleByDay></CalendarTrigger>")
-HEADS = {"crontab": f"{BEGIN}\n# what was missed while the machine was off is not caught up with\n{{clock}}\n",
+HEADS = {"crontab": f"{BEGIN}\n# VNQ_NOTIFY=... and VNQ_REMOTE=... stand above this; what "
+         "was missed while the machine was off is not caught up with\n{clock}\n",
          "compose.yaml": "# put the library's wheel into the workspace, then: docker compose up -d\nservices:\n"}
 FILES = {  # of each system, by name: the text of each command in it
     "systemd": {  # the colon: $ is no variable; env: systemd itself starts no program with a quote in its path
-        "{name}.service": "# {name}.service\n[Service]\nType=oneshot\nExecStart=:/usr/bin/env {systemd}\n",
+        "{name}.service": "# {name}.service; VNQ_NOTIFY and VNQ_REMOTE stand in ~/.config/environment.d/\n[Service]\n"
+                          "Type=oneshot\nExecStart=:/usr/bin/env {systemd}\n",
         "{name}.timer": "# {name}.timer\n[Timer]\nOnCalendar={when} {zone}\nPersistent=true\n[Install]\n"
                         "WantedBy=timers.target\n"},
     "cron": {"crontab": "{here.minute} {here.hour} * * {days} {cron}\n"},
@@ -54,8 +56,12 @@ def parse_time(text: str, name: str = "time") -> tuple[int | None, dt.time]:
     return DAYS.index(found[1].title()) if found[1] else None, dt.time(int(found[2]), int(found[3]))
 
 
-def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = None) -> dict[str, str]:
-    """The files of a system, by name; None is the machine's own. Raises ConfigError for what is no time."""
+def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = None, *,
+                  paper: bool = False) -> dict[str, str]:
+    """The files of a system, by name; None is the machine's own. `paper`: evenings bring portfolio.csv forward.
+
+    Raises ConfigError for what is no time.
+    """
     (day, at), (no_day, later) = parse_time(weekly, "--weekly"), parse_time(daily, "--daily")
     if day is None or no_day is not None:
         raise ConfigError("write --weekly with a day (\"Sun 02:00\"), and --daily without one (\"17:00\").")
@@ -66,7 +72,8 @@ def make_schedule(ws: Workspace, weekly: str, daily: str, system: str | None = N
     knows_zones = system == "cron" and "cronie" in _call("crontab", "-V")
     for name, command, days, time, when, period, rest in (  # period [s] of Docker's loop: Vietnam has no summer time
             ("vnq-weekly", ["weekly", "--until", "Mon 08:30"], [day], at, DAYS[day], 604_800, ""),
-            ("vnq-daily", ["predict", "--collect"], range(5), later, "Mon..Fri", 86_400, "[ $$(date +%u) -gt 5 ] || ")):
+            ("vnq-daily", ["predict", "--collect", *["--paper"] * paper], range(5), later,
+             "Mon..Fri", 86_400, "[ $$(date +%u) -gt 5 ] || ")):
         words = [sys.executable, "-m", "vnq_colab", *command, "--root", str(ws.root)]
         today = dt.datetime.combine(now.date(), time, now.tzinfo)
         starts = [today + dt.timedelta((day - now.weekday()) % 7 or 7 * (today <= now)) for day in days]

@@ -11,6 +11,7 @@ from vnq_colab.clock import spell, utc_now
 from vnq_colab.config import RunConfig
 from vnq_colab.data.collect import collect_prices
 from vnq_colab.data.prepared import Prepared, load_prepared, prepare, prepared_prices
+from vnq_colab.data.unpack import price_files
 from vnq_colab.delivery import remote
 from vnq_colab.delivery.bundle import export_bundle, load_bundle
 from vnq_colab.delivery.deploy import deploy
@@ -71,7 +72,7 @@ def weekly(ws: Workspace, config: RunConfig, choices: Choices | None = None, *, 
         except CheckpointError as error:  # a write on Drive that was cut short
             tell(f"{error} The week begins anew.")
         if week.is_done():
-            tell(f"week {week.week} is done: nothing to do.")
+            tell(f"week {week.week} is done, as of {week.as_of or week.begun[:10]}: nothing to do.")
             return week
         week.where, week.as_of = choices.where, choices.as_of
         deadline = choices.until and moment_after(choices.until, week.begun)
@@ -106,8 +107,8 @@ class _Work:
             try:
                 needed = LEAST_TRAINING if name == "train" else self.usual[name]
                 if name not in ALWAYS and self._left_for(name) < needed:
-                    raise _Later(f"not begun: it takes about {spell(needed)}, and with what follows it would not be "
-                                 f"done by {self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
+                    raise _Later(f"not begun: it takes about {spell(needed)}, and what follows too must be done by "
+                                 f"{self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
                 step["text"], step["gave"] = getattr(self, name)()
                 step["state"], step["text"] = "done", step["text"] + "; begun twice, its process had ended" * was_cut
             except (VnqError, OSError, _Later) as error:
@@ -141,6 +142,8 @@ class _Work:
 
     def prepare(self) -> Gave:
         choices, ws = self.choices, self.week.ws
+        if choices.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
+            raise DataError(f"{ws.raw}: no prices are here. Collect them, put files there, or name them with --data.")
         self._prepared = prepared = prepare(ws, choices.data, as_of=choices.as_of, **self.reading)
         panel, warnings = prepared.panel, prepared.cleaning.warnings
         if left := [text for text in warnings if text.startswith(f"left out: {ws.weekly_updates}")]:
@@ -229,5 +232,5 @@ class _Work:
             except VnqError as error:
                 text = [f"{error}"]
         title = f"vnq_colab: week {week.week} {'done' if week.is_done('predict') else week.state}"
-        failed = notify(self.urls, title, "\n".join([repr(week), *text]))
+        failed = notify(self.urls, title, "\n".join([week.text, *repr(week).splitlines()[1:-1], *text]))
         return ". ".join([f"{len(self.urls)} addresses, {len(failed)} failed", *text]), {}
