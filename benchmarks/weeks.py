@@ -95,7 +95,8 @@ def main() -> None:
             rows.append({"week": week.week, "what was done to it": what, "exit codes": " ".join(map(str, codes)),
                          "seconds": round(time.monotonic() - began), "state": week.state,
                          "champion": load_bundle(ws).folder.name, "market": week.gave("market"),
-                         "rank correlation": week.gave("rank_correlation"), "record": week.text})
+                         "rank correlation": week.gave("rank_correlation"),
+                         "record": week.text.replace(str(ws.root), "."), "flags": " ".join(words)})
             print(pd.DataFrame(rows[-1:]).to_string(header=number == 1), flush=True)
             known.to_parquet(ws.weekly_updates / f"{sunday:%Y-%m-%d}.parquet", index=False)  # repaired by the person
         whole = prepare(Workspace(Path(scratch) / "whole"), options.data, as_of=f"{sundays[-1]:%Y-%m-%d}")
