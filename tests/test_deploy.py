@@ -261,16 +261,15 @@ def test_readers_while_bundles_are_deployed_get_the_old_one_or_the_new_one(open_
 
 
 @pytest.mark.slow
-def test_readers_in_other_processes_during_1000_deploys_see_no_mixture(open_ground):
+def test_readers_in_other_processes_during_many_deploys_see_no_mixture(open_ground):
     ws, old, new, stop, whole = open_ground
     readers = [subprocess.Popen([sys.executable, "-c", READER, str(stop), str(ws.root)], stdout=subprocess.PIPE,
                                 stderr=subprocess.DEVNULL, text=True, cwd=HOUSE) for _ in range(2)]
     try:
         assert [reader.stdout.readline() for reader in readers] == ["ready\n"] * 2
-        change_back_and_forth(ws, old, new, 1000)
+        change_back_and_forth(ws, old, new, 200)  # 2,000 once: benchmarks/results/faults.csv
     finally:
         stop.touch()
         seen = [reader.communicate()[0] for reader in readers]
     seen = [json.loads(text) for text in seen]
     assert all({*one} == whole for one in seen)
-    print(f"1,000 changes in {ws.root.name}: {sum(sum(one.values()) for one in seen):,} loads by 2 readers, no mixture")
