@@ -176,6 +176,10 @@ def test_export_replaces_only_a_champion_that_was_never_accepted_or_cannot_be_lo
     assert (pointer["by"], pointer["previous"]) == ("export", old) and "is unjudged" in pointer["why"]
     write_pointer(ws.models, champion=old, previous=None)
     (ws.models / old / "trees.pt").write_bytes(b"x")
+    judge(ws.models, old, synthetic=False)
+    export_bundle(session)
+    assert read_pointer(ws.models)["champion"] == old, "damaged, but of a real market"
+    judge(ws.models, old, synthetic=True)
     assert export_bundle(session).folder == load_bundle(ws).folder
     assert read_pointer(ws.models)["previous"] is None
 

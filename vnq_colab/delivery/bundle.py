@@ -167,19 +167,20 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
 
 def _point_to(bundle: Bundle) -> None:
     """A new bundle is the challenger; the champion where none loads, or none was accepted on as real a market."""
-    models, name, pointer, champion = bundle.folder.parent, bundle.folder.name, None, None
+    models, name, pointer, champion, was_real = bundle.folder.parent, bundle.folder.name, None, None, False
     try:
         pointer = read_pointer(models)
     except DeliveryError as error:  # one of the bundles of this version may be the champion
         if any((sealed_or_none(path) or {}).get("format") == FORMAT
                for path in models.glob("*/manifest.json") if path.parent != bundle.folder):
             raise DeliveryError(f"{name} is written. {error}") from error
-    with contextlib.suppress(VnqError):
-        champion = load_bundle(models / pointer["champion"]) if pointer else None
-    changes = {}
+    changes, is_real = {}, not bundle.manifest["synthetic"]
     if pointer is None or pointer["champion"] != name:
-        is_real, was_real = (one is not None and not one.manifest["synthetic"] for one in (bundle, champion))
-        stays = champion is not None and (was_real, champion.market_decision == "accept") >= (is_real, True)
+        with contextlib.suppress(VnqError):
+            was_real = bool(pointer) and not read_manifest(models / pointer["champion"])["synthetic"]
+            champion = load_bundle(models / pointer["champion"]) if pointer else None
+        stays = was_real > is_real or (champion is not None and was_real == is_real
+                                       and champion.market_decision == "accept")
         previous = champion.folder.name if champion else pointer and pointer["previous"]
         changes = {"challenger": name} if stays else {
             "champion": name, "challenger": None, "previous": previous, "by": "export",
