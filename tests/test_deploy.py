@@ -209,6 +209,7 @@ def test_status_and_tidy_show_and_keep_champion_challenger_and_the_one_before(tw
     tidied = tidy(ws, keep=1, delete=True)
     assert {path.parent.name for path in ws.models.glob("*/manifest.json")} == {old, new, f"{new}-3"}
     assert f"left alone: {old}, to which rollback can go back" in repr(tidied)
+    assert (ws.report_folder(old) / FORECAST).exists(), "deploy compares with it"
     (ws.models / POINTERS[0]).write_text("x")
     (ws.models / POINTERS[1]).write_text("x")
     assert "champion: " in standing(ws.models)[0] and standing(ws.models)[1] is None

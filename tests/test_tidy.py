@@ -179,8 +179,8 @@ def test_links_are_removed_themselves_wherever_they_stand(worn, tmp_path):
     (folder / "done").symlink_to(outside / "checkpoints" / runs[0] / "done")
     shutil.rmtree(ws.report_folder(runs[0]))
     ws.report_folder(runs[0]).symlink_to(outside / "reports" / runs[0])
-    (ws.report_folder(runs[1]) / "forecast.parquet").unlink()
-    (ws.report_folder(runs[1]) / "forecast.parquet").symlink_to("/dev/zero")
+    (ws.report_folder(runs[1]) / "scores.parquet").unlink()
+    (ws.report_folder(runs[1]) / "scores.parquet").symlink_to("/dev/zero")
     (ws.report_folder(runs[1]) / "mine").symlink_to(outside)
     (ws.prepared / "0123456789ab").symlink_to(outside / "data" / "prepared" / worn[2])
     before = contents(outside)
@@ -188,7 +188,7 @@ def test_links_are_removed_themselves_wherever_they_stand(worn, tmp_path):
     assert contents(outside) == before and not ws.checkpoint_folder(runs[0]).exists()
     assert not ws.report_folder(runs[0]).is_symlink() and (ws.report_folder(runs[1]) / "mine").is_symlink()
     assert (ws.prepared / "0123456789ab").is_symlink(), "its record is not in the workspace"
-    assert not os.path.lexists(ws.report_folder(runs[1]) / "forecast.parquet")
+    assert not os.path.lexists(ws.report_folder(runs[1]) / "scores.parquet")
 
 
 @pytest.mark.parametrize("kind", ["checkpoints", "logs", "reports", "models", "data", "data/prepared"])

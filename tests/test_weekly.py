@@ -97,7 +97,7 @@ def test_week_records_every_step_and_ends_with_a_champion_that_forecasts(first):
 
 def test_week_without_prices_trains_on_none_that_are_made_up(tmp_path):
     week = do(Workspace(tmp_path))
-    assert week.steps["prepare"]["state"] == "failed" and "no prices are here" in week.text
+    assert week.steps["prepare"]["state"] == "failed" and "no history is here" in week.text
     assert not (tmp_path / "data").exists()
 
 

@@ -17,6 +17,7 @@ from vnq_colab.data.prepared import current_id
 from vnq_colab.delivery.bundle import read_manifest
 from vnq_colab.delivery.champion import BUNDLE, read_pointer
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
+from vnq_colab.evaluation.page import FORECAST
 from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
 from vnq_colab.training.session import RUN_ID, Session, run_names, sessions
@@ -64,9 +65,8 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
     """Finds, and with `delete` removes, what nothing needs any more; on Drive and on this machine's own disk.
 
     The newest `keep` finished runs, every unfinished one, champion, challenger and the one before stay. Of finished
-    runs the checkpoints of jobs in flight go; of the older ones all but `report.html`, `verdict.json` and the
-    evaluations; and prepared sets that no run and no bundle needs. A link is removed itself. What is not ours is left
-    alone, and so is a run or bundle that cannot be read, with every prepared set, because it may need any.
+    runs the checkpoints of jobs in flight go; of older ones all but `report.html`, `verdict.json` and the evaluations;
+    and prepared sets that nothing needs. What is not ours stays, and what cannot be read, with every prepared set.
     """
     if keep < 1:
         raise ConfigError(f"keep = {keep}: at least the newest run stays.")
@@ -93,7 +93,8 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
             is_needed = unknown or name in data or not _is_set(path.parent)
             return None if is_needed else "a prepared set that no run needs"
         if name not in everyone or name not in kept:
-            return "of an older run" if name in everyone else None
+            is_compared = path.name == FORECAST and any(one and one.startswith(name) for one in bundles)  # by deploy
+            return "of an older run" if name in everyone and not is_compared else None
         is_in_flight = kind == "checkpoints" and path.name in (*SLOTS, *MANIFESTS)
         return "its run is finished" if is_in_flight and everyone[name].status == "finished" else None
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from vnq_colab.clock import spell, utc_now
 from vnq_colab.delivery.schedule import ZONE, parse_time
-from vnq_colab.errors import VnqError
+from vnq_colab.errors import CheckpointError, VnqError
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import NOT_NEGATIVE
@@ -43,6 +43,8 @@ class Week:
         """The record of a week. Raises FileNotFoundError where there is none, CheckpointError for a damaged one."""
         value = read_sealed(ws.weeks / f"{week}.json", Record)
         del value["state"]
+        if value["week"] != week:
+            raise CheckpointError(f"{ws.weeks / week}.json: is of week {value['week']}.")
         return cls(ws, **value)
 
     def to_dict(self) -> dict[str, Any]:

@@ -142,8 +142,8 @@ class _Work:
 
     def prepare(self) -> Gave:
         choices, ws = self.choices, self.week.ws
-        if choices.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
-            raise DataError(f"{ws.raw}: no prices are here. Collect them, put files there, or name them with --data.")
+        if choices.data is None and not price_files(ws.raw):
+            raise DataError(f"{ws.raw}: no history is here. Collect it, put its files there, or name it with --data.")
         self._prepared = prepared = prepare(ws, choices.data, as_of=choices.as_of, **self.reading)
         panel, warnings = prepared.panel, prepared.cleaning.warnings
         if left := [text for text in warnings if text.startswith(f"left out: {ws.weekly_updates}")]:
