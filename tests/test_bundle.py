@@ -249,7 +249,7 @@ def test_pointer_of_an_earlier_version_or_out_of_the_folder_is_refused(again, po
     for name in POINTERS:
         write_sealed(ws.models / name, pointer if pointer.keys().isdisjoint(good) or "folder" in pointer
                      else good | pointer)
-    with pytest.raises(DeliveryError, match="not a pointer of this version.*deploy --run ID"):
+    with pytest.raises(DeliveryError, match="pointer of this version.*deploy --run ID"):
         load_bundle(ws)
 
 

@@ -181,7 +181,7 @@ def test_status_of_an_empty_workspace_says_how_to_begin(tmp_path, capsys):
     (["run", "--data", "{good}", "--set", "train.weight_decay=Infinity"], "expected float"),
     (["run", "--data", "{good}", "--profile", "smoke", "--hours", "-1"], "must be a number of hours"),
     (["prepare", "--data", ""], "path of the prices is empty"),
-    (["predict", "--models", "x" * 400], "(File name too long). Export again"),
+    (["predict", "--models", "x" * 400], "(File name too long)"),
     (["run", "--data", "{good}", "--profile", "smoke", "--show-predictions", "SYN01"], "Did you mean 'SYN001'"),
     (["run", "--data", "{good}", "--profile", "smoke", "--to", "1999-01-01"], "no test day lies between"),
     (["run", "--data", "{good}", "--profile", "smoke", "--from", "1999-01-01"], "trained or stopped on"),

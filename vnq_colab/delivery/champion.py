@@ -29,8 +29,8 @@ def read_pointer(models: Path) -> Pointer | None:
             pointer = read_sealed(path, Pointer)
         except FileNotFoundError:
             continue
-        except VnqError:
-            damage = damage or f"{path}: not a pointer of this version, or damaged"
+        except VnqError as error:
+            damage = damage or f"not a pointer of this version, or damaged: {error}".partition(". ")[0]
             continue
         if damage:
             tell(f"{damage}; its copy {path.name} is used.")
