@@ -6,7 +6,7 @@ Every `--step` trading days of `--year` (one before the years that judge), three
 next: `anew`, trained on all days that are known by then; `warm`, the model of the step before with `--share` of the
 rounds (trees) or of the epochs (global) more, on all days; `stale`, the first one, never touched again. All begin with
 the same model. Written to results/warm_start.csv: the mean daily rank correlation, its difference from `anew` with its
-t (HAC), and the seconds of all steps. Expect 15 minutes on two cores for `trees`, as long for `global`.
+t (HAC), and the seconds of all steps. Expect half an hour on two quiet cores for `trees`.
 """
 
 import argparse
