@@ -30,7 +30,8 @@ def read_pointer(models: Path) -> Pointer | None:
         except FileNotFoundError:
             continue
         except VnqError as error:
-            damage = damage or f"not a pointer of this version, or damaged: {error}".partition(". ")[0]
+            why = f"{error}".partition(". Restore it")[0].rstrip(".")
+            damage = damage or f"not a pointer of this version, or damaged: {why}"
             continue
         if damage:
             tell(f"{damage}; its copy {path.name} is used.")
