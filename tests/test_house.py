@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import vnq_colab
+from tests.colab_image import COLAB_IMAGE, COLAB_PYTHON, wanted
 
 HOUSE = Path(__file__).parent.parent
 PACKAGE = HOUSE / "vnq_colab"
@@ -25,17 +26,6 @@ FLOORS = {"errors": 0, "clock": 0, "files": 0, "layout": 0, "notebook": 0, "sett
           "data": 1, "models": 2, "evaluation": 2, "training": 3, "delivery": 4, "arguments": 5, "colab": 5,
           "commands": 5, "__main__": 6}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
-
-# Source: googlecolab/backend-info, 2026-08-19
-COLAB_PYTHON = "3.13.15"
-COLAB_IMAGE = {
-    "torch": "2.11.0", "numpy": "2.1.3", "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3",
-    "scikit-learn": "1.6.1", "matplotlib": "3.10.0", "ipywidgets": "7.7.1", "ipython": "7.34.0", "ipykernel": "6.17.1",
-    "nbclient": "0.10.4", "jupytext": "1.19.5", "tqdm": "4.67.3", "gdown": "5.2.2",
-    "jinja2": "3.1.6", "psutil": "5.9.5", "requests": "2.32.4",
-    "safetensors": "0.8.0", "xgboost": "3.4.1", "lightgbm": "4.6.0", "statsmodels": "0.14.6", "peft": "0.20.0",
-    "transformers": "5.15.0", "filelock": "", "rich": "13.9.4", "plotly": "5.24.1", "pytest": "8.4.2",
-}
 
 
 def name_of(path: Path) -> str:
@@ -213,12 +203,19 @@ def test_requirements_of_the_package_are_met_by_the_colab_image():
         assert COLAB_IMAGE[name] in requirement.specifier, f"the Colab image has {name} {COLAB_IMAGE[name]}"
 
 
-def test_requirements_local_pins_torch_and_holds_the_test_tools():
-    local = requirements("requirements-local.txt")
-    assert str(local["torch"].specifier) == "==2.13.0"
-    tools = {"pytest", "hypothesis", "nbclient", "nbconvert", "ipykernel", "jupytext", "jupyterlab", "ruff"}
-    assert tools <= set(local)
+def test_requirements_local_is_what_runs_and_requirements_tests_what_tests_beside_it():
+    local, tests = requirements("requirements-local.txt"), requirements("requirements-tests.txt")
+    assert str(local["torch"].specifier) == "==2.13.0" and {"jupyterlab", "ipykernel"} <= set(local)
+    assert {"pytest", "hypothesis", "nbclient", "jupytext", "ruff", "arch", "ta-lib", "statsmodels"} <= set(tests)
+    assert not set(local) & set(tests)
     assert "-e ." in (HOUSE / "requirements-local.txt").read_text(encoding="utf-8").splitlines()
+    assert "-r requirements-local.txt" in (HOUSE / "requirements-tests.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_colab_environment_has_the_versions_of_the_image():
+    asked = wanted()
+    assert {f"{name}=={COLAB_IMAGE[name]}" for name in (*install_requires(), "ipython", "xgboost")} <= set(asked)
+    assert not {Requirement(line).name for line in asked} & {"xgboost-cpu", "jupyterlab"}
 
 
 def test_version_is_the_newest_of_the_changelog():
@@ -249,8 +246,8 @@ def test_readme_has_two_commands_of_one_line_each_marked_for_the_ci():
     commands = dict(zip((mark[0] for mark in marks), (lines[0] for _, lines in blocks), strict=True))
     assert "python -m vnq_colab run" in commands["run"]
     assert "python -m pytest" in commands["tests"]
-    for command in commands.values():
-        assert "venv" in command and "requirements-local.txt" in command, "complete on a fresh machine"
+    for name, file in (("run", "requirements-local.txt"), ("tests", "requirements-tests.txt")):
+        assert "venv" in commands[name] and file in commands[name], "complete on a fresh machine"
 
 
 def test_readme_has_the_powershell_form_beside_each_command():
