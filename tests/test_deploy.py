@@ -1,5 +1,6 @@
 """Champion and challenger: what may replace what, and that a reader always finds one of them whole."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -95,17 +96,20 @@ def test_challenger_is_compared_and_takes_the_champions_place_and_rollback_takes
     assert rollback(ws, new).champion == new and "Nothing to do" in rollback(ws, new).text
 
 
-@pytest.mark.parametrize("decision", ["reject", "review", "unjudged", "worse"])
+@pytest.mark.parametrize("decision", ["reject", "review", "unjudged", "worse", "unknown"])
 def test_what_does_not_deserve_it_is_refused_with_the_reason_and_forced_in_writing(two, decision):
-    ws, _, new = two
+    ws, old, new = two
     if decision == "worse":
         worsen(ws, new)
+    elif decision == "unknown":
+        (ws.report_folder(old) / FORECAST).unlink()
     elif decision == "unjudged":
         judge(ws.models, new, verdict=None)
     else:
         judge(ws.models, new, decision=decision)
     before = pointers(ws)
-    said = "t of the difference" if decision == "worse" else f"verdict on its market is {decision}"
+    said = {"worse": "t of the difference", "unknown": "Not compared with the champion"}.get(
+        decision, f"verdict on its market is {decision}")
     with pytest.raises(DeliveryError, match=f"{new} is not deployed.*{said}"):
         deploy(ws)
     assert pointers(ws) == before
@@ -159,10 +163,10 @@ def test_bundle_is_named_by_its_run_the_beginning_of_it_or_its_folder(two):
     assert deploy(ws, f"{new}-2").champion == f"{new}-2"
 
 
-def test_comparison_that_is_not_possible_any_more_is_said_and_stops_nothing(two):
+def test_champion_that_nobody_can_use_is_replaced_without_a_comparison(two):
     ws, old, _ = two
-    shutil.rmtree(ws.report_folder(old))
-    assert f"Not compared with the champion: {ws.report_folder(old)}" in deploy(ws).text
+    judge(ws.models, old, format=3)
+    assert "The champion cannot be used: " in deploy(ws).text
 
 
 def test_export_replaces_only_a_champion_that_was_never_accepted_or_cannot_be_loaded(two):
@@ -241,7 +245,7 @@ print(json.dumps(read_until(Path(sys.argv[1]), Workspace(Path(sys.argv[2])))))
 
 def change_back_and_forth(ws, old, new, n):
     for number in range(n):
-        act = deploy if number % 4 < 2 else rollback
+        act = functools.partial(deploy, force=True) if number % 4 < 2 else rollback
         assert act(ws, old if number % 2 else new).changed
 
 
@@ -249,7 +253,7 @@ def change_back_and_forth(ws, old, new, n):
 def open_ground(request, two, tmp_path):
     """(workspace, champion, challenger, the file that ends the readers, what they may see); on Drive files are torn."""
     ws, old, new = two
-    shutil.rmtree(ws.root / "reports")  # nothing is compared
+    shutil.rmtree(ws.root / "reports")  # nothing is compared, which takes long
     ws = Workspace(shutil.move(ws.root, tmp_path / request.param))
     return ws, old, new, tmp_path / "stop", {spell(load_bundle(ws.models / name)) for name in (old, new)}
 

@@ -1,6 +1,7 @@
 """The week by one call: what it records, what it goes on with, what stops it, and what does not."""
 
 import datetime as dt
+import importlib
 import json
 import shutil
 from zoneinfo import ZoneInfo
@@ -196,7 +197,22 @@ def test_record_says_that_a_step_was_cut_short(ws, stubs, monkeypatch):
 
 def test_damaged_record_begins_anew(ws, stubs, capsys):
     (ws.weeks / "2025-W51.json").write_text('{"week": "2025-W51"}')
+    assert main(["status", "--root", str(ws.root)]) == 0 and "2025-W51.json: it has no seal" in capsys.readouterr().out
     assert do(ws).state == "done" and "begins anew" in capsys.readouterr().err
+
+
+def test_status_shows_a_first_week_that_has_no_run_yet(tmp_path, capsys):
+    Week(Workspace(tmp_path), "2026-W01", "local", None).put("collect", {
+        "state": "running", "begun": "2026-01-04T02:00:00Z", "ended": None, "seconds": 0.0, "text": "", "gave": {}})
+    assert main(["status", "--root", str(tmp_path)]) == 0
+    assert "no run yet" in (said := capsys.readouterr().out) and "week 2026-W01 (local" in said
+
+
+def test_week_with_failed_symbols_and_without_tidying_ends_with_4(ws, stubs, monkeypatch, capsys):
+    monkeypatch.setattr(weekly._Work, "train", lambda self: ("2 jobs, 1 failed", {"failed": ["SYN001"]}))
+    break_step(monkeypatch, "tidy", OSError("no such folder"), importlib.import_module("vnq_colab.delivery.tidying"))
+    assert main(["weekly", "--no-collect", "--as-of", SUNDAYS[1], "--root", str(ws.root)]) == 4
+    assert "nothing is listed for tidying: no such folder" in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------------- deadlines
@@ -209,7 +225,7 @@ def test_deadline_is_the_next_such_moment_in_vietnam(text, start, then):
 
 
 def test_deadline_that_is_none_is_refused_before_anything_is_done(ws):
-    with pytest.raises(ConfigError, match="--until 'soon'"):
+    with pytest.raises(ConfigError, match="--until 'soon'.*2026-11-30 08:30"):
         do(ws, SUNDAYS[1], until="soon")
     assert not (ws.weeks / "2025-W52.json").exists()
 
@@ -226,6 +242,10 @@ def test_what_cannot_be_done_by_the_deadline_is_not_begun(ws, stubs, monkeypatch
     found = [name for name, step in week.steps.items() if "not begun" in step["text"]]
     assert found == ([not_begun] if not_begun else []) and week.state == ("paused" if not_begun else "done")
     assert week.steps["predict"]["state"] == "done" and ("the champion stays" in week.text or not not_begun)
+
+
+def test_deadline_that_is_over_is_said(ws, stubs):
+    assert "not begun: Wed 2020-01-01 08:30 is over" in do(ws, SUNDAYS[1], until="2020-01-01 08:30").text
 
 
 def test_training_gets_the_hours_that_the_deadline_leaves(ws, stubs, monkeypatch):

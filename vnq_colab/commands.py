@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
-from vnq_colab.errors import name_a_few
+from vnq_colab.errors import VnqError, name_a_few
 from vnq_colab.layout import Workspace
 
 if TYPE_CHECKING:
@@ -92,14 +92,15 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
 def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
     from vnq_colab.delivery.champion import standing
-    from vnq_colab.delivery.week import weeks
+    from vnq_colab.delivery.week import newest_week
     from vnq_colab.training.session import sessions, status
 
     text, bundles = standing(ws.models)
-    text = "\n".join([text, *(repr(week).partition("\n")[0] for week in list(weeks(ws))[:1])])
+    week = newest_week(ws)
+    text = f"{text}\n{week}" if week else text
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
-        return _output(options, f"{none}\n{text}" if bundles else none, {"status": "none", "bundles": bundles})
+        return _output(options, f"{none}\n{text}" if bundles or week else none, {"status": "none", "bundles": bundles})
     session = status(ws, options.run)
     return _output(options, f"{session!r}\n{text}", session.to_dict() | {
         "state": session.state, "counts": session.counts(), "bundles": bundles})
@@ -207,11 +208,15 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
         collect=not options.no_collect, as_of=reading.pop("as_of"), until=options.until,
         hours=arguments.how_to_train(options)["hours"])
     week = weekly(ws, arguments.run_config(options), choices, reading=reading, urls=options.notify, quiet=options.json)
-    _output(options, repr(tidy(ws)))
+    try:
+        _output(options, repr(tidy(ws)))
+    except (VnqError, OSError) as error:  # the week is done all the same
+        _output(options, f"nothing is listed for tidying: {error}")
     _output(options, repr(week), week.to_dict())
     if week.state != "done":
         print(f"{week.state}: {week.text}", file=sys.stderr)
-    return {"done": DONE, "paused": PAUSED}.get(week.state, BAD_INPUT)
+    done = SOME_FAILED if week.gave("failed") else DONE
+    return {"done": done, "paused": PAUSED}.get(week.state, BAD_INPUT)
 
 
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:

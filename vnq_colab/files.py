@@ -191,7 +191,8 @@ def locked(path: Path, seconds: float | None = None) -> Iterator[None]:
             end = time.monotonic() + (seconds := LOCK_SECONDS if seconds is None else seconds)
             while not _lock(file.fileno()):
                 if time.monotonic() > end:
-                    raise StorageError(f"{path}: another process has held it for {seconds} seconds. End that one.")
+                    raise StorageError(f"{path}: another process has held it for over {seconds:g} s. Wait for it, or "
+                                       "end it.")
                 time.sleep(0.01)
             yield
     except OSError as error:

@@ -38,9 +38,12 @@ def command(parent: Parent, trial: Trial, words: Words, **faults: Any) -> dict[s
 
 def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tuple[str, Words]]:
     """Each command that is to be killed, on the workspace that the ones before it left; `quick`: export and tidy."""
-    prices, fewer, portfolio = (trial.folder / name for name in ("prices.csv", "fewer.csv", "portfolio.csv"))
+    names = ("prices.csv", "fewer.csv", "later.csv", "portfolio.csv")
+    prices, fewer, later, portfolio = (trial.folder / name for name in names)
     (trial.home / "data" / "raw").mkdir(parents=True)
-    table = synthetic_prices(6, 780, seed=92, signal=0.5)
+    table = synthetic_prices(6, 781, seed=92, signal=0.5)
+    table.to_csv(later, index=False)
+    table = table[table["date"] < table["date"].max()]
     table.to_csv(prices, index=False)
     table[table["symbol"] != "SYN006"].to_csv(fewer, index=False)
     portfolio.write_text(PORTFOLIO)
@@ -49,7 +52,7 @@ def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tupl
     well(parent.run(trial.job("train", every=EVERY, quiet=True)))
     yield "export, the first", ["export"]
     if not quick:
-        yield from _later_steps(parent, trial, fewer, portfolio)
+        yield from _later_steps(parent, trial, fewer, later, portfolio)
     for seed in (1,) if quick else (1, 2):
         well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
     yield "export of another run", ["export"]
@@ -60,11 +63,13 @@ def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tupl
     yield "tidy", ["tidy", "--keep", "1", "--delete"]
 
 
-def _later_steps(parent: Parent, trial: Trial, fewer: Path, portfolio: Path) -> Iterator[tuple[str, Words]]:
+def _later_steps(parent: Parent, trial: Trial, fewer: Path, later: Path,
+                 portfolio: Path) -> Iterator[tuple[str, Words]]:
     yield "validate", ["validate"]
     yield "export over another", ["export"]
     yield "predict", ["predict", "--portfolio", str(portfolio)]
     yield "predict, a new portfolio", ["predict", "--portfolio", "new", "--capital", "500e6"]
+    yield "predict, on paper", ["predict", "--data", str(later), "--paper"]
     yield "prepare", ["prepare", "--data", str(fewer)]
     well(command(parent, trial, ["prepare"]))
 

@@ -29,9 +29,9 @@ def deploy(ws: Workspace, run: str | None = None, *, force: bool = False) -> Dep
     """Makes the challenger, or a bundle of `run`, the champion, if its market was accepted and it is not worse.
 
     `run` is a run's id or the beginning of one, whose newest bundle is taken, or a bundle's folder. It is compared with
-    the champion by what the folds of both forecast of the same days. `force` overrules verdict and comparison, which
-    is written down; not damage, another version, or a made-up market in place of a real one. Raises VnqError with the
-    reason; nothing is then changed.
+    the champion by what the folds of both forecast of the same days, and must be comparable. `force` overrules verdict
+    and comparison, which is written down; not damage, another version, or a made-up market in place of a real one.
+    Raises VnqError with the reason; nothing is then changed.
     """
     pointer = None
     with contextlib.suppress(*[DeliveryError] * (run is not None)):  # a damaged one is what this mends
@@ -46,7 +46,7 @@ def deploy(ws: Workspace, run: str | None = None, *, force: bool = False) -> Dep
         compared = against_champion(ws, bundle.manifest, ws.models / pointer["champion"])
     reasons = verdict["market"]["reasons"][:1] if verdict and market != "accept" else []
     why = " ".join([f"The verdict on its market is {market}.", *reasons, compared["text"]]).strip()
-    if market != "accept" or compared["worse"]:
+    if market != "accept" or compared["worse"] is not False:
         if not force:
             remedy = "--force deploys it all the same." if verdict else "Validate its run, then export it again."
             raise DeliveryError(f"{name} is not deployed. {why} {remedy}")

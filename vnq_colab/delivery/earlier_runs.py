@@ -103,17 +103,24 @@ def against_previous(session: Session, forecast: pd.DataFrame, panel: Panel) -> 
 
     None where there is no such run, else `run_id` of it, `first`, `last` and `n_days` of these days; `old_order` and
     `new_order`, mean daily rank correlations open to open of what the folds forecast, and `order_t` of new less old;
-    `worse`, whether that lies below -2; and `text`. An old run that cannot be used is a `text` that says why, never an
-    error.
+    `worse`, whether that lies below -2; and `text`. An old run that cannot be used is a `text` that says why, with a
+    `worse` of None, never an error.
     """
     return _or_why_not(PREVIOUS, lambda: (manifest := _last_accepted(session)) and _compare(
         session.ws, forecast, panel, manifest, PREVIOUS))
 
 
 def against_champion(ws: Workspace, manifest: dict[str, Any], champion: Path) -> dict[str, Any]:
-    """A bundle beside the champion, as in `against_previous`, by its run's stored forecasts and prepared data."""
+    """A bundle beside the champion, as in `against_previous`, by its run's stored forecasts and prepared data.
+
+    `worse` is None where they cannot be compared, False where nobody could forecast by this champion.
+    """
+    try:
+        old = read_manifest(champion)
+    except VnqError as error:
+        return {"worse": False, "text": f"The champion cannot be used: {error}"}
     return _or_why_not("the champion", lambda: _compare(
-        ws, _judged(ws, manifest), load_panel(ws, manifest["data_id"]), read_manifest(champion), "the champion"))
+        ws, _judged(ws, manifest), load_panel(ws, manifest["data_id"]), old, "the champion"))
 
 
 def _or_why_not(whom: str, compare: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -121,7 +128,7 @@ def _or_why_not(whom: str, compare: Callable[[], dict[str, Any] | None]) -> dict
         return compare()
     except Exception as error:  # whatever is wrong with an old bundle must not stop the judging of a new run
         why = str(error) if isinstance(error, (VnqError, OSError)) else f"{type(error).__name__}: {error}"
-        return {"run_id": "", "worse": False, "text": f"Not compared with {whom}: {why.rstrip('.')}."}
+        return {"run_id": "", "worse": None, "text": f"Not compared with {whom}: {why.rstrip('.')}."}
 
 
 def _last_accepted(session: Session) -> dict[str, Any] | None:

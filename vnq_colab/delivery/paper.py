@@ -44,9 +44,10 @@ class Fills:
         rows = [f"{row.action.upper():4} {row.symbol:6} {row.filled:>9,} of {row.shares:,}"
                 + f" at {row.price:,.0f}" * bool(row.filled) + f"  {row.why}" * bool(row.why)
                 for row in self.table.itertuples()]
+        n_filled = f"{(self.table['filled'] > 0).sum()} of {len(rows)} filled" if rows else "none to fill"
         return "\n".join([f"Orders of {self.date:%a %d/%m/%Y}, at the open of {self.day:%a %d/%m/%Y}, with "
-                          f"{VN_RULES.slippage:.1%} slippage: {(self.table['filled'] > 0).sum()} of {len(rows)} filled",
-                          *rows, *(f"  {note}" for note in self.notes)])
+                          f"{VN_RULES.slippage:.1%} slippage: {n_filled}", *rows,
+                          *(f"  {note}" for note in self.notes)])
 
 
 def _sha256(content: bytes) -> str:
@@ -101,7 +102,10 @@ def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills 
                 and path.stem < f"{days[-1]:%Y-%m-%d}"), default=None)
     if path is None:
         return None
-    made, date = read_sealed(path, Record), pd.Timestamp(path.stem)
+    try:
+        made, date = read_sealed(path, Record), pd.Timestamp(path.stem)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Without a copy of it, delete it, and enter by hand what was filled.") from error
     table = pd.read_csv(io.StringIO(made["orders"]))
     held = pd.read_csv(io.StringIO(made["held"]), index_col="symbol", dtype=str, keep_default_na=False)
     held["shares"] = held["shares"].astype("int64")

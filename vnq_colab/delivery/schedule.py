@@ -48,11 +48,12 @@ FILES = {  # of each system, by name: the text of each command in it
 """}}
 
 
-def parse_time(text: str, name: str = "time") -> tuple[int | None, dt.time]:
-    """"Sun 02:00" -> (6, 02:00), "17:00" -> (None, 17:00). Raises ConfigError."""
+def parse_time(text: str, name: str = "time", other: str = "") -> tuple[int | None, dt.time]:
+    """"Sun 02:00" -> (6, 02:00), "17:00" -> (None, 17:00). Raises ConfigError, which also names `other`."""
     found = re.fullmatch(rf"(?:({'|'.join(DAYS)})[a-z]*\s+)?([01]?\d|2[0-3]):([0-5]\d)", text.strip(), re.IGNORECASE)
     if not found:
-        raise ConfigError(f"{name} {shorten(text)} is no time: write it as \"Sun 02:00\" or \"17:00\", in Vietnam.")
+        raise ConfigError(f"{name} {shorten(text)} is no time: write it as \"Sun 02:00\" or \"17:00\"{other}, in "
+                          "Vietnam.")
     return DAYS.index(found[1].title()) if found[1] else None, dt.time(int(found[2]), int(found[3]))
 
 

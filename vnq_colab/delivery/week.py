@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -90,9 +91,21 @@ def _clock(moment: str) -> str:
     return f"{dt.datetime.fromisoformat(moment).astimezone(VIETNAM):%Y-%m-%d %H:%M}"
 
 
+def newest_week(ws: Workspace) -> str:
+    """How the newest week stands, in a sentence; empty where there is none."""
+    try:
+        return next((repr(Week.load(ws, path.stem)).partition("\n")[0] for path in _records(ws)), "")
+    except (VnqError, OSError) as error:
+        return f"{error}"
+
+
+def _records(ws: Workspace) -> list[Path]:
+    return sorted(ws.weeks.glob("*-W*.json"), reverse=True)
+
+
 def weeks(ws: Workspace) -> Iterator[Week]:
     """The records that can be read, newest first."""
-    for path in sorted(ws.weeks.glob("*-W*.json"), reverse=True):
+    for path in _records(ws):
         with contextlib.suppress(VnqError, OSError):
             yield Week.load(ws, path.stem)
 
@@ -107,7 +120,8 @@ def moment_after(text: str, start: str) -> dt.datetime:
     """The next moment after `start` that "Mon 08:30" or "2026-11-30 08:30" names in Vietnam. Raises ConfigError."""
     with contextlib.suppress(ValueError):
         return dt.datetime.strptime(text.strip(), "%Y-%m-%d %H:%M").replace(tzinfo=VIETNAM)
-    (weekday, at), first = parse_time(text, "--until"), dt.datetime.fromisoformat(start).astimezone(VIETNAM)
+    weekday, at = parse_time(text, "--until", ' or "2026-11-30 08:30"')
+    first = dt.datetime.fromisoformat(start).astimezone(VIETNAM)
     moments = (dt.datetime.combine(first + dt.timedelta(days=n), at, VIETNAM) for n in range(9))
     return next(moment for moment in moments if moment > first and weekday in (None, moment.weekday()))
 

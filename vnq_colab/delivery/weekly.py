@@ -107,8 +107,10 @@ class _Work:
             try:
                 needed = LEAST_TRAINING if name == "train" else self.usual[name]
                 if name not in ALWAYS and self._left_for(name) < needed:
-                    raise _Later(f"not begun: it takes about {spell(needed)}, and what follows too must be done by "
-                                 f"{self.deadline:%a %Y-%m-%d %H:%M}; the champion stays")
+                    end, is_over = f"{self.deadline:%a %Y-%m-%d %H:%M}", self.deadline < dt.datetime.now(dt.UTC)
+                    why = (f"{end} is over" if is_over else
+                           f"it takes about {spell(needed)}, and what follows too must be done by {end}")
+                    raise _Later(f"not begun: {why}; the champion stays")
                 step["text"], step["gave"] = getattr(self, name)()
                 step["state"], step["text"] = "done", step["text"] + "; begun twice, its process had ended" * was_cut
             except (VnqError, OSError, _Later) as error:
@@ -168,7 +170,7 @@ class _Work:
             raise _Later(f"run {session.run_id} is paused: {session.why}")
         self._session, failed = session, session.failed() or session.failed_jobs()
         return (f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}",
-                {"run_id": session.run_id})
+                {"run_id": session.run_id, "failed": [*failed]})
 
     def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:
         """The run of these data, finished unless the rest of it is to be trained here; None: there is none."""
