@@ -9,6 +9,8 @@ from pathlib import Path
 
 import jupytext
 
+from tests import address
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 REPAIR = "python -m tests.pairs"
 KEPT_METADATA = ("accelerator", "colab", "kernelspec")
@@ -45,12 +47,13 @@ def differing() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes every .ipynb; with --check only says which are not equal to their source."""
+    """Writes the address of setup.cfg into the sources, then every .ipynb; with --check only says what differs."""
     if "--check" in arguments:
         wrong = differing()
         if wrong:
             print(f"Not what their .py makes: {', '.join(wrong)}. Repair with: {REPAIR}", file=sys.stderr)
         return 1 if wrong else 0
+    address.main([])
     for source in sources():
         source.with_suffix(".ipynb").write_bytes(make(source).encode("utf-8"))
         print(source.with_suffix(".ipynb").name)

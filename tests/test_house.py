@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import vnq_colab
+from tests import address
 from tests.colab_image import COLAB_IMAGE, COLAB_PYTHON, wanted
 
 HOUSE = Path(__file__).parent.parent
@@ -226,6 +227,41 @@ def test_version_is_the_newest_of_the_changelog():
 def test_licence_is_apache():
     assert "Version 2.0, January 2004" in (HOUSE / "LICENSE").read_text(encoding="utf-8")
     assert SETUP["metadata"]["license_expression"] == "Apache-2.0"
+
+
+# --- the address
+
+
+def test_address_and_version_are_those_of_setup_cfg_in_every_text():
+    url = SETUP["metadata"]["url"]
+    wrong = [path.name for path in address.texts()
+             if (text := path.read_text(encoding="utf-8")) != address.addressed(text, url)]
+    assert wrong == [], f"repair with: {address.REPAIR}"
+
+
+def test_publishing_is_one_edit():
+    owner = SETUP["metadata"]["url"].split("/")[-2]
+    for path in address.texts():
+        text = address.addressed(path.read_text(encoding="utf-8"), "https://github.com/some-body/vnq_colab", "9.8.7")
+        assert f"{owner}/vnq_colab" not in text and f"v{vnq_colab.__version__}" not in text, path.name
+        if path.name == "01_prepare.py":
+            assert "github/some-body/vnq_colab/blob/v9.8.7/" in text and "some-body/vnq_colab@v9.8.7" in text
+    elsewhere = [path.name for path in (*MODULES, *HOUSE.glob("tests/*.py"), *HOUSE.glob(".github/**/*.yml"))
+                 if f"{owner}/vnq_colab" in path.read_text(encoding="utf-8")]
+    assert elsewhere == []
+
+
+def test_readme_for_pypi_has_whole_addresses_only():
+    text = address.paged((HOUSE / "README.md").read_text(encoding="utf-8"), "https://github.com/a/vnq_colab", "1.2.3")
+    targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
+    assert targets and all("".join(pair).startswith(("https://", "#")) for pair in targets)
+    assert 'src="https://raw.githubusercontent.com/a/vnq_colab/v1.2.3/notebooks/' in text
+
+
+def test_pictures_of_the_readme_are_there_and_small():
+    names = re.findall(r'src="([^"]+)"', (HOUSE / "README.md").read_text(encoding="utf-8"))
+    assert {"notebooks/report.png", "notebooks/order.png"} <= set(names)
+    assert all((HOUSE / name).stat().st_size <= 120_000 for name in names)
 
 
 # --- the README's commands
