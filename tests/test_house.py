@@ -4,6 +4,7 @@ import ast
 import configparser
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,6 +218,14 @@ def test_colab_environment_has_the_versions_of_the_image():
     asked = wanted()
     assert {f"{name}=={COLAB_IMAGE[name]}" for name in (*install_requires(), "ipython", "xgboost")} <= set(asked)
     assert not {Requirement(line).name for line in asked} & {"xgboost-cpu", "jupyterlab"}
+
+
+def test_an_older_python_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13, "final", 0))
+    with pytest.raises(SystemExit, match=r"needs Python 3.11 or newer; this is 3.10. Install one .* --clear .venv"):
+        runpy.run_path(str(HOUSE / "setup.py"))
+    with pytest.raises(ImportError, match=r"needs Python 3.11 or newer; this is 3.10"):
+        runpy.run_path(str(PACKAGE / "__init__.py"))
 
 
 def test_version_is_the_newest_of_the_changelog():

@@ -4,8 +4,12 @@ Names are resolved when they are first used, so that `import vnq_colab` costs no
 """
 
 import importlib
+import sys
 import types
 from typing import Any
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    raise ImportError("vnq_colab needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info))
 
 _NAMES = {  # by module
     "colab": "describe_machine open_workspace release_gpu",
