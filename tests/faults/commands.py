@@ -16,17 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tests.faults.kills import EVERY, Tally
 from tests.faults.trials import Parent, Trial, folder_for
+from vnq_colab.data.market import next_sessions
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.delivery.bundle import load_bundle
 from vnq_colab.delivery.week import Week
 from vnq_colab.errors import VnqError
+from vnq_colab.files import read_sealed, write_sealed
 
 FROZEN = {"jumping_clock": None}
 PORTFOLIO = "symbol,shares,sellable_from\nCASH,500000000,\nSYN002,1000,\n"
 WEEKLY = ["weekly", "--no-collect", "--families", "trees", "--profile", "smoke", "--folds", "1", "--symbols",
           "SYN001,SYN002"]
+BASKET = {"k": 1, "keep": 1, "hold_days": 3, "traded_share": 0.05}
 SUNDAYS = ("2025-12-21", "2025-12-28")
 Words = list[str]
 
@@ -41,10 +46,10 @@ def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tupl
     names = ("prices.csv", "fewer.csv", "later.csv", "portfolio.csv")
     prices, fewer, later, portfolio = (trial.folder / name for name in names)
     (trial.home / "data" / "raw").mkdir(parents=True)
-    table = synthetic_prices(6, 781, seed=92, signal=0.5)
-    table.to_csv(later, index=False)
-    table = table[table["date"] < table["date"].max()]
+    table = synthetic_prices(6, 780, seed=92, signal=0.5)
     table.to_csv(prices, index=False)
+    last = table[table["date"] == table["date"].max()]
+    pd.concat([table, last.assign(date=next_sessions(last["date"].max(), 1)[0])]).to_csv(later, index=False)
     table[table["symbol"] != "SYN006"].to_csv(fewer, index=False)
     portfolio.write_text(PORTFOLIO)
     shutil.copy(prices, trial.home / "data" / "raw")
@@ -68,6 +73,10 @@ def _later_steps(parent: Parent, trial: Trial, fewer: Path, later: Path,
     yield "validate", ["validate"]
     yield "export over another", ["export"]
     yield "predict", ["predict", "--portfolio", str(portfolio)]
+    manifest = next(trial.home.glob("models/*-2/manifest.json"))
+    value = read_sealed(manifest)
+    value["verdict"]["market"]["decision"] = value["symbols"]["SYN002"]["decision"] = "accept"
+    write_sealed(manifest, value | {"basket": BASKET})
     yield "predict, a new portfolio", ["predict", "--portfolio", "new", "--capital", "500e6"]
     yield "predict, on paper", ["predict", "--data", str(later), "--paper"]
     yield "prepare", ["prepare", "--data", str(fewer)]
@@ -150,7 +159,7 @@ def kill_week(parent: Parent, tally: Tally, *, points: int, seed: int, on_drive:
         words = [*WEEKLY, "--as-of", SUNDAYS[1]]
         well(parent.run(trial.job("command", words=words, shim={"list": True})))
         calls = [event for event in trial.events() if event[0] == "call"]
-        for number in sorted(random.Random(seed).sample(range(1, len(calls) + 1), points)):
+        for number in sorted(random.Random(seed).sample(range(1, len(calls) + 1), min(points, len(calls)))):
             copy(saved, trial.folder)
             where, how = f"week, call {' '.join(calls[number - 1][1:])}", "middle" if number % 2 else "after"
             if parent.run(trial.job("command", words=words, shim={"kill_at": number, "how": how}))["exit"] != -9:
