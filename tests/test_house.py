@@ -251,10 +251,10 @@ def test_address_and_version_are_those_of_setup_cfg_in_every_text():
 def test_publishing_is_one_edit():
     owner = SETUP["metadata"]["url"].split("/")[-2]
     for path in address.texts():
-        text = address.addressed(path.read_text(encoding="utf-8"), "https://github.com/some-body/vnq_colab", "9.8.7")
+        text = address.addressed(path.read_text(encoding="utf-8"), "https://github.com/another-owner/vnq_colab", "9.8.7")
         assert f"{owner}/vnq_colab" not in text and f"v{vnq_colab.__version__}" not in text, path.name
         if path.name == "01_prepare.py":
-            assert "github/some-body/vnq_colab/blob/v9.8.7/" in text and "some-body/vnq_colab@v9.8.7" in text
+            assert "github/another-owner/vnq_colab/blob/v9.8.7/" in text and "another-owner/vnq_colab@v9.8.7" in text
     elsewhere = [path.name for path in (*MODULES, *HOUSE.glob("tests/*.py"), *HOUSE.glob(".github/**/*.yml"))
                  if f"{owner}/vnq_colab" in path.read_text(encoding="utf-8")]
     assert elsewhere == []
@@ -265,6 +265,13 @@ def test_readme_for_pypi_has_whole_addresses_only():
     targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
     assert targets and all("".join(pair).startswith(("https://", "#")) for pair in targets)
     assert 'src="https://raw.githubusercontent.com/a/vnq_colab/v1.2.3/notebooks/' in text
+
+
+def test_release_publishes_on_a_tag_without_a_secret():
+    text = (HOUSE / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    before, publish = text.split("  publish:\n")
+    assert 'tags: ["v*"]' in before and "secrets." not in text and "password" not in text
+    assert "id-token: write" in publish and "id-token" not in before, "only the step that publishes speaks to PyPI"
 
 
 def test_pictures_of_the_readme_are_there_and_small():
