@@ -66,7 +66,7 @@ def pause() -> list[dict]:
             quiet += [timed_step(learner) for _ in range(2)]
             store.save(learner.state_dict(), {"job": "stockformer_fold1_pack00"})
             pauses.append(store.pause)
-            while store.is_writing:
+            while not store._writing.done():
                 busy.append(timed_step(learner))
             manifest = store.written()
             written.append(store.seconds)

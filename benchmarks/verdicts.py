@@ -65,6 +65,7 @@ def simulated_scores(panel, could_buy: np.ndarray, random: np.random.Generator) 
 def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     """The verdicts on simulated scores in one world, each beside the families a and b, which have no skill."""
     from vnq_colab.data.forecast import make_scores
+    from vnq_colab.data.market import VN_RULES
     from vnq_colab.data.panel import OPEN, build_panel
     from vnq_colab.data.synthetic import synthetic_prices
     from vnq_colab.evaluation.basket_result import evaluate_basket
@@ -76,7 +77,7 @@ def simulated(days: int, seed: int, n_symbols: int) -> list[dict[str, str]]:
     from vnq_colab.settings import HORIZON
 
     panel = build_panel(prices := synthetic_prices(n_symbols, days, seed=seed, signal=0.0))
-    could_buy, size = buyable(panel, MarketData.of(prices)), float(np.nanstd(panel.ahead(HORIZON, OPEN)))
+    could_buy, size = buyable(panel, MarketData.of(prices, VN_RULES)), float(np.nanstd(panel.ahead(HORIZON, OPEN)))
     is_judged = panel.present & (np.arange(len(panel.days)) >= WARM_UP) & (
         np.arange(len(panel.days)) < len(panel.days) - HORIZON - 2)
     tables = {}

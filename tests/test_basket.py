@@ -177,7 +177,7 @@ def small_market(random):
     later = pd.bdate_range(days[-1] + pd.Timedelta(days=1), periods=int(random.choice([0, 24, 30])))  # without them
     tables.append(pd.DataFrame({"symbol": "Z", "date": later, "open": 9_000.0, "close": 9_000.0, "volume": 1,
                                 "exchange": "HNX"}))
-    market = MarketData.of(pd.concat(tables, ignore_index=True))
+    market = MarketData.of(pd.concat(tables, ignore_index=True), VN_RULES)
     score = random.integers(-4, 5, market.open.shape).astype("float32")
     score[~market.trades | (random.random(score.shape) < 0.1)] = np.nan
     edge = random.normal(0, 0.02, score.shape).astype("float32") if random.random() < 0.5 else None
@@ -213,7 +213,7 @@ def test_a_basket_equals_a_slow_one_to_the_dong_on_real_prices(capital):
     from vnq_colab.data.market import VN102
 
     table = pd.read_parquet(SHARED_DATA / "vn_daily.parquet")
-    market = MarketData.of(clean_prices(table[table["symbol"].isin(VN102)])[0])
+    market = MarketData.of(clean_prices(table[table["symbol"].isin(VN102)])[0], VN_RULES)
     market = market.cut(market.symbols, int(market.days.searchsorted(pd.Timestamp("2018-01-02"))), len(market.days))
     change = np.concatenate([np.zeros((5, len(market.symbols))), market.close[5:] / market.close[:-5] - 1])
     score = np.where(market.trades, -change, np.nan).astype("float32")  # reversal
@@ -283,7 +283,7 @@ def test_the_equal_weighted_universe_is_the_mean_of_the_stocks_that_are_there():
     tables = [pd.DataFrame({"symbol": name, "date": days, "open": close, "close": close, "volume": 1000})
               for name, close in (("A", [10_000.0, 11_000, 11_000, 11_000]), ("B", [10_000.0, 10_000, 9_000, 9_900]))]
     prices = pd.concat([tables[0], tables[1].drop(index=2)])
-    assert list(equal_weighted(MarketData.of(prices))) == pytest.approx([0.05, 0.0, -0.005])
+    assert list(equal_weighted(MarketData.of(prices, VN_RULES))) == pytest.approx([0.05, 0.0, -0.005])
 
 
 def test_a_stock_that_vanishes_costs_the_universe_and_every_basket_its_haircut():
@@ -291,7 +291,7 @@ def test_a_stock_that_vanishes_costs_the_universe_and_every_basket_its_haircut()
     last = np.unique(prices["date"])[100]
     prices = prices[(prices["symbol"] != "S03") | (prices["date"] <= last)]
     forecast = forecast[(forecast["symbol"] != "S03") | (forecast["date"] <= last)]
-    whole, market = MarketData.of(prices, replace(VN_RULES, delisting_haircut=0.0)), MarketData.of(prices)
+    whole, market = MarketData.of(prices, replace(VN_RULES, delisting_haircut=0.0)), MarketData.of(prices, VN_RULES)
     gap = equal_weighted(whole) - equal_weighted(market)
     assert np.flatnonzero(gap).tolist() == [100] and gap[100] > 0
     change = market.close[101] / market.close[100] - 1

@@ -1,7 +1,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def test_manifest_says_what_the_bundle_is_and_the_folder_of_models_leads_to_it(b
     assert stored_verdict(session).to_dict() == json.loads(json.dumps(validation.verdict.to_dict()))
     assert export_bundle(session, validation.verdict).folder == export_bundle(session).folder
     fitted = final_calibrations(fold_scores(session, prepared.panel), prepared.panel, 5)
-    assert manifest["calibration"] == json.loads(json.dumps({name: one.to_dict() for name, one in fitted.items()}))
+    assert manifest["calibration"] == json.loads(json.dumps({name: asdict(one) for name, one in fitted.items()}))
     assert manifest["run_id"] == session.run_id and manifest["data_id"] == prepared.panel.data_id
     assert manifest["trained_to"] == f"{prepared.panel.days[-1]:%Y-%m-%d}" and manifest["market_index"] is False
     assert tuple(manifest["feature_names"]) == prepared.panel.feature_names
@@ -176,7 +176,7 @@ def bytes_of(folder):
 def test_other_content_goes_to_a_new_folder_and_the_bundle_before_stays(again, tmp_path, monkeypatch):
     monkeypatch.setenv("VNQ_LOCAL", str(tmp_path / "local"))
     session, other = again
-    folder = session.ws.model_folder(session.run_id)
+    folder = session.ws.models / session.run_id
     before = bytes_of(folder)
     assert export_bundle(session).folder == folder and bytes_of(folder) == before, "the same content is not written"
     new = export_bundle(session, other)

@@ -1,7 +1,7 @@
 """Calibration: temperatures that are known, coverage that holds, and what is left alone and said."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -210,7 +210,7 @@ def test_day_on_which_all_scores_are_equal_has_no_edge():
 
 def test_calibration_is_exact_to_and_from_json():
     found = fit(world(13, n_symbols=2, n_days=600, too_sure=2.0))
-    assert build(Calibration, json.loads(json.dumps(found.to_dict()))) == found
+    assert build(Calibration, json.loads(json.dumps(asdict(found)))) == found
 
 
 def market_of_two_moods(seed=0, n_symbols=40, n_days=800):

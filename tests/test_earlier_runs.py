@@ -220,7 +220,7 @@ def test_without_an_earlier_accepted_bundle_there_is_nothing_to_say(week, table,
     _, old, prepared, _ = week
     assert against_previous(old, table, prepared.panel) is None  # its own bundle does not count
     ws, _, new = copy
-    path = ws.model_folder(old.run_id) / "manifest.json"
+    path = ws.models / old.run_id / "manifest.json"
     manifest = read_sealed(path)
     for row in manifest["symbols"].values():
         row["decision"] = "reject"
@@ -247,6 +247,6 @@ def test_checkpoints_of_the_old_run_are_not_needed(copy, week, table):
 ])
 def test_old_run_that_cannot_be_used_is_a_sentence_and_stops_nothing(copy, week, table, damage, words):
     ws, old, new = copy
-    damage(ws.model_folder(old.run_id), ws.report_folder(old.run_id))
+    damage(ws.models / old.run_id, ws.report_folder(old.run_id))
     found = against_previous(new, table, week[2].panel)
     assert words in found["text"] and found["text"].startswith("Not compared") and not found["worse"]

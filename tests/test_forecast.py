@@ -22,7 +22,7 @@ from vnq_colab.data.forecast import (
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.data.splits import Splits, split_days, yearly_folds
 from vnq_colab.errors import DataError
-from vnq_colab.settings import Task
+from vnq_colab.settings import Task, build
 
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 FOURTHS = norm.ppf([1 / 8, 3 / 8, 5 / 8, 7 / 8])  # normal scores of four stocks, lowest first
@@ -204,7 +204,7 @@ def test_borders_can_be_named():
 
 def test_splits_survive_json():
     splits = split_days(DAYS, "2022-01-01", "2023-01-01")
-    assert Splits.from_dict(splits.to_dict()) == splits
+    assert build(Splits, splits.to_dict()) == splits
 
 
 @pytest.mark.parametrize("arguments, message", [

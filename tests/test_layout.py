@@ -47,13 +47,13 @@ def test_workspace_places_are_those_of_the_layout(tmp_path):
         "logs/<run_id>": ws.log_folder("<run_id>"),
         "reports/<run_id>": ws.report_folder("<run_id>"),
         "reports/<run_id>/<from>_<to>": ws.report_folder("<run_id>") / "<from>_<to>",
-        "models/<run_id>": ws.model_folder("<run_id>"),
-        "models/<run_id>/onnx": ws.model_folder("<run_id>") / "onnx",
+        "models/<run_id>": ws.models / "<run_id>",
+        "models/<run_id>/onnx": ws.models / "<run_id>" / "onnx",
         "predictions": ws.predictions,
         "orders": ws.orders,
     }
     assert {folder: tmp_path / folder for folder in FOLDERS} == places
-    assert ws.models == ws.model_folder("x").parent and ws.checkpoints == ws.checkpoint_folder("x").parent
+    assert ws.checkpoints == ws.checkpoint_folder("x").parent
 
 
 def test_workspace_makes_nothing_until_something_is_written(tmp_path):

@@ -39,7 +39,7 @@ def test_band_is_of_the_exchange_and_the_date(exchange, day, band):
 def test_shares_can_be_sold_when_they_have_arrived():
     days = pd.DatetimeIndex(["2015-06-01", "2016-01-04", "2022-08-26", "2022-08-29"])
     assert VN_RULES.sellable_after(days).tolist() == [4, 3, 3, 3]
-    assert VN_RULES.sellable_at_close_after(days).tolist() == [4, 3, 3, 2]  # that of T+2
+    assert VN_RULES.sellable_after(days, "close").tolist() == [4, 3, 3, 2]  # that of T+2
 
 
 def test_tick_grows_with_the_price_on_hose_only():

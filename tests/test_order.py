@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from tests.tiny import forecast_of, panel_of
 from vnq_colab.data.history import within_day_ranks
+from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import with_outcomes
@@ -35,7 +36,7 @@ def buyable(panel, table):
     opened, _, _, close, value = panel.prices[symbol, day].T
     rows = pd.DataFrame({"symbol": np.array(panel.symbols, dtype=object)[symbol], "date": panel.days[day],
                          "open": opened, "close": close, "volume": value / close})
-    return buyable_on(panel, MarketData.of(rows.merge(table, on="symbol")))
+    return buyable_on(panel, MarketData.of(rows.merge(table, on="symbol"), VN_RULES))
 
 
 @pytest.fixture(scope="module")

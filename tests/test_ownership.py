@@ -23,8 +23,8 @@ FOLD = {"train": {"first": "2020-01-02", "last": "2022-12-20"}, "valid": {"first
 def session(tmp_path):
     ws = Workspace(tmp_path)
     jobs = {job.name: new_row(job) for job in (Job("trees", fold, symbols=("FPT",)) for fold in (0, 1, None))}
-    session = Session.create(ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0", folds=[FOLD] * 2, jobs=jobs,
-                            ledger={symbol: {"state": "pending", "reason": ""} for symbol in ("FPT", "HPG", "VCB")})
+    session = Session(ws, new_run_id(ws, RunConfig()), RunConfig(), data_id="71c0", folds=[FOLD] * 2, jobs=jobs,
+                      ledger={symbol: {"state": "pending", "reason": ""} for symbol in ("FPT", "HPG", "VCB")})
     session.machine = {"node": platform.node(), "pid": 2**22 + 1, "pid_started": 0.0}  # nobody has such a number
     session.begin_attempt()
     return session

@@ -104,7 +104,7 @@ def test_portfolio_is_brought_forward_once_wherever_it_is_killed(tmp_path, monke
     def killed(*given):
         raise KeyboardInterrupt
 
-    for name in ("write_sealed", "write_portfolio"):  # before the record; between the record and the portfolio
+    for name in ("write_sealed", "write_atomic"):  # before the record; between the record and the portfolio
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(paper, name, killed)
             follow(ws, prices, book=True)

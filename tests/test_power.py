@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.tiny import panel_of
+from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import OPEN, build_panel
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.evaluation import power
@@ -30,7 +31,8 @@ def measured():
     forecast = pd.DataFrame({
         "family": "trees", "symbol": np.asarray(panel.symbols, dtype=object)[symbol], "date": days[day],
         "score": score[there], "edge": 0.02 * score[there], "mean": 0.0, "scale": 0.05, "p_up": 0.5})
-    order = measure_order(with_outcomes(forecast, panel), panel, prices, "trees", buyable(panel, MarketData.of(prices)))
+    could_buy = buyable(panel, MarketData.of(prices, VN_RULES))
+    order = measure_order(with_outcomes(forecast, panel), panel, prices, "trees", could_buy)
     return order, evaluate_basket(forecast, prices, basket=Basket(5, 12), n_random=100), panel
 
 

@@ -277,7 +277,7 @@ def test_new_portfolio_is_written_last_so_that_a_kill_before_it_can_be_made_good
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vnq_colab.delivery.predict.write_portfolio", killed)
+        patch.setattr("vnq_colab.delivery.predict.write_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
             plan_day(ws, bundle, judged[1].prices, portfolio="new", capital=5e8)
     assert len(list(ws.orders.glob("*.csv"))) == 1 and not ws.portfolio.exists()

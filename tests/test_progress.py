@@ -19,9 +19,9 @@ from vnq_colab.training.trainer import plan_jobs, train
 def session(tmp_path, panel, folds, config):
     """A run of which nothing has begun: 20 packs of three symbols' networks would be more than a line."""
     jobs = {job.name: new_row(job) for job in plan_jobs(panel, folds, config)}
-    return Session.create(Workspace(tmp_path), config, "20261121T000000_abcdef", data_id=panel.data_id, jobs=jobs,
-                          folds=[fold.to_dict() for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
-                          ledger={symbol: {"state": "pending", "reason": ""} for symbol in config.symbols})
+    return Session(Workspace(tmp_path), "20261121T000000_abcdef", config, data_id=panel.data_id, jobs=jobs,
+                   folds=[fold.to_dict() for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
+                   ledger={symbol: {"state": "pending", "reason": ""} for symbol in config.symbols})
 
 
 @pytest.fixture

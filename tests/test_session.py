@@ -19,12 +19,14 @@ FOLD = {"train": {"first": "2020-01-02", "last": "2022-12-20"}, "valid": {"first
 @pytest.fixture
 def session(tmp_path):
     ws = Workspace(tmp_path)
-    return Session.create(
-        ws, RunConfig(), new_run_id(ws, RunConfig()), data_id="71c0",
+    session = Session(
+        ws, new_run_id(ws, RunConfig()), RunConfig(), data_id="71c0",
         folds=[FOLD], jobs={job.name: new_row(job) for job in JOBS},
         ledger={"FPT": {"state": "done", "reason": ""}, "HPG": {"state": "failed", "reason": "gradient not finite"}},
         skipped={"VNM": "too short"},
     )
+    session.save()
+    return session
 
 
 def test_session_survives_its_file(session):
@@ -100,8 +102,9 @@ def test_foreign_session_is_refused_named_and_left_alone(session, change, messag
 
 
 def test_status_shows_what_runs_else_the_newest_run(session):
-    newer = Session.create(session.ws, session.config, f"{session.run_id}-part1of2", data_id="x", folds=session.folds,
-                           jobs=session.jobs, ledger=session.ledger, status="finished")
+    newer = Session(session.ws, f"{session.run_id}-part1of2", session.config, data_id="x", folds=session.folds,
+                    jobs=session.jobs, ledger=session.ledger, status="finished")
+    newer.save()
     assert status(session.ws).run_id == session.run_id and "last sign of life" in repr(session)
     session.status = "finished"
     session.save()

@@ -88,7 +88,7 @@ def test_tidying_keeps_what_is_in_use_and_shows_before_it_deletes(ws, prices, co
                  f"reports/{first}/symbol_accuracy.png", f"checkpoints/{fourth}/slot_a",
                  f"data/prepared/{other.panel.data_id}/panel.parquet"):
         assert name in before and name not in left
-    assert load_bundle(ws).manifest["run_id"] == third and load_bundle(ws.model_folder(second)).manifest
+    assert load_bundle(ws).manifest["run_id"] == third and load_bundle(ws.models / second).manifest
     assert not tidy(ws, keep=2).files
     assert not ws.local.checkpoint_folder(first).exists() and ws.local.checkpoint_folder(fifth).exists()
 
@@ -134,10 +134,10 @@ def test_run_that_cannot_be_read_is_named_and_left_with_all_prepared_sets(worn):
 
 def test_bundle_that_cannot_be_read_keeps_all_prepared_sets(worn):
     ws, runs, unneeded = worn
-    (ws.model_folder(runs[1]) / "manifest.json").write_text("x")
+    (ws.models / runs[1] / "manifest.json").write_text("x")
     found = tidy(ws, keep=1, delete=True)
     assert f"{runs[1]} cannot be read" in repr(found) and (ws.prepared / unneeded / "panel.parquet").exists()
-    assert (ws.model_folder(runs[1]) / "trees.pt").exists() and not (ws.model_folder(runs[0]) / "trees.pt").exists()
+    assert (ws.models / runs[1] / "trees.pt").exists() and not (ws.models / runs[0] / "trees.pt").exists()
 
 
 def test_at_least_the_newest_run_stays(tmp_path):

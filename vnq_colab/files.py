@@ -90,8 +90,8 @@ class HashedFile:
         return size
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls `write(file)` on a new file and puts it in place only when it is whole; on Drive with `overwrite`.
+def write_atomic(path: Path, write: bytes | Callable[[BinaryIO], Any]) -> None:
+    """Writes bytes, or what `write(file)` writes, and puts the file in place only when whole; on Drive by `overwrite`.
 
     Raises StorageError when the disk is full or the folder cannot be written; the old file is then untouched, unless it
     lies on Drive.
@@ -104,7 +104,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         with open(scratch, "xb") as raw:
             file = HashedFile(raw)
             try:
-                write(file)
+                file.write(write) if isinstance(write, bytes) else write(file)
             except Exception:
                 if file.error is not None:
                     raise file.error from None
@@ -219,14 +219,11 @@ def _lock(handle: int) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented UTF-8 JSON, whole or not at all."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    write_atomic(path, text.encode("utf-8"))
 
 
 def read_json(path: Path, hint: Any = Any) -> Any:
-    """The JSON in `path` as the type `hint` (see `settings.convert`).
-
-    Raises CheckpointError when it is damaged or of another type, FileNotFoundError when it is not there.
-    """
+    """The JSON in `path` as the type `hint`. Raises FileNotFoundError; CheckpointError: damaged, or of another type."""
     try:
         text = read_bytes(path, MOST_JSON).decode("utf-8")
         value = json.loads(text, parse_constant=_number, parse_int=_number, parse_float=_number)
@@ -286,6 +283,8 @@ def require_space(folder: Path, needed_bytes: float, what: str) -> None:
     """Raises StorageError unless `folder` can be written and has room for `needed_bytes`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
         if not on_drive(folder):  # where nothing is deleted
             with tempfile.TemporaryFile(dir=folder):
                 pass

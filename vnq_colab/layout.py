@@ -6,8 +6,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from vnq_colab.errors import StorageError
-from vnq_colab.files import on_drive, storage_error
+from vnq_colab.files import on_drive, require_space
 
 WORKSPACE_NAME = "VN-Quant-Training"
 SESSION, SESSION_COPY, HEARTBEAT = "session.json", "session_copy.json", "heartbeat.json"  # in a run's checkpoint folder
@@ -64,17 +63,9 @@ class Workspace:
     def report_folder(self, run_id: str) -> Path:
         return self.root / "reports" / run_id
 
-    def model_folder(self, run_id: str) -> Path:
-        return self.models / run_id
-
     def check_writable(self) -> None:
         """Raises StorageError unless the root is there, or can be made, and can be written."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(self.root, error) from error
-        if not os.access(self.root, os.W_OK):
-            raise StorageError(f"{self.root}: this folder cannot be written. Choose another with --root or VNQ_HOME.")
+        require_space(self.root, 0, "the workspace")
 
     def __repr__(self) -> str:
         state = "" if self.root.exists() else " (made when something is written)"

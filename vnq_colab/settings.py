@@ -196,9 +196,7 @@ class MachineConfig(Settings):
     checkpoint_budget_gb: POSITIVE = 2.0  # state of a pack in flight, at most
 
 
-# --- from plain values
-
-
+# --------------------------------------------------------------------------------------------------- from plain values
 def require(holds: bool, name: str, value: Any, rule: str) -> None:
     """Raises a ConfigError with the rule unless it holds."""
     if not holds:

@@ -89,13 +89,9 @@ class MarketRules(Settings):
         daily = in_force("band", exchange, days)
         return np.where(first_day, in_force("first-day band", exchange, days), daily) if np.any(first_day) else daily
 
-    def sellable_after(self, days: pd.DatetimeIndex) -> np.ndarray:
-        """`[days]` int: a purchase at the open of this day can be sold from the open that many trading days later."""
-        return in_force("sellable at the open", "HOSE", days).astype(int)
-
-    def sellable_at_close_after(self, days: pd.DatetimeIndex) -> np.ndarray:
-        """`[days]` int: the same for a sale at the close; since 2022-08-29 that of T+2, before the open of T+3."""
-        return in_force("sellable at the close", "HOSE", days).astype(int)
+    def sellable_after(self, days: pd.DatetimeIndex, at: str = "open") -> np.ndarray:
+        """`[days]` int: a purchase at this day's open can be sold from that many trading days later on, `at` which."""
+        return in_force(f"sellable at the {at}", "HOSE", days).astype(int)
 
     def lots(self, exchange: str | np.ndarray, days: pd.DatetimeIndex) -> np.ndarray:
         """`[days]` int: the dated lot of the exchange [shares]; `self.lot` where that is not today's."""

@@ -65,10 +65,6 @@ class Splits:
     def to_dict(self) -> dict:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, value: dict) -> "Splits":
-        return cls(*(DayRange(**value[name]) for name in ("train", "valid", "test")), value["purge_days"])
-
     def __repr__(self) -> str:
         ranges = (f"{name} {part.first} to {part.last}" for name, part in
                   (("train", self.train), ("valid", self.valid), ("test", self.test)))

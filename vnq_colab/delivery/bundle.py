@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +30,9 @@ from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster
 from vnq_colab.models.states import assembled, read_state
-from vnq_colab.settings import COUNT, Rule, Task
+from vnq_colab.settings import COUNT, Rule, Task, record
 from vnq_colab.training.jobs import final_forecasters, fold_scores
 from vnq_colab.training.session import Session
-from vnq_colab.training.session_file import record
 
 PAST_DAYS = 1000  # of history for the latest forecasts; chosen: the same numbers as of all, in a third of the time
 FORMAT = 4  # of manifest.json
@@ -150,7 +149,7 @@ def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Pa
              "trained_to": f"{panel.days[-1]:%Y-%m-%d}", "synthetic": session.synthetic}
     manifest = json.loads(json.dumps(facts | _manifest(session, verdict, panel, forecasters, facts)))
     for number in itertools.count(1):
-        folder = session.ws.model_folder(session.run_id + (f"-{number}" if number > 1 else ""))
+        folder = session.ws.models / (session.run_id + (f"-{number}" if number > 1 else ""))
         if not os.path.lexists(folder / "manifest.json"):
             for forecaster in forecasters.values():
                 forecaster.save(folder, facts)
@@ -206,7 +205,7 @@ def _manifest(session: Session, verdict: Verdict | None, panel: Panel, forecaste
         "format": FORMAT, "exported": "", "market_symbols": list(panel.symbols),
         "market_index": has_index(session.ws, session.data_id),
         "task": config.to_dict()["task"], "feature_names": list(panel.feature_names),
-        "calibration": {family: one.to_dict() for family, one in calibration.items()},
+        "calibration": {family: asdict(one) for family, one in calibration.items()},
         "verdict": {name: judged[name] for name in ("gate_set", "summary", "market")} if verdict else None,
         "basket": {field.name: basket[field.name] for field in fields(Basket)} if basket else None,
         "monitor": reference(panel, scores[is_watched]),

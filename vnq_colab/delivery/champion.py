@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 from vnq_colab.clock import utc_now
 from vnq_colab.errors import DeliveryError, VnqError, tell
 from vnq_colab.files import checked, locked, on_drive, read_sealed, write_sealed
-from vnq_colab.settings import Rule
+from vnq_colab.settings import Rule, record
 from vnq_colab.training.session import RUN_ID
-from vnq_colab.training.session_file import record
 
 POINTERS = ("current.json", "current_copy.json")  # in the folder of models
 LOCK = "current.lock"  # held by whoever writes them, on a local disk alone

@@ -23,9 +23,9 @@ from vnq_colab.errors import ConfigError, DeliveryError, VnqError
 from vnq_colab.files import read_sealed, write_atomic, write_sealed
 from vnq_colab.models.forecaster import WINDOWS_AT_ONCE, NetworkForecaster
 from vnq_colab.models.stacked import unstack
+from vnq_colab.settings import record
 from vnq_colab.training.jobs import session_folds
 from vnq_colab.training.session import Session
-from vnq_colab.training.session_file import record
 
 FORMAT = 1  # of onnx.json
 FAMILIES = ("global", "stockformer")
@@ -144,7 +144,7 @@ def export_graphs(bundle: Bundle, session: Session, *, int8: bool = False) -> Re
                     f"of {found:.4f} with the float networks', not the {LEAST_AGREEMENT} asked. No graph was written.")
             contents |= zip(_names(one, kind), own, strict=True)
     for name, content in contents.items():
-        write_atomic(bundle.folder / "onnx" / name, lambda file, content=content: file.write(content))
+        write_atomic(bundle.folder / "onnx" / name, content)
     write_sealed(bundle.folder / "onnx" / "onnx.json", said := {
         "format": FORMAT, "run_id": session.run_id, "graph": GRAPH, "agreement": agreement, "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

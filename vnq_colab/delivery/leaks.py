@@ -13,7 +13,6 @@ from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
 from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel
 from vnq_colab.data.prepared import PROOF, Prepared
-from vnq_colab.data.splits import Splits
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json
@@ -49,8 +48,7 @@ def review(prepared: Prepared) -> Review:
                plots.feature_distributions(panel, note=note), plots.feature_correlations(panel, note=note))
     pictures = tuple(prepared.folder / name for name in PICTURES)
     for path, figure in zip(pictures, figures, strict=True):
-        image = plots.png(figure)
-        write_atomic(path, lambda file, image=image: file.write(image))
+        write_atomic(path, plots.png(figure))
     day = prepared.folds[-1].train.last if prepared.folds else None
     rows = prepared.prices if prepared.rows is None else prepared.rows
     proof = prove_no_lookahead(rows, day, index=prepared.index, **prepared.cleaning_options)
@@ -133,7 +131,7 @@ def _wrong_rows(session: Session, panel: Panel) -> Iterator[str]:
     scores = fold_scores(session, panel)
     scores = scores[(scores["part"] == "test") & scores["family"].isin(session.config.families)]
     names = sorted(scores["symbol"].unique())
-    tested = np.logical_or.reduce([Splits.from_dict(fold).test.mask(panel.days) for fold in session.folds])
+    tested = np.logical_or.reduce([fold.test.mask(panel.days) for fold in session_folds(session, panel)])
     there = panel.present[[panel.symbols.index(name) for name in names]] & tested
     for family, rows in scores.groupby("family", observed=True):
         symbol, forecast = pd.Index(names).get_indexer(rows["symbol"].astype(object)), np.zeros_like(there)

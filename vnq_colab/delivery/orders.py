@@ -71,7 +71,7 @@ def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket) -> pd.Data
     stocks["arrives_on"] = [portfolio.sellable_from.get(symbol) for symbol in names]
     stocks["arrives"] = [-np.inf if pd.isna(day) else past.append(ahead).searchsorted(day) - len(past) + 1
                          for day in stocks["arrives_on"]]  # session of their arrival: 0 is the last day, 1 tomorrow
-    stocks["days_held"] = VN_RULES.sellable_at_close_after(ahead[:1])[0] + 1 - stocks["arrives"]  # that of purchase too
+    stocks["days_held"] = VN_RULES.sellable_after(ahead[:1], "close")[0] + 1 - stocks["arrives"]  # that of purchase too
     return stocks.assign(action="", shares=0, cut=0.0, why=[[] for _ in names])  # cut: by traded value [VND]
 
 
@@ -140,10 +140,7 @@ def _decide(stocks: pd.DataFrame, basket: Basket) -> None:
 
 
 def _sell(stocks: pd.DataFrame, basket: Basket) -> float:
-    """Sets the shares of the sales; gives what those bring at the floor that can be filled from the morning on [VND].
-
-    What cannot be sold tomorrow becomes `wait`.
-    """
+    """Sets the sales' shares, `wait` for what cannot be sold; gives what the morning's bring at the floor [VND]."""
     brings = 0.0
     for row in stocks[stocks["action"] == "sell"].itertuples():
         whole = row.held // row.lot * row.lot

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.market import VN_RULES, next_sessions, tick, trading_days
-from vnq_colab.delivery.portfolio import CASH, MOST_BYTES, Portfolio, portfolio_text, write_portfolio
+from vnq_colab.delivery.portfolio import CASH, MOST_BYTES, Portfolio, portfolio_text
 from vnq_colab.errors import CheckpointError, VnqError
 from vnq_colab.evaluation.engine import Accounts, dong
 from vnq_colab.evaluation.market_data import SAME_BASIS, MarketData
@@ -56,8 +56,8 @@ def _sha256(content: bytes) -> str:
 
 def write_table(path: Path, rows: pd.DataFrame) -> Path:
     """Writes a day's table."""
-    text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f").encode()
-    write_atomic(path, lambda file: file.write(text))
+    text = rows.to_csv(index=False, lineterminator="\n", date_format="%Y-%m-%d", float_format="%.4f")
+    write_atomic(path, text.encode())
     return path
 
 
@@ -116,7 +116,7 @@ def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills 
     orders = table.loc[table["action"].isin(["buy", "sell"]), ["action", "symbol", "shares", "limit_low", "limit_high"]]
     filled, held.loc[CASH, "shares"] = _fill(orders.reset_index(drop=True), held, made["traded_share"],
                                              prices[prices["date"] <= day], unclear)
-    n_later = VN_RULES.sellable_at_close_after(days[[place]])[0]
+    n_later = VN_RULES.sellable_after(days[[place]], "close")[0]
     arrival = f"{days[place + 1:].append(next_sessions(days[-1], 9))[n_later - 1]:%Y-%m-%d}"
     for row in filled[filled["filled"] > 0].itertuples():
         shares, arrives = held.loc[row.symbol] if row.symbol in held.index else (0, "")
@@ -155,7 +155,7 @@ def _fill(orders: pd.DataFrame, held: pd.DataFrame, traded_share: float, prices:
 
     An order of an `unclear` symbol is left out: its prices were changed since, and nobody knows from when on.
     """
-    market = MarketData.of(prices)
+    market = MarketData.of(prices, VN_RULES)
     accounts = Accounts(market, 1, True, float(held.loc[CASH, "shares"]), traded_share, True)
     column, is_buy = pd.Index(market.symbols).get_indexer(orders["symbol"]), (orders["action"] == "buy").to_numpy()
     day = len(market.days) - 1
@@ -210,5 +210,5 @@ def _bring_forward(ws: Workspace, path: Path, made: Any, text: str | None) -> st
         return f"portfolio.csv has the fills of {which} already"
     if _sha256(content) != booked["before"] and not booked["text"].encode().startswith(content):  # torn on Drive
         return f"portfolio.csv is left as it is: it was changed after the fills of {which} had been entered."
-    write_portfolio(ws.portfolio, booked["text"])
+    write_atomic(ws.portfolio, booked["text"].encode())
     return f"portfolio.csv is brought forward by the fills of {which}"

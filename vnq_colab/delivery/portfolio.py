@@ -10,7 +10,7 @@ import pandas as pd
 from vnq_colab.data.cells import text_of
 from vnq_colab.data.market import next_sessions
 from vnq_colab.errors import ConfigError, DataError, StorageError, did_you_mean, shorten
-from vnq_colab.files import read_bytes, write_atomic
+from vnq_colab.files import read_bytes
 
 CASH = "CASH"
 COLUMNS = ("symbol", "shares", "sellable_from")
@@ -41,21 +41,11 @@ def paper_portfolio(capital: float | None = None) -> Portfolio:
     return Portfolio(float(int(capital)), {}, {}, f"a paper portfolio of {int(capital):,} VND")
 
 
-def has_portfolio(path: Path) -> bool:
-    """Whether a file is there with more than the beginning of our header, which is all that a kill may leave."""
-    return path.exists() and not HEADER.startswith(read_bytes(path, MOST_BYTES).decode("utf-8", "replace"))
-
-
 def portfolio_text(portfolio: Portfolio) -> str:
     """The portfolio's file: a row for each stock that is held, and the cash."""
     rows = [f"{symbol},{shares}," + (f"{day:%Y-%m-%d}" if (day := portfolio.sellable_from.get(symbol)) else "")
             for symbol, shares in portfolio.shares.items() if shares]
     return HEADER + "\n".join([*rows, f"{CASH},{portfolio.cash:.0f},\n"])
-
-
-def write_portfolio(path: Path, text: str) -> None:
-    """Writes the text of a portfolio."""
-    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def read_portfolio(path: "str | Path", prices: pd.DataFrame) -> Portfolio:

@@ -18,20 +18,12 @@ from vnq_colab.data.splits import to_day, up_to
 from vnq_colab.delivery.bundle import Bundle
 from vnq_colab.delivery.orders import make_orders, orders_text
 from vnq_colab.delivery.paper import Fills, days_of, follow, is_booked, own_forecasts, write_orders, write_table
-from vnq_colab.delivery.portfolio import (
-    MOST_BYTES,
-    Portfolio,
-    has_portfolio,
-    paper_portfolio,
-    portfolio_text,
-    read_portfolio,
-    write_portfolio,
-)
+from vnq_colab.delivery.portfolio import HEADER, MOST_BYTES, Portfolio, paper_portfolio, portfolio_text, read_portfolio
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.drift import EVENINGS, Drift, watch
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
-from vnq_colab.files import read_bytes
+from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
 from vnq_colab.settings import HORIZON
 
@@ -200,7 +192,8 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     on gives the ranking alone, too, and leaves the report as it is. Nothing is written for an evening that is over and
     had its forecast.
     """
-    if portfolio == NEW and has_portfolio(ws.portfolio):
+    if portfolio == NEW and ws.portfolio.exists() and not HEADER.encode().startswith(
+            read_bytes(ws.portfolio, MOST_BYTES)):  # a part of our header is all that a kill leaves
         raise ConfigError(f"{ws.portfolio}: there is a portfolio already, and it is not overwritten. Leave --portfolio "
                           "out to use it, or move it away first.")
     if paper and portfolio != NEW and (portfolio is not None or not ws.portfolio.exists()):
@@ -233,7 +226,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
         if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
             files.append(report)
     if is_new:  # last: once it is there, it is not made again
-        write_portfolio(ws.portfolio, portfolio_text(held))
+        write_atomic(ws.portfolio, portfolio_text(held).encode())
         files.append(ws.portfolio)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
     drift = None if outlook.is_seen else watch(bundle.manifest["monitor"], outlook.panel, own_scores)

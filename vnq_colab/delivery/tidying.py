@@ -15,10 +15,10 @@ import pandas as pd
 
 from vnq_colab.data.prepared import current_id
 from vnq_colab.delivery.bundle import read_manifest
-from vnq_colab.delivery.champion import BUNDLE, read_pointer
+from vnq_colab.delivery.champion import BUNDLE, read_pointer, sealed_or_none
 from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.evaluation.page import FORECAST
-from vnq_colab.files import on_drive, read_sealed, spell_bytes, storage_error
+from vnq_colab.files import on_drive, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
 from vnq_colab.training.session import RUN_ID, Session, run_names, sessions
 
@@ -90,8 +90,8 @@ def tidy(ws: Workspace, *, keep: int = 2, delete: bool = False) -> Tidying:
             is_needed = not bundles or name in bundles or in_use in unknown
             return None if is_needed else "neither champion, challenger nor the champion before"
         if kind == "data/prepared":
-            is_needed = unknown or name in data or not _is_set(path.parent)
-            return None if is_needed else "a prepared set that no run needs"
+            is_ours = (sealed_or_none(path.parent / "prepared.json") or {}).get("data_id") == name
+            return "a prepared set that no run needs" if is_ours and name not in data and not unknown else None
         if name not in everyone or name not in kept:
             is_compared = path.name == FORECAST and any(one and one.startswith(name) for one in bundles)  # by deploy
             return "of an older run" if name in everyone and not is_compared else None
@@ -143,13 +143,6 @@ def _ours(home: Workspace) -> Iterator[tuple[str, str, Path, int]]:
             is_ours = OURS[kind][1].fullmatch("/".join(rest)) if rest else path.is_symlink()
             if is_ours and OURS[kind][0].fullmatch(name):
                 yield kind, name, path, path.lstat().st_size
-
-
-def _is_set(folder: Path) -> bool:
-    """Whether a folder holds our sealed record of a prepared set of its name."""
-    with contextlib.suppress(VnqError, OSError):
-        return read_sealed(folder / "prepared.json").get("data_id") == folder.name
-    return False
 
 
 def _remove(path: Path) -> None:

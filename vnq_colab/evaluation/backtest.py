@@ -81,23 +81,22 @@ def backtest(forecast: pd.DataFrame, prices: "pd.DataFrame | MarketData", rules:
     `index` a table `date, close` [points] to show beside the accounts. On a day without a forecast everything stays;
     the test ends `HORIZON` trading days after the last origin, or with the prices. Raises ConfigError, DataError.
     """
-    if not (isinstance(strategy, Basket) or strategy == LONG_FLAT or callable(strategy)):
-        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}."
-                          f"{did_you_mean(str(strategy), [LONG_FLAT])}")
-    if convert(SHARE | None, traded_share, "traded_share") is None and isinstance(strategy, Basket):
-        traded_share = strategy.traded_share
-    capital = (1e8 if strategy == LONG_FLAT else 1e9) if capital is None else capital
+    traded_share = convert(SHARE | None, traded_share, "traded_share")
     forecast, market = on_market(forecast, prices, rules, family=family)
-    rule: Rule
     if isinstance(strategy, Basket):
         rule, name = BasketRule(*scores_of(forecast, market), [strategy], market.rules), repr(strategy)
+        traded_share = strategy.traded_share if traded_share is None else traded_share
     elif callable(strategy):
         name = getattr(strategy, "__name__", repr(strategy))
         rule = _own_rule(strategy, name, forecast, market)
-    else:
+    elif strategy == LONG_FLAT:
         mean = forecast.pivot(index="date", columns="symbol", values="mean")
         mean = mean.reindex(market.days, columns=market.symbols).ffill().to_numpy()
         rule, name = _while(mean > 0), LONG_FLAT
+    else:
+        raise ConfigError(f"strategy = {strategy!r}: must be a Basket, a function or {LONG_FLAT!r}."
+                          f"{did_you_mean(str(strategy), [LONG_FLAT])}")
+    capital = (1e8 if name == LONG_FLAT else 1e9) if capital is None else capital
     return account_of(forecast, market, rule, capital, name, traded_share=traded_share, index=index)
 
 

@@ -6,8 +6,8 @@ error on validation days, in units of the stock's volatility known then. p_up be
 low and high are mean ∓ quantile × scale.
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -82,9 +82,6 @@ class Calibration:
         p_up = own("p_up", ndtr(mean / scale))
         return edge, mean, scale, p_up if self.slope == 1 else expit(self.slope * _logit(p_up))
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFrame:
     """The rows with `volatility`, known at the close, and the outcome `actual` [log return over the horizon].
@@ -110,10 +107,7 @@ def with_volatility(rows: pd.DataFrame, panel: Panel, horizon: int) -> pd.DataFr
 
 
 def calibrated(scores: pd.DataFrame, panel: Panel, horizon: int, part: str = "test") -> pd.DataFrame:
-    """The Forecast of the folds' test days, or with `part` "valid" of their validation days, with the column `fold`.
-
-    Each fold is calibrated on its own validation days.
-    """
+    """The Forecast of the folds' days of a part, each fold calibrated on its validation days; "valid" with `fold`."""
     tables, unneeded = [], ["part", "actual", "volatility"] + ["fold"] * (part == "test")
     scores = with_volatility(scores, panel, horizon).astype({"family": "category", "symbol": "category"})  # fast to cut
     for (family, _), rows in scores.groupby(["family", "fold"], observed=True):

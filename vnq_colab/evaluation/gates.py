@@ -123,9 +123,7 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     }, market, decided)
 
 
-# --- gates
-
-
+# --------------------------------------------------------------------------------------------------------------- gates
 def _gate(name: str, asked: str, measured: float, compare: Callable[[float, float], bool], needed: float, says: str,
           is_certain: bool = True, low: float = np.nan, high: float = np.nan) -> Gate:
     """A gate that passes where `compare(measured, needed)` holds and it is certain enough; NaN: not measured."""
@@ -139,10 +137,9 @@ def _gate(name: str, asked: str, measured: float, compare: Callable[[float, floa
 
 def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha: float, alpha_p: float, beaten: float,
                  probability: float) -> list[Gate]:
-    """The gates of a market.
+    """The gates of a market with `daily [days]` rank correlations, not measured where they are too few for a t.
 
-    `daily [days]` are rank correlations, not measured where they are too few for a t; of a basket: `alpha` a year with
-    its p, the share of random baskets that it has `beaten`, and the `probability` that is its deflated Sharpe ratio.
+    Of a basket: `alpha` a year with its p, share of random baskets `beaten`, deflated Sharpe ratio (a `probability`).
     """
     test, charge = mean_test(daily), f"charged for {n_trials} test-set evaluation{'s' * (n_trials > 1)}"
     correlation = test.mean if test.n_days >= FEWEST_DATES else np.nan
@@ -230,9 +227,7 @@ def original_gates(row: Any) -> list[Gate]:
     ]
 
 
-# --- decisions
-
-
+# ----------------------------------------------------------------------------------------------------------- decisions
 def _decide_market(required: list[Gate], plausible: list[Gate], leak_checks: list[dict[str, Any]] | None,
                    doubt: str, data_leaks: Sequence[str]) -> Decided:
     gates, suspicious = required + plausible, [gate for gate in plausible if gate["passed"] is False]

@@ -11,16 +11,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from vnq_colab.data.market import (
-    EXCHANGES,
-    LONG_HALT_SESSIONS,
-    VN_RULES,
-    MarketRules,
-    on_tick,
-    price_limits,
-    tick,
-    trading_days,
-)
+from vnq_colab.data.market import EXCHANGES, LONG_HALT_SESSIONS, MarketRules, on_tick, price_limits, tick, trading_days
 from vnq_colab.errors import DataError
 
 SAME_BASIS = 0.002  # chosen: raw / adjusted moves by less from rounding, and by more on a day without a right
@@ -50,7 +41,7 @@ class MarketData:
     ends: np.ndarray  # [symbols] first day without a price for ever; the number of days where there is none
 
     @classmethod
-    def of(cls, prices: pd.DataFrame, rules: MarketRules = VN_RULES) -> Self:
+    def of(cls, prices: pd.DataFrame, rules: MarketRules) -> Self:
         """Of all days and symbols of a price table. Raises DataError for prices that nobody can trade on.
 
         A stock has vanished when it has no row on the last `LONG_HALT_SESSIONS` days of the market; one that lacks
@@ -79,7 +70,7 @@ class MarketData:
         inside = quotes[0] < ceiling - 0.01, *(quotes > floor + 0.01)
         can = (np.isnan(ceiling) | np.stack(inside)) & (volume > 0)  # a first row has no band
         today, n_missing = np.arange(len(days)), np.isfinite(opened)[::-1].argmax(axis=0)
-        at_open, at_close = today + rules.sellable_after(days), today + rules.sellable_at_close_after(days)
+        at_open, at_close = (today + rules.sellable_after(days, at) for at in ("open", "close"))
         return cls(
             rules, days, symbols.to_numpy(), quotes[0] / basis, _filled(quotes[1] / basis), volume * basis, volume > 0,
             *can, rules.lots(names, days.to_numpy()[:, None]) * basis, basis, np.isfinite(raw), ceiling, floor, names,

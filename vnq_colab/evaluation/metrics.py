@@ -39,10 +39,7 @@ def score_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per family: `accuracy` and `rmse_5` pooled over all days of all symbols.
-
-    There is no interval: symbols move together, so the days of many are far from independent.
-    """
+    """One row per family: `accuracy`, `rmse_5` pooled over all days and symbols; these move together: no interval."""
     right, square = scores["accuracy"] * scores["n_directed"], scores["rmse_5"] ** 2 * scores["n_days"]
     total = scores[["n_directed", "n_days"]].assign(right=right, square=square)
     total = total.groupby(scores["family"], observed=True).sum()
@@ -97,9 +94,7 @@ def max_drawdown(equity: np.ndarray) -> np.ndarray:
     return (1 - equity / np.maximum.accumulate(equity, axis=0)).max(axis=0)
 
 
-# --- forecasts beside the actual price change
-
-
+# ---------------------------------------------------------------------------- forecasts beside the actual price change
 def past_forecasts(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbol: str | None = None, *,
                    n_days: int | None = None) -> pd.DataFrame:
     """By symbol and date: `expected`, `actual`, `p_up`, and `low`, `high` where there are intervals [%].

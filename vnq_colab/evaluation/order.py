@@ -81,8 +81,9 @@ def measure_order(rows: pd.DataFrame, panel: Panel, prices: pd.DataFrame, family
     ranks, outcome_ranks = ranks_of_both(score, outcomes[HORIZON])
     excess = np.where(np.isfinite(ranks), outcomes[HORIZON], np.nan)
     excess = excess - day_means(excess)
-    groups = _groups(score, outcomes, ranks, outcome_ranks, _exchanges(prices, panel.symbols)[symbols],
-                     _past(panel, symbols, days))
+    last = prices.reindex(columns=["symbol", "exchange"]).drop_duplicates("symbol", keep="last").set_index("symbol")
+    exchanges = last["exchange"].astype(object).reindex(list(panel.symbols)).fillna("").to_numpy()[symbols]
+    groups = _groups(score, outcomes, ranks, outcome_ranks, exchanges, _past(panel, symbols, days))
     product, spread = products_and_spread(ranks, outcome_ranks)
     listed = np.maximum.accumulate(panel.present[cut], axis=1)  # a halted day counts as one without trade
     traded = np.where(listed, np.nan_to_num(panel.prices[:, :, 4][cut]), np.nan)  # [VND]
@@ -148,9 +149,7 @@ def family_tables(close: pd.DataFrame, opened: pd.DataFrame) -> tuple[pd.DataFra
     return whole, pd.concat(years, ignore_index=True) if years else whole
 
 
-# --- statistics of the stocks of a day
-
-
+# ----------------------------------------------------------------------------------- statistics of the stocks of a day
 def day_means(values: np.ndarray) -> np.ndarray:
     """`[symbols, days] -> [days]`: mean of the known values; NaN where there is none."""
     there = np.isfinite(values)
@@ -198,15 +197,7 @@ def quantiles_of(ranks: np.ndarray, n: int) -> np.ndarray:
     return np.clip(np.ceil(n * (ranks + 1) / 2 - TINY), 1, n)
 
 
-# --- parts of an Order
-
-
-def _exchanges(prices: pd.DataFrame, symbols: tuple[str, ...]) -> np.ndarray:
-    """`[symbols]`: the exchange of each symbol's last row; "" where it is not known."""
-    last = prices.reindex(columns=["symbol", "exchange"]).drop_duplicates("symbol", keep="last").set_index("symbol")
-    return last["exchange"].astype(object).reindex(list(symbols)).fillna("").to_numpy()
-
-
+# --------------------------------------------------------------------------------------------------- parts of an Order
 def _past(panel: Panel, symbols: np.ndarray, days: np.ndarray) -> dict[str, np.ndarray]:
     """`[symbols, days]` each: what is known of a stock's past at the close; NaN where that is too short.
 

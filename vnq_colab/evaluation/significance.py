@@ -35,9 +35,7 @@ def known(form: str, value: float) -> str:
     return form.format(value) if np.isfinite(value) else ""
 
 
-# --- means of days that overlap
-
-
+# ------------------------------------------------------------------------------------------ means of days that overlap
 class MeanTest(NamedTuple):
     """Means `[...]`, their 95 % intervals, and the one-sided p-value of "the true mean is not above 0"."""
 
@@ -133,9 +131,7 @@ def alpha_test(returns: ArrayLike, benchmark: ArrayLike) -> tuple[np.ndarray, np
     return TRADING_DAYS * intercept, t, ndtr(-t)
 
 
-# --- many at once
-
-
+# -------------------------------------------------------------------------------------------------------- many at once
 def shrink(estimate: ArrayLike, error: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """`[symbols] × 2 -> [symbols] × 2`: estimates shrunk towards their mean (empirical Bayes), and their errors.
 

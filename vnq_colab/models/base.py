@@ -65,11 +65,6 @@ class TrainingData:
     def is_final(self) -> bool:
         return not self.valid.any()
 
-    def all_before_the_test(self) -> "TrainingData":
-        """Training on all days up to the last validation day, none held out."""
-        days = np.arange(len(self.valid)) <= np.flatnonzero(self.valid)[-1]
-        return replace(self, train=days, valid=np.zeros_like(days))
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -156,7 +151,8 @@ class StagedLearner(Learner):
     def _begin_second(self, held_out: Trained) -> None:
         self.held_out = held_out
         if held_out.forecaster is not None:
-            self.stage = self._make(self.data.all_before_the_test(), held_out)
+            before_test = np.arange(len(self.data.valid)) <= np.flatnonzero(self.data.valid)[-1]
+            self.stage = self._make(replace(self.data, train=before_test, valid=np.zeros_like(before_test)), held_out)
 
     def state_dict(self) -> dict[str, Any]:
         held_out = self.held_out and {
@@ -165,8 +161,6 @@ class StagedLearner(Learner):
         return {"held_out": held_out, "stack": self.stage.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "held_out" not in state:  # written when trees had stages of their own: the job begins anew
-            return
         if (first := state["held_out"]) is not None:
             forecaster = first["forecaster"] and restored(first["forecaster"], self.job.family, self.device)
             self._begin_second(Trained(**first | {"forecaster": forecaster, "curves": [*map(tuple, first["curves"])]}))
@@ -229,7 +223,7 @@ class Forecaster(abc.ABC):
         """Writes its files, each with `facts`; gives back their paths."""
         contents = {Path(folder, name): content for name, content in self.contents(facts or {}).items()}
         for path, content in contents.items():
-            write_atomic(path, lambda file, content=content: file.write(content))
+            write_atomic(path, content)
         return [*contents]
 
     @abc.abstractmethod

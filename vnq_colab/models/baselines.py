@@ -1,7 +1,4 @@
-"""Opponents: forecasts that anybody can make, on exactly the rows of ours.
-
-A model that does not beat them is no use.
-"""
+"""Opponents: forecasts that anybody can make, on exactly the rows of ours."""
 
 import numpy as np
 import pandas as pd

@@ -75,7 +75,7 @@ class GlobalStack(StackLearner):
         shape = -(-len(order) // size), size
         symbols, lasts = np.zeros(shape, dtype=int), np.full(shape, -1)
         symbols.flat[:len(order)], lasts.flat[:len(order)] = symbol[order], ends[place[order]]
-        return Plan(symbols, lasts)
+        return symbols, lasts
 
     @torch.no_grad()
     def _validate(self) -> list[float]:

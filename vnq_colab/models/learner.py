@@ -9,7 +9,6 @@ import abc
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,9 @@ AT_ONCE = 5_000_000  # parameters of one pass on a CPU; chosen: EXPERIMENTS.md, 
 Model = tuple[str, int]  # (symbol, or "*" for all of them; member)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The windows of one model in one epoch: row of the symbol and last day, `[steps, windows]`; day -1: none."""
-
-    symbol: np.ndarray
-    day: np.ndarray
-
-
-NO_PLAN = Plan(np.empty((0, 1), dtype=int), np.empty((0, 1), dtype=int))  # of a model without a training day
+# The windows of one model in one epoch: row of the symbol and last day, `[steps, windows]`; day -1: none
+Plan = tuple[np.ndarray, np.ndarray]
+NO_PLAN: Plan = (np.empty((0, 1), dtype=int), np.empty((0, 1), dtype=int))  # of a model without a training day
 
 
 class StackLearner(Learner):
@@ -157,12 +150,12 @@ class StackLearner(Learner):
     def _plan(self) -> None:
         """Which windows each model of the stack sees at each step of this epoch."""
         plans = [self._plan_of(model, self.epoch) for model in self.models]
-        self._steps = [len(plan.day) for plan in plans]
-        shape = [len(plans), *(max((plan.day.shape[axis] for plan in plans), default=0) for axis in (0, 1))]
+        self._steps = [len(days) for _, days in plans]
+        shape = [len(plans), *(max((days.shape[axis] for _, days in plans), default=0) for axis in (0, 1))]
         ends, symbols = np.full(shape, -1), np.zeros(shape, dtype=int)
-        for row, plan in enumerate(plans):
-            place = row, slice(len(plan.day)), slice(plan.day.shape[1])
-            ends[place], symbols[place] = plan.day, plan.symbol
+        for row, (symbol, days) in enumerate(plans):
+            place = row, slice(len(days)), slice(days.shape[1])
+            ends[place], symbols[place] = days, symbol
         self._ends, self._symbols = (torch.from_numpy(part).to(self.device) for part in (ends, symbols))
 
     @property

@@ -137,7 +137,7 @@ class LocalStack(StackLearner):
         ends = np.full((len(parts), len(parts[0])), -1)
         for step, part in enumerate(parts):
             ends[step, : len(part)] = part
-        return Plan(np.full_like(ends, row), ends)
+        return np.full_like(ends, row), ends
 
     @torch.no_grad()
     def _validate(self) -> list[float]:

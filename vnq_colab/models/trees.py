@@ -67,11 +67,12 @@ class TreesLearner(base.Learner):
     def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None):
         self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
         values = data.labels.values.mean(axis=2)  # [symbols, days]
-        labels = to_ranks(values, data.labels.known) if data.task.target == "rank" else values
+        if data.task.target == "rank":  # in -1/2 to 1/2: on normal scores trees are no better, and slower
+            values = np.nan_to_num(within_day_ranks(np.where(data.labels.known, values, np.nan))) / 2
         rows, self._judged = data.labels.known & data.train, data.labels.known & data.valid
-        self._truth = np.where(self._judged, labels, np.nan)
+        self._truth = np.where(self._judged, values, np.nan)
         self._x, self._valid_x = data.panel.values[rows], data.panel.values[self._judged]
-        self._matrix = engine().QuantileDMatrix(self._x, label=labels[rows], max_bin=self.settings.bins,
+        self._matrix = engine().QuantileDMatrix(self._x, label=values[rows], max_bin=self.settings.bins,
                                                 nthread=self._threads)
         self.blocks: list[bytes] = []
         self.skills: list[float] = []  # on the validation days, after each block
@@ -202,11 +203,6 @@ def margin_of(raw: bytes, values: np.ndarray, threads: int = 0) -> np.ndarray:
     """`[rows, features] -> [rows]` float32: what one block of trees adds to a score."""
     booster = engine().Booster({"nthread": threads} if threads else {}, model_file=bytearray(raw))
     return booster.inplace_predict(values, predict_type="margin")
-
-
-def to_ranks(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`[symbols, days]`: labels as within-day ranks, -1/2 to 1/2: on normal scores trees are no better, and slower."""
-    return np.nan_to_num(within_day_ranks(np.where(known, values, np.nan))) / 2
 
 
 def as_tensor(raw: bytes) -> torch.Tensor:

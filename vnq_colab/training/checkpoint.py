@@ -23,9 +23,9 @@ from vnq_colab.errors import CheckpointError, StorageError, tell
 from vnq_colab.files import HashedFile, checked, open_regular, write_atomic, write_sealed
 from vnq_colab.layout import MANIFESTS, SLOTS, Workspace
 from vnq_colab.models.states import read_state, tensors
-from vnq_colab.settings import Rule
+from vnq_colab.settings import Rule, record
 from vnq_colab.training.session import Session, other_parts
-from vnq_colab.training.session_file import Facts, record
+from vnq_colab.training.session_file import Facts
 
 FORMAT = 2  # of a manifest
 SCRATCH_SECONDS = 600  # a file that nobody has written to for so long belongs to a process that was killed
@@ -89,15 +89,10 @@ class CheckpointStore:
 
     def written(self) -> dict[str, Any] | None:
         """The manifest of a checkpoint that was finished since the last call, else None. Raises as `wait` does."""
-        if not self.is_writing:
+        if self._writing is None or self._writing.done():
             self.wait()
         manifest, self._manifest = self._manifest, None
         return manifest
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a checkpoint is being written in the background."""
-        return self._writing is not None and not self._writing.done()
 
     def load_latest(self, wanted: dict[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that verifies and is of the `wanted` facts, else None; and a sentence for each damage."""
@@ -236,10 +231,7 @@ def write_payload(path: Path, write: Callable[[BinaryIO], Any], sequence: int) -
 
 
 def read_payload(path: Path) -> tuple[int, io.BytesIO, str]:
-    """(sequence number, the body as a file in memory, the header's sha256 in hex) of what `write_payload` wrote.
-
-    Raises CheckpointError unless every byte verifies.
-    """
+    """(sequence number, body, the header's sha256 in hex) of a payload. CheckpointError unless every byte verifies."""
     try:
         with open_regular(path) as file:
             sequence, length, digest = _read_header(file, path)

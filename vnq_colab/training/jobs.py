@@ -18,6 +18,7 @@ from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData
 from vnq_colab.models.states import assembled
+from vnq_colab.settings import build
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.session import Session, other_parts
 
@@ -90,7 +91,8 @@ class JobList:
         row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "file": state["digest"],
                 "reason": ""}
         for symbol, values in state["rows"].items():
-            ledger[symbol] |= {key: _for_json(value) for key, value in values.items()}
+            ledger[symbol] |= {key: None if isinstance(value, float) and not np.isfinite(value) else value
+                               for key, value in values.items()}
         if failed and row["pack"] is not None and row["learning_rate_share"] == 1.0:
             self._add_pack(name, tuple(failed), learning_rate_share=RETRY_SHARE)
         elif failed:
@@ -179,11 +181,6 @@ def _packs(rows: dict[str, dict[str, Any]]) -> dict[tuple[str, int | None], dict
     return packs
 
 
-def _for_json(value: Any) -> Any:
-    """A number for JSON; None for one that is not finite."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 # ------------------------------------------------------------------------------------------------- what they forecast
 def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> dict[str, torch.Tensor]:
     """The rows of a fold's validation and test days: places of symbol and day in the panel, part, and numbers."""
@@ -212,7 +209,7 @@ def open_store(session: Session) -> CheckpointStore:
 def session_folds(session: Session, panel: Panel) -> list[Splits]:
     """Its folds. Raises SessionError unless they follow one another, purged in trading days of its panel."""
     try:
-        folds = [Splits.from_dict(fold) for fold in session.folds]
+        folds = [build(Splits, fold) for fold in session.folds]
         check_folds(folds, panel.days, purge_days=session.config.task.purge_days)
     except DataError as error:
         raise SessionError(f"run {session.run_id}: {str(error).partition(' Run prepare')[0]} Its session was changed: "

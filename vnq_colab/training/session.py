@@ -49,13 +49,6 @@ class Session(SessionRecord):
     rival: str = ""  # why somebody else may train it, though its file does not say so
     is_rebuilt: bool = False  # from what stood in configs/ when it began; its finished jobs are not adopted yet
 
-    @classmethod
-    def create(cls, ws: Workspace, config: RunConfig, run_id: str, **parts: Any) -> "Session":
-        """A new run, written to disk."""
-        session = cls(ws, run_id, config, **parts)
-        session.save()
-        return session
-
     @property
     def folder(self) -> Path:
         """Where its files are written; for a workspace on Drive on this machine's own disk."""

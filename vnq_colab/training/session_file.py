@@ -1,7 +1,4 @@
-"""What session.json holds, as types, and what a person looks at of it: counts, tables, learning curves, its lines.
-
-As in `session`, only the standard library is imported.
-"""
+"""What session.json holds, as types, and what a person looks at of it: counts, tables, learning curves, its lines."""
 
 import contextlib
 import io
@@ -176,7 +173,7 @@ class SessionRecord:
         older = [row for row in self.history.itertuples(index=False) if row.job != job]
         table = pd.DataFrame([*older, *((job, *row) for row in rows)], columns=list(HISTORY_TYPES))
         text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", lambda file: file.write(text.encode()))
+        write_atomic(self.ws.local.log_folder(self.run_id) / "history.csv", text.encode())
 
     def __repr__(self) -> str:
         done = len(self.jobs) - len(self.unfinished_jobs())

@@ -122,10 +122,11 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
     needed = size * (1.5 * len(symbols) * config.n_members + copies * max(models)) + forecasts
     for home in ws.homes:
         require_space(home.root, needed, "this run")
-    session = Session.create(
-        ws, config, run_id, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
+    session = Session(
+        ws, run_id, config, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
         jobs={job.name: new_row(job) for job in jobs}, skipped=skipped, synthetic=is_synthetic(panel.symbols),
         ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)}, part=part)
+    session.save()
     write_sealed(ws.local.configs / f"{session.run_id}.json", session.to_dict() | {
         "commit": code_commit(), "torch": torch.__version__, "numpy": np.__version__,
         "python": platform.python_version()})
