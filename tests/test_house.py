@@ -251,10 +251,10 @@ def test_address_and_version_are_those_of_setup_cfg_in_every_text():
 def test_publishing_is_one_edit():
     owner = SETUP["metadata"]["url"].split("/")[-2]
     for path in address.texts():
-        text = address.addressed(path.read_text(encoding="utf-8"), "https://github.com/another-owner/vnq_colab", "9.8.7")
+        text = address.addressed(path.read_text(encoding="utf-8"), "https://github.com/elsewhere/vnq_colab", "9.8.7")
         assert f"{owner}/vnq_colab" not in text and f"v{vnq_colab.__version__}" not in text, path.name
         if path.name == "01_prepare.py":
-            assert "github/another-owner/vnq_colab/blob/v9.8.7/" in text and "another-owner/vnq_colab@v9.8.7" in text
+            assert "github/elsewhere/vnq_colab/blob/v9.8.7/" in text and "elsewhere/vnq_colab@v9.8.7" in text
     elsewhere = [path.name for path in (*MODULES, *HOUSE.glob("tests/*.py"), *HOUSE.glob(".github/**/*.yml"))
                  if f"{owner}/vnq_colab" in path.read_text(encoding="utf-8")]
     assert elsewhere == []
