@@ -4,6 +4,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+from tests import pairs
+from vnq_colab.__main__ import FLAGS
+
 HOUSE = Path(__file__).parent.parent
 WORDS = {  # where the English README has the one, the Vietnamese has the other
     "basket": "rổ cổ phiếu", "equal-weighted universe": "thị trường bình quân đều",
@@ -73,3 +76,23 @@ def test_readme_says_the_result_before_the_machinery_and_each_part_fits_on_a_scr
     assert titles[:2] == ["What came out", "Try it"] and titles[-2:] == ["How it works", "Tests"]
     parts = re.split(r"^## .+$", ENGLISH, flags=re.MULTILINE)
     assert max(len(re.sub(r"\S+://\S+", "", part).split()) for part in parts) <= 260
+
+
+def test_readme_names_every_command_every_notebook_and_only_flags_that_are_there():
+    flags = {command.__name__: {*words.split(), "--help"} for command, words in FLAGS.items()}
+    flags = {name: {flag.partition(":")[0] for flag in own} for name, own in flags.items()}
+    before, _, after = ENGLISH.partition("## Commands")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", after, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(flags)
+    assert {path.stem for path in pairs.sources()} <= set(re.findall(r"^\| `(\w+)` \|", before, re.MULTILINE))
+    for name, words in [*rows, *re.findall(r"`(\w+) (--[^`]+)`", ENGLISH)]:
+        assert set(re.findall(r"--[a-z-]+\w", words)) <= flags[name], name
+
+
+def test_readme_gives_results_that_were_written_down_and_links_that_lead_somewhere():
+    table = ENGLISH.partition("## What came out")[2].partition("The 102 names")[0]
+    kept = (HOUSE / "benchmarks/EXPERIMENTS.md").read_text(encoding="utf-8")
+    measured = re.findall(r"\d+\.\d+", table)
+    assert len(measured) >= 8 and [number for number in measured if number not in kept] == []
+    links = re.findall(r"\]\((?!https:)([^)]+)\)", ENGLISH)
+    assert links and [link for link in links if not (HOUSE / link).exists()] == []
