@@ -105,9 +105,9 @@ def ws(tmp_path):
     return Workspace(tmp_path / "workspace")
 
 
-def bring(ws, site, day=FRIDAY, kinds=("adjusted",), quiet=True):
+def bring(ws, site, day=FRIDAY, kinds=("adjusted",)):
     with mock.patch.object(collect, "KINDS", {kind: KINDS[kind] for kind in kinds}):
-        return collect_prices(ws, day=day, url=site.url, quiet=quiet)
+        return collect_prices(ws, day=day, url=site.url)
 
 
 def names_in(folder):
@@ -182,7 +182,7 @@ def test_collect_without_any_day_says_what_was_tried_and_what_to_do(ws, site):
 
 def test_collect_says_that_a_server_does_not_answer(ws, site):
     with pytest.raises(DataError, match="not received .*Connection"):
-        collect_prices(ws, day=FRIDAY, url="http://127.0.0.1:9", quiet=True)
+        collect_prices(ws, day=FRIDAY, url="http://127.0.0.1:9")
 
 
 def test_collect_names_a_missing_kind_and_unequal_days(ws, site):
@@ -263,10 +263,12 @@ def test_collect_passes_over_a_zip_that_unpacks_beyond_measure(ws, site, monkeyp
         bring(ws, site)
 
 
-def test_collect_shows_a_bar(ws, site, capsys):
+def test_collect_shows_how_much_of_a_zip_has_come(ws, site, monkeypatch):
+    said = []
+    monkeypatch.setattr(collect, "now", lambda *what: said.append(what))
     site.publish(FRIDAY)
-    bring(ws, site, quiet=False)
-    assert name_of(FRIDAY) in capsys.readouterr().err
+    bring(ws, site)
+    assert said[-1] == (f"{name_of(FRIDAY)}: 0.0 MB", 1.0)
 
 
 def test_collect_refuses_a_day_that_is_none(ws):

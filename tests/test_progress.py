@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from vnq_colab import errors, progress
 from vnq_colab.clock import Clock
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Progress
-from vnq_colab.training import process
+from vnq_colab.progress import WIDTH, now, stage
 from vnq_colab.training.jobs import new_row
-from vnq_colab.training.process import WIDTH, Display, outcome
+from vnq_colab.training.process import Display, outcome
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import plan_jobs, train
 
@@ -22,14 +23,6 @@ def session(tmp_path, panel, folds, config):
     return Session(Workspace(tmp_path), "20261121T000000_abcdef", config, data_id=panel.data_id, jobs=jobs,
                    folds=[fold.to_dict() for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
                    ledger={symbol: {"state": "pending", "reason": ""} for symbol in config.symbols})
-
-
-@pytest.fixture
-def now(monkeypatch):
-    """A clock that the test moves."""
-    seconds = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-    return seconds
 
 
 def at(share, **measured):
@@ -48,19 +41,22 @@ def finish(session, shown, name, seconds):
     shown.finish(name)
 
 
-def test_time_left_is_that_of_the_whole_run_at_the_speed_so_far(session, now):
-    """Eight jobs; what was done before a resume says nothing of this attempt's speed."""
-    shown = Display(session, Clock(), quiet=True)
-    shown.start("trees_fold1")
-    now[0] += 30
-    assert " · 03:30 left · " in shown.line(at(1.0))
-    finish(session, shown, "trees_fold1", 30.0)
-    finish(session, shown, "global_fold1", 30.0)
-    resumed = Display(session, Clock(), quiet=True)
-    resumed.start("stockformer_fold1_pack00")
-    assert " · ? left · " in resumed.line(at(0.0))
-    now[0] += 60
-    assert resumed.line(at(0.5)).startswith("job 3/8 stockformer_fold1_pack00 · search, 20 trees · 11:00 left · ")
+def test_time_left_is_that_of_the_family_for_its_size(session):
+    """Of one fold and the final fit, which is half the work; a family of which no job is done is a guess."""
+    assert session.work() == (0.0, 0.0, False)
+    for name, seconds in (("trees_fold1", 30.0), ("global_fold1", 60.0)):
+        assert session.work([], name, 0.5, seconds / 2)[2] is False
+        session.jobs[name] |= {"state": "done", "seconds": seconds}
+    local = [len(row["symbols"]) for name, row in session.jobs.items() if name.startswith("stockformer_fold1")]
+    assert local == [2, 1]
+    rest = (30 + 60) / 2 + 10 * local[1] / local[0] + 10 * sum(local) / local[0] / 2
+    done, left, is_known = session.work([], "stockformer_fold1_pack00", 0.5, 5.0)
+    assert is_known and done == 95 and left == pytest.approx(5 + rest)
+    session.jobs["stockformer_fold1_pack00"] |= {"state": "done", "seconds": 10.0}
+    assert session.work()[:2] == (100, pytest.approx(rest))
+    session.jobs["trees_fold1"]["seconds"] = 900.0  # on another machine, before a resume
+    slow = session.work(["global_fold1"], "trees_final", 0.5, 7.5)[1]
+    assert slow == pytest.approx(rest - 15 + 7.5), "of trees_final itself, not of the machine before"
 
 
 def test_end_says_what_was_done_and_what_failed(session):
@@ -69,39 +65,69 @@ def test_end_says_what_was_done_and_what_failed(session):
     assert outcome(session) == "8 jobs done in 2 min, failed: SYN001"
 
 
-def test_line_names_the_things_and_stays_within_its_width(session, capsys, monkeypatch):
-    monkeypatch.setattr(process, "PLAIN_SECONDS", 0)
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What stands on stderr now; the line is due at once."""
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    monkeypatch.setattr(progress, "SILENCE", 0)
+    return lambda: capsys.readouterr().err
+
+
+def test_line_names_the_things_and_stays_within_its_width(session, said):
     clock = Clock()
     shown = Display(session, clock)
-    for name in ("trees_fold1", "global_fold1"):
-        finish(session, shown, name, 1.0)
-    shown.start("stockformer_fold1_pack00")
-    shown.step(at(0.5, skill=0.123))
-    clock.mark("checkpoint")
-    session.drive = "Drive is 12 min behind"
-    line = shown.line(at(0.5))
-    for part in ("job 3/8 stockformer_fold1_pack00", "search, 20 trees", " left",
-                 "skill on validation days 0.123", "saved 0 s ago", "Drive is 12 min behind", "GB"):
-        assert part in line
-    shown.start("trees_final")
-    assert "skill" not in shown.line(at(0.0)), "of another job"
-    capsys.readouterr()
-    session.drive = "Drive is behind " + "x" * 200
-    shown.step(at(0.5))
-    assert len(capsys.readouterr().err.rstrip("\n")) == WIDTH
+    with stage("train"):
+        for name in ("trees_fold1", "global_fold1"):
+            finish(session, shown, name, 1.0)
+        shown.start("stockformer_fold1_pack00")
+        clock.mark("checkpoint")
+        shown._skill, session.drive, _ = "validation skill 0.123", "Drive is 12 min behind", said()
+        shown.show(at(0.5))
+        line = said()
+        for part in ("%, about ", " left · train · job 3/8 stockformer_fold1_pack00 · search, 20 trees · "
+                     "validation skill 0.123 · saved 0 s ago · Drive is 12 min behind · ", " GB"):
+            assert part in line
+        shown.start("trees_final")
+        assert "skill" not in said(), "of another job"
+        session.drive = "Drive is behind " + "x" * 200
+        shown.show(at(0.5))
+        assert len(said().rstrip("\n")) == WIDTH
 
 
-def test_plain_output_is_one_line_in_an_interval_on_stderr(session, capsys, monkeypatch):
-    monkeypatch.setattr(process, "PLAIN_SECONDS", 0.3)
-    shown = Display(session, Clock())
-    shown.start("trees_fold1")
-    capsys.readouterr()
-    started, steps = time.monotonic(), 0
-    while time.monotonic() - started < 1:
-        shown.step(at(0.5))
-        steps += 1
+def test_silence_is_broken_and_lines_keep_their_distance(monkeypatch, capsys):
+    for name, seconds in (("TICK", 0.05), ("PAUSE", 0.2), ("SILENCE", 0.5)):
+        monkeypatch.setattr(progress, name, seconds)
+    with stage("validate"):
+        time.sleep(0.3)
+        for text in ("scoring", "trading", "judging"):  # at once: one line for the three, and later the last
+            now(text)
+        time.sleep(1.3)
     said = capsys.readouterr()
-    assert steps > 100 and 2 <= len(said.err.splitlines()) <= 4 and said.out == ""
+    lines = [line.split(" · ")[:2] for line in said.err.splitlines()]
+    assert lines[0] == ["validate", "scoring"] and 3 <= len(lines) <= 4 and said.out == ""
+    assert all(line == ["validate", "judging"] for line in lines[1:])
+    time.sleep(0.6)
+    assert capsys.readouterr().err == "", "nothing is said once it is over"
+
+
+def test_quiet_stage_shows_nothing_of_what_is_inside(said):
+    with stage("weekly", quiet=True), stage("prepare"):
+        now("reading prices")
+    assert said() == ""
+
+
+def test_terminal_has_one_line_with_a_bar_that_a_sentence_replaces(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with stage("train"):
+        monkeypatch.setattr(progress, "TICK", 0)  # its thread has begun to wait a second
+        now("job 1/8 trees_fold1", 0.25, "about 3 min left")
+        first = "[######------------------] 25%, about 3 min left · train · job 1/8 trees_fold1"
+        assert capsys.readouterr().err == first + "\r"
+        now("job 2/8", 0.5)
+        second = "[############------------] 50% · train · job 2/8"
+        assert capsys.readouterr().err == second.ljust(len(first)) + "\r"
+        errors.tell("2/8 done")
+        assert capsys.readouterr().err == " " * len(second) + "\r2/8 done\n"
 
 
 def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, config, monkeypatch):

@@ -77,9 +77,10 @@ def test_days_that_cannot_be_judged_are_refused(judged, days, message):
 @pytest.mark.parametrize("settings, message", [
     ({"gates": "onest"}, "Did you mean 'honest'"), ({"capital": -5.0}, "capital = -5.0: must be positive, or null"),
     ({"slippage": 5.0}, r"slippage = 5.0: must lie in \[0, 1\)"), ({"capital": float("nan")}, "expected float")])
-def test_settings_that_cannot_be_judged_with_are_refused_at_once(judged, settings, message):
+def test_settings_that_cannot_be_judged_with_are_refused_at_once(judged, monkeypatch, settings, message):
+    monkeypatch.setattr("vnq_colab.delivery.validate.now", pytest.fail)
     with pytest.raises(ConfigError, match=message):
-        validate(judged[2], prepared=judged[1], on_stage=pytest.fail, **settings)
+        validate(judged[2], prepared=judged[1], **settings)
 
 
 def test_nothing_is_trained_or_inferred(judged, monkeypatch):

@@ -14,6 +14,7 @@ from vnq_colab.delivery.notify import find_urls, notify
 from vnq_colab.errors import VnqError
 from vnq_colab.files import storage_error
 from vnq_colab.layout import Workspace, find_root
+from vnq_colab.progress import stage
 
 FLAGS = {
     commands.run: f"{arguments.PRICES} {arguments.TRAINING} {arguments.JUDGING}",
@@ -42,7 +43,8 @@ def main(words: list[str] | None = None) -> int:
     options = _parser().parse_args(words)
     ws = Workspace(Path(options.root) if options.root else find_root())
     try:
-        return options.command(ws, options)
+        with stage(options.command.__name__, quiet=options.json):
+            return options.command(ws, options)
     except VnqError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         if options.command is commands.predict:  # it may be an evening at which nobody looks

@@ -182,7 +182,7 @@ def collect(ws: Workspace, options: argparse.Namespace) -> list[str]:
     from vnq_colab.data.collect import collect_prices
 
     try:
-        collect_prices(ws, day=options.as_of, quiet=options.json)
+        collect_prices(ws, day=options.as_of)
         return []
     except (VnqError, OSError) as error:
         return [f"the newest prices were not brought: {error}"]

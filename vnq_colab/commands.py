@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
 from vnq_colab.config import require_known
-from vnq_colab.errors import VnqError, name_a_few
+from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.layout import Workspace
+from vnq_colab.progress import erase, now
 
 if TYPE_CHECKING:
     from vnq_colab.delivery.bundle import Bundle
@@ -30,6 +31,7 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.training.trainer import train
 
     config, _ = arguments.run_config(options), arguments.how_to_train(options)  # wrong settings are said before
+    now("", step="run, 1 of 5")
     prepared = prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
@@ -38,20 +40,22 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
+    now("", step="run, 2 of 5")
     session = train(ws, prepared.panel, config, **arguments.how_to_train(options))
     if session.status != "finished":
         return _finish_training(session, options)
-    validation = validate(session, prepared=prepared, on_stage=lambda text: _announce(options, text))
+    now("", step="run, 3 of 5")
+    validation = validate(session, prepared=prepared)
     _output(options, _validation_text(validation, options))
     if settings := arguments.judging_options(options, ("gates", "slippage", "haircut")):  # a report of its own
         _output(options, repr(validate(session, prepared=prepared, **settings)))
-    _announce(options, f"exporting {session.run_id}")
+    now("", step="run, 4 of 5")
     bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
     text, bundles = standing(ws.models)
     if bundles["champion"] != bundle.folder.name:  # orders come from the champion alone, by deploy or predict
         _output(options, f"{bundle!r}\n{text}", _bundle_facts(bundle))
         return _exit_code(session)
-    _announce(options, f"forecasting from {prepared.panel.days[-1]:%Y-%m-%d}")
+    now("", step="run, 5 of 5")
     plan = plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
     return _exit_code(session)
@@ -114,7 +118,7 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
-    validation = validate(session, on_stage=lambda text: _announce(options, text), **arguments.judging_options(options))
+    validation = validate(session, **arguments.judging_options(options))
     return _output(options, _validation_text(validation, options),
                    validation.verdict.to_dict() | {"report": str(validation.report)})
 
@@ -129,11 +133,10 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
     session = latest_session(ws, options.run)
     if is_onnx := options.onnx or options.int8:
         graphs.require(session.config.families)
-    _announce(options, f"exporting {session.run_id}")
     bundle = export_bundle(session)
     text, facts = f"{bundle!r}\n{standing(ws.models)[0]}", _bundle_facts(bundle)
     if is_onnx:
-        _announce(options, "exporting its networks to ONNX")
+        now("exporting its networks to ONNX")
         said = graphs.export_graphs(bundle, session, int8=options.int8)
         facts |= {"onnx": said["agreement"]}
         text += "".join(f"\nONNX, {family} in {kind}: rank correlation {one['rank_correlation']:.4f} with the float "
@@ -169,7 +172,6 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
 
     urls, bundle = find_urls(options.notify), load_bundle(options.models or ws.models)
     missed = arguments.collect(ws, options)
-    _announce(options, "reading prices")
     if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
         (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
@@ -178,8 +180,6 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, warnings = market.prices, market.index, market.cleaning.warnings
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    day = f"{prices['date'].max():%Y-%m-%d}"
-    _announce(options, f"forecasting from {min(day, options.as_of or day)}")
     plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
                    capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
     plan.outlook.warnings.extend(missed + warnings)
@@ -214,7 +214,7 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, f"nothing is listed for tidying: {error}")
     _output(options, repr(week), week.to_dict())
     if week.state != "done":
-        print(f"{week.state}: {week.text}", file=sys.stderr)
+        tell(f"{week.state}: {week.text}")
     done = SOME_FAILED if week.gave("failed") else DONE
     return {"done": done, "paused": PAUSED}.get(week.state, BAD_INPUT)
 
@@ -244,20 +244,14 @@ def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
     return {"run_id": bundle.manifest["run_id"], "folder": str(bundle.folder), "decisions": bundle.decisions}
 
 
-def _announce(options: argparse.Namespace, text: str) -> None:
-    """What begins now, on stderr; nothing with --json."""
-    if not options.json:
-        print(text, file=sys.stderr, flush=True)
-
-
 def _finish_training(session: "Session", options: argparse.Namespace) -> int:
     _output(options, repr(session), session.to_dict())
     if session.status == "finished":
-        _announce(options, "Next: python -m vnq_colab validate, then export")
+        if not options.json:
+            tell("Next: python -m vnq_colab validate, then export")
     elif "was taken over" not in session.why:
         which = f" --run {session.run_id}" if session.part else ""  # of several, that train at the same time
-        print(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"",
-              file=sys.stderr)
+        tell(f"Paused: {session.why}. Go on with: python -m vnq_colab resume{which} --root \"{session.ws.root}\"")
     return _exit_code(session)
 
 
@@ -265,8 +259,7 @@ def _exit_code(session: "Session") -> int:
     if session.status != "finished":
         return PAUSED
     if failed := session.failed() or session.failed_jobs():
-        print(f"{len(failed)} failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}",
-              file=sys.stderr)
+        tell(f"{len(failed)} failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}")
         return SOME_FAILED
     return DONE
 
@@ -284,6 +277,7 @@ def _validation_text(validation: "Validation", options: argparse.Namespace) -> s
 
 def _output(options: argparse.Namespace, text: str, value: dict[str, Any] | None = None) -> int:
     """The text on stdout; with --json the value there, and a text without a value on stderr. Gives DONE."""
+    erase()
     if not options.json:
         print(text, flush=True)
     elif value is not None:

@@ -109,6 +109,9 @@ def in_notebook() -> bool:
 
 def tell(text: str) -> None:
     """Prints a sentence for the person: to stderr, in a notebook to stdout; nobody may be reading any longer."""
+    from vnq_colab.progress import erase  # which is made of what stands here
+
+    erase()
     with contextlib.suppress(OSError):
         print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
@@ -116,6 +119,8 @@ def tell(text: str) -> None:
 def guarded(function: types.FunctionType) -> Callable[..., Any]:
     """The function, which asks first whether its arguments are of the types that it declares. Raises ConfigError."""
     import inspect  # takes its time
+
+    from vnq_colab.progress import stage
 
     signature, hints = inspect.signature(function), typing.get_type_hints(function)
 
@@ -129,5 +134,6 @@ def guarded(function: types.FunctionType) -> Callable[..., Any]:
                     kind = getattr(hint, "__name__", hint)
                     raise ConfigError(f"{function.__name__}(): {name} = {shorten(value)}: expected {kind}, found "
                                       f"{type(value).__name__}.")
-        return function(*args, **named)
+        with stage(function.__name__, quiet=named.get("quiet", False)):
+            return function(*args, **named)
     return guarded

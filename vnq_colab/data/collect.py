@@ -26,7 +26,6 @@ from typing import BinaryIO
 import pandas as pd
 import requests
 from requests.adapters import HTTPAdapter, Retry
-from tqdm import tqdm
 
 from vnq_colab.data.cells import VIETNAM, is_web_page
 from vnq_colab.data.splits import to_day
@@ -35,6 +34,7 @@ from vnq_colab.data.unpack import MOST_UNPACKED
 from vnq_colab.errors import DataError, StorageError, name_a_few
 from vnq_colab.files import open_regular, require_space, write_atomic
 from vnq_colab.layout import Workspace
+from vnq_colab.progress import now
 
 CAFEF = "https://cafef1.mediacdn.vn/data/ami_data"
 KINDS = {"adjusted": "CafeF.SolieuGD.Upto{}.zip", "raw": "CafeF.SolieuGD.Raw.Upto{}.zip",
@@ -78,7 +78,7 @@ class Collected:
             *(f"  {note}" for note in self.notes)])
 
 
-def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, quiet: bool = False) -> Collected:
+def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF) -> Collected:
     """Brings CafeF's newest zips up to `day` (None: today in Vietnam) into `data/raw/`, where nothing is replaced.
 
     One zip per kind, at most 10 days back. Raises DataError when there is none, or the site does not answer.
@@ -96,7 +96,7 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, q
             file = ws.raw / KINDS[kind].format(f"{of_day:%d%m%Y}")
             is_there = file.exists()
             flaw = _flaw_of_zip(file) if is_there else _bring_zip(
-                site, f"{url.rstrip('/')}/{of_day:%Y%m%d}/{file.name}", file, quiet, until)
+                site, f"{url.rstrip('/')}/{of_day:%Y%m%d}/{file.name}", file, until)
             if is_there and flaw:
                 raise DataError(f"{file}: {flaw}. Remove it, then collect again.")
             if not flaw:
@@ -117,12 +117,12 @@ def collect_prices(ws: Workspace, *, day: str | None = None, url: str = CAFEF, q
                      tuple(file.name for _, file, is_there in newest.values() if is_there), tuple(notes))
 
 
-def _bring_zip(site: requests.Session, link: str, target: Path, quiet: bool, until: float) -> str:
+def _bring_zip(site: requests.Session, link: str, target: Path, until: float) -> str:
     """Puts the zip behind a link in its place, whole; returns "", or why the site has no sound one."""
     for _ in range(RETRIES.total):  # of a connection that breaks in the middle; Retry sees to all before
         with tempfile.TemporaryFile() as scratch:  # on the local disk: the folder may be on Google Drive
             try:
-                _within(until - time.monotonic(), lambda to=scratch: _receive(site, link, to, target, quiet))
+                _within(until - time.monotonic(), lambda to=scratch: _receive(site, link, to, target))
             except TimeoutError:
                 reason = f"not all of it came within {MOST_SECONDS / 60:,.0f} minutes"
                 break
@@ -156,7 +156,7 @@ def _within(seconds: float, work: Callable[[], None]) -> None:
     done.result(max(seconds, 0))
 
 
-def _receive(site: requests.Session, link: str, scratch: BinaryIO, target: Path, quiet: bool) -> None:
+def _receive(site: requests.Session, link: str, scratch: BinaryIO, target: Path) -> None:
     with site.get(link, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         answer.raise_for_status()
         length = answer.headers.get("Content-Length", "")
@@ -166,11 +166,11 @@ def _receive(site: requests.Session, link: str, scratch: BinaryIO, target: Path,
         if size > MOST_BYTES:
             raise too_large
         require_space(target.parent, size, target.name)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name, mininterval=1, disable=quiet) as bar:
-            for piece in answer.iter_content(1 << 18):
-                bar.update(scratch.write(piece))
-                if scratch.tell() > MOST_BYTES:
-                    raise too_large
+        for piece in answer.iter_content(1 << 18):
+            scratch.write(piece)
+            now(f"{target.name}: {scratch.tell() / 1e6:.1f} MB", min(scratch.tell() / size, 1.0) if size else None)
+            if scratch.tell() > MOST_BYTES:
+                raise too_large
 
 
 def _flaw_of_zip(file: Path | BinaryIO) -> str:

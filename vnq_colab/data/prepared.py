@@ -28,6 +28,7 @@ from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, read_sealed, require_space, sha256_of, write_atomic, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.progress import now
 from vnq_colab.settings import Rule, record
 
 MARKET_INDEX = "VNINDEX"
@@ -77,10 +78,12 @@ def gather(ws: Workspace, data: Source, *, index: Source = None, as_of: str | No
     the files is taken when it covers nearly all days. `as_of` (None: today) is the last day that is known.
     """
     day = to_day(as_of or dt.date.today().isoformat())
+    now("reading prices")
     reading = _read_all(ws, data, unit, on_bad_rows)
     rows = reading.prices if as_of is None else up_to(reading.prices, day)
     source = str(data) if isinstance(data, (str, Path)) else str(ws.raw) if reading.files else "the price table"
     options = {"on_bad_rows": on_bad_rows or reading.on_bad_rows, "treatments": treatments}
+    now(f"cleaning {len(rows):,} rows")
     prices, cleaning = clean_prices(rows, source=source, files=reading.files, **options)
     if index is None:
         index, warnings = _index_among(reading.index[reading.index["date"] <= day], prices)
@@ -144,13 +147,16 @@ def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | N
     """Gathers prices as `gather` does, and keeps them with panel and folds as the current set of `data/prepared/`."""
     ws.check_writable()
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
+    now(f"computing {len(FEATURES)} features of {market.prices['symbol'].nunique()} stocks")
     folder = ws.prepared / data_id(market.prices, market.index)
     stored = _stored(ws, folder)
     panel = build_panel(market.prices, market.index) if stored is None else stored.panel
+    now("searching for leaks in the data")
     leaks = find_leaks(panel, market.prices, market.index, market.rows)
     market = replace(market, cleaning=replace(market.cleaning, leaks=leaks))
     prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds_if_any(panel.days))
     if stored is None:
+        now("writing the prepared set")
         _write(prepared)
     write_sealed(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
     write_sealed(ws.prepared / "current.json", {"data_id": folder.name, "prepared": utc_now()})

@@ -17,6 +17,7 @@ from vnq_colab.data.findings import CleaningReport, FileFacts
 from vnq_colab.data.formats import OWN, YAHOO, PriceFile, index_name, read_file, refuse_other_bars, typed_rows
 from vnq_colab.data.unpack import SUFFIXES, contents, fetched, files_of
 from vnq_colab.errors import ConfigError, DataError, RowError, StorageError, did_you_mean, name_a_few, tell
+from vnq_colab.progress import now
 
 LEAST_BYTES_A_ROW = 16  # of a file with more than MOST_ROWS
 LEAST_KVND, KVND_BELOW, VND_FROM = 1, 100, 1000  # a median close: doubtful | thousand VND | either | VND from here on
@@ -89,6 +90,7 @@ def _read(paths: list[str | Path], **options: Any) -> tuple[list[PriceFile], lis
     for path in map(Path, paths):
         some, n_errors = [], len(errors)
         for file, name in files_of(path):
+            now(f"reading {name}")
             try:
                 some += _members(file, f"{path.name}/{name}" if len(paths) > 1 and file != path else name, **options)
             except (DataError, StorageError, OSError) as error:

@@ -16,6 +16,7 @@ from vnq_colab.data.prepared import PROOF, Prepared
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json
+from vnq_colab.progress import now
 from vnq_colab.training.jobs import fold_scores, session_folds
 from vnq_colab.training.session import Session
 
@@ -44,6 +45,7 @@ def review(prepared: Prepared) -> Review:
     The proof is of the last training day, and of cleaning too; in a set that was loaded it begins from clean prices.
     """
     note, panel = SYNTHETIC_NOTE if prepared.synthetic else "", prepared.panel
+    now("drawing coverage, cleaning, features and correlations")
     figures = (plots.coverage(panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
                plots.feature_distributions(panel, note=note), plots.feature_correlations(panel, note=note))
     pictures = tuple(prepared.folder / name for name in PICTURES)

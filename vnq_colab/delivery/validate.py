@@ -1,7 +1,6 @@
 """Validation: the folds' forecasts scored beside the opponents, traded as a basket, judged, reported, and browsed."""
 
 import base64
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -30,6 +29,7 @@ from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
+from vnq_colab.progress import now
 from vnq_colab.settings import BELOW_ONE, POSITIVE, convert
 from vnq_colab.training.jobs import fold_scores, open_store, session_folds
 from vnq_colab.training.session import Session
@@ -61,15 +61,14 @@ class Validation:
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,
              days: tuple[str | None, str | None] = (None, None), capital: float | None = None,
-             slippage: float | None = None, haircut: float | None = None,
-             on_stage: Callable[[str], None] = lambda text: None) -> Validation:
+             slippage: float | None = None, haircut: float | None = None) -> Validation:
     """Judges a run on its folds' test days, first the market, then each symbol, and writes `reports/<run_id>/`.
 
     Nothing is trained or inferred. `prepared` spares reading the run's data again. `days` are two dates, for a part of
     the test days; `capital` [VND] is that of the basket (None: a billion), `slippage` [fraction of the price] what a
     fill costs (None: 0.002), `haircut` [fraction of the last close] what a vanished stock loses (None: 0.3). With one
     of these or other gates the report goes to a folder in `reports/<run_id>/`, such as `slippage_0.005`, and the run's
-    verdict stays. `on_stage` gets the name of each stage.
+    verdict stays.
     """
     require_known(gates, GATE_SETS, "gate set")
     settings = {"gates": gates, "capital": convert(POSITIVE | None, capital, "capital"),
@@ -88,19 +87,21 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     folder = session.ws.report_folder(session.run_id) / "_".join(names)
     changed = {"slippage": slippage, "delisting_haircut": haircut}
     rules = replace(VN_RULES, **{name: value for name, value in changed.items() if value is not None})
-    on_stage("scoring every family")
+    now("scoring every family")
     forecast, valid = _forecasts(session, panel, folds, span)
     judged = forecast[forecast["family"] == family]
     rows = with_outcomes(forecast, panel)
     market = MarketData.of(prices, rules)
     scores, order = score_rows(rows), measure_order(rows, panel, prices, family, buyable(panel, market))
-    on_stage("trading the basket, and 1,000 random ones")
+    now("trading each stock by itself")
     accounts = backtest(judged, market, strategy="long_flat", index=index)
     basket = None
     if judged["symbol"].nunique() >= FEWEST_SYMBOLS:
+        now("trading the basket, and 1,000 random ones")
         basket = evaluate_basket(judged, market, valid=valid, folds=folds, capital=capital or CAPITAL, index=index)
-    on_stage("judging")
-    verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules, on_stage)
+    now("judging")
+    verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules)
+    now("writing the report")
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, market),
                           verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
                           result=accounts, history=session.history, prices=prices, note=session.note)
@@ -119,8 +120,7 @@ def _forecasts(session: Session, panel: Panel, folds: list[Splits],
 
 
 def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores: pd.DataFrame, order: Order,
-             basket: BasketResult | None, accounts: Backtest, gates: str, rules: MarketRules,
-             on_stage: Callable[[str], None]) -> Verdict:
+             basket: BasketResult | None, accounts: Backtest, gates: str, rules: MarketRules) -> Verdict:
     """The verdict, charged for earlier evaluations; judged again after leak checks where a number is too good."""
     panel, (first, last) = prepared.panel, judged["date"].agg(["min", "max"])
     record_evaluation(session, first, last)
@@ -135,7 +135,7 @@ def _verdict(session: Session, prepared: Prepared, judged: pd.DataFrame, scores:
              "original": original_shares(order, panel, rules)}
     verdict = judge(order, basket, symbols, **facts)
     if too_good(verdict):
-        on_stage("searching for leaks")
+        now("searching for leaks")
         verdict = judge(order, basket, symbols, leak_checks=check_leaks(session, prepared), **facts)
     text = verdict.summary["evaluations"]["text"]
     verdict.summary["evaluations"] = {"n_trials": trials, "text": f"{charge} {text}".strip()}

@@ -23,6 +23,7 @@ from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, we
 from vnq_colab.errors import CheckpointError, DataError, DeliveryError, SessionError, StorageError, VnqError, tell
 from vnq_colab.files import locked
 from vnq_colab.layout import Workspace
+from vnq_colab.progress import now
 from vnq_colab.settings import Settings
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import resume, train
@@ -104,6 +105,7 @@ class _Work:
             began, step = time.monotonic(), {"state": "running", "begun": utc_now(), "ended": None, "seconds": 0.0,
                                              "text": "", "gave": {}}
             week.put(name, step)
+            now("", step=f"{name}, {list(STEPS).index(name) + 1} of {len(STEPS)}")
             try:
                 needed = LEAST_TRAINING if name == "train" else self.usual[name]
                 if name not in ALWAYS and self._left_for(name) < needed:
@@ -139,7 +141,7 @@ class _Work:
     def collect(self) -> Gave:
         if not self.choices.collect or self.choices.data is not None:
             return "not asked for", {}
-        collected = collect_prices(self.week.ws, day=self.choices.as_of, quiet=self.quiet)
+        collected = collect_prices(self.week.ws, day=self.choices.as_of)
         return repr(collected).splitlines()[0], {"files": [file.name for file in collected.files]}
 
     def prepare(self) -> Gave:

@@ -14,7 +14,7 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.errors import CheckpointError, SessionError, StorageError, TakenOverError, VnqError, tell
 from vnq_colab.files import sha256_of
 from vnq_colab.layout import SESSION
-from vnq_colab.models.base import Job, Learner, Trained, TrainingData, family_module
+from vnq_colab.models.base import Job, Learner, Progress, Trained, TrainingData, family_module
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
@@ -177,7 +177,7 @@ class Attempt:
         if trained.forecaster is not None:
             state["sha256"] = trained.forecaster.digest()
             if job.fold is not None:
-                self.display.show(f"{job.name}: forecasting its validation and test days")
+                self.display.show(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
             needed = self.jobs.needed_in_fold(job)

@@ -10,19 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import torch
-from tqdm import tqdm
 
 from vnq_colab import __version__
 from vnq_colab.clock import Clock, spell, utc_now
 from vnq_colab.errors import StorageError, in_notebook, name_a_few, tell
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.models.base import Progress
+from vnq_colab.progress import now
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.session import Session
 
@@ -30,11 +30,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
-PLAIN_SECONDS = 10  # between two lines where the output is not live
-LIVE_SECONDS = 1
+SHOWN_SECONDS = 1  # between two looks at where training stands
 KEPT_LINES = 2000
 MOST_LOG = 2**24  # [bytes]
-WIDTH = 160  # characters of the line, at most
 
 
 def processor_name() -> str:
@@ -173,7 +171,7 @@ def code_commit() -> str | None:
 
 # ---------------------------------------------------------------------------------------------- what a person sees
 class Display:
-    """Prints to stderr (in a notebook to stdout), and keeps its plain lines for `logs/<run_id>/progress.txt`."""
+    """Says where training stands, and keeps the lines that stay for `logs/<run_id>/progress.txt`."""
 
     def __init__(self, session: Session, clock: Clock, quiet: bool = False):
         self._session, self._clock, self._quiet = session, clock, quiet
@@ -182,12 +180,7 @@ class Display:
         for path in reversed(paths):
             with contextlib.suppress(FileNotFoundError, StorageError):
                 self._lines = read_bytes(path, MOST_LOG).decode("utf-8", errors="replace").splitlines()
-        self._job, self._skill = "", ""
-        self._began, self._done_before = time.monotonic(), self._n_done
-        self._out = sys.stdout if in_notebook() else sys.stderr  # a notebook paints stderr red
-        is_live = not quiet and (in_notebook() or self._out.isatty())
-        self._bar = tqdm(total=0, bar_format="{desc}", leave=False, file=self._out,
-                         dynamic_ncols=not in_notebook()) if is_live else None
+        self._job, self._skill, self._began, self._fresh = "", "", 0.0, list[str]()
         self.say(f"run {session.run_id}: {', '.join(session.config.families)} for {len(session.ledger)} symbols, "
                  f"{len(session.folds)} folds and the final fit, {len(session.jobs)} jobs. {session.note}".rstrip(" ."))
         if skipped := [f"{symbol} ({why})" for symbol, why in session.skipped.items()]:
@@ -201,45 +194,34 @@ class Display:
         """A line that stays."""
         self._lines = [*self._lines[-KEPT_LINES:], f"{utc_now()} {text}"]
         if not self._quiet:
-            self._write(lambda: tqdm.write(text, file=self._out))
-
-    def show(self, text: str) -> None:
-        """Where it stands, in place of the line before, where that can be; elsewhere at most once in ten seconds."""
-        if self._quiet or not self._clock.due("progress", seconds=PLAIN_SECONDS if self._bar is None else LIVE_SECONDS):
-            return
-        self._write(lambda: self._bar.set_description_str(text[:WIDTH]) if self._bar is not None else
-                    print(text[:WIDTH], file=self._out, flush=True))
-
-    def _write(self, write: Callable[[], object]) -> None:
-        """Writes for the person; where nobody reads any longer, as behind a closed pipe, it falls silent."""
-        try:
-            write()
-        except OSError:
-            self._quiet, self._bar = True, None
+            tell(text)
 
     def start(self, job: str) -> None:
         """A job begins."""
-        self._job, self._skill = job, ""
-        self.show(f"{job}: the first steps")
+        self._job, self._skill, self._began = job, "", time.monotonic()
+        self.show(Progress(0.0, "the first steps"))
 
     def step(self, progress: Progress) -> None:
-        """Shows where training stands."""
+        """Shows where training stands, when it is time."""
         if "skill" in progress.measured:
-            self._skill = f"skill on validation days {progress.measured['skill']:.3f}"
-        self.show(self.line(progress))
+            self._skill = f"validation skill {progress.measured['skill']:.3f}"
+        if not self._quiet and self._clock.due("progress", seconds=SHOWN_SECONDS):
+            self.show(progress)
 
-    def line(self, progress: Progress) -> str:
-        """Where training stands, in words; the time left is tqdm's estimate, as if all jobs took equally long."""
-        total = len(self._session.jobs)
-        left = tqdm.format_meter(self._n_done + progress.share, total, time.monotonic() - self._began,
-                                 initial=self._done_before, bar_format="{remaining} left")
+    def show(self, progress: Progress) -> None:
+        """Where training stands: how much of the run is done, how long it still takes, and what happens now."""
+        total, before = len(self._session.jobs), self._session.jobs[self._job].get("seconds", 0.0)
+        done, left, is_known = self._session.work(self._fresh, self._job, progress.share,
+                                                   before + time.monotonic() - self._began)
         age = self._clock.since("checkpoint")
-        parts = [f"job {min(self._n_done + 1, total)}/{total} {self._job}", progress.words, left, self._skill,
+        parts = [f"job {min(self._n_done + 1, total)}/{total} {self._job}", progress.words, self._skill,
                  f"saved {spell(age)} ago" if age is not None else "", self._session.drive, memory_used()]
-        return " · ".join(part for part in parts if part)
+        now(" · ".join(part for part in parts if part), done / (done + left) if left else 1.0,
+            f"about {spell(left)} left" if is_known else "")
 
     def finish(self, job: str) -> None:
         """The line of a job that is done."""
+        self._fresh.append(job)
         row = self._session.jobs[job]
         more = (f", {self._skill}" if self._skill else "") + (f": {row['reason']}" if row["reason"] else "")
         self.say(f"{self._n_done}/{len(self._session.jobs)} {job} {row['state']} in {spell(row['seconds'])}{more}")
@@ -251,9 +233,6 @@ class Display:
     def close(self, status: str, why: str) -> None:
         """Says how it ended."""
         self.say(f"run {self._session.run_id}: {status}, {why}")
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
 
 
 def outcome(session: Session) -> str:

@@ -1,9 +1,11 @@
 """What session.json holds, as types, and what a person looks at of it: counts, tables, learning curves, its lines."""
 
 import contextlib
+import datetime as dt
 import io
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # of session.json
 HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
 CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
+GROWTH = 1.5  # of a job's seconds with its days; chosen: of 4 runs' times left, most within a third of what was left
 HISTORY_TYPES = {"job": str, "symbol": str, "member": int, "epoch": int, "train_loss": float, "skill": float}
 MOST_HISTORY = 2**26  # [bytes]
 
@@ -114,6 +117,31 @@ class SessionRecord:
     def unfinished_jobs(self) -> list[str]:
         """The names of the jobs that are neither done nor failed."""
         return [name for name, row in self.jobs.items() if row["state"] not in ("done", "failed")]
+
+    def work(self, fresh: Iterable[str] = (), job: str = "", share: float = 0.0,
+             spent: float = 0.0) -> tuple[float, float, bool]:
+        """[s] that this machine's jobs took, [s] that the rest takes, and whether that is more than a guess.
+
+        A job takes as long for its size as those of its family, `fresh` ones before older ones, and `job`, of which
+        `share` is done after `spent` seconds; where its family has none yet, as the mean of the others.
+        """
+        begin, (number, of) = dt.date.fromisoformat(self.folds[0]["train"]["first"]), self.part or (1, 1)
+        days = [(dt.date.fromisoformat(fold["test"]["first"]) - begin).days ** GROWTH for fold in self.folds]
+        known, older, left, done = {}, {}, {}, 0.0  # the first three by family
+        for name, row in self.jobs.items():
+            if row["fold"] is not None and row["fold"] % of + 1 != number:
+                continue
+            size = len(row["symbols"]) * (days[-1] / 2 if row["fold"] is None else days[row["fold"]])
+            part = 1.0 if row["state"] in ("done", "failed") else share * (name == job)
+            took, family = spent if name == job else part * row.get("seconds", 0.0), row["family"]
+            done, left[family] = done + took, left.get(family, 0.0) + size * (1 - part)
+            if took and part:
+                kept = known if name in {*fresh, job} else older
+                kept[family] = [a + b for a, b in zip(kept.get(family, (0, 0)), (took, part * size), strict=True)]
+        rates = {family: took / size for family, (took, size) in (older | known).items()}
+        mean = sum(rates.values()) / max(len(rates), 1)
+        return (done, sum(size * rates.get(family, mean) for family, size in left.items()),
+                rates.keys() >= {family for family, size in left.items() if size})
 
     def finish_ledger(self) -> None:
         """Says of every symbol that it is done, or failed, once no job is left."""

@@ -1,0 +1,102 @@
+"""What happens now, in one line that is never old: replaced in a terminal and in a notebook, elsewhere said again."""
+
+import contextlib
+import contextvars
+import html
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from vnq_colab.clock import spell
+from vnq_colab.errors import in_notebook
+
+TICK, PAUSE, SILENCE = 1.0, 2.0, 6.0  # [s] between two lines that are replaced; that stay; after which it is said again
+WIDTH, BAR = 160, 24  # characters of a line that stays, at most, and of a terminal's bar
+
+_open: list[SimpleNamespace] = []  # what this process does now, the outermost first
+_drawing = threading.RLock()
+_said, _line = time.monotonic(), ""  # when something was written last, and what of it can be replaced
+_picture: Any = None  # of the outermost stage, in a notebook
+
+
+@contextlib.contextmanager
+def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
+    """Work that takes its time: until it ends, what `now` says is shown, unless it, or a stage around it, is quiet."""
+    global _picture
+    mine = SimpleNamespace(name=name, quiet=quiet, text="", share=None, left="", began=time.monotonic())
+    _open.append(mine)
+    if is_outermost := len(_open) == 1:  # in the context of the cell, to which a notebook gives what is shown
+        over = threading.Event()
+        ticker = threading.Thread(target=contextvars.copy_context().run, args=(_tick, over), daemon=True)
+        ticker.start()
+    try:
+        yield
+    finally:
+        _open.remove(mine)
+        if is_outermost:
+            over.set()
+            ticker.join()
+            erase()
+            _picture = _picture and _picture.update({"text/html": ""}, raw=True)
+
+
+def now(text: str, share: float | None = None, left: str = "", *, step: str | None = None) -> None:
+    """Says what happens now in the innermost stage, how much of it is done [fraction], and how long it still takes.
+
+    `step` is a name for the stage from now on.
+    """
+    if _open:
+        last = _open[-1]
+        began = last.began if last.text == text else time.monotonic()
+        vars(last).update(text=text, share=share, left=left, name=step or last.name, began=began)
+        if text:
+            _draw()
+
+
+def erase() -> None:
+    """Clears a terminal's line for what is printed next."""
+    global _said, _line
+    with _drawing, contextlib.suppress(OSError, ValueError):  # nobody may be reading any longer
+        if _line:
+            print(" " * len(_line), end="\r", file=sys.stderr, flush=True)
+        _said, _line = time.monotonic(), ""
+
+
+def _tick(over: threading.Event) -> None:
+    while not over.wait(TICK):
+        _draw(is_tick=True)
+
+
+def _draw(is_tick: bool = False) -> None:
+    """Writes the line where it is due."""
+    global _said, _line, _picture
+    with _drawing, contextlib.suppress(OSError, ValueError, IndexError):  # a stage may end meanwhile
+        last, is_page = _open[-1], in_notebook()
+        is_live = is_page or sys.stderr.isatty()
+        pause = TICK if is_live else SILENCE if is_tick or last.share is not None else PAUSE
+        if any(one.quiet for one in _open) or time.monotonic() - _said < 0.9 * pause:
+            return
+        _said, took = time.monotonic(), time.monotonic() - last.began
+        share = "" if last.share is None else f"{last.share:.0%}, {last.left}".rstrip(", ")
+        text = " · ".join([part for one in _open for part in (one.name, one.text) if part]
+                          + [spell(took)] * (took > PAUSE))
+        if is_page:  # in place of the one before; readable on a phone, and in both themes
+            from IPython.display import display
+
+            done = "" if last.share is None else f'value="{last.share:.3f}"'
+            _picture = _picture or display({"text/html": ""}, raw=True, display_id=True)
+            _picture.update({"text/html": f'<progress style="width: 100%; max-width: 30em" {done}></progress><br>'
+                                          f"<b>{share}</b> {html.escape(text)}"}, raw=True)
+            return
+        text = " · ".join([share] * bool(share) + [text])
+        if not is_live:
+            print(text[:WIDTH], file=sys.stderr, flush=True)
+            return
+        bar = "" if last.share is None else f"[{'#' * round(BAR * last.share):-<{BAR}}] "
+        text = f"{bar}{text}"[:shutil.get_terminal_size().columns - 1]
+        print(text.ljust(len(_line)), end="\r", file=sys.stderr, flush=True)
+        _line = text
