@@ -9,25 +9,22 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 from vnq_colab.clock import spell
 from vnq_colab.errors import in_notebook
 
-TICK, PAUSE, SILENCE = 1.0, 2.0, 6.0  # [s] between two lines that are replaced; that stay; after which it is said again
+TICK, PAUSE, SILENCE = 1.0, 3.0, 6.0  # [s] between two lines that are replaced; that stay; after which it is said again
 WIDTH, BAR = 160, 24  # characters of a line that stays, at most, and of a terminal's bar
 
 _open: list[SimpleNamespace] = []  # what this process does now, the outermost first
 _drawing = threading.RLock()
 _said, _line = time.monotonic(), ""  # when something was written last, and what of it can be replaced
-_picture: Any = None  # of the outermost stage, in a notebook
 
 
 @contextlib.contextmanager
 def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
     """Work that takes its time: until it ends, what `now` says is shown, unless it, or a stage around it, is quiet."""
-    global _picture
-    mine = SimpleNamespace(name=name, quiet=quiet, text="", share=None, left="", began=time.monotonic())
+    mine = SimpleNamespace(name=name, quiet=quiet, text="", share=None, left="", began=time.monotonic(), page="")
     _open.append(mine)
     if is_outermost := len(_open) == 1:  # in the context of the cell, to which a notebook gives what is shown
         over = threading.Event()
@@ -41,7 +38,8 @@ def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
             over.set()
             ticker.join()
             erase()
-            _picture = _picture and _picture.update({"text/html": ""}, raw=True)
+            if mine.page:
+                _show("", mine)
 
 
 def now(text: str, share: float | None = None, left: str = "", *, step: str | None = None) -> None:
@@ -73,7 +71,7 @@ def _tick(over: threading.Event) -> None:
 
 def _draw(is_tick: bool = False) -> None:
     """Writes the line where it is due."""
-    global _said, _line, _picture
+    global _said, _line
     with _drawing, contextlib.suppress(OSError, ValueError, IndexError):  # a stage may end meanwhile
         last, is_page = _open[-1], in_notebook()
         is_live = is_page or sys.stderr.isatty()
@@ -84,13 +82,10 @@ def _draw(is_tick: bool = False) -> None:
         share = "" if last.share is None else f"{last.share:.0%}, {last.left}".rstrip(", ")
         text = " · ".join([part for one in _open for part in (one.name, one.text) if part]
                           + [spell(took)] * (took > PAUSE))
-        if is_page:  # in place of the one before; readable on a phone, and in both themes
-            from IPython.display import display
-
+        if is_page:  # readable on a phone, and in both themes
             done = "" if last.share is None else f'value="{last.share:.3f}"'
-            _picture = _picture or display({"text/html": ""}, raw=True, display_id=True)
-            _picture.update({"text/html": f'<progress style="width: 100%; max-width: 30em" {done}></progress><br>'
-                                          f"<b>{share}</b> {html.escape(text)}"}, raw=True)
+            _show(f'<progress style="width: 100%; max-width: 30em" {done}></progress><br><b>{share}</b> '
+                  f"{html.escape(text)}", _open[0])
             return
         text = " · ".join([share] * bool(share) + [text])
         if not is_live:
@@ -100,3 +95,10 @@ def _draw(is_tick: bool = False) -> None:
         text = f"{bar}{text}"[:shutil.get_terminal_size().columns - 1]
         print(text.ljust(len(_line)), end="\r", file=sys.stderr, flush=True)
         _line = text
+
+
+def _show(text: str, outermost: SimpleNamespace) -> None:
+    """On a notebook's page, in place of what was shown of a stage before."""
+    is_new, outermost.page = not outermost.page, outermost.page or f"vnq_colab_{time.time_ns()}"
+    sys.modules["IPython"].get_ipython().display_pub.publish(
+        {"text/html": text}, transient={"display_id": outermost.page}, update=not is_new)

@@ -53,6 +53,7 @@ def review(prepared: Prepared) -> Review:
         write_atomic(path, plots.png(figure))
     day = prepared.folds[-1].train.last if prepared.folds else None
     rows = prepared.prices if prepared.rows is None else prepared.rows
+    now("proving that nothing looks ahead, in other futures")
     proof = prove_no_lookahead(rows, day, index=prepared.index, **prepared.cleaning_options)
     write_json(prepared.folder / PROOF, proof.to_dict())
     return Review(proof, pictures)

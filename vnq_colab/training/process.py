@@ -216,7 +216,7 @@ class Display:
         age = self._clock.since("checkpoint")
         parts = [f"job {min(self._n_done + 1, total)}/{total} {self._job}", progress.words, self._skill,
                  f"saved {spell(age)} ago" if age is not None else "", self._session.drive, memory_used()]
-        now(" · ".join(part for part in parts if part), done / (done + left) if left else 1.0,
+        now(" · ".join(part for part in parts if part), done / (done + left) if done else 0.0,
             f"about {spell(left)} left" if is_known else "")
 
     def finish(self, job: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import io
+import math
 import platform
 import re
 from collections.abc import Iterable
@@ -139,9 +140,9 @@ class SessionRecord:
                 kept = known if name in {*fresh, job} else older
                 kept[family] = [a + b for a, b in zip(kept.get(family, (0, 0)), (took, part * size), strict=True)]
         rates = {family: took / size for family, (took, size) in (older | known).items()}
-        mean = sum(rates.values()) / max(len(rates), 1)
-        return (done, sum(size * rates.get(family, mean) for family, size in left.items()),
-                rates.keys() >= {family for family, size in left.items() if size})
+        left, mean = {family: size for family, size in left.items() if size}, sum(rates.values()) / (len(rates) or 1)
+        seconds = sum(size * rates.get(family, mean) for family, size in left.items())
+        return done, seconds if rates else math.inf, rates.keys() >= left.keys()
 
     def finish_ledger(self) -> None:
         """Says of every symbol that it is done, or failed, once no job is left."""
