@@ -225,8 +225,8 @@ def _shown(forecasters: dict[str, Forecaster], config: RunConfig) -> dict[str, A
         "feature_names": {one.feature_names for one in forecasters.values()},
         "symbols": {symbol: [family for family, one in forecasters.items() if symbol in one.symbols]
                     for symbol in {symbol for one in forecasters.values() for symbol in one.symbols}},
-        "files": {name: {"family": family, "symbols": list(part.symbols)}
-                  for family, one in forecasters.items() for name, part in one.files().items()}}
+        "files": {name: {"family": family, "symbols": list(symbols)}
+                  for family, one in forecasters.items() for name, symbols in one.files().items()}}
 
 
 def load_bundle(path: str | Path | Workspace) -> Bundle:

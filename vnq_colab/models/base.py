@@ -211,13 +211,13 @@ class Forecaster(abc.ABC):
             raise DeliveryError(f"{len(parts)} models of the family {parts[0].family}, which has one. Export again.")
         return parts[0]
 
-    def files(self) -> dict[str, Self]:
-        """What each file of a bundle holds, by its name; `joined` puts them together again."""
-        return {f"{self.family}.pt": self}
+    def files(self) -> dict[str, tuple[str, ...]]:
+        """The symbols of each file of a bundle, by its name; `joined` puts them together again."""
+        return {f"{self.family}.pt": self.symbols}
 
     def contents(self, facts: dict[str, Any]) -> dict[str, bytes]:
         """Its files by name, each with `facts`."""
-        return {name: model_bytes(part.to_state() | facts) for name, part in self.files().items()}
+        return {name: model_bytes(self.select(part).to_state() | facts) for name, part in self.files().items()}
 
     def save(self, folder: Path, facts: dict[str, Any] | None = None) -> list[Path]:
         """Writes its files, each with `facts`; gives back their paths."""

@@ -145,7 +145,8 @@ class NetworkForecaster(Forecaster):
         return self.family == "global"
 
     def select(self, symbols: tuple[str, ...]) -> "NetworkForecaster":
-        """The same for some of its symbols."""
+        if symbols == self.symbols:
+            return self
         rows = [self.symbols.index(symbol) for symbol in symbols]
         return replace(self, symbols=tuple(symbols), inputs=self.inputs.select(rows),
                        weights=self.weights if self.is_global else self.weights[rows])
@@ -221,10 +222,10 @@ class NetworkForecaster(Forecaster):
             raise ValueError("its weights are not finite, or not as many as its sizes ask for")
         return one
 
-    def files(self) -> "dict[str, NetworkForecaster]":
+    def files(self) -> dict[str, tuple[str, ...]]:
         if self.is_global:
             return super().files()
-        return {f"{symbol}_{self.family}_simple_best.pt": self.select((symbol,)) for symbol in self.symbols}
+        return {f"{symbol}_{self.family}_simple_best.pt": (symbol,) for symbol in self.symbols}
 
     @classmethod
     def joined(cls, parts: "list[NetworkForecaster]") -> "NetworkForecaster":
