@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_nothing_left_is_an_error():
 
 def test_report_survives_json():
     _, report = clean_prices(table({"volume": 0}))
-    again = checked(Path("cleaning.json"), CleaningReport, json.loads(json.dumps(report.to_dict())))
+    again = checked(Path("cleaning.json"), CleaningReport, json.loads(json.dumps(asdict(report))))
     assert again == report
     assert "2 of 2 rows kept" in repr(again) and "<table" in again._repr_html_()
 

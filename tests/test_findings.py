@@ -1,5 +1,6 @@
 """Damaged tables by the hundred: whatever is injected, cleaning ends in a valid price table or a sentence."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_any_table_ends_valid_and_counted_or_in_a_sentence(table, on_bad_rows, t
     dropped = sum(item.rows for item in report.findings if item.treatment.startswith("dropped"))
     assert report.rows_read - dropped == report.rows_kept == len(clean)
     assert len({(item.issue, item.treatment) for item in report.findings}) == len(report.findings)
-    assert checked(Path("cleaning.json"), type(report), report.to_dict()) == report
+    assert checked(Path("cleaning.json"), type(report), asdict(report)) == report
 
 
 @many

@@ -1,6 +1,6 @@
 """Labels by hand, folds with their purge, and the Forecast at its door."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -204,7 +204,7 @@ def test_borders_can_be_named():
 
 def test_splits_survive_json():
     splits = split_days(DAYS, "2022-01-01", "2023-01-01")
-    assert build(Splits, splits.to_dict()) == splits
+    assert build(Splits, asdict(splits)) == splits
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -22,7 +22,7 @@ def session(tmp_path, panel, folds, config):
     """A run of which nothing has begun: 20 packs of three symbols' networks would be more than a line."""
     jobs = {job.name: new_row(job) for job in plan_jobs(panel, folds, config)}
     return Session(Workspace(tmp_path), "20261121T000000_abcdef", config, data_id=panel.data_id, jobs=jobs,
-                   folds=[fold.to_dict() for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
+                   folds=[asdict(fold) for fold in folds], synthetic=True, skipped={"SYN009": "too short"},
                    ledger={symbol: {"state": "pending", "reason": ""} for symbol in config.symbols})
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vnq_colab import __version__, arguments
@@ -70,7 +71,7 @@ def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     reviewed = review(prepared)
     _output(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
-        "folds": [fold.to_dict() for fold in prepared.folds], "cleaning": prepared.cleaning.to_dict(),
+        "folds": [asdict(fold) for fold in prepared.folds], "cleaning": asdict(prepared.cleaning),
         "lookahead": reviewed.proof.to_dict()})
     return DONE if reviewed.proof.passed else DEFECT
 

@@ -144,7 +144,7 @@ def scores(ws: Workspace, runs: dict[str, str]) -> Any:
 def prepared(ws: Workspace, runs: dict[str, str]) -> Any:
     data = load_prepared(ws)
     return (data.prices, data.index, data.panel.values, data.panel.prices, [asdict(fold) for fold in data.folds],
-            data.cleaning.to_dict())
+            asdict(data.cleaning))
 
 
 def bundle(ws: Workspace, runs: dict[str, str]) -> Any:

@@ -111,9 +111,6 @@ class CleaningReport:
     files: list[FileFacts] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)  # what in the data knows the future, as of `lookahead.find_leaks`
 
-    def to_dict(self) -> dict:
-        return asdict(self)
-
     def to_frame(self) -> pd.DataFrame:
         """One row per issue and treatment."""
         return pd.DataFrame([asdict(item) for item in self.findings],

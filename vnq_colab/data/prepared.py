@@ -5,7 +5,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,7 +158,7 @@ def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | N
     if stored is None:
         now("writing the prepared set")
         _write(prepared)
-    write_sealed(folder / "cleaning.json", market.cleaning.to_dict())  # of this time's files, whoever wrote the set
+    write_sealed(folder / "cleaning.json", asdict(market.cleaning))  # of this time's files, whoever wrote the set
     write_sealed(ws.prepared / "current.json", {"data_id": folder.name, "prepared": utc_now()})
     return prepared
 
@@ -268,7 +268,7 @@ def _write(prepared: Prepared) -> None:
     (folder / PROOF).unlink(missing_ok=True)  # it was about what stood here before
     require_space(folder, 2 * prepared.panel.values.nbytes, "the prepared data set")
     prepared.panel.save(folder / "panel.parquet")
-    write_json(folder / "splits.json", [fold.to_dict() for fold in prepared.folds])
+    write_json(folder / "splits.json", [asdict(fold) for fold in prepared.folds])
     names = ["panel.parquet", "splits.json"]
     for name, table in (("prices.parquet", prepared.prices), ("index.parquet", prepared.index)):
         if table is not None:

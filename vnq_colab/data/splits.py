@@ -3,7 +3,7 @@
 import contextlib
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -61,9 +61,6 @@ class Splits:
         ends = [to_day(day) for part in (self.train, self.valid, self.test) for day in (part.first, part.last)]
         if ends != sorted(ends) or self.purge_days < PURGE_DAYS:
             raise DataError(f"{self!r}: the ranges must follow one another, with at least {PURGE_DAYS} days purged.")
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
     def __repr__(self) -> str:
         ranges = (f"{name} {part.first} to {part.last}" for name, part in

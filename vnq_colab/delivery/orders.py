@@ -231,8 +231,8 @@ def _sizes(stocks: pd.DataFrame, basket: Basket, worth: float, judged: float) ->
     cut = stocks.loc[stocks["cut"] > 0, "cut"]
     notes = [f"the basket was judged with {judged / 1e9:,.3g} bn VND, this is {worth / 1e9:,.3g} bn: a larger one "
              "earns less, see Costs and capacity in the report"] * (worth > 2 * judged)
-    return notes + [f"{len(cut)} purchases are cut to {_no_room(basket)}: {cut.sum() / 1e9:,.3g} bn VND less are "
-                    "bought"] * (len(cut) > 0)
+    return notes + [f"{len(cut)} purchase{'s are' if len(cut) > 1 else ' is'} cut to {_no_room(basket)}: "
+                    f"{cut.sum() / 1e9:,.3g} bn VND less are bought"] * (len(cut) > 0)
 
 
 def _notes(table: pd.DataFrame, stocks: pd.DataFrame, outlook: "Outlook", market: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vnq_colab.data.panel import OPEN, Panel
-from vnq_colab.evaluation.order import day_means, products_and_spread, ranks_of_both
+from vnq_colab.evaluation.order import rank_correlation
 from vnq_colab.settings import HORIZON
 
 REFERENCE_DAYS, RECENT_DAYS, STEP_DAYS = 250, 20, 60  # [days] before `trained_to`; of an evening; between two windows
@@ -88,12 +88,9 @@ def watch(monitor: Monitor, panel: Panel, rows: pd.DataFrame) -> Drift:
 
 def daily_correlation(rows: pd.DataFrame, panel: Panel) -> pd.Series:
     """By date: Spearman of `score` and the return from the next open to the one a horizon later, where it is known."""
-    score, day = np.full(panel.present.shape, np.nan), panel.days.get_indexer(rows["date"])
-    symbol = pd.Index(panel.symbols).get_indexer(rows["symbol"])
-    is_known = (day >= 0) & (symbol >= 0)
-    score[symbol[is_known], day[is_known]] = rows["score"].to_numpy("float64")[is_known]
-    product, spread = products_and_spread(*ranks_of_both(score, panel.ahead(HORIZON, OPEN)))
-    return pd.Series(day_means(product) / spread, panel.days).dropna()
+    score = rows.astype({"symbol": object}).drop_duplicates(["symbol", "date"], keep="last").pivot(
+        index="symbol", columns="date", values="score").reindex(index=list(panel.symbols), columns=panel.days)
+    return pd.Series(rank_correlation(score.to_numpy("float64"), panel.ahead(HORIZON, OPEN)), panel.days).dropna()
 
 
 def _bins(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], 
     for home in ws.homes:
         require_space(home.root, needed, "this run")
     session = Session(
-        ws, run_id, config, data_id=panel.data_id, folds=[fold.to_dict() for fold in folds],
+        ws, run_id, config, data_id=panel.data_id, folds=[asdict(fold) for fold in folds],
         jobs={job.name: new_row(job) for job in jobs}, skipped=skipped, synthetic=is_synthetic(panel.symbols),
         ledger={symbol: {"state": "pending", "reason": ""} for symbol in sorted(symbols)}, part=part)
     session.save()
