@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.notebook import Shown
 from vnq_colab.settings import (
     COUNT,
     SEED,
@@ -28,7 +29,7 @@ from vnq_colab.settings import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(Shown):
     """What a machine is and has, as of `describe_machine`."""
 
     where: str  # "Colab" or "local"
@@ -83,10 +84,13 @@ SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every outp
 
 # The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
 _ORIGINAL = {"run": {"families": ("stockformer",)}, "task": {"target": "return"}, "stockformer": {"start": "own"}}
+# chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, nonlinear from the start
+_DEFAULT = {"model": {"look_back": 5, "min_context": 1, "n_layers": 1, "n_heads": 4, "feed_forward": 128,
+                      "embedding": "silu", "final_norm": False}, "train": {"batch_windows": 32}}
 RECIPES: dict[str, dict[str, Any]] = {
-    # chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, nonlinear from the start
-    "default": {"model": {"look_back": 5, "min_context": 1, "n_layers": 1, "n_heads": 4, "feed_forward": 128,
-                          "embedding": "silu", "final_norm": False}, "train": {"batch_windows": 32}},
+    "default": _DEFAULT,
+    "tour": _DEFAULT | {"run": {"families": ("global", "trees"), "folds": 2, "n_members": 1}, "global_": {"epochs": 2},
+                        "trees": {"rounds": 150, "least_rounds": 100, "leaves": 31}},  # of notebook 0: a minute
     "original": _ORIGINAL | {"train": {"supervise": "last_day"}},
     "original-cpu": _ORIGINAL | {
         "model": {"look_back": 30},

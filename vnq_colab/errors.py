@@ -24,6 +24,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST_WORD, MOST_SIGNS = 250, 2_000  # of a sentence: a path may be that long, a list of names
+FIELDS = {"data": "PRICES", **{name: name.replace("-", "_").upper() for name in (
+    "index", "as-of", "collect", "families", "folds", "recipe", "symbols", "run", "take-over", "gates", "portfolio",
+    "capital", "profile")}}  # of the notebooks' forms, by the flag that asks the same in a terminal
+BOOKS = {"prepare": 1, "train": 2, "resume": 3, "validate": 4, "export": 5, "predict": 5}  # by command
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
@@ -32,7 +36,7 @@ class VnqError(Exception):
     """What was found, where, and what to do, in one sentence that neither floods the screen nor steers it."""
 
     def __init__(self, text: str):
-        super().__init__(printable(text))
+        super().__init__(printable(worded(text)))
 
 
 class DataError(VnqError):
@@ -107,13 +111,24 @@ def in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
+def worded(text: str) -> str:
+    """A sentence; in a notebook with the form's field, or the argument in Python, where it names a terminal's flag."""
+    if not in_notebook():
+        return text
+    text = re.sub(r"python -m vnq_colab (\w+)", lambda call: f"notebook {BOOKS.get(call[1], 1)}", text)
+    text = re.sub(r"--([a-z-]+)( \(in Python: [^)]*\))?", lambda flag: f"{FIELDS[flag[1]]}" if flag[1] in FIELDS else
+                  flag[0], text)
+    text = re.sub(r"--[a-z-]+[^-()]*\(in Python: ([^)]*)\)", r"\1", text)
+    return re.sub(r"--([a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}=`", text)
+
+
 def tell(text: str) -> None:
     """Prints a sentence for the person: to stderr, in a notebook to stdout; nobody may be reading any longer."""
     from vnq_colab.progress import erase  # which is made of what stands here
 
     erase()
     with contextlib.suppress(OSError):
-        print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+        print(worded(text), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def guarded(function: types.FunctionType) -> Callable[..., Any]:
