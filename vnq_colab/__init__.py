@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError("vnq_colab needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info))
 
 _NAMES = {  # by module
-    "colab": "describe_machine open_workspace release_gpu",
+    "colab": "describe_machine download open_workspace release_gpu table upload_prices",
     "config": "RunConfig",
     "data.collect": "collect_prices",
     "data.features": "features_table",

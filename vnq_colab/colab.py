@@ -13,15 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 from vnq_colab.clock import machine_age_hours
 from vnq_colab.config import PROFILES, Machine, require_known
+from vnq_colab.data.unpack import price_files
 from vnq_colab.delivery.notify import VARIABLE, notify_session
 from vnq_colab.delivery.remote import sync_test
 from vnq_colab.errors import ConfigError, StorageError, VnqError, tell
-from vnq_colab.files import require_space, storage_error
+from vnq_colab.files import require_space, spell_bytes, storage_error, write_atomic
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
+from vnq_colab.notebook import Table
 
 HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -138,6 +141,36 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
                                "cell again; release_gpu(flush=False) gives up what has not arrived.") from error
     print("All writes are in Google Drive. Giving the machine back." if flush else "Giving the machine back.")
     runtime.unassign()
+
+
+def table(frame: pd.DataFrame) -> Any:
+    """A table for a notebook, whole: sortable and searchable, on Colab as its own data table, elsewhere as HTML."""
+    if not _in_notebook():
+        return Table(frame)
+    from google.colab import data_table
+
+    return data_table.DataTable(frame.round(4), include_index=False, num_rows_per_page=25)
+
+
+def upload_prices(ws: Workspace) -> str:
+    """Asks the browser for price files, on Colab, and puts them into `data/raw`; elsewhere says where to put them."""
+    if _in_notebook():
+        from google.colab import files
+
+        ws.raw.mkdir(parents=True, exist_ok=True)
+        for name, content in files.upload().items():
+            write_atomic(ws.raw / Path(name).name, lambda file, content=content: file.write(content))
+    return f"{len(price_files(ws.raw))} price files are in {ws.raw}; more can be put there"
+
+
+def download(folder: Path) -> str:
+    """Zips a folder into the working folder; on Colab the browser gets it."""
+    archive = Path(shutil.make_archive(f"{folder.parent.name}_{folder.name}", "zip", folder))
+    if _in_notebook():
+        from google.colab import files
+
+        files.download(str(archive))
+    return f"{archive}: {spell_bytes(archive.stat().st_size)}"
 
 
 def describe_machine(profile: str | None = None, *, plan_hours: float | None = None) -> Machine:

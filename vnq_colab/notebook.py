@@ -21,15 +21,16 @@ SORT = ("const at = event.target.closest('th').cellIndex, body = this.parentNode
 def page(text: str) -> str:
     """A text as HTML that wraps between words: its first line a title, very long lines folded, SYNTHETIC marked."""
     parts = []
-    for place, line in enumerate(worded(text).splitlines()):
-        inner, indent = html.escape(line.strip()), len(line) - len(line.lstrip())
+    for line in worded(text).splitlines():
+        inner, indent = html.escape(line.strip()), (len(line) - len(line.lstrip())) / 2
         if inner.startswith("SYNTHETIC"):
             parts.append(NOTE.format(inner))
-        elif len(line) > LONG:
-            head, _, tail = line.strip().partition(": ")
-            parts.append(f"<details><summary>{html.escape(head)}</summary>{html.escape(tail)}</details>")
+        elif len(inner) > LONG and indent:
+            head, _, tail = inner.partition(": ")
+            parts.append(f'<details style="padding-left: {indent}em"><summary>{head}</summary>{tail}</details>')
         else:
-            parts.append(f'<div style="padding-left: {indent / 2:g}em">{inner if place else f"<b>{inner}</b>"}</div>')
+            inner = inner if indent or parts else f"<b>{inner}</b>"
+            parts.append(f'<div style="padding-left: {indent}em">{inner}</div>')
     return PAGE.format("".join(parts))
 
 

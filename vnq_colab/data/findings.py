@@ -1,6 +1,5 @@
 """What reading and cleaning found: the data-quality issues, what is done about each, the log, and its report."""
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import pandas as pd
 
 from vnq_colab.data.cells import PRICES
 from vnq_colab.errors import ConfigError, DataError
+from vnq_colab.notebook import Table, page
 
 SHOWN = 50  # rows of an issue that the report describes
 DONE = {"repair": "repaired", "drop": "dropped", "keep": "kept"}
@@ -131,12 +131,11 @@ class CleaningReport:
             *(f"  warning: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        with pd.option_context("display.max_colwidth", None):  # the examples are sentences
-            tables = [table.to_html(index=False, border=0, justify="left", max_rows=20)
-                      for table in (pd.DataFrame(self.files).astype(str), self.to_frame()) if len(table)]
+        tables = [Table(table)._repr_html_() for table in (pd.DataFrame(self.files).astype(str), self.to_frame())
+                  if len(table)]
         texts = [repr(self).splitlines()[0], *(f"⚠ LEAK IN THE DATA: {leak}" for leak in self.leaks),
                  *(f"⚠ {warning}" for warning in self.warnings)]
-        return "".join([*(f"<p>{html.escape(text)}</p>" for text in texts), *tables])
+        return "".join([page("\n".join(texts)), *tables])
 
 
 class CleaningLog:

@@ -28,6 +28,7 @@ from vnq_colab.data.unpack import fetched, price_files
 from vnq_colab.errors import DataError, VnqError
 from vnq_colab.files import read_json, read_sealed, require_space, sha256_of, write_atomic, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.notebook import Shown
 from vnq_colab.progress import now
 from vnq_colab.settings import Rule, record
 
@@ -50,7 +51,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Prepared(Gathered):
+class Prepared(Shown, Gathered):
     """All that training, validation and export need of the data."""
 
     folder: Path

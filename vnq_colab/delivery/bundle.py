@@ -30,6 +30,7 @@ from vnq_colab.files import checked, read_bytes, read_sealed, write_sealed
 from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Forecaster
 from vnq_colab.models.states import assembled, read_state
+from vnq_colab.notebook import Shown
 from vnq_colab.settings import COUNT, Rule, Task, record
 from vnq_colab.training.jobs import final_forecasters, fold_scores
 from vnq_colab.training.session import Session
@@ -51,7 +52,7 @@ Manifest = record(  # manifest.json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bundle:
+class Bundle(Shown):
     """Exported models: what the local machine runs every day after the close."""
 
     folder: Path
@@ -126,10 +127,10 @@ class Bundle:
     def __repr__(self) -> str:
         decisions, verdict = list(self.decisions.values()), self.manifest["verdict"]
         counts = ", ".join(f"{decisions.count(name)} {name}" for name in dict.fromkeys(decisions))
-        note = " (SYNTHETIC market)" if self.manifest["synthetic"] else ""
         judged = f", judged by the {verdict['gate_set']} gates" if verdict else ""
-        return (f"Bundle {self.manifest['run_id']}{note}: {', '.join(self.forecasters)} for {len(decisions)} symbols "
-                f"({counts}){judged}, trained to {self.manifest['trained_to']}, {self.folder}")
+        return (f"Bundle {self.manifest['run_id']}{' (SYNTHETIC market)' * self.manifest['synthetic']}: "
+                f"{', '.join(self.forecasters)} for {len(decisions)} symbols ({counts}){judged}, trained to "
+                f"{self.manifest['trained_to']}, {self.folder}")
 
 
 def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Panel | None = None) -> Bundle:

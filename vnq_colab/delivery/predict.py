@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
+from vnq_colab.notebook import Table, page
 from vnq_colab.settings import HORIZON
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
@@ -164,21 +164,27 @@ class DayPlan:
                 "drift": self.drift and vars(self.drift)}
 
     def _repr_html_(self) -> str:
-        style = "background: #b3261e; color: #fff; padding: 8px"
-        banners = "".join(f'<p style="{style}">{escape(text.upper())}</p>' for text in self.outlook.no_orders)
-        return f'{banners}<pre style="font-family: monospace">{escape(repr(self))}</pre>'
+        return "".join(page(part) if isinstance(part, str) else Table(part)._repr_html_() for part in self._parts(True))
 
     def __repr__(self) -> str:
+        return "\n".join(self._parts())
+
+    def _parts(self, as_tables: bool = False) -> list[Any]:
+        """What is to be read, in its order; ranking and orders as texts or as tables."""
         shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
                  "no symbol is accepted; --all shows every forecast")
         if 0 < len(self.shown) < len(self.table):
             shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"
+        shown = self.shown.drop(columns=["date", "score"]) if as_tables and len(self.shown) else shown
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
-        return "\n".join([repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
-                          *(repr(part) for part in (self.fills, self.drift) if part is not None),
-                          f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, orders,
-                          *(f"→ {path}" for path in self.files)])
+        title, *lines = ([f"NO ORDERS: {self.outlook.no_orders[0].upper()}"] if self.orders is None else
+                         orders_text(self.orders).splitlines())
+        if as_tables and self.orders is not None:
+            lines = [self.orders.drop(columns=["date", "edge"]), *(line for line in lines if line.startswith(" "))]
+        return [repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
+                *(repr(part) for part in (self.fills, self.drift) if part is not None),
+                f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, title, *lines,
+                *(f"→ {path}" for path in self.files)]
 
 
 def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,

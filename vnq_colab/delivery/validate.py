@@ -29,6 +29,7 @@ from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
+from vnq_colab.notebook import Shown
 from vnq_colab.progress import now
 from vnq_colab.settings import BELOW_ONE, POSITIVE, convert
 from vnq_colab.training.jobs import fold_scores, open_store, session_folds
@@ -38,7 +39,7 @@ N_SHOWN = 10  # forecasts in the table of `browse`
 
 
 @dataclass(frozen=True, repr=False)
-class Validation:
+class Validation(Shown):
     """Forecasts, scores, basket and verdict of a run; `report` is the page to open."""
 
     forecast: pd.DataFrame  # of every family, opponents too, on the judged days

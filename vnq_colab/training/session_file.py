@@ -16,6 +16,7 @@ from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
 from vnq_colab.errors import StorageError, name_a_few
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
+from vnq_colab.notebook import Shown
 from vnq_colab.settings import NOT_NEGATIVE, SHARE, Rule, between, record
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ Beat = record("Beat", owner=str, token=int, sequence=int, written=MOMENT, drive=
 
 
 @dataclass(repr=False)
-class SessionRecord:
+class SessionRecord(Shown):
     """The fields of session.json, and the workspace that it was read from."""
 
     ws: Workspace
