@@ -52,7 +52,7 @@ prepared
 # Each row is a stock, each column a day: blue where it was traded, white before it was listed. Models learn from the days before a line, and are judged on the year after it.
 
 # %%
-vnq.plots.coverage(prepared.panel, prepared.folds, note=vnq.SYNTHETIC_NOTE * prepared.synthetic)
+vnq.plots.coverage(prepared.panel, prepared.folds, note=prepared.note)
 
 # %% [markdown]
 # ## 2 · Learning the order
@@ -88,7 +88,7 @@ plan
 # %% cellView="form"
 #@title The report, to keep
 DOWNLOAD = False  #@param {type: "boolean"}
-print(f"The whole tour took {vnq.minutes()} on this machine.")
+print(f"The tour took {machine.spent()}.")
 vnq.download(validation.report.parent) if DOWNLOAD else f"tick DOWNLOAD for a zip of {validation.report.parent.name}: report.html, tables, pictures"
 
 # %% [markdown]

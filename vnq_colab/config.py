@@ -6,10 +6,12 @@ Three words, never mixed: the *profile* is the machine, the *recipe* how to trai
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from vnq_colab.clock import spell
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.notebook import Shown
 from vnq_colab.settings import (
@@ -43,6 +45,13 @@ class Machine(Shown):
     cores: int
     hours_left: float | None  # None: no limit
     units_per_hour: float | None  # Colab's compute units; None: unknown or none
+    since: float = field(default_factory=time.monotonic, compare=False)  # when it was described
+
+    def spent(self) -> str:
+        """How long ago it was described, and what that has cost."""
+        seconds = time.monotonic() - self.since
+        return f"{spell(seconds)} on this machine" + (f", about {self.units_per_hour * seconds / 3600:.2g} units"
+                                                      if self.units_per_hour else "")
 
     def __repr__(self) -> str:
         memory = f", {self.memory_gb:.0f} GB memory" if self.memory_gb else ""

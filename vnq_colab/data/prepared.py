@@ -62,8 +62,13 @@ class Prepared(Shown, Gathered):
     def synthetic(self) -> bool:
         return is_synthetic(self.panel.symbols)
 
+    @property
+    def note(self) -> str:
+        """What every output must say about the data; empty for real prices."""
+        return SYNTHETIC_NOTE * self.synthetic
+
     def __repr__(self) -> str:
-        title = f"Prepared data {self.panel.data_id}" + (f" — {SYNTHETIC_NOTE}" if self.synthetic else "")
+        title = f"Prepared data {self.panel.data_id}" + f" — {self.note}".rstrip(" —")
         market = "the mean of all stocks" if self.index is None else f"the index, {len(self.index):,} days"
         folds = (f"{len(self.folds)} folds: tested {self.folds[0].test.first} to {self.folds[-1].test.last}, each by "
                  "models trained before it" if self.folds else "too short to train and judge")

@@ -125,12 +125,11 @@ class Bundle(Shown):
         return forecast
 
     def __repr__(self) -> str:
-        decisions, verdict = list(self.decisions.values()), self.manifest["verdict"]
+        decisions, facts = list(self.decisions.values()), self.manifest
         counts = ", ".join(f"{decisions.count(name)} {name}" for name in dict.fromkeys(decisions))
-        judged = f", judged by the {verdict['gate_set']} gates" if verdict else ""
-        return (f"Bundle {self.manifest['run_id']}{' (SYNTHETIC market)' * self.manifest['synthetic']}: "
-                f"{', '.join(self.forecasters)} for {len(decisions)} symbols ({counts}){judged}, trained to "
-                f"{self.manifest['trained_to']}, {self.folder}")
+        judged = f", judged by the {facts['verdict']['gate_set']} gates" if facts["verdict"] else ""
+        return (f"Bundle {facts['run_id']}{' (SYNTHETIC market)' * facts['synthetic']}: {', '.join(self.forecasters)} "
+                f"for {len(decisions)} symbols ({counts}){judged}, trained to {facts['trained_to']}, {self.folder}")
 
 
 def export_bundle(session: Session, verdict: Verdict | None = None, *, panel: Panel | None = None) -> Bundle:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.lookahead import LookaheadProof, prove_no_lookahead
 from vnq_colab.data.panel import CLOSE, OPEN, Panel, build_panel
 from vnq_colab.data.prepared import PROOF, Prepared
@@ -44,7 +43,7 @@ def review(prepared: Prepared) -> Review:
 
     The proof is of the last training day, and of cleaning too; in a set that was loaded it begins from clean prices.
     """
-    note, panel = SYNTHETIC_NOTE if prepared.synthetic else "", prepared.panel
+    note, panel = prepared.note, prepared.panel
     now("drawing coverage, cleaning, features and correlations")
     figures = (plots.coverage(panel, prepared.folds, note=note), plots.cleaning(prepared.cleaning, note=note),
                plots.feature_distributions(panel, note=note), plots.feature_correlations(panel, note=note))
