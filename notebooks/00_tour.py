@@ -12,9 +12,9 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/00_tour.ipynb)
 #
-# Press **Runtime > Run all**. You get, from prices alone: a forecast of the order in which 102 stocks will do over the next five days, what that order was worth on two years that the models had not seen, what a basket made of it earned after all costs, and a list of orders for tomorrow. This is what the third of the four pictures looks like:
+# Press **Runtime > Run all**. You get, from prices alone: a forecast of the order in which 102 stocks will do over the next five days, what that order was worth on two years that the models had not seen, what a basket made of it earned after all costs, and a list of orders for tomorrow. One of the four pictures on the way:
 #
-# <img src="https://raw.githubusercontent.com/OWNER/vnq_colab/v0.2.0/notebooks/order.png" width="360" alt="Returns of the stocks by their place in the forecast order, and the rank correlation by horizon, on a synthetic market">
+# <img src="order.png" width="360" alt="Returns of the stocks by their place in the forecast order, and the rank correlation by horizon, on a synthetic market">
 #
 # The market is **SYNTHETIC**: 102 made-up stocks in which a weak signal was planted, so that there is something to find. At the end you bring your own prices. None of this is advice.
 #
@@ -78,18 +78,27 @@ vnq.plots.order(validation.order, note=session.note)
 vnq.plots.basket(validation.basket, note=session.note) if validation.basket else "Too few stocks for a basket."
 
 # %% [markdown]
-# ## 5 · May it be traded, and what to do tomorrow
-# The verdict asks what a coin could not pass: enough days, enough stocks, costs, random baskets, luck. Only where the market passes are there orders; here for 500 million VND on paper.
+# ## 5 · May it be traded
+# The verdict asks what luck could not pass: enough days and stocks, an order above 0, a basket that earns more than all stocks and than random baskets after costs, and nothing too good to be true.
 
 # %%
-plan = vnq.plan_day(ws, vnq.export_bundle(session, validation.verdict), prepared.prices, index=prepared.index, capital=500e6)
+print(validation.verdict.summary["text"])
+vnq.table(validation.verdict.market["gates"])
+
+# %% [markdown]
+# ## 6 · What to do tomorrow
+# Orders in whole lots of 100, each inside tomorrow's price band, for 500 million VND on paper; below them the ranking that they come from. "edge" is the forecast lead over the mean stock in 5 days. Where the verdict is no, there are no orders.
+
+# %%
+bundle = vnq.export_bundle(session, validation.verdict)
+plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, capital=500e6)
 plan
 
 # %% cellView="form"
-#@title The report, to keep
+#@title The report with its tables and pictures, to keep
 DOWNLOAD = False  #@param {type: "boolean"}
 print(f"The tour took {machine.spent()}.")
-vnq.download(validation.report.parent) if DOWNLOAD else f"tick DOWNLOAD for a zip of {validation.report.parent.name}: report.html, tables, pictures"
+print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for a zip of the report, its tables and pictures")
 
 # %% [markdown]
 # ## Now yours

@@ -13,17 +13,20 @@
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/01_prepare.ipynb)
 #
 # Reads your price files in whatever format they come, cleans them and says what it found, computes 50 features a day, proves that none of them knows the future, and makes the folds: the years that are judged, each by models trained on the days before it.
+# <img src="coverage.png" width="360" alt="Which of 102 stocks were traded on which days, and where the judged years begin, on a synthetic market">
+#
 # What lies in `data/weekly_updates/` is merged into it. The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
 #
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | half a minute for 185 symbols of 14 years (measured on two cores; the proof takes most of it), after the download of the library |
+# | expected time | half a minute for 185 symbols of 14 years on two cores, most of it the proof; the last cell says how long it took here. No compute units on a machine without GPU |
 # | before | put your price files (CafeF, vnstock, AmiBroker, cophieu68, VNDirect, Yahoo, or a table of your own; zips as they are) into `data/raw/` of the folder that the first cell prints, or paste a Drive link below, or let `COLLECT` bring the newest files of CafeF |
 #
 # Run all, as often as you like: the same files give the same set.
 
-# %%
+# %% cellView="form"
+#@title Install the library, open your folder
 import glob, importlib.util, os
 if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
     from google.colab import drive
@@ -33,41 +36,65 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
+# %% [markdown]
+# ## Your prices
+# Empty fields take what lies in `data/raw/` of your folder; with nothing there, a made-up market. Below the form: the files that will be read.
+
 # %% cellView="form"
 #@title Your prices
 PRICES = ""  #@param {type: "string", placeholder: "a file, zip or folder, or a Drive link; empty: data/raw, or a made-up market when that is empty"}
 COLLECT = False  #@param {type: "boolean"}
 INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: a VNINDEX among the files, else the mean of all stocks"}
 AS_OF = ""  #@param {type: "date"}
-print(vnq.collect_prices(ws) if COLLECT else "nothing collected")
-PRICES or list(map(str, vnq.price_files(ws.raw) + vnq.price_files(ws.weekly_updates))) or "no files: a SYNTHETIC market"
+machine = vnq.describe_machine()
+print(*([vnq.collect_prices(ws)] if COLLECT else []), PRICES, *vnq.price_files(ws.raw), *vnq.price_files(ws.weekly_updates), sep="\n")
+
+# %% [markdown]
+# ## What was read
+# How many stocks and days, the years that will be judged, and what was found in the rows.
 
 # %%
 prepared = vnq.prepare(ws, PRICES or None, index=INDEX or None, as_of=AS_OF or None)
 prepared
 
+# %% [markdown]
+# ## What was cleaned
+# Each data-quality issue: how many rows, what was done with them, and an example to look up in your file. Bars that are long, or orange, are worth a look.
+
 # %%
 from IPython.display import display
 display(prepared.cleaning)
-vnq.plots.cleaning(prepared.cleaning)
+vnq.plots.cleaning(prepared.cleaning, note=prepared.note)
+
+# %% [markdown]
+# ## Who is there when
+# Each row is a stock, blue where it was traded. A judged year begins at each line; its models learn from the days before it.
 
 # %%
-from IPython.display import display
-display(prepared.folds)
-vnq.plots.coverage(prepared.panel, prepared.folds)
+vnq.plots.coverage(prepared.panel, prepared.folds, note=prepared.note)
+
+# %% [markdown]
+# ## What the models see
+# The 50 features of a day. Thick bars should lie inside their pale bounds; a number on the right is the share of days at a bound.
 
 # %%
-import pandas as pd
-pd.set_option("display.max_colwidth", None)
-vnq.features_table()
+vnq.plots.feature_distributions(prepared.panel, note=prepared.note)
+
+# %% [markdown]
+# ## Do two features say the same
+# Deep blue or orange away from the diagonal: two features that move together. The strongest pair is framed.
 
 # %%
-from IPython.display import display
-display(vnq.plots.feature_distributions(prepared.panel))
-vnq.plots.feature_correlations(prepared.panel)
+vnq.plots.feature_correlations(prepared.panel, note=prepared.note)
+
+# %% [markdown]
+# ## Does anything know the future
+# Prices after a day are changed in several ways; whatever was computed up to that day must stay the same to the last bit. Zeros everywhere are the proof.
 
 # %%
-vnq.review(prepared)
+review = vnq.review(prepared)
+print(f"Took {machine.spent()}. Next: 02_train_all_102.")
+review
 
 # %% [markdown]
 # ## If something goes wrong
@@ -82,5 +109,6 @@ vnq.review(prepared)
 # | `unadjusted corporate action` among the findings, and you know better | `vnq.prepare(ws, PRICES or None, treatments={"unadjusted_action": "keep"})` |
 # | the download of a Drive link is refused | share the file with "anyone with the link", or copy it into `data/raw/` of this folder by hand |
 # | `the newest prices are … days before …` | bring newer files, or name the day in `AS_OF` |
+# | you want to know what a feature is | `vnq.table(vnq.features_table())` in a new cell: formula, unit and source of all 50 |
 # | a symbol has too few days | nothing to do: it is named and left out of training |
 # | `too short to train and judge` | bring a longer history: one judged year needs about 570 trading days in all |

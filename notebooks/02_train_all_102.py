@@ -2,8 +2,7 @@
 # jupyter:
 #   accelerator: GPU
 #   colab:
-#     gpuType: A100
-#     machine_shape: hm
+#     gpuType: T4
 #     provenance: []
 #   kernelspec:
 #     display_name: Python 3
@@ -18,17 +17,21 @@
 # Trains three families of models: `trees` (gradient boosting) and `global` (one network of all stocks), which learn where a stock will stand among all stocks of its day, and `stockformer`, that network fine-tuned for each of the 102 symbols. Each judged year has models of its own, trained on the days before it; the final fit on all days is what you will use.
 # All of it is one list of jobs. A finished job is kept in your folder, the one at work every 20 minutes. If the machine goes away, notebook 3 goes on where it stopped, on any machine.
 #
+# <img src="learning.png" width="360" alt="Rank correlation on validation days by number of trees and by epoch, on a synthetic market">
+#
 # | | |
 # |---|---|
-# | hardware | a GPU: A100, L4 or T4 (Runtime > Change runtime type); without one it takes longer |
-# | expected time | about half an hour on one busy CPU core (profile `cpu`, 8 folds); not measured on a GPU |
+# | hardware | any GPU (T4 is chosen; L4 and A100 are faster: Runtime > Change runtime type), or none |
+# | expected time | about half an hour on one CPU core, for 102 symbols and 8 judged years; not measured on a GPU. While it trains, the line below the cell says what is left, from the jobs that this machine has finished |
+# | cost | the first form says how many compute units an hour this machine takes, the last cell what the notebook took |
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.
 #
 # Colab counts a running cell as activity, and nothing else: training stays in its cell, prints a line now and then, and gives a sign of life in your folder. No clicking or other tricks: they do not keep a machine, and can cost the account.
 
-# %%
+# %% cellView="form"
+#@title Install the library, open your folder
 import glob, importlib.util, os
 if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
     from google.colab import drive
@@ -37,6 +40,10 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% [markdown]
+# ## What to train, and on what machine
+# Empty fields are the defaults. Below: the machine that you were given, its price in compute units and the hours it has left.
 
 # %% cellView="form"
 #@title What to train
@@ -47,27 +54,46 @@ SYMBOLS = ""  #@param {type: "string", placeholder: "judged, for example FPT,VCB
 machine = vnq.describe_machine()
 machine
 
+# %% [markdown]
+# ## The data of notebook 1
+# What models learn from, and the years in which they are judged.
+
 # %%
 prepared = vnq.load_prepared(ws)
 prepared
+
+# %% [markdown]
+# ## Training
+# A line for each job that is done, and one that moves: the job at work, how far, and the time left. Skill above 0 on validation days means that something was learnt. Stopping loses nothing.
 
 # %%
 config = vnq.RunConfig.for_machine(machine, recipe=RECIPE)
 config = config.with_setting("families", FAMILIES) if FAMILIES else config
 config = config.with_setting("folds", str(FOLDS)) if FOLDS else config
 config = config.with_setting("symbols", SYMBOLS) if SYMBOLS else config
-config.to_dict()
-
-# %%
 session = vnq.train(ws, prepared.panel, config, hours=machine.hours_left, on_finish=vnq.notify_session)
 print("Done: now run 04_validate." if session.status == "finished" else "Not finished: 03_resume goes on with it.")
 session
 
+# %% [markdown]
+# ## The jobs
+# Each family once for each judged year, and once more for the final fit, which is what you will use.
+
 # %%
-session.jobs_table()
+vnq.table(session.jobs_table())
+
+# %% [markdown]
+# ## Did they learn
+# What was reached on days that were held out, by tree or by epoch; the dashed line is no skill. A line that falls at the end would mean that training went on too long.
 
 # %%
 vnq.plots.learning_curves(session, note=session.note)
+
+# %% cellView="form"
+#@title Curves and log, to keep
+DOWNLOAD = False  #@param {type: "boolean"}
+print(f"Took {machine.spent()}.")
+print(vnq.download(ws.local.log_folder(session.run_id)) if DOWNLOAD else "tick DOWNLOAD for a zip of the curves and the log")
 
 # %% [markdown]
 # ## If something goes wrong

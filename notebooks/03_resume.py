@@ -2,8 +2,7 @@
 # jupyter:
 #   accelerator: GPU
 #   colab:
-#     gpuType: A100
-#     machine_shape: hm
+#     gpuType: T4
 #     provenance: []
 #   kernelspec:
 #     display_name: Python 3
@@ -17,17 +16,20 @@
 #
 # Finds the latest unfinished run and goes on with it: same config, same data, same state. It says how the last attempt ended, what that cost and what is left; with nothing left to do it says so.
 #
+# <img src="learning.png" width="360" alt="Rank correlation on validation days by number of trees and by epoch, on a synthetic market">
+#
 # | | |
 # |---|---|
 # | hardware | as for notebook 2; another kind of machine goes on with the same state, only the last bits may differ |
-# | expected time | what was left of notebook 2 |
+# | expected time | what was left of notebook 2; the line below the cell says how much, from the jobs that are done |
 # | before | notebook 2, stopped for whatever reason |
 #
 # By hand: on a new machine the first cell asks for access to your Drive, and you allow it. Nobody can do that for you.
 #
 # Run all, as often as you like: what is done already is not done again.
 
-# %%
+# %% cellView="form"
+#@title Install the library, open your folder
 import glob, importlib.util, os
 if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
     from google.colab import drive
@@ -36,6 +38,10 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
     # %pip install --quiet --no-deps {(["git+https://github.com/OWNER/vnq_colab@v0.2.0"] + wheels)[-1]}
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
+
+# %% [markdown]
+# ## What to go on with
+# Empty: the latest unfinished run. Below: the machine that you were given, its price in compute units and the hours it has left.
 
 # %% cellView="form"
 #@title What to go on with
@@ -46,8 +52,16 @@ TAKE_OVER = False  #@param {type: "boolean"}
 machine = vnq.describe_machine(plan_hours=PLAN_HOURS)
 machine
 
+# %% [markdown]
+# ## Where it stopped
+# How the last attempt ended, when the last checkpoint was written, and what is done.
+
 # %%
 vnq.status(ws, RUN or None)
+
+# %% [markdown]
+# ## Training
+# It goes on from the checkpoint; a line for each job that is done, and one that moves.
 
 # %%
 session = vnq.resume(ws, RUN or None, hours=machine.hours_left, take_over=TAKE_OVER,
@@ -55,11 +69,25 @@ session = vnq.resume(ws, RUN or None, hours=machine.hours_left, take_over=TAKE_O
 print("Done: now run 04_validate." if session.status == "finished" else "Not finished: run this notebook again.")
 session
 
+# %% [markdown]
+# ## The jobs
+# What is done, what waits, and how long each took.
+
 # %%
-session.jobs_table()
+vnq.table(session.jobs_table())
+
+# %% [markdown]
+# ## Did they learn
+# What was reached on days that were held out, by tree or by epoch; the dashed line is no skill.
 
 # %%
 vnq.plots.learning_curves(session, note=session.note)
+
+# %% cellView="form"
+#@title Curves and log, to keep
+DOWNLOAD = False  #@param {type: "boolean"}
+print(f"Took {machine.spent()}.")
+print(vnq.download(ws.local.log_folder(session.run_id)) if DOWNLOAD else "tick DOWNLOAD for a zip of the curves and the log")
 
 # %% [markdown]
 # ## If something goes wrong

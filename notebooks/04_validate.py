@@ -14,15 +14,18 @@
 #
 # Takes the forecasts of the judged years, each made by models trained before it, and judges the market first: does the order of the stocks of a day hold, beside simple opponents, and does a basket pay after costs, under the rules of the exchange? Then each stock. Nothing is trained here. A rejected market is an honest answer, not an error.
 #
+# <img src="report.png" width="360" alt="First screen of the report of the synthetic market, on a phone">
+#
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | a minute or two for 102 symbols and eight years |
+# | expected time | a minute or two for 102 symbols and eight years; the last cell says how long it took here. No compute units on a machine without GPU |
 # | before | notebook 2 or 3 |
 #
 # Run all, as often as you like: what is done already is not done again.
 
-# %%
+# %% cellView="form"
+#@title Install the library, open your folder
 import glob, importlib.util, os
 if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
     from google.colab import drive
@@ -32,16 +35,28 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
+# %% [markdown]
+# ## What to judge, and how
+# Empty: the latest run. Below: what was trained, and on which data.
+
 # %% cellView="form"
 #@title What to judge, and how
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
 GATES = "honest"  #@param ["honest", "original"]
-session = vnq.latest_session(ws, RUN or None)
+machine, session = vnq.describe_machine(), vnq.latest_session(ws, RUN or None)
 session
+
+# %% [markdown]
+# ## The verdict
+# First the market, question by question; then the stocks that pass; then the order and the basket in numbers.
 
 # %%
 validation = vnq.validate(session, gates=GATES)
 validation
+
+# %% [markdown]
+# ## The report
+# One page for a phone or a desk, which you can also open from `reports/` in your folder. Its first screen says what to do.
 
 # %% cellView="form"
 #@title The report: its first screen says what to do
@@ -50,17 +65,39 @@ from IPython.display import HTML
 page = escape(validation.report.read_text(encoding="utf-8"))
 HTML(f'<div><iframe srcdoc="{page}" width="100%" height="860" style="border: 0"></iframe></div>')
 
+# %% [markdown]
+# ## The order
+# The stocks of each day in groups by their forecast, worst to best: if the order means something, the bars rise. Below, how strongly forecast and outcome agree by horizon; 0 is a coin.
+
 # %%
 vnq.plots.order(validation.order, note=session.note)
+
+# %% [markdown]
+# ## The basket
+# What the best stocks earned after fee, tax and slippage, beside all stocks with equal weights and the index; below, how far each was under its highest value.
 
 # %%
 vnq.plots.basket(validation.basket, note=session.note) if validation.basket else "Too few stocks for a basket."
 
+# %% [markdown]
+# ## Each stock's direction
+# How often the forecast of up or down was right, stock by stock, beside what as many coins would do. Most of it is luck; the order above is what is traded.
+
 # %%
 vnq.plots.accuracies(validation.scores, validation.family, note=session.note)
 
+# %% [markdown]
+# ## One stock
+# Choose a stock and a family: its last forecasts, what happened, and the decision on it with its reasons.
+
 # %%
 vnq.browse(validation, note=session.note)
+
+# %% cellView="form"
+#@title The report with its tables and pictures, to keep
+DOWNLOAD = False  #@param {type: "boolean"}
+print(f"Took {machine.spent()}. Next: 05_export.")
+print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for a zip of the report, its tables and pictures")
 
 # %% [markdown]
 # ## If something goes wrong

@@ -14,15 +14,18 @@
 #
 # Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; deploys it, if it deserves that beside the models in use; then ranks the stocks for tomorrow and makes the orders. Where the market is not accepted there is a ranking only. Nothing is trained here.
 #
+# <img src="basket.png" width="360" alt="What a basket of the best stocks earned after costs beside all stocks, on a synthetic market">
+#
 # | | |
 # |---|---|
 # | hardware | any machine; a GPU is of no use here |
-# | expected time | some seconds |
+# | expected time | some seconds; the last cell says how long it took here. No compute units on a machine without GPU |
 # | before | notebook 4, or every symbol is exported as `unjudged` |
 #
 # Run all, as often as you like: what is done already is not done again.
 
-# %%
+# %% cellView="form"
+#@title Install the library, open your folder
 import glob, importlib.util, os
 if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your Drive folder, else the published version
     from google.colab import drive
@@ -32,22 +35,30 @@ if importlib.util.find_spec("vnq_colab") is None:  # on Colab: the wheel in your
 import vnq_colab as vnq
 print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 
+# %% [markdown]
+# ## What to export, and for whom the orders are
+# Empty: the latest run, a portfolio on paper with `CAPITAL` in VND, and today. Below: the run.
+
 # %% cellView="form"
 #@title What to export, and for whom the orders are
 RUN = ""  #@param {type: "string", placeholder: "the beginning of a run's name; empty: the latest run"}
 PORTFOLIO = ""  #@param {type: "string", placeholder: "the path of your portfolio.csv; empty: a new one on paper"}
 CAPITAL = 500_000_000  #@param {type: "number"}
 AS_OF = ""  #@param {type: "string", placeholder: "to look back: the day whose close is known, 2026-07-03; empty: today"}
-session = vnq.latest_session(ws, RUN or None)
+machine, session = vnq.describe_machine(), vnq.latest_session(ws, RUN or None)
 session
+
+# %% [markdown]
+# ## The bundle
+# The models that forecast every day, with the decisions on the market and each stock; `manifest.json` in its folder names every file with its hash.
 
 # %%
 bundle = vnq.export_bundle(session)
 bundle
 
-# %%
-import pandas as pd
-pd.DataFrame.from_dict(bundle.manifest["files"], orient="index")[["family", "bytes", "sha256"]]
+# %% [markdown]
+# ## Is it used from now on
+# It becomes the champion, whose forecasts the orders are made of, if its market was accepted and it is not worse than the present one.
 
 # %%
 try:  # takes the place of the champion, by which orders are made, if its market was accepted and it is not worse
@@ -56,16 +67,34 @@ except vnq.VnqError as refusal:
     deployment = refusal
 print(deployment)
 
+# %% [markdown]
+# ## What to do tomorrow
+# Orders in whole lots inside the day's price band, and the ranking that they come from. "edge" is the forecast lead over the mean stock in 5 days. Where the market is not accepted there is a ranking only.
+
 # %%
 prepared = vnq.load_prepared(ws, session.data_id)
 plan = vnq.plan_day(ws, vnq.load_bundle(ws), prepared.prices, index=prepared.index, as_of=AS_OF or None, portfolio=PORTFOLIO or None, capital=CAPITAL)
 plan
 
-# %%
-plan.table
+# %% [markdown]
+# ## Every stock
+# The whole ranking, best first; a click on a head sorts, the field searches.
 
 # %%
-vnq.tidy(ws)  # shows what nothing needs any more; vnq.tidy(ws, delete=True) removes it
+vnq.table(plan.table)
+
+# %% [markdown]
+# ## What nothing needs any more
+# Old runs, bundles and data sets. Nothing is removed; `vnq.tidy(ws, delete=True)` in a new cell removes it.
+
+# %%
+vnq.tidy(ws)
+
+# %% cellView="form"
+#@title The bundle, to keep
+DOWNLOAD = False  #@param {type: "boolean"}
+print(f"Took {machine.spent()}.")
+print(vnq.download(bundle.folder) if DOWNLOAD else "tick DOWNLOAD for a zip of the models, as models/ in your folder has them")
 
 # %% [markdown]
 # ## If something goes wrong

@@ -25,6 +25,7 @@ class FakeColab:
         self.fails_with = fails_with
         self.flush_fails_with: Exception | None = None
         self.calls: list[str] = []
+        self.uploads: dict[str, bytes] = {}  # what the person chooses in the browser
         self.secrets: dict[str, str | Exception] = {}  # by name; an error is raised
 
     @property
@@ -55,7 +56,7 @@ class FakeColab:
     def modules(self) -> dict[str, types.ModuleType]:
         """google, google.colab and its parts, for sys.modules."""
         names = ("google", "google.colab", "google.colab.drive", "google.colab.runtime", "google.colab._shell",
-                 "google.colab.userdata")
+                 "google.colab.userdata", "google.colab.files", "google.colab.data_table")
         found = {name: types.ModuleType(name) for name in names}
         for name, module in found.items():
             parent, _, child = name.rpartition(".")
@@ -64,6 +65,9 @@ class FakeColab:
         found["google.colab.drive"].mount = self.mount
         found["google.colab.drive"].flush_and_unmount = self.flush_and_unmount
         found["google.colab.userdata"].get = self.secret
+        found["google.colab.files"].upload = lambda: self.uploads
+        found["google.colab.files"].download = lambda path: self.calls.append(f"download {Path(path).name}")
+        found["google.colab.data_table"].DataTable = lambda frame, **options: frame
         found["google.colab.runtime"].unassign = self.unassign
         return found
 

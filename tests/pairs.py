@@ -3,7 +3,9 @@
 The same source gives the same bytes: no outputs, and cell ids made of the file's name and the cell's place.
 """
 
+import base64
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import jupytext
 from tests import address
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+PICTURES, PICTURE = NOTEBOOKS, re.compile(r'src="([\w-]+\.png)"')
 REPAIR = "python -m tests.pairs"
 KEPT_METADATA = ("accelerator", "colab", "kernelspec")
 
@@ -30,10 +33,16 @@ def make(source: Path) -> str:
         made = {"cell_type": cell.cell_type, "id": f"{source.stem}-{place:02d}", "metadata": dict(cell.metadata)}
         if cell.cell_type == "code":
             made |= {"execution_count": None, "outputs": []}
-        cells.append(made | {"source": cell.source.splitlines(keepends=True)})
+        source_text = PICTURE.sub(embedded, cell.source) if cell.cell_type == "markdown" else cell.source
+        cells.append(made | {"source": source_text.splitlines(keepends=True)})
     notebook = {"cells": cells, "metadata": metadata | {"language_info": {"name": "python"}}, "nbformat": 4,
                 "nbformat_minor": 5}
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def embedded(picture: re.Match) -> str:
+    """The `src` of a picture that lies beside the notebooks, as the picture itself, seen wherever it is opened."""
+    return f'src="data:image/png;base64,{base64.b64encode((PICTURES / picture[1]).read_bytes()).decode()}"'
 
 
 def differing() -> list[str]:

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -288,3 +289,35 @@ def test_describe_machine_counts_only_the_cores_that_this_process_may_use(monkey
     assert colab._cores() == 2
     (tmp_path / "cpu.max").write_text("max 100000\n", encoding="utf-8")
     assert colab._cores() == 8
+
+
+# --- what a notebook shows, gets and gives
+
+
+def test_table_is_colabs_own_on_colab_and_html_elsewhere(fake, monkeypatch):
+    rows = [{"gate": "days", "passed": True}]
+    assert colab.table(rows).to_dict("records") == rows
+    monkeypatch.setattr(colab, "_in_notebook", lambda: False)
+    assert "<td" in colab.table(rows)._repr_html_()
+
+
+def test_uploaded_prices_lie_in_raw_and_cannot_leave_it(fake, tmp_path):
+    fake.uploads = {"prices.csv": b"symbol,date", "../../outside.csv": b"x"}
+    workspace = colab.open_workspace(tmp_path / "tour")
+    assert colab.upload_prices(workspace).startswith("2 price files are in")
+    assert {path.name for path in workspace.raw.iterdir()} == {"prices.csv", "outside.csv"}
+
+
+def test_download_zips_a_folder_and_the_browser_gets_it(fake, monkeypatch, tmp_path):
+    (tmp_path / "reports" / "r1").mkdir(parents=True)
+    (tmp_path / "reports" / "r1" / "report.html").write_text("x", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert "reports_r1.zip" in colab.download(tmp_path / "reports" / "r1")
+    assert fake.calls == ["download reports_r1.zip"] and (tmp_path / "reports_r1.zip").exists()
+
+
+def test_machine_says_what_it_cost(monkeypatch):
+    give_gpu(monkeypatch, "Tesla T4")
+    monkeypatch.setattr(colab, "is_colab", lambda: True)
+    machine = colab.describe_machine()
+    assert re.fullmatch(r"\d s on this machine, about [\d.e-]+ units", machine.spent())

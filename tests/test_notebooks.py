@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import itertools
 import json
 import os
 import re
@@ -21,12 +22,13 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.layout import WORKSPACE_NAME, Workspace
 
 HOUSE = Path(__file__).parent.parent
+TOUR = "00_tour"
 ORDER = ("01_prepare", "02_train_all_102", "03_resume", "04_validate", "05_export", "local_cpu_validation")
 NEED_A_GPU = ("02_train_all_102", "03_resume")
-MOST_CELLS, MOST_LINES, MOST_KNOBS = 10, 8, 4
+MOST_CELLS, MOST_LINES, MOST_KNOBS = 10, 8, 4  # cells of code, lines in one, fields of a form
 BANNED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.comprehension)
 OWN_RULE = "my_rule"  # a person's strategy is a function
-EVERY = pytest.mark.parametrize("name", ORDER)
+EVERY = pytest.mark.parametrize("name", (TOUR, *ORDER))
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -50,8 +52,8 @@ def address() -> str:
 # --- pairs
 
 
-def test_notebooks_are_the_six_of_the_design():
-    assert [path.stem for path in pairs.sources()] == sorted(ORDER)
+def test_notebooks_are_the_tour_and_the_six_of_the_design():
+    assert [path.stem for path in pairs.sources()] == sorted((TOUR, *ORDER))
 
 
 def test_notebooks_equal_what_their_sources_make():
@@ -62,7 +64,7 @@ def test_pairs_are_made_the_same_each_time_and_seen_when_they_differ(tmp_path, m
     for source in pairs.sources():
         (tmp_path / source.name).write_bytes(source.read_bytes())
     monkeypatch.setattr(pairs, "NOTEBOOKS", tmp_path)
-    assert pairs.differing() == sorted(ORDER)
+    assert pairs.differing() == sorted((TOUR, *ORDER))
     assert pairs.main([]) == 0 and pairs.main(["--check"]) == 0
     made = (tmp_path / "03_resume.ipynb").read_bytes()
     assert pairs.main([]) == 0 and (tmp_path / "03_resume.ipynb").read_bytes() == made
@@ -86,12 +88,13 @@ def test_notebook_is_valid_and_holds_no_outputs_and_no_widgets(name):
 
 @EVERY
 def test_notebook_is_thin(name):
-    assert len(read(name).cells) <= MOST_CELLS
+    assert len(code_cells(name)) <= MOST_CELLS
     for source in code_cells(name):
-        assert len([line for line in source.splitlines() if line.strip()]) <= MOST_LINES, source
+        lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#@title")]
+        assert len(lines) <= MOST_LINES, source
         found = [node for node in ast.walk(plain_python(source)) if isinstance(node, BANNED)]
         assert [node for node in found if getattr(node, "name", "") != OWN_RULE] == [], source
-    assert sum(source.count("#@param") for source in code_cells(name)) <= MOST_KNOBS
+        assert source.count("#@param") <= MOST_KNOBS
 
 
 @EVERY
@@ -101,31 +104,40 @@ def test_notebook_shows_something_at_the_end_of_every_cell(name):
 
 
 @EVERY
+def test_notebook_says_above_every_output_what_it_tells(name):
+    cells = read(name).cells
+    bare = [after.source for before, after in itertools.pairwise(cells) if after.cell_type == "code"
+            and not after.source.startswith("#@title") and not re.match(r"## .+\n.{20,}", before.source)]
+    assert bare == []
+
+
+@EVERY
 def test_notebook_begins_with_badge_purpose_hardware_time_and_version(name):
     title = read(name).cells[0].source
     assert title.startswith("# ") and f"vnq_colab {vnq_colab.__version__}" in title.splitlines()[0]
     assert "| hardware |" in title and "| expected time |" in title
+    assert re.search(r'<img src="data:image/png;base64,[^"]+" width="\d+" alt="[^"]{20,}">', title)
     repository = address().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{repository}/blob/v{vnq_colab.__version__}/notebooks/{name}.ipynb"
     assert f"({link})" in title
 
 
 @EVERY
-def test_notebook_ends_with_troubleshooting(name):
-    assert read(name).cells[-1].source.startswith("## If something goes wrong")
+def test_notebook_ends_with_troubleshooting_and_the_tour_with_ones_own_prices(name):
+    assert read(name).cells[-1].source.startswith("## Now yours" if name == TOUR else "## If something goes wrong")
 
 
 def test_notebooks_begin_with_the_same_cell_which_installs_this_very_version():
     first = {code_cells(name)[0] for name in ORDER}
     assert len(first) == 1
-    assert f"git+{address()}@v{vnq_colab.__version__}" in first.pop()
+    assert all(f"git+{address()}@v{vnq_colab.__version__}" in source for source in (*first, code_cells(TOUR)[0]))
 
 
 @EVERY
 def test_notebook_asks_for_a_gpu_only_where_it_needs_one(name):
     metadata = read(name).metadata
     asked = (metadata.get("accelerator"), metadata.colab.get("gpuType"), metadata.colab.get("machine_shape"))
-    assert asked == (("GPU", "A100", "hm") if name in NEED_A_GPU else (None, None, None))
+    assert asked == (("GPU", "T4", None) if name in NEED_A_GPU else (None, None, None))
     assert metadata.kernelspec.name == "python3"
 
 
@@ -177,9 +189,9 @@ def test_local_notebook_goes_the_whole_way_on_a_synthetic_market(tmp_path):
 def test_notebooks_run_twice_as_local_jupyter_on_a_synthetic_market(tmp_path):
     home = tmp_path / "home"
     environment = {"VNQ_HOME": str(home), "IPYTHONDIR": str(tmp_path / "ipython")}
-    for name in ORDER:
+    for name in (*ORDER, TOUR):
         shown = "\n".join(run_all(name, tmp_path, environment))
-        assert str(home) in shown
+        assert str(tmp_path / "VN-Quant-Tour" if name == TOUR else home) in shown
         assert "SYNTHETIC" in shown, f"{name} does not say that the prices are made up"
     assert len(list((home / "models").glob("*/SYN*_stockformer_simple_best.pt"))) == SMOKE_SYMBOLS + 3
     assert {path.name for path in (home / "models").glob("*/*.pt")} >= {"global.pt", "trees.pt"}

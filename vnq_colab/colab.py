@@ -143,8 +143,9 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     runtime.unassign()
 
 
-def table(frame: pd.DataFrame) -> Any:
-    """A table for a notebook, whole: sortable and searchable, on Colab as its own data table, elsewhere as HTML."""
+def table(rows: Any) -> Any:
+    """A DataFrame, or a list of rows, for a notebook, whole: sortable and searchable; on Colab its own data table."""
+    frame = pd.DataFrame(rows)
     if not _in_notebook():
         return Table(frame)
     from google.colab import data_table

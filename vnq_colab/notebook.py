@@ -21,7 +21,7 @@ SORT = ("const at = event.target.closest('th').cellIndex, body = this.parentNode
 def page(text: str) -> str:
     """A text as HTML that wraps between words: its first line a title, very long lines folded, SYNTHETIC marked."""
     parts = []
-    for line in worded(text).splitlines():
+    for line in filter(None, worded(text).splitlines()):
         inner, indent = html.escape(line.strip()), (len(line) - len(line.lstrip())) / 2
         if inner.startswith("SYNTHETIC"):
             parts.append(NOTE.format(inner))
@@ -51,25 +51,26 @@ class Table(Shown):
         return self.frame.to_string(index=False)
 
     def _repr_html_(self) -> str:
-        right = [kind.kind in "iufb" for kind in self.frame.dtypes]
-        rows = ["".join(f'<td style="text-align: {"right" if is_right else "left"}">{_cell(value)}</td>'
-                        for value, is_right in zip(row, right, strict=True))
-                for row in self.frame.itertuples(index=False, name=None)]
-        heads = "".join(f'<th scope="col" style="text-align: left"><button title="sort" style="all: unset; cursor: '
-                        f'pointer">{html.escape(str(name))}</button></th>' for name in self.frame)
+        columns = [_texts(list(self.frame.iloc[:, place])) for place in range(self.frame.shape[1])]
+        sides = ["right" if kind.kind in "iuf" else "left" for kind in self.frame.dtypes]
+        rows = ["".join(f'<td style="text-align: {side}">{html.escape(cell)}</td>'
+                        for cell, side in zip(row, sides, strict=True)) for row in zip(*columns, strict=True)]
+        heads = "".join(f'<th scope="col" style="text-align: {side}"><button title="sort" style="all: unset; cursor: '
+                        f'pointer">{html.escape(str(name))}</button></th>'
+                        for name, side in zip(self.frame, sides, strict=True))
         find = (f'<input type="search" placeholder="search" aria-label="search the table" oninput="{FIND}">'
                 if len(rows) >= SEARCHED else "")
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return (f'<div>{find}<div style="overflow: auto; max-height: 32em"><table style="margin: 4px 0"><thead '
+        return (f'<div>{find}<div style="overflow: auto; max-height: 34em"><table style="margin: 4px 0"><thead '
                 f'onclick="{SORT}"><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></div>')
 
 
-def _cell(value: Any) -> str:
-    """A value as people read it; a dash for what is not known."""
-    if value is None or value != value:
-        return "–"
-    if hasattr(value, "strftime"):
-        return f"{value:%Y-%m-%d}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return html.escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+def _texts(values: list[Any]) -> list[str]:
+    """The values of a column as people read them, numbers with the same decimals, a dash for what is not known."""
+    known = [value for value in values if value is not None and value == value]
+    most = max((abs(value) for value in known if isinstance(value, float)), default=0.0)
+    form = ",.0f" if most >= 1000 or all(value % 1 == 0 for value in known if isinstance(value, float)) else (
+        ".2f" if most >= 1 else ".3f")
+    return ["–" if value is None or value != value else f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else
+            f"{value:{form}}" if isinstance(value, float) else
+            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in values]

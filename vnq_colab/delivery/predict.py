@@ -164,27 +164,27 @@ class DayPlan:
                 "drift": self.drift and vars(self.drift)}
 
     def _repr_html_(self) -> str:
-        return "".join(page(part) if isinstance(part, str) else Table(part)._repr_html_() for part in self._parts(True))
+        known, as_of, _, (title, *to_do), files = self._parts()
+        notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
+        tables = ["" if rows is None or rows.empty else Table(rows.drop(columns=["date", "edge", "score"],
+                  errors="ignore"))._repr_html_() for rows in (self.orders, self.shown)]
+        to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
+        return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
 
     def __repr__(self) -> str:
-        return "\n".join(self._parts())
+        return "\n".join(line for part in self._parts() for line in part)
 
-    def _parts(self, as_tables: bool = False) -> list[Any]:
-        """What is to be read, in its order; ranking and orders as texts or as tables."""
-        shown = (self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
-                 "no symbol is accepted; --all shows every forecast")
-        if 0 < len(self.shown) < len(self.table):
-            shown += f"\n{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"
-        shown = self.shown.drop(columns=["date", "score"]) if as_tables and len(self.shown) else shown
+    def _parts(self) -> list[list[str]]:
+        """The lines on what was known, of which day the ranking is, the ranking, what to do, and the files."""
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        title, *lines = ([f"NO ORDERS: {self.outlook.no_orders[0].upper()}"] if self.orders is None else
-                         orders_text(self.orders).splitlines())
-        if as_tables and self.orders is not None:
-            lines = [self.orders.drop(columns=["date", "edge"]), *(line for line in lines if line.startswith(" "))]
-        return [repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
-                *(repr(part) for part in (self.fills, self.drift) if part is not None),
-                f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:", shown, title, *lines,
-                *(f"→ {path}" for path in self.files)]
+        shown = [self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
+                 "no symbol is accepted; --all shows every forecast"]
+        shown += [f"{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"]
+        orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
+        return [[repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
+                 *(repr(part) for part in (self.fills, self.drift) if part is not None)],
+                [f"As of {self.outlook.day:%Y-%m-%d}, by the final fit{stable}:"], shown, orders.splitlines(),
+                [f"→ {path}" for path in self.files]]
 
 
 def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.DataFrame | None = None,
