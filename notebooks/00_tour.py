@@ -82,8 +82,9 @@ vnq.plots.basket(validation.basket, note=session.note) if validation.basket else
 # The verdict asks what luck could not pass: enough days and stocks, an order above 0, a basket that earns more than all stocks and than random baskets after costs, and nothing too good to be true.
 
 # %%
+import pandas as pd
 print(validation.verdict.summary["text"])
-vnq.table(validation.verdict.market["gates"])
+vnq.table(pd.DataFrame(validation.verdict.market["gates"])[["asked", "measured", "passed"]])
 
 # %% [markdown]
 # ## 6 · What to do tomorrow

@@ -5,6 +5,7 @@ import sys
 import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.fake_colab import FakeColab, MessageError
@@ -295,8 +296,8 @@ def test_describe_machine_counts_only_the_cores_that_this_process_may_use(monkey
 
 
 def test_table_is_colabs_own_on_colab_and_html_elsewhere(fake, monkeypatch):
-    rows = [{"gate": "days", "passed": True}]
-    assert colab.table(rows).to_dict("records") == rows
+    rows = pd.DataFrame({"gate": ["days"], "passed": [True]})
+    assert colab.table(rows).equals(rows)
     monkeypatch.setattr(colab, "_in_notebook", lambda: False)
     assert "<td" in colab.table(rows)._repr_html_()
 

@@ -143,9 +143,8 @@ def release_gpu(session: Any = None, *, flush: bool = True) -> None:
     runtime.unassign()
 
 
-def table(rows: Any) -> Any:
-    """A DataFrame, or a list of rows, for a notebook, whole: sortable and searchable; on Colab its own data table."""
-    frame = pd.DataFrame(rows)
+def table(frame: pd.DataFrame) -> Any:
+    """A table for a notebook, whole: sortable and searchable; on Colab its own data table."""
     if not _in_notebook():
         return Table(frame)
     from google.colab import data_table

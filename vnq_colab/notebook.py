@@ -60,17 +60,16 @@ class Table(Shown):
                         for name, side in zip(self.frame, sides, strict=True))
         find = (f'<input type="search" placeholder="search" aria-label="search the table" oninput="{FIND}">'
                 if len(rows) >= SEARCHED else "")
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return (f'<div>{find}<div style="overflow: auto; max-height: 34em"><table style="margin: 4px 0"><thead '
+        body, height = "".join(f"<tr>{row}</tr>" for row in rows), "34em" if len(rows) > 4 * SEARCHED else "none"
+        return (f'<div>{find}<div style="overflow: auto; max-height: {height}"><table style="margin: 4px 0"><thead '
                 f'onclick="{SORT}"><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></div>')
 
 
 def _texts(values: list[Any]) -> list[str]:
     """The values of a column as people read them, numbers with the same decimals, a dash for what is not known."""
-    known = [value for value in values if value is not None and value == value]
-    most = max((abs(value) for value in known if isinstance(value, float)), default=0.0)
-    form = ",.0f" if most >= 1000 or all(value % 1 == 0 for value in known if isinstance(value, float)) else (
-        ".2f" if most >= 1 else ".3f")
+    floats = [value for value in values if isinstance(value, float) and value == value]
+    most = max(map(abs, floats), default=0.0)
+    form = ",.0f" if most >= 1000 or all(value % 1 == 0 for value in floats) else ".2f" if most >= 1 else ".3f"
     return ["–" if value is None or value != value else f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else
-            f"{value:{form}}" if isinstance(value, float) else
+            f"{value:{form if value % 1 or abs(value) < 10 else ',.0f'}}" if isinstance(value, float) else
             f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in values]
