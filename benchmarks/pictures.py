@@ -1,6 +1,8 @@
-"""The two pictures of the READMEs, from a finished run of the synthetic market: `python -m benchmarks.pictures ROOT`.
+"""The pictures of the READMEs and notebooks, from a finished run of the synthetic market: `python -m benchmarks.pictures
+ROOT`.
 
-Needs Chromium. Twice the pixels that are shown, in palette colours: each stays below 120 kB.
+Needs Chromium for the report's first screen. Twice the pixels that are shown, in palette colours: each stays below
+120 kB.
 """
 
 import shutil
@@ -24,25 +26,25 @@ def first_screen(report: Path, target: Path, width: int = 390, height: int = 800
     program = shutil.which("chromium") or shutil.which("google-chrome") or "chrome"
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run([program, *BROWSER, f"--user-data-dir={scratch}", f"--window-size={width},{height}",
-                        "--force-device-scale-factor=2",
-                        f"--screenshot={target}", report.resolve().as_uri()], check=True, capture_output=True)
-
-
-def small(path: Path) -> None:
-    """The same picture in at most 128 colours."""
-    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+                        "--force-device-scale-factor=2", f"--screenshot={target}", report.resolve().as_uri()],
+                       check=True, capture_output=True)
 
 
 def main(root: str) -> None:
     ws = Workspace(Path(root))
-    session = vnq.latest_session(ws)
+    session, prepared = vnq.latest_session(ws), vnq.load_prepared(ws)
     validation = vnq.validate(session)
-    figure = vnq.plots.order(validation.order, note=session.note)
-    figure.savefig(PICTURES / "order.png", dpi=200)
+    figures = {"order": vnq.plots.order(validation.order, note=session.note),
+               "basket": vnq.plots.basket(validation.basket, note=session.note),
+               "coverage": vnq.plots.coverage(prepared.panel, prepared.folds, note=session.note),
+               "learning": vnq.plots.learning_curves(session, note=session.note)}
+    for name, figure in figures.items():
+        figure.savefig(PICTURES / f"{name}.png", dpi=120 if name == "coverage" else 200)
     first_screen(ws.root / "reports" / session.run_id / "report.html", PICTURES / "report.png")
-    for name in ("order.png", "report.png"):
-        small(PICTURES / name)
+    for name in (*figures, "report"):
+        path = PICTURES / f"{name}.png"
+        Image.open(path).convert("RGB").quantize(128 if name == "report" else 32).save(path, optimize=True)
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
