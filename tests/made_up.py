@@ -65,7 +65,15 @@ def rows_of(n_days=80, n_known=75):
     table = pd.MultiIndex.from_product([("stockformer",), SYMBOLS, days],
                                        names=["family", "symbol", "date"]).to_frame(index=False)
     table = table.assign(mean=np.log(1.01), p_up=0.6, low=np.log(0.95), high=np.log(1.05), actual=np.log(1.02))
+    place = pd.factorize(table["symbol"])[0]  # AAA is the best, and gains 1 % a week over EEE's loss of 1 %
+    table = table.assign(score=-place, actual_open=0.01 - 0.005 * place)
     return table, table[table["date"] <= days[n_known - 1]]
+
+
+def orders_of(symbol):
+    """A stock bought on a Tuesday and sold a week later, as of `Backtest.orders`."""
+    days = pd.to_datetime(["2024-03-12", "2024-03-19"])
+    return pd.DataFrame({"symbol": symbol, "date": days, "side": ["buy", "sell"]})
 
 
 def basket_of(value=None, universe=None):
@@ -81,7 +89,7 @@ def basket_of(value=None, universe=None):
                              "unfilled": [0.0, 0.4]})
     chosen = pd.DataFrame({"fold": [1, 2], "first": ["2023-01-02", "2024-01-02"], "last": "", "k": 10,
                            "keep": [20, 30]})
-    trades = types.SimpleNamespace(orders=pd.DataFrame({"symbol": ["AAA"]}), rules=VN_RULES)
+    trades = types.SimpleNamespace(orders=orders_of("AAA"), rules=VN_RULES)
     return BasketResult(
         basket=Basket(), chosen=chosen, capital=1e9, equity=equity, totals=totals, returns=equity.pct_change(),
         alpha=0.2, alpha_t=4.0, alpha_p=1e-4, excess=0.2, excess_t=3.5, information_ratio=1.2,

@@ -31,11 +31,11 @@ def in_a_kernel(monkeypatch):
 
 def test_outside_of_a_notebook_the_best_stock_is_a_picture(validation):
     figure = browse(validation)
-    assert isinstance(figure, Figure) and figure.get_suptitle() == "AAA: 5-day price change, stockformer"
+    assert isinstance(figure, Figure) and figure.get_suptitle() == "AAA: stockformer"
     validation.verdict.symbols["AAA"]["decision"] = "reject"
     validation.order.symbols.loc[3, "place"] = 0.5
     assert browse(validation).get_suptitle().startswith("DDD"), "of equal decisions the best place in the order"
-    assert browse(validation, "BBB", family="trees").get_suptitle() == "BBB: 5-day price change, trees"
+    assert browse(validation, "BBB", family="trees").get_suptitle() == "BBB: trees"
 
 
 def test_without_ipywidgets_a_notebook_has_the_picture_too(validation, in_a_kernel, monkeypatch):

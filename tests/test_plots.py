@@ -3,6 +3,7 @@
 import itertools
 import sys
 import types
+from dataclasses import replace
 
 import matplotlib.colors
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.stats
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tests.made_up import basket_of, order_of, rows_of, scores_of
+from tests.made_up import basket_of, order_of, orders_of, rows_of, scores_of
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import ISSUES, CleaningReport, Finding
@@ -114,6 +115,58 @@ def test_random_baskets_are_counted_with_ours_among_them():
     assert list(axes.lines[0].get_xdata()) == pytest.approx([20, 20])
 
 
+def test_months_are_the_changes_between_their_last_days():
+    days = pd.to_datetime(["2023-01-02", "2023-01-31", "2023-02-28", "2023-04-28", "2024-01-31"])
+    basket = basket_of(value=[100.0, 110.0, 99.0, 99.0, 118.8], universe=1.0)
+    axes = plots.months(replace(basket, equity=basket.equity.set_index(days))).axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {(0, 0): "10", (1, 0): "-10", (3, 0): "0", (0, 1): "20"}, "no -0, and nothing for March"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2023", "2024"]
+
+
+def test_years_show_the_judged_family_with_its_intervals():
+    axes = plots.years(order_of()).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [0.05, -0.01]
+    assert axes.collections[0].get_segments()[0][:, 1] == pytest.approx([0.03, 0.07])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["23", "24"]
+
+
+def test_fan_adds_up_a_fifth_of_what_each_fifth_returned_over_the_mean():
+    """Five stocks: 1 % for the best, -1 % for the worst in five days, on 75 days."""
+    figure = plots.fan(rows_of()[1], "stockformer")
+    ends = [line.get_ydata()[-1] for line in figure.axes[0].lines[:5]]
+    assert ends == pytest.approx([-15, -7.5, 0, 7.5, 15]) and legend_of(figure) == ["worst", "2nd", "3rd", "4th", "best"]
+
+
+def ranking_of(n=30):
+    return pd.DataFrame({"rank": range(1, n + 1), "symbol": [f"S{place:02}" for place in range(n)],
+                         "date": pd.Timestamp("2026-07-03"), "edge [%]": np.linspace(0.8, -0.8, n)})
+
+
+def test_evening_shows_all_stocks_and_names_the_first_and_the_last_with_what_is_ordered():
+    orders = pd.DataFrame({"symbol": ["S00", "S29"], "action": ["buy", "sell"]})
+    figure = plots.evening(ranking_of().sample(frac=1, random_state=0), orders, n_named=3)
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx(list(np.linspace(0.8, -0.8, 30)))
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["buy S00", "S01", "S02", "S27", "S28", "sell S29"]
+    assert axes.yaxis_inverted() and figure.get_suptitle() == "03/07/2026: 30 stocks"
+
+
+def trades_of():
+    days = pd.bdate_range("2024-01-01", periods=80)
+    market = types.SimpleNamespace(days=days, symbols=np.array(["AAA", "BBB"]), close=np.full((80, 2), 12_500.0))
+    return types.SimpleNamespace(market=market, orders=pd.concat([orders_of("AAA"), orders_of("BBB")]))
+
+
+def test_symbol_shows_its_rank_and_with_trades_its_price_and_fills():
+    _, rank, price = plots.symbol(*rows_of(), "BBB", "stockformer", n_days=30, trades=trades_of()).axes
+    assert set(rank.lines[0].get_ydata()) == {2} and rank.get_ylim() == (5.5, 0.5), "the best on top"
+    close, bought, sold = price.lines
+    assert set(close.get_ydata()) == {12.5} and list(bought.get_ydata()) == list(sold.get_ydata()) == [12.5]
+    assert [f"{pd.Timestamp(line.get_xdata()[0]):%d/%m}" for line in (bought, sold)] == ["12/03", "19/03"]
+
+
 def test_symbol_shows_forecast_and_outcome_as_price_changes_on_the_day_of_the_forecast():
     forecast, rows = rows_of()
     figure = plots.symbol(forecast, rows, "AAA", "stockformer", n_days=20)
@@ -122,7 +175,7 @@ def test_symbol_shows_forecast_and_outcome_as_price_changes_on_the_day_of_the_fo
     assert list(lines["forecast"].get_ydata()) == pytest.approx([1] * 20)
     assert list(lines["actual"].get_ydata()) == pytest.approx([2] * 20)
     assert list(pd.DatetimeIndex(lines["actual"].get_xdata())) == list(rows["date"].unique()[-20:])
-    assert axes.get_ylabel() == "Price change over 5 days [%]"
+    assert axes.get_ylabel() == "5-day change [%]"
     assert legend_of(figure) == ["90% interval", "actual", "forecast"]
     alone = plots.symbol(forecast.drop(columns=["low", "high"]), rows, "AAA", "stockformer")
     assert legend_of(alone) == ["actual", "forecast"]
@@ -151,7 +204,7 @@ def test_coverage_shows_who_is_present_by_first_day_with_the_folds(panel):
     assert [label.get_text() for label in axes.get_yticklabels()] == [panel.symbols[row] for row in order]
     borders = [line.get_xdata()[0] for line in axes.lines]
     assert [f"{panel.days[border]:%Y-%m-%d}" for border in borders] == [fold.test.first for fold in folds]
-    assert [text.get_text() for text in axes.texts] == ["fold 1", "fold 2"] and not plots.coverage(panel).axes[0].lines
+    assert [text.get_text() for text in axes.texts] == ["1", "2"] and not plots.coverage(panel).axes[0].lines
     assert f"{panel.present.mean():.0%} of 6 symbols × 800 days" in figure.get_suptitle()
     years = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
     assert years == {day: f"{panel.days[day].year}" for day in (0, *np.flatnonzero(np.diff(panel.days.year)) + 1)}
@@ -159,7 +212,7 @@ def test_coverage_shows_who_is_present_by_first_day_with_the_folds(panel):
 
 def test_coverage_of_many_symbols_names_some_of_them():
     axes = plots.coverage(panel_of(np.ones((185, 30), dtype=bool), return_1=0)).axes[0]
-    assert len(axes.get_yticks()) < 40 and "one in 6 named" in axes.get_ylabel()
+    assert len(axes.get_yticks()) < 40 and "one in 5 named" in axes.get_ylabel()
 
 
 def report_of(**rows):
@@ -249,6 +302,11 @@ FIGURES = {
     "order": lambda panel, note: plots.order(order_of(), note=note),
     "basket": lambda panel, note: plots.basket(basket_of(), note=note),
     "random_baskets": lambda panel, note: plots.random_baskets(basket_of(), note=note),
+    "months": lambda panel, note: plots.months(basket_of(), note=note),
+    "years": lambda panel, note: plots.years(order_of(), note=note),
+    "fan": lambda panel, note: plots.fan(rows_of()[1], "stockformer", note=note),
+    "evening": lambda panel, note: plots.evening(ranking_of(), note=note),
+    "stock": lambda panel, note: plots.symbol(*rows_of(), "AAA", "stockformer", trades=trades_of(), note=note),
     "symbol": lambda panel, note: plots.symbol(*rows_of(), "AAA", "stockformer", note=note),
     "coverage": lambda panel, note: plots.coverage(panel, note=note),
     "cleaning": lambda panel, note: plots.cleaning(report_of(**ALL_ISSUES), note=note),
@@ -261,21 +319,27 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_units_a_note_and_shows_itself_in_a_notebook(panel, name):
     figure = FIGURES[name](panel, SYNTHETIC_NOTE)
-    assert isinstance(figure, Figure) and figure.get_suptitle().endswith(SYNTHETIC_NOTE)
+    assert isinstance(figure, Figure) and figure.get_suptitle().replace("\n", " ").endswith(SYNTHETIC_NOTE)
     assert "[" in "".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)
-    image = figure._repr_png_()
+    image, shown = figure._repr_png_()
+    assert shown == {"width": 420}
     assert image.startswith(b"\x89PNG") and image == plots.png(FIGURES[name](panel, SYNTHETIC_NOTE))
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
-@pytest.mark.parametrize("name", ["coverage", "cleaning", "one issue", "feature_distributions", "feature_correlations"])
+@pytest.mark.parametrize("name", FIGURES)
 def test_no_text_of_a_figure_is_cut_or_laid_over_another(panel, name):
     figure = FIGURES[name](panel, SYNTHETIC_NOTE)
     figure.draw_without_rendering()
     edge, unseen = figure.bbox, {id(label) for axes in figure.axes for label in axes.get_xticklabels()}
+    unseen |= {id(tick.label1) for axes in figure.axes for tick in axes.yaxis.get_major_ticks()
+               if not min(axes.get_ylim()) <= tick.get_loc() <= max(axes.get_ylim())}
     for text in [text for text in figure.findobj(Text) if text.get_text() and id(text) not in unseen]:
         box = text.get_window_extent()
         assert edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1, text.get_text()
+        is_listed = name in data_plots.__dict__ or "issue" in name or name == "symbol_accuracy"  # in notebooks alone
+        on_phone = text.get_size() / 72 * 348 / data_plots.WIDTH  # [pixels] of 390, less the margins of the page
+        assert on_phone >= 14 or is_listed and text.get_size() == data_plots.SMALL, text.get_text()
     labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(abs(upper.y0 - lower.y0) >= 0.8 * upper.height for upper, lower in itertools.pairwise(labels))
     assert name != "cleaning" or figure.axes[0].get_position().width > 0.3, "the bars keep their room"

@@ -52,15 +52,17 @@ def board(price: float) -> str:
     return number(price / 1000, ".2f").rstrip("0").rstrip(".")
 
 
-# A column of a table: its label, its values, and how the page writes them: a number's format (the CSV has more digits),
-# or a style; without either they are texts. Values of two columns are the ends of an interval.
+# A column of a table: its label, its values, how the page writes them, and where it is left out. Values are written by a
+# number's format (the CSV has more digits) or a style; without either they are texts. Those of two columns are the ends
+# of an interval. A column is left out of the table on a phone ("desktop"), or of every table ("detail"), to be read
+# where one stock is shown.
 Column = Sequence[Any]
-STYLES = ("words", "long", "tag", "folded")  # sentences, which may break; long names; decisions; behind a click
+STYLES, PLACES = ("words", "long", "tag"), ("desktop", "detail")  # sentences, which may break; long names; decisions
 
 
 def cells(columns: Iterable[Column]) -> list[tuple[Any, ...]]:
     """`[rows][columns]`: what a table shows."""
-    def texts(_: str, values: Any, form: str = "") -> list[Any]:
+    def texts(_: str, values: Any, form: str = "", place: str = "") -> list[Any]:
         if np.ndim(values) == 2:
             ends = [[number(end, form) for end in row] for row in np.asarray(values, dtype=object)]
             return [DASH if row == [DASH, DASH] else " to ".join(row) for row in ends]
@@ -95,7 +97,7 @@ ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent / "templ
                           undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 ENVIRONMENT.filters |= {"number": number, "money": money, "board": board, "cells": cells, "frame": frame_of,
                         "csv": csv, "date": format,
-                        "style": lambda column: column[2] if column[2:] and column[2] in STYLES else "",
+                        "style": lambda column: " ".join(word for word in column[2:] if word in (*STYLES, *PLACES)),
                         "base64": lambda data: base64.b64encode(data).decode("ascii")}
 ENVIRONMENT.globals["zip"] = zip
 
@@ -120,7 +122,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
         "first_screen.html", begin=BEGIN, end=END, now=now, prices_to=prices_to, note=note, market=verdict["market"],
         leaks=summary.get("data_leaks", []),
         verdict_id=hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16],
-        n_sessions=count_sessions(prices_to, now), most_sessions=MOST_SESSIONS, power=summary["power"] or {},
+        n_sessions=count_sessions(prices_to, now), most_sessions=MOST_SESSIONS,
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
         judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
         accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
@@ -183,14 +185,14 @@ def _totals(basket: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
 
 
 def _bars(years: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rank correlation of each year with its 95 % interval, as places in a drawing 340 wide and 93 high."""
+    """The rank correlation of each year with its 95 % interval, as places in a drawing 348 wide and 102 high."""
     ends = [row[name] for row in years for name in ("low", "high", "open") if row[name] is not None]
     most, least = max([*ends, 0.02]), min([*ends, 0.0])
 
     def y(value: float | None) -> float | None:
         return None if value is None else round(4 + 64 * (most - value) / (most - least), 1)
 
-    return {"family": years[0]["family"] if years else "", "zero": y(0), "step": 340 / max(len(years), 1), "years": [
+    return {"family": years[0]["family"] if years else "", "zero": y(0), "step": 348 / max(len(years), 1), "years": [
         {"period": row["period"], "value": row["open"], "y": y(row["open"]), "low": y(row["low"]),
          "high": y(row["high"])} for row in years]}
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator
 
 from vnq_colab.data.forecast import ENSEMBLE
 from vnq_colab.errors import DataError
+from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import BasketResult
 from vnq_colab.evaluation.data_plots import (
     BLUE,
@@ -21,6 +22,9 @@ from vnq_colab.evaluation.data_plots import (
     LEGEND,
     ORANGE,
     PALE,
+    SIGNED,
+    SIZE,
+    SMALL,
     cleaning,
     coverage,
     feature_correlations,
@@ -31,9 +35,11 @@ from vnq_colab.evaluation.data_plots import (
 )
 from vnq_colab.evaluation.metrics import past_forecasts
 from vnq_colab.evaluation.order import Order
+from vnq_colab.settings import HORIZON
 
-__all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "feature_correlations", "feature_distributions",
-           "learning_curves", "order", "png", "random_baskets", "symbol", "symbol_accuracy"]
+__all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "evening", "fan", "feature_correlations",
+           "feature_distributions", "learning_curves", "months", "order", "png", "random_baskets", "symbol",
+           "symbol_accuracy", "years"]
 
 DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 
@@ -45,7 +51,7 @@ def symbol_accuracy(scores: pd.DataFrame, family: str = ENSEMBLE, decisions: Map
     A bar begins at 50 %, what a coin reaches, and has the colour of the symbol's decision; of 102 coins some look good.
     """
     rows = _with_accuracy(scores, family, decisions).sort_values("accuracy")
-    figure, axes = figure_of(1.6 + 0.165 * len(rows), f"5-day direction: accuracy of {family}", note)
+    figure, axes = figure_of(2.0 + 0.17 * len(rows), f"5-day direction: accuracy of {family}", note)
     accuracy, low, high, base_rate = (
         100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high", "base_rate"))
     place = np.arange(len(rows))
@@ -55,7 +61,7 @@ def symbol_accuracy(scores: pd.DataFrame, family: str = ENSEMBLE, decisions: Map
     axes.axvline(50, color=INK, linewidth=0.8, zorder=1)
     axes.set(yticks=place, yticklabels=rows["symbol"], ylim=(-0.8, len(rows) - 0.2),
              xlabel="Accuracy [% of days whose price moved]")
-    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.tick_params(axis="y", length=0, labelsize=SMALL)
     axes.tick_params(axis="x", top=True, labeltop=True)
     axes.grid(axis="x", color=PALE, linewidth=0.7)
     _legend(figure, rows, {"base rate": {"color": INK, "marker": "|", "linestyle": "", "markersize": 9},
@@ -93,7 +99,7 @@ def _legend(figure: Figure, rows: pd.DataFrame, lines: dict[str, dict[str, Any]]
     handles = {name: Patch(color=colour) for name, colour in DECISION_COLOURS.items()
                if (rows["decision"] == name).any()}
     handles |= {name: Line2D([], [], **style) for name, style in lines.items()}
-    figure.legend(handles.values(), handles.keys(), **LEGEND | {"ncols": 3})
+    figure.legend(handles.values(), handles.keys(), **LEGEND)
 
 
 def learning_curves(history: Any, *, note: str = "") -> Figure:
@@ -110,8 +116,8 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
     if history.empty:
         figure, axes = figure_of(1.4, title, note)
         axes.set_axis_off()
-        axes.text(0, 0.5, "No learning curves yet: no job of this run is done.\nGo on with resume (notebook 3).",
-                  va="center", fontsize=9, color=INK)
+        axes.text(0, 0.5, "No learning curves yet: no job of\nthis run is done, or its logs are not\nthere. Go on with resume (notebook 3).",
+                  va="center", fontsize=SIZE, color=INK)
         return figure
     families = list(history["family"].unique())
     figure, *panels = figure_of(2.7 * len(families) + 0.8, title, note, parts=(1,) * len(families), share_x=False)
@@ -176,6 +182,74 @@ def basket(result: BasketResult, *, note: str = "") -> Figure:
     return figure
 
 
+def months(result: BasketResult, *, note: str = "") -> Figure:
+    """The basket's return of each month after costs, as a heat map of years and months."""
+    equity = result.equity["basket"]
+    ends = equity.groupby([equity.index.year, equity.index.month]).last()
+    change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1).unstack().reindex(columns=range(1, 13))
+    figure, axes = figure_of(1.1 + 0.22 * len(change), "Months of the basket after costs", note)
+    axes.imshow(change, cmap=SIGNED.with_extremes(bad="white"), vmin=-20, vmax=20, aspect="auto")
+    for (row, column), value in np.ndenumerate(change.to_numpy()):
+        if np.isfinite(value):
+            axes.text(column, row, f"{round(value) + 0.0:.0f}", ha="center", va="center", fontsize=SIZE,
+                      color="white" if abs(value) > 12 else INK)
+    axes.set(xticks=range(12), xticklabels="JFMAMJJASOND", yticks=range(len(change)), yticklabels=change.index,
+             xlabel="Return of the month [%]")
+    axes.tick_params(length=0)
+    return figure
+
+
+def years(order: Order, *, note: str = "") -> Figure:
+    """The judged family's rank correlation of each year, with its 95 % interval."""
+    rows = order.by_year[(order.by_year["family"] == order.family) & order.by_year["open"].notna()]
+    figure, axes = figure_of(2.4, f"Rank correlation by year: {order.family}", note)
+    value, place = rows["open"].to_numpy(), np.arange(len(rows))
+    axes.bar(place, value, color=np.where(value < 0, ORANGE, BLUE), zorder=2)
+    axes.vlines(place, rows["low"], rows["high"], color=INK, linewidth=1, zorder=3)
+    axes.axhline(0, color=INK, linewidth=0.9)
+    axes.set(xticks=place, xticklabels=rows["period"].str[-2:], xlabel="Year", ylabel="Rank correlation\n[-1 to 1]")
+    axes.grid(axis="y", color=PALE, linewidth=0.7)
+    return figure
+
+
+def fan(rows: pd.DataFrame, family: str = ENSEMBLE, *, note: str = "") -> Figure:
+    """What each fifth of a family's scores returned over the day's mean, added up; `rows` of `metrics.with_outcomes`."""
+    rows = rows[(rows["family"] == family) & rows["actual_open"].notna()]
+    by_day = rows.groupby("date")
+    excess = rows["actual_open"] - by_day["actual_open"].transform("mean")
+    fifth = np.ceil(5 * by_day["score"].rank(pct=True, method="first") - 1e-9).astype(int)
+    total = 100 * excess.groupby([rows["date"], fifth]).mean().unstack().fillna(0.0).cumsum() / HORIZON
+    figure, axes = figure_of(3.0, f"Fifths of the score: {family}", note)
+    for place, colour, label in zip(range(1, 6), (ORANGE, "#E9A983", GREY, "#85BBDD", BLUE),
+                                    ("worst", "2nd", "3rd", "4th", "best"), strict=True):
+        axes.plot(total.index.to_numpy(), total[place], color=colour, linewidth=1.6, label=label)
+    axes.axhline(0, color=INK, linewidth=0.9)
+    over_time(axes, "Return over the day's mean,\nadded up, before costs [%]")
+    figure.legend(**LEGEND | {"ncols": 5, "handlelength": 0.8, "columnspacing": 0.7, "handletextpad": 0.3})
+    return figure
+
+
+def evening(ranking: pd.DataFrame, orders: pd.DataFrame | None = None, *, n_named: int = 12, note: str = "") -> Figure:
+    """All stocks of an evening by their forecast; the first and last `n_named` by name, with what is ordered.
+
+    `ranking` as of `vnq.predict(...)`, with `rank, symbol, date, edge [%]`; `orders` with `symbol, action`.
+    """
+    rows = ranking.dropna(subset=["rank"]).sort_values("rank")
+    from_end = np.minimum(np.arange(len(rows)), np.arange(len(rows))[::-1])
+    height = np.where(from_end < n_named, 1.0, 0.12)  # of a bar, with its gap
+    place = height.cumsum() - height / 2
+    figure, axes = figure_of(1.1 + 0.19 * height.sum(), f"{rows['date'].max():%d/%m/%Y}: {len(rows)} stocks", note)
+    value, names = rows["edge [%]"].to_numpy("float64"), rows["symbol"].to_numpy()
+    axes.barh(place, value, height=0.8 * height, color=np.where(value < 0, ORANGE, BLUE))
+    does = {} if orders is None else orders.set_index("symbol")["action"].to_dict()
+    axes.set(yticks=place[height == 1], ylim=(height.sum(), 0), xlabel="5-day forecast over the mean [%]",
+             yticklabels=[f"{does.get(name, '')} {name}".strip() for name in names[height == 1]])
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=PALE, linewidth=0.7)
+    return figure
+
+
 def random_baskets(result: BasketResult, *, note: str = "") -> Figure:
     """Alphas of random baskets of the same turnover, and where ours is among them. DataError where there is none."""
     if not np.isfinite(result.alpha):
@@ -190,20 +264,35 @@ def random_baskets(result: BasketResult, *, note: str = "") -> Figure:
 
 
 def symbol(forecast: pd.DataFrame, rows: pd.DataFrame, name: str, family: str = ENSEMBLE, *, n_days: int = 60,
-           note: str = "") -> Figure:
-    """What the last `n_days` forecasts of a symbol said, and what happened: the price change over 5 days.
+           trades: Backtest | None = None, note: str = "") -> Figure:
+    """What the last `n_days` forecasts of a symbol said and what happened; its rank; and where it was traded.
 
     `rows` are those of the forecast whose outcome is known, with `actual`. The band should hold nine of ten outcomes.
+    With `trades` its price is shown, too, and what they bought and sold.
     """
     table = past_forecasts(forecast, rows, family, name, n_days=n_days)
     day, expected, actual = table["date"].to_numpy(), table["expected"].to_numpy(), table["actual"].to_numpy()
-    figure, axes = figure_of(3.4, f"{name}: 5-day price change, {family}", note)
+    parts = (3, 2) if trades is None else (3, 2, 3)
+    figure, axes, below, *last = figure_of(1.2 + 0.6 * sum(parts), f"{name}: {family}", note, parts=parts)
     if "low" in table:
         axes.fill_between(day, table["low"], table["high"], color=BLUE, alpha=0.18, linewidth=0, label="90% interval")
     axes.plot(day, actual, color=ORANGE, linewidth=1.4, label="actual")
     axes.plot(day, expected, "--", color=BLUE, linewidth=1.6, label="forecast")
     axes.axhline(0, color=INK, linewidth=0.9)
-    over_time(axes, "Price change over 5 days [%]")
-    axes.set_xlabel("Day of the forecast")
+    over_time(axes, "5-day change [%]")
+    score = forecast[(forecast["family"] == family) & forecast["date"].isin(day)]
+    score = score.pivot(index="date", columns="symbol", values="score")
+    below.plot(day, score.rank(axis=1, ascending=False)[name], color=BLUE, linewidth=1.4)
+    over_time(below, "Rank [1 best]")
+    below.set_ylim(score.shape[1] + 0.5, 0.5)
+    if last:
+        market, orders = trades.market, trades.orders[trades.orders["symbol"] == name]
+        price = pd.Series(market.close[:, list(market.symbols).index(name)] / 1000, index=market.days)
+        last[0].plot(day, price[day], color=INK, linewidth=1.2)
+        for side, marker, colour in (("buy", "^", BLUE), ("sell", "v", ORANGE)):
+            at = orders.loc[(orders["side"] == side) & orders["date"].isin(day), "date"]
+            last[0].plot(at.to_numpy(), price[at], marker, color=colour, label={"buy": "bought", "sell": "sold"}[side])
+        over_time(last[0], "Close, adjusted\n[thousand VND]")
+    figure.axes[-1].set_xlabel("Day of the forecast")
     figure.legend(**LEGEND)
     return figure

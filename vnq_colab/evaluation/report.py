@@ -3,6 +3,7 @@
 What stands in the page, in words, is in `templates/`; here it gets its numbers.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from vnq_colab.evaluation.backtest import Backtest
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS, BasketResult
 from vnq_colab.evaluation.calibration import COVERAGE
 from vnq_colab.evaluation.gates import DECISIONS, Verdict
-from vnq_colab.evaluation.metrics import coverage_by_period, past_forecasts, summary
+from vnq_colab.evaluation.metrics import coverage_by_period, summary
 from vnq_colab.evaluation.order import Order
 from vnq_colab.evaluation.page import FORECAST, FORECAST_HASH, first_screen, keep_orders, render
 from vnq_colab.files import sha256_of, write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
-N_RECENT = 60  # days of each stock that can be looked at
+N_RECENT = 120  # days of each stock that can be looked at
 
 
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
@@ -43,21 +44,22 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
         write_atomic(folder / f"{name}.parquet", lambda file, table=table: table.to_parquet(file, index=False))
     verdict.summary[FORECAST_HASH] = sha256_of(folder / FORECAST)
     verdict.save(folder / "verdict.json")
-    pictures = _pictures(order, basket, scores, verdict, history, note)
+    pictures = _pictures(order, rows, basket, scores, verdict, history, note)
     for name in OWN_FILES:
         if isinstance(image := pictures.get(name), bytes):
             write_atomic(folder / f"{name}.png", lambda file, image=image: file.write(image))
     prices_to = prices["date"].max()
     now = now or (prices_to if note else pd.Timestamp.now())
+    stocks = _stocks(order, scores, result, verdict)
     screen = first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note)
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
         first_screen=keep_orders(folder / "report.html", screen),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
-        zero=scores[scores["family"] == "zero"], stocks=_stocks(order, scores, result, verdict),
+        zero=scores[scores["family"] == "zero"], stocks=stocks,
         coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
-        recent=_recent(past_forecasts(forecast, rows, order.family, n_days=N_RECENT), verdict, prices),
-        **_of_verdict(verdict, order.daily.index), **({} if basket is None else _of_basket(basket)))
+        recent=_recent(forecast, rows, order.family, stocks.index, prices, tables["orders"]),
+        fewest_days=FEWEST_YEARLY_DAYS, halt=LONG_HALT_SESSIONS, **_of_verdict(verdict, order.daily.index))
     write_atomic(folder / "report.html", lambda file: file.write(page.encode()))
     return folder / "report.html"
 
@@ -71,24 +73,15 @@ def _of_verdict(verdict: Verdict, days: pd.DatetimeIndex) -> dict[str, Any]:
     return {"about": about, "gates": gates, "leak_checks": checks, "first": days[0], "last": days[-1]}
 
 
-def _of_basket(basket: BasketResult) -> dict[str, Any]:
-    """`months [years, 12]`: returns [%], NaN where there was none."""
-    equity = basket.equity["basket"]
-    ends = equity.groupby([equity.index.year, equity.index.month]).last()
-    change = 100 * (ends / ends.shift(1, fill_value=equity.iloc[0]) - 1)
-    months = change.unstack().reindex(columns=range(1, 13)).round() + 0.0  # no "-0"
-    return {"months": months, "fewest_days": FEWEST_YEARLY_DAYS, "halt": LONG_HALT_SESSIONS}
-
-
-def _pictures(order: Order, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict, history: pd.DataFrame,
-              note: str) -> dict[str, "bytes | str"]:
+def _pictures(order: Order, rows: pd.DataFrame, basket: BasketResult | None, scores: pd.DataFrame, verdict: Verdict,
+              history: pd.DataFrame, note: str) -> dict[str, "bytes | str"]:
     """PNG by name; where there is nothing to draw the sentence that says why: the rest is still worth having."""
     decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
-    figures = {"order": (plots.order, order), "learning_curves": (plots.learning_curves, history),
+    figures = {"order": (plots.order, order), "fan": (plots.fan, rows, order.family), "learning_curves": (plots.learning_curves, history),
                "accuracies": (plots.accuracies, scores, order.family, decisions),
                "symbol_accuracy": (plots.symbol_accuracy, scores, order.family, decisions)}
     if basket is not None:
-        figures |= {"basket": (plots.basket, basket), "random_baskets": (plots.random_baskets, basket)}
+        figures |= {name: (getattr(plots, name), basket) for name in ("basket", "months", "random_baskets")}
     images: dict[str, bytes | str] = {}
     for name, (draw, *values) in figures.items():
         try:
@@ -110,20 +103,28 @@ def _stocks(order: Order, scores: pd.DataFrame, result: Backtest, verdict: Verdi
     return table
 
 
-def _recent(table: pd.DataFrame, verdict: Verdict, prices: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """By symbol, the accepted first: its last forecasts beside the actual price changes [%], and what is decided."""
-    price = "raw_close" if "raw_close" in prices else "close"  # as on the board
-    last = prices.dropna(subset=[price]).groupby("symbol", observed=True)[price].last() / 1000
-    table = table if "low" in table else table.assign(low=table["expected"], high=table["expected"])
-    data = {}
-    for symbol, part in table.groupby("symbol", observed=True):
-        known = verdict.symbols.get(symbol, {"decision": "unjudged", "reasons": []})
-        data[symbol] = {
-            "first": f"{part['date'].iloc[0]:%d/%m/%Y}", "last": f"{part['date'].iloc[-1]:%d/%m/%Y}",
-            **{name: part[name].round(1).tolist() for name in ("expected", "actual", "low", "high")},
-            "about": f"{known['decision']}. Close {last.get(symbol, np.nan):,.2f} thousand VND. "
-                     f"{' '.join(known['reasons'][:1])}"}
-    return dict(sorted(data.items(), key=lambda item: not item[1]["about"].startswith("accept")))
+def _recent(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbols: Iterable[str], prices: pd.DataFrame,
+            orders: pd.DataFrame) -> dict[str, Any]:
+    """The last days, and by symbol on each of them: close [thousand VND], rank, forecast and outcome [%]; its fills."""
+    mine, actual = (table[table["family"] == family] for table in (forecast, rows))
+    days = pd.DatetimeIndex(np.sort(mine["date"].unique())[-N_RECENT:], name="date")
+    mine, actual, prices = (table[table["date"].isin(days)] for table in (mine, actual, prices))
+    mine = mine.assign(rank=mine.groupby("date")["score"].rank(ascending=False, method="first"))
+
+    def by_day(table: pd.DataFrame, values: pd.Series, digits: int = 1) -> pd.DataFrame:
+        wide = table.assign(value=values.round(digits)).pivot(index="date", columns="symbol", values="value")
+        return wide.reindex(index=days, columns=symbols).astype(object).where(lambda found: found.notna(), None)
+
+    ends = {"expected": "mean", **{name: name if name in mine else "mean" for name in ("low", "high")}}
+    parts = {"price": by_day(prices, prices["close"] / 1000, 2), "rank": by_day(mine, mine["rank"], 0),
+             "actual": by_day(actual, 100 * np.expm1(actual["actual"])),
+             **{name: by_day(mine, 100 * np.expm1(mine[column])) for name, column in ends.items()}}
+    fills = orders.assign(day=days.get_indexer(orders["date"]), sign=np.where(orders["side"] == "buy", 1, -1))
+    fills = fills[fills["day"] >= 0].groupby("symbol")[["day", "sign"]]
+    fills = {symbol: part.to_numpy().tolist() for symbol, part in fills}
+    return {"days": [f"{day:%d/%m/%Y}" for day in days], "stocks": {
+        symbol: {"of": int(mine["rank"].max()), "fills": fills.get(symbol, []),
+                 **{name: table[symbol].to_list() for name, table in parts.items()}} for symbol in symbols}}
 
 
 def _seeds(history: pd.DataFrame) -> tuple[float, float] | None:
