@@ -76,6 +76,13 @@ def orders_of(symbol):
     return pd.DataFrame({"symbol": symbol, "date": days, "side": ["buy", "sell"]})
 
 
+def trades_of():
+    """A basket that traded AAA and BBB at a price of 12,500."""
+    days = pd.bdate_range("2024-01-01", periods=80)
+    market = types.SimpleNamespace(days=days, symbols=np.array(SYMBOLS), close=np.full((80, 5), 12_500.0))
+    return types.SimpleNamespace(market=market, orders=pd.concat([orders_of("AAA"), orders_of("BBB")]))
+
+
 def basket_of(value=None, universe=None):
     """A basket with an alpha of 20 % a year among 100 random ones; by default it gains 1 % a month for two years."""
     days = pd.bdate_range("2023-01-02", periods=500 if value is None else len(value))

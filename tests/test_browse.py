@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.made_up import order_of, rows_of, verdict_of
+from tests.made_up import order_of, rows_of, trades_of, verdict_of
 from vnq_colab.delivery import validate as module
 from vnq_colab.delivery.validate import browse
 from vnq_colab.errors import ConfigError
@@ -21,7 +21,8 @@ def validation():
     """Five stocks, the first accepted, forecast by two families."""
     forecast, rows = (pd.concat([table, table.assign(family="trees", mean=np.log(1.03))]) for table in rows_of())
     return types.SimpleNamespace(forecast=forecast.drop(columns="actual"), rows=rows, order=order_of(),
-                                 verdict=verdict_of(), family="stockformer")
+                                 verdict=verdict_of(), family="stockformer",
+                                 basket=types.SimpleNamespace(trades=trades_of()))
 
 
 @pytest.fixture
@@ -36,6 +37,9 @@ def test_outside_of_a_notebook_the_best_stock_is_a_picture(validation):
     validation.order.symbols.loc[3, "place"] = 0.5
     assert browse(validation).get_suptitle().startswith("DDD"), "of equal decisions the best place in the order"
     assert browse(validation, "BBB", family="trees").get_suptitle() == "BBB: trees"
+    assert len(figure.axes) == 3, "price and fills where there is a basket"
+    validation.basket = None
+    assert len(browse(validation).axes) == 2
 
 
 def test_without_ipywidgets_a_notebook_has_the_picture_too(validation, in_a_kernel, monkeypatch):
@@ -60,7 +64,7 @@ def test_choosing_a_stock_and_a_family_shows_them_with_the_reasons(validation, i
     first = bytes(image.value)
     assert first.startswith(b"\x89PNG") and "<b>BBB: reject</b><ul><li>Because of BBB.</li></ul>" in text.value
     stocks.value, learners.value = "AAA", "trees"
-    drawn = plots.symbol(validation.forecast, validation.rows, "AAA", "trees", note="SYNTHETIC")
+    drawn = plots.symbol(validation.forecast, validation.rows, "AAA", "trees", trades=trades_of(), note="SYNTHETIC")
     assert bytes(image.value) == plots.png(drawn) != first
     assert "<b>AAA: accept</b>" in text.value and "+3.0" in text.value and "<th>p_up [%]</th>" in text.value
 

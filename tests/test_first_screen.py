@@ -54,7 +54,8 @@ def test_first_screen_says_what_to_do_on_monday():
                   "2 of 3 stocks accepted: HAH VFS",
                   "BASKET 10 NAV 1.00 bn cash 3% Stock Shares Limit [k VND] Rank (was)",
                   "SELL STB 2,000 23.25–26.75 41 (8)", "BUY HAH 1,000 46.5–53.5 1 WAIT",
-                  "WAIT GMD 1,900 T+2, Tue afternoon KEEP", "KEEP DDV DPG", "! HAH closed at the ceiling: may not fill", "! a warning",
+                  "WAIT GMD 1,900 T+2, Tue afternoon KEEP", "KEEP DDV DPG",
+                  "! HAH closed at the ceiling: may not fill", "! a warning",
                   "AFTER COSTS, 2023 to 2025", "39.9% 15.9% 6.0%",
                   "Alpha +19.8% a year (t 3.7), above 99.9% of random baskets", "ensemble 0.091 (t 12.3)"):
         assert claim in text, claim

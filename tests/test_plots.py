@@ -13,7 +13,7 @@ import scipy.stats
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from tests.made_up import basket_of, order_of, orders_of, rows_of, scores_of
+from tests.made_up import basket_of, order_of, rows_of, scores_of, trades_of
 from vnq_colab.config import SYNTHETIC_NOTE
 from vnq_colab.data.features import FEATURES
 from vnq_colab.data.findings import ISSUES, CleaningReport, Finding
@@ -135,7 +135,10 @@ def test_fan_adds_up_a_fifth_of_what_each_fifth_returned_over_the_mean():
     """Five stocks: 1 % for the best, -1 % for the worst in five days, on 75 days."""
     figure = plots.fan(rows_of()[1], "stockformer")
     ends = [line.get_ydata()[-1] for line in figure.axes[0].lines[:5]]
-    assert ends == pytest.approx([-15, -7.5, 0, 7.5, 15]) and legend_of(figure) == ["worst", "2nd", "3rd", "4th", "best"]
+    assert ends == pytest.approx([-15, -7.5, 0, 7.5, 15])
+    assert legend_of(figure) == ["worst", "2nd", "3rd", "4th", "best"]
+    few = plots.fan(rows_of()[1].query("symbol in ('AAA', 'BBB', 'CCC', 'DDD')"), "stockformer")
+    assert len(few.axes[0].lines) == 6, "a fifth without a stock stays at 0"
 
 
 def ranking_of(n=30):
@@ -151,12 +154,6 @@ def test_evening_shows_all_stocks_and_names_the_first_and_the_last_with_what_is_
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["buy S00", "S01", "S02", "S27", "S28", "sell S29"]
     assert axes.yaxis_inverted() and figure.get_suptitle() == "03/07/2026: 30 stocks"
-
-
-def trades_of():
-    days = pd.bdate_range("2024-01-01", periods=80)
-    market = types.SimpleNamespace(days=days, symbols=np.array(["AAA", "BBB"]), close=np.full((80, 2), 12_500.0))
-    return types.SimpleNamespace(market=market, orders=pd.concat([orders_of("AAA"), orders_of("BBB")]))
 
 
 def test_symbol_shows_its_rank_and_with_trades_its_price_and_fills():
@@ -339,7 +336,7 @@ def test_no_text_of_a_figure_is_cut_or_laid_over_another(panel, name):
         assert edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1, text.get_text()
         is_listed = name in data_plots.__dict__ or "issue" in name or name == "symbol_accuracy"  # in notebooks alone
         on_phone = text.get_size() / 72 * 348 / data_plots.WIDTH  # [pixels] of 390, less the margins of the page
-        assert on_phone >= 14 or is_listed and text.get_size() == data_plots.SMALL, text.get_text()
+        assert on_phone >= 14 or (is_listed and text.get_size() == data_plots.SMALL), text.get_text()
     labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(abs(upper.y0 - lower.y0) >= 0.8 * upper.height for upper, lower in itertools.pairwise(labels))
     assert name != "cleaning" or figure.axes[0].get_position().width > 0.3, "the bars keep their room"

@@ -22,6 +22,7 @@ from vnq_colab.evaluation import plots
 from vnq_colab.evaluation.backtest import Backtest, backtest
 from vnq_colab.evaluation.basket_result import BasketResult, evaluate_basket
 from vnq_colab.evaluation.calibration import calibrated
+from vnq_colab.evaluation.data_plots import SHOWN
 from vnq_colab.evaluation.gates import DECISIONS, FEWEST_SYMBOLS, GATE_SETS, Verdict, judge, too_good
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
@@ -194,19 +195,20 @@ def browse(validation: Validation, symbol: str | None = None, *, family: str | N
     for name, choices in ((symbol, stocks), (family, families)):
         if name not in choices:
             raise ConfigError(f"{name!r} was not judged.{did_you_mean(name, choices)} Choose one of the run.")
+    trades = validation.basket and validation.basket.trades
     try:
         import ipywidgets as widgets
     except ImportError:
         widgets = None
     if widgets is None or not in_notebook():
-        return plots.symbol(validation.forecast, validation.rows, symbol, family, note=note)
+        return plots.symbol(validation.forecast, validation.rows, symbol, family, trades=trades, note=note)
     choosers = (widgets.Dropdown(options=sorted(stocks), value=symbol, description="Stock"),
                 widgets.Dropdown(options=families, value=family, description="Family"))
-    image, text = widgets.Image(format="png", layout={"max_width": "620px"}), widgets.HTML()
+    image, text = widgets.Image(format="png", layout={"max_width": f"{SHOWN}px"}), widgets.HTML()
 
     def show(change: Any = None) -> None:
         chosen = [chooser.value for chooser in choosers]
-        image.value = plots.png(plots.symbol(validation.forecast, validation.rows, *chosen, note=note))
+        image.value = plots.png(plots.symbol(validation.forecast, validation.rows, *chosen, trades=trades, note=note))
         text.value = _about(validation, *chosen)
 
     for chooser in choosers:

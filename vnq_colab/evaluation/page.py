@@ -52,10 +52,9 @@ def board(price: float) -> str:
     return number(price / 1000, ".2f").rstrip("0").rstrip(".")
 
 
-# A column of a table: its label, its values, how the page writes them, and where it is left out. Values are written by a
-# number's format (the CSV has more digits) or a style; without either they are texts. Those of two columns are the ends
-# of an interval. A column is left out of the table on a phone ("desktop"), or of every table ("detail"), to be read
-# where one stock is shown.
+# A column of a table: its label, its values, and in words how the page writes them: a number's format (the CSV has more
+# digits) or a style, without which they are texts; and where it stands in no table, but is read of one stock: on a
+# phone ("desktop") or anywhere ("detail"). Values of two columns are the ends of an interval.
 Column = Sequence[Any]
 STYLES, PLACES = ("words", "long", "tag"), ("desktop", "detail")  # sentences, which may break; long names; decisions
 

@@ -116,8 +116,8 @@ def learning_curves(history: Any, *, note: str = "") -> Figure:
     if history.empty:
         figure, axes = figure_of(1.4, title, note)
         axes.set_axis_off()
-        axes.text(0, 0.5, "No learning curves yet: no job of\nthis run is done, or its logs are not\nthere. Go on with resume (notebook 3).",
-                  va="center", fontsize=SIZE, color=INK)
+        axes.text(0, 0.5, "No learning curves yet: no job of\nthis run is done, or its logs are not\nthere. Go on with "
+                  "resume (notebook 3).", va="center", fontsize=SIZE, color=INK)
         return figure
     families = list(history["family"].unique())
     figure, *panels = figure_of(2.7 * len(families) + 0.8, title, note, parts=(1,) * len(families), share_x=False)
@@ -213,12 +213,13 @@ def years(order: Order, *, note: str = "") -> Figure:
 
 
 def fan(rows: pd.DataFrame, family: str = ENSEMBLE, *, note: str = "") -> Figure:
-    """What each fifth of a family's scores returned over the day's mean, added up; `rows` of `metrics.with_outcomes`."""
+    """What each fifth of a family's scores returned over the day's mean, added up; `rows` as of `with_outcomes`."""
     rows = rows[(rows["family"] == family) & rows["actual_open"].notna()]
     by_day = rows.groupby("date")
     excess = rows["actual_open"] - by_day["actual_open"].transform("mean")
     fifth = np.ceil(5 * by_day["score"].rank(pct=True, method="first") - 1e-9).astype(int)
-    total = 100 * excess.groupby([rows["date"], fifth]).mean().unstack().fillna(0.0).cumsum() / HORIZON
+    daily = 100 * excess.groupby([rows["date"], fifth]).mean().unstack().reindex(columns=range(1, 6)).fillna(0.0)
+    total = daily.cumsum() / HORIZON
     figure, axes = figure_of(3.0, f"Fifths of the score: {family}", note)
     for place, colour, label in zip(range(1, 6), (ORANGE, "#E9A983", GREY, "#85BBDD", BLUE),
                                     ("worst", "2nd", "3rd", "4th", "best"), strict=True):

@@ -77,7 +77,8 @@ def _pictures(order: Order, rows: pd.DataFrame, basket: BasketResult | None, sco
               history: pd.DataFrame, note: str) -> dict[str, "bytes | str"]:
     """PNG by name; where there is nothing to draw the sentence that says why: the rest is still worth having."""
     decisions = {name: found["decision"] for name, found in verdict.symbols.items()}
-    figures = {"order": (plots.order, order), "fan": (plots.fan, rows, order.family), "learning_curves": (plots.learning_curves, history),
+    figures = {"order": (plots.order, order), "fan": (plots.fan, rows, order.family),
+               "learning_curves": (plots.learning_curves, history),
                "accuracies": (plots.accuracies, scores, order.family, decisions),
                "symbol_accuracy": (plots.symbol_accuracy, scores, order.family, decisions)}
     if basket is not None:
