@@ -1,5 +1,4 @@
-"""The pictures of the READMEs and notebooks, from a finished run of the synthetic market: `python -m benchmarks.pictures
-ROOT`.
+"""The pictures of READMEs and notebooks, from a finished synthetic run: `python -m benchmarks.pictures ROOT`.
 
 Needs Chromium for the report's first screen. Twice the pixels that are shown, in palette colours: each stays below
 120 kB.
