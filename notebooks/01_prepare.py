@@ -13,7 +13,8 @@
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/vnq_colab/blob/v0.2.0/notebooks/01_prepare.ipynb)
 #
 # Reads your price files in whatever format they come, cleans them and says what it found, computes 50 features a day, proves that none of them knows the future, and makes the folds: the years that are judged, each by models trained on the days before it.
-# <img src="coverage.png" width="360" alt="Which of 102 stocks were traded on which days, and where the judged years begin, on a synthetic market">
+#
+# <img src="coverage.png" width="300" alt="Which of 102 stocks were traded on which days, and where the judged years begin, on a synthetic market">
 #
 # What lies in `data/weekly_updates/` is merged into it. The result is kept in `data/prepared/` of your folder, and the next notebook takes it. Without any price file you get a made-up market, to try everything out; all its outputs say SYNTHETIC.
 #
@@ -47,7 +48,7 @@ COLLECT = False  #@param {type: "boolean"}
 INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: a VNINDEX among the files, else the mean of all stocks"}
 AS_OF = ""  #@param {type: "date"}
 machine = vnq.describe_machine()
-print(*([vnq.collect_prices(ws)] if COLLECT else []), PRICES, *vnq.price_files(ws.raw), *vnq.price_files(ws.weekly_updates), sep="\n")
+print(*([vnq.collect_prices(ws)] if COLLECT else []), PRICES or "No file is named: all of these, or else a SYNTHETIC market", *vnq.price_files(ws.raw), *vnq.price_files(ws.weekly_updates), sep="\n")
 
 # %% [markdown]
 # ## What was read
@@ -63,7 +64,7 @@ prepared
 
 # %%
 from IPython.display import display
-display(prepared.cleaning)
+display(vnq.table(prepared.cleaning.to_frame()))
 vnq.plots.cleaning(prepared.cleaning, note=prepared.note)
 
 # %% [markdown]
@@ -89,7 +90,7 @@ vnq.plots.feature_correlations(prepared.panel, note=prepared.note)
 
 # %% [markdown]
 # ## Does anything know the future
-# Prices after a day are changed in several ways; whatever was computed up to that day must stay the same to the last bit. Zeros everywhere are the proof.
+# Prices after a day are changed in several ways; whatever was computed up to that day must stay the same to the last bit.
 
 # %%
 review = vnq.review(prepared)

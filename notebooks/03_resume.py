@@ -102,5 +102,5 @@ print(vnq.download(ws.local.log_folder(session.run_id)) if DOWNLOAD else "tick D
 # | `Watching for 60 s` | another machine trained this run. If it gives no sign of life in that time, this one goes on; if you know that it is gone, tick `TAKE_OVER` and run again |
 # | `is being trained by another` | stop that one first, or tick `TAKE_OVER`: the other notices at its next write, and stops |
 # | `Drive is … behind` | nothing to do: training goes on, and everything is on the machine's own disk until Drive takes it; keep the machine until the sentence is gone |
-# | a symbol failed | `session.ledger_table()` says why; the other symbols are not affected |
+# | a symbol failed | `session.failed()` says why; the other symbols are not affected |
 # | `a run of the first version` | it cannot go on: run notebooks 1 and 2 again |

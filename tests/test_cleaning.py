@@ -110,7 +110,7 @@ def test_report_survives_json():
     _, report = clean_prices(table({"volume": 0}))
     again = checked(Path("cleaning.json"), CleaningReport, json.loads(json.dumps(asdict(report))))
     assert again == report
-    assert "2 of 2 rows kept" in repr(again) and "<table" in again._repr_html_()
+    assert "2 of 2 rows kept" in repr(again) and "2 of 2 rows kept" in again._repr_html_()
 
 
 def market(n_symbols=8, n_days=40, **columns):

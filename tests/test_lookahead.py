@@ -20,8 +20,6 @@ def test_nothing_in_the_panel_knows_the_future(prices, index):
     proof = prove_no_lookahead(prices, index=index)
     assert proof.passed and "No look-ahead" in repr(proof)
     assert set(proof.table["world"]) == {"every later value changed", "stocks delisted and listed", "no later rows"}
-    page = proof._repr_html_()
-    assert page.count("<tr") == 1 + 4 and "50 features" in page and ">0 of " in page
     seen = set(proof.table["what"])
     assert {"cleaned rows", "returns", "scaler"} < seen and len(seen) == 3 + len(FEATURES)
 

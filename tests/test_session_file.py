@@ -153,7 +153,7 @@ def test_json_of_a_run_with_anything_in_any_place_is_a_session_or_one_sentence(w
         write_sealed(path, change)
         try:
             found = Session.load(ws, session.run_id)
-            repr(found), found.jobs_table(), found.ledger_table(), found.failed(), json.dumps(found.to_dict())
+            repr(found), found.jobs_table(), found.failed(), json.dumps(found.to_dict())
             found.is_alive(), trainer.loss_and_rest(found) if found.attempts else None
         except VnqError as error:
             refused += 1

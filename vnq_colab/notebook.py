@@ -8,7 +8,7 @@ from vnq_colab.errors import worded
 LONG = 400  # characters of a line beyond which it is folded
 SEARCHED = 10  # rows from which on a table has a search field
 # no colour but that of the text, so that it can be read in a light and in a dark notebook
-PAGE = '<div style="max-width: 80ch; line-height: 1.5; overflow-wrap: anywhere">{}</div>'
+PAGE = '<div style="max-width: 100ch; line-height: 1.5; overflow-wrap: anywhere">{}</div>'
 NOTE = '<div style="border-left: 4px solid #E69F00; padding-left: 8px; margin: 4px 0"><b>{}</b></div>'
 FIND = ("for (const row of this.parentNode.querySelectorAll('tbody tr')) "
         "row.hidden = !row.textContent.toLowerCase().includes(this.value.toLowerCase())")

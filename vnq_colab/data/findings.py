@@ -9,7 +9,7 @@ import pandas as pd
 
 from vnq_colab.data.cells import PRICES
 from vnq_colab.errors import ConfigError, DataError
-from vnq_colab.notebook import Table, page
+from vnq_colab.notebook import Shown
 
 SHOWN = 50  # rows of an issue that the report describes
 DONE = {"repair": "repaired", "drop": "dropped", "keep": "kept"}
@@ -97,7 +97,7 @@ class Finding:
 
 
 @dataclass(frozen=True, repr=False)
-class CleaningReport:
+class CleaningReport(Shown):
     """What reading and cleaning found and did. Good to look at in a notebook; exact to and from JSON."""
 
     source: str
@@ -129,13 +129,6 @@ class CleaningReport:
               for item in self.findings),
             *([] if self.findings else ["  no data-quality issue found"]),
             *(f"  warning: {warning}" for warning in self.warnings)])
-
-    def _repr_html_(self) -> str:
-        tables = [Table(table)._repr_html_() for table in (pd.DataFrame(self.files).astype(str), self.to_frame())
-                  if len(table)]
-        texts = [repr(self).splitlines()[0], *(f"⚠ LEAK IN THE DATA: {leak}" for leak in self.leaks),
-                 *(f"⚠ {warning}" for warning in self.warnings)]
-        return "".join([page("\n".join(texts)), *tables])
 
 
 class CleaningLog:

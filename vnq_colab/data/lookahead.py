@@ -3,7 +3,6 @@
 Axes: columns, targets, days, series (the symbols, then the index); of correlations also groups: days or series.
 """
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,15 +57,6 @@ class LookaheadProof:
         lines = [f"  {row.what}, {row.world}: {row.differ:,} differ, first {row.where}" for row in bad.itertuples()]
         return "\n".join([f"LOOK-AHEAD up to {self.at}: {int(bad['differ'].sum()):,} of {compared:,} values know the "
                           "future.", *lines])
-
-    def _repr_html_(self) -> str:
-        what = self.table["what"].str.replace(r"^feature .*", f"{len(FEATURES)} features", regex=True)
-        counts = self.table.assign(what=what).groupby(["what", "world"], sort=False)[["compared", "differ"]].sum()
-        cells = counts["differ"].map("{:,}".format) + " of " + counts["compared"].map("{:,}".format)
-        first, *differing = map(html.escape, repr(self).splitlines())
-        return (f"<p><b>{first}</b></p><p>Values that differ:</p>"
-                + cells.unstack(sort=False).rename_axis(None).rename_axis(None, axis=1).to_html()
-                + "".join(f"<p>{line}</p>" for line in differing))
 
 
 def prove_no_lookahead(prices: pd.DataFrame, at: str | pd.Timestamp | None = None, *,

@@ -9,12 +9,11 @@ from vnq_colab.delivery.champion import BUNDLE, Pointer, age, complete_pointer, 
 from vnq_colab.delivery.earlier_runs import against_champion
 from vnq_colab.errors import DeliveryError, VnqError, did_you_mean, shorten
 from vnq_colab.layout import Workspace
-from vnq_colab.notebook import Shown
 from vnq_colab.training.session import RUN_ID
 
 
 @dataclass(frozen=True, repr=False)
-class Deployment(Shown):
+class Deployment:
     """Which bundle is the champion now, and what was done, in words."""
 
     champion: str | None  # the folder below models/

@@ -1,6 +1,5 @@
 """Look-ahead and leaks: the review of a prepared set before training, and the leak checks of a run after it."""
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from vnq_colab.data.prepared import PROOF, Prepared
 from vnq_colab.errors import SessionError, name_a_few
 from vnq_colab.evaluation import plots
 from vnq_colab.files import read_json, write_atomic, write_json
+from vnq_colab.notebook import Shown
 from vnq_colab.progress import now
 from vnq_colab.training.jobs import fold_scores, session_folds
 from vnq_colab.training.session import Session
@@ -24,7 +24,7 @@ SHIFTED_SHARE = 0.9  # [fraction] of the days that differ on which a shifted ser
 
 
 @dataclass(frozen=True, repr=False)
-class Review:
+class Review(Shown):
     """The proof of no look-ahead, and pictures to see before training."""
 
     proof: LookaheadProof
@@ -33,9 +33,6 @@ class Review:
     def __repr__(self) -> str:
         names = ", ".join(path.name for path in self.pictures)
         return f"{self.proof!r}\nPictures in {self.pictures[0].parent}: {names}"
-
-    def _repr_html_(self) -> str:
-        return f"{self.proof._repr_html_()}<p>{html.escape(repr(self).splitlines()[-1])}</p>"
 
 
 def review(prepared: Prepared) -> Review:

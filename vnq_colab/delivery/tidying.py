@@ -20,7 +20,6 @@ from vnq_colab.errors import ConfigError, DataError, VnqError, name_a_few
 from vnq_colab.evaluation.page import FORECAST
 from vnq_colab.files import on_drive, spell_bytes, storage_error
 from vnq_colab.layout import HEARTBEAT, MANIFESTS, SESSION, SESSION_COPY, SLOTS, Workspace
-from vnq_colab.notebook import Shown
 from vnq_colab.training.session import RUN_ID, Session, run_names, sessions
 
 SCRATCH = r"(.*/)?\.[^/]+\.[0-9a-f]{8}\.part"  # what a process wrote by half that was killed
@@ -39,7 +38,7 @@ EMPTIED = 10**6  # [bytes] from which on a file on Drive, whose trash counts for
 
 
 @dataclass(frozen=True, repr=False)
-class Tidying(Shown):
+class Tidying:
     """What can go, and whether it went."""
 
     files: tuple[tuple[Path, int, str], ...]  # path, bytes, why

@@ -17,7 +17,6 @@ from vnq_colab.evaluation.basket import Basket, BasketRule
 from vnq_colab.evaluation.engine import Accounts, Orders, dong, trade
 from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import max_drawdown, sharpe
-from vnq_colab.notebook import Shown
 from vnq_colab.settings import HORIZON, SHARE, convert
 
 MOST_CAPITAL = 1e15  # [VND] more is beyond the whole market, and beyond the exactness of the sums
@@ -28,7 +27,7 @@ Rule = Callable[[int, Accounts], Orders]
 
 
 @dataclass(frozen=True, repr=False)
-class Backtest(Shown):
+class Backtest:
     """What the accounts did. Nothing is sold at the end: holdings count at the last close.
 
     All sums are whole dong: every account's cash is the starting capital plus the `cash` of its orders so far.

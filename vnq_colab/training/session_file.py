@@ -170,12 +170,6 @@ class SessionRecord(Shown):
         """The jobs that failed as a whole, with reasons."""
         return {name: row["reason"] for name, row in self.jobs.items() if row["state"] == "failed" and row["reason"]}
 
-    def ledger_table(self) -> "pd.DataFrame":
-        """The ledger, one row per symbol."""
-        import pandas as pd
-
-        return pd.DataFrame.from_dict(self.ledger, orient="index").rename_axis("symbol").reset_index()
-
     def jobs_table(self) -> "pd.DataFrame":
         """The list of jobs, one row each: job, family, fold, symbols, state, seconds."""
         import pandas as pd
