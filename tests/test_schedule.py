@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from vnq_colab.__main__ import _parser, main
-from vnq_colab.delivery.schedule import BEGIN, DAYS, FILES, ZONE, install, make_schedule, parse_time
+from vnq_colab.delivery.week import BEGIN, DAYS, FILES, ZONE, install, make_schedule, parse_time
 from vnq_colab.errors import ConfigError, StorageError
 from vnq_colab.layout import Workspace
 

@@ -22,7 +22,7 @@ from vnq_colab.data.unpack import price_files
 from vnq_colab.delivery.notify import VARIABLE, notify_session
 from vnq_colab.delivery.remote import sync_test
 from vnq_colab.errors import ConfigError, StorageError, VnqError, tell
-from vnq_colab.files import require_space, spell_bytes, storage_error, write_atomic
+from vnq_colab.files import require_space, spell_bytes, write_atomic
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 from vnq_colab.notebook import Table
 
@@ -79,10 +79,7 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
             _mounted(Path(mount_at))
         return workspace
     workspace = Workspace(_mounted(Path(mount_at)) / WORKSPACE_NAME)
-    try:
-        workspace.raw.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(workspace.raw, error) from error
+    require_space(workspace.raw, 0, "the workspace")
     return workspace
 
 

@@ -191,7 +191,7 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
 
 def schedule(ws: Workspace, options: argparse.Namespace) -> int:
     """Print, or --install, what starts `weekly` and the evening's `predict` by itself."""
-    from vnq_colab.delivery.schedule import install, make_schedule
+    from vnq_colab.delivery.week import install, make_schedule
 
     files = make_schedule(ws, options.weekly, options.daily, options.system, paper=options.paper)
     return _output(options, install(files) if options.install else "".join(files.values()).rstrip(), {"files": files})

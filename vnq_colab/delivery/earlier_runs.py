@@ -25,9 +25,8 @@ from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.evaluation.significance import hac_t, known
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.settings import Rule
+from vnq_colab.settings import Rule, record
 from vnq_colab.training.session import RUN_ID, Session
-from vnq_colab.training.session_file import record
 
 FORMAT = 1  # of evaluations.json
 LEAST_SHARE = 0.1  # of the days; fewer in common are hardly the same test

@@ -21,8 +21,7 @@ from vnq_colab.evaluation.engine import Accounts, dong
 from vnq_colab.evaluation.market_data import SAME_BASIS, MarketData
 from vnq_colab.files import read_bytes, read_sealed, write_atomic, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.settings import SHARE
-from vnq_colab.training.session_file import record
+from vnq_colab.settings import SHARE, record
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")  # the name of a day's file
 WINDOW = 60  # [sessions] of prices before a fill: what its band, basis and exchange depend on
