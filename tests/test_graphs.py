@@ -136,7 +136,7 @@ def test_missing_package_or_a_run_without_networks_is_said_before_anything_is_wr
     with pytest.raises(ConfigError, match=r"of networks alone \(global, stockformer\); this is trees"):
         graphs.require(("trees",))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr("vnq_colab.delivery.bundle.export_bundle", lambda *_: pytest.fail("it exports"))
+    monkeypatch.setattr("vnq_colab.export_bundle", lambda *_: pytest.fail("it exports"))
     assert door.main(["export", "--onnx", "--root", str(exported[1].ws.root)]) == 2
     assert "onnxscript is needed. Install it with: pip install onnx onnxscript onnxruntime" in (
         capsys.readouterr().err)

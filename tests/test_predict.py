@@ -288,7 +288,7 @@ def test_prices_that_cannot_be_collected_are_said_and_those_at_hand_are_taken(tm
     def silent(ws, **given):
         raise StorageError(f"no answer for {given['day']}.")
 
-    monkeypatch.setattr("vnq_colab.data.collect.collect_prices", silent)
+    monkeypatch.setattr("vnq_colab.collect_prices", silent)
     options = argparse.Namespace(collect=True, data=None, as_of="2025-12-30", json=True)
     assert collect(Workspace(tmp_path), options) == ["the newest prices were not brought: no answer for 2025-12-30."]
     options.data = "prices.csv"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import vnq_colab as vnq
 from vnq_colab.config import PROFILES, RECIPES, RunConfig, require_known
 from vnq_colab.errors import ConfigError, VnqError, did_you_mean, printable
 from vnq_colab.layout import Workspace
@@ -179,10 +180,8 @@ def collect(ws: Workspace, options: argparse.Namespace) -> list[str]:
         return []
     if options.data is not None:
         raise ConfigError("--collect brings prices into data/raw/, which --data leaves out. Give one of them.")
-    from vnq_colab.data.collect import collect_prices
-
     try:
-        collect_prices(ws, day=options.as_of)
+        vnq.collect_prices(ws, day=options.as_of)
         return []
     except (VnqError, OSError) as error:
         return [f"the newest prices were not brought: {error}"]
@@ -190,9 +189,7 @@ def collect(ws: Workspace, options: argparse.Namespace) -> list[str]:
 
 def run_config(options: argparse.Namespace) -> RunConfig:
     """The config of the flags of training, on this machine."""
-    from vnq_colab.colab import describe_machine
-
-    config = RunConfig.for_machine(describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
+    config = RunConfig.for_machine(vnq.describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
     named = {"epochs": "train.epochs", "members": "n_members", "checkpoint_minutes": "train.checkpoint_minutes",
              "symbols": "symbols", "families": "families", "folds": "folds"}
     settings = [(f"--{flag.replace('_', '-')}", setting, str(value)) for flag, setting in named.items()
@@ -207,10 +204,10 @@ def run_config(options: argparse.Namespace) -> RunConfig:
 
 def how_to_train(options: argparse.Namespace) -> dict[str, Any]:
     """Hours are those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
-    from vnq_colab.colab import describe_machine, is_colab
+    from vnq_colab.colab import is_colab
     from vnq_colab.delivery.notify import find_urls, notify_session
 
-    hours = describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+    hours = vnq.describe_machine().hours_left if options.hours is None and is_colab() else options.hours
     on_finish = functools.partial(notify_session, urls=find_urls(options.notify))
     return {"hours": hours, "on_finish": on_finish, "quiet": options.json}
 

@@ -156,7 +156,7 @@ def upload_prices(ws: Workspace) -> str:
 
         ws.raw.mkdir(parents=True, exist_ok=True)
         for name, content in files.upload().items():
-            write_atomic(ws.raw / Path(name).name, lambda file, content=content: file.write(content))
+            write_atomic(ws.raw / Path(name).name, content)
     return f"{len(price_files(ws.raw))} price files are in {ws.raw}; more can be put there"
 
 

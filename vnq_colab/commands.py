@@ -7,7 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vnq_colab import __version__, arguments
+import vnq_colab as vnq
+from vnq_colab import arguments
 from vnq_colab.config import require_known
 from vnq_colab.errors import VnqError, name_a_few, tell
 from vnq_colab.layout import Workspace
@@ -23,52 +24,44 @@ DONE, DEFECT, BAD_INPUT, PAUSED, SOME_FAILED = 0, 1, arguments.BAD_INPUT, 3, 4
 
 def run(ws: Workspace, options: argparse.Namespace) -> int:
     """prepare, train, validate, export and tomorrow's orders, end to end."""
-    from vnq_colab.data.prepared import prepare
-    from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.champion import standing
-    from vnq_colab.delivery.leaks import is_proven, review
-    from vnq_colab.delivery.predict import plan_day
-    from vnq_colab.delivery.validate import validate
-    from vnq_colab.training.trainer import train
+    from vnq_colab.delivery.leaks import is_proven
 
     config, _ = arguments.run_config(options), arguments.how_to_train(options)  # wrong settings are said before
     now("", step="run, 1 of 5")
-    prepared = prepare(ws, options.data, **arguments.price_options(options))
+    prepared = vnq.prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
     if not is_proven(prepared):  # once for each set: it takes longer than preparing it
-        reviewed = review(prepared)
+        reviewed = vnq.review(prepared)
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
     now("", step="run, 2 of 5")
-    session = train(ws, prepared.panel, config, **arguments.how_to_train(options))
+    session = vnq.train(ws, prepared.panel, config, **arguments.how_to_train(options))
     if session.status != "finished":
         return _finish_training(session, options)
     now("", step="run, 3 of 5")
-    validation = validate(session, prepared=prepared)
+    validation = vnq.validate(session, prepared=prepared)
     _output(options, _validation_text(validation, options))
     if settings := arguments.judging_options(options, ("gates", "slippage", "haircut")):  # a report of its own
-        _output(options, repr(validate(session, prepared=prepared, **settings)))
+        _output(options, repr(vnq.validate(session, prepared=prepared, **settings)))
     now("", step="run, 4 of 5")
-    bundle = export_bundle(session, validation.verdict, panel=prepared.panel)
+    bundle = vnq.export_bundle(session, validation.verdict, panel=prepared.panel)
     text, bundles = standing(ws.models)
     if bundles["champion"] != bundle.folder.name:  # orders come from the champion alone, by deploy or predict
         _output(options, f"{bundle!r}\n{text}", _bundle_facts(bundle))
         return _exit_code(session)
     now("", step="run, 5 of 5")
-    plan = plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
+    plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
     return _exit_code(session)
 
 
 def prepare(ws: Workspace, options: argparse.Namespace) -> int:
     """Read, clean, report, panel, folds; pictures, and the proof that nothing looks ahead."""
-    from vnq_colab.data.prepared import prepare
-    from vnq_colab.delivery.leaks import review
-
-    prepared = prepare(ws, options.data, **arguments.price_options(options))
-    reviewed = review(prepared)
+    prepared = vnq.prepare(ws, options.data, **arguments.price_options(options))
+    reviewed = vnq.review(prepared)
     _output(options, f"{prepared!r}\n{reviewed!r}", {
         "data_id": prepared.panel.data_id, "folder": str(prepared.folder), "synthetic": prepared.synthetic,
         "folds": [asdict(fold) for fold in prepared.folds], "cleaning": asdict(prepared.cleaning),
@@ -78,19 +71,14 @@ def prepare(ws: Workspace, options: argparse.Namespace) -> int:
 
 def train(ws: Workspace, options: argparse.Namespace) -> int:
     """Start a run on the prepared data, or go on with the same one."""
-    from vnq_colab.data.prepared import load_prepared
-    from vnq_colab.training.trainer import train
-
-    config, prepared = arguments.run_config(options), load_prepared(ws)
-    return _finish_training(train(ws, prepared.panel, config, part=options.part, take_over=options.take_over,
-                                  **arguments.how_to_train(options)), options)
+    config, prepared = arguments.run_config(options), vnq.load_prepared(ws)
+    return _finish_training(vnq.train(ws, prepared.panel, config, part=options.part, take_over=options.take_over,
+                                      **arguments.how_to_train(options)), options)
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
-    from vnq_colab.training.trainer import resume
-
-    session = resume(ws, options.run, take_over=options.take_over, **arguments.how_to_train(options))
+    session = vnq.resume(ws, options.run, take_over=options.take_over, **arguments.how_to_train(options))
     return _finish_training(session, options)
 
 
@@ -98,7 +86,7 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
     """What runs, how far, how old the last checkpoint is."""
     from vnq_colab.delivery.champion import standing
     from vnq_colab.delivery.week import newest_week
-    from vnq_colab.training.session import sessions, status
+    from vnq_colab.training.session import sessions
 
     text, bundles = standing(ws.models)
     week = newest_week(ws)
@@ -106,20 +94,17 @@ def status(ws: Workspace, options: argparse.Namespace) -> int:
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
         return _output(options, f"{none}\n{text}" if bundles or week else none, {"status": "none", "bundles": bundles})
-    session = status(ws, options.run)
+    session = vnq.status(ws, options.run)
     return _output(options, f"{session!r}\n{text}", session.to_dict() | {
         "state": session.state, "counts": session.counts(), "bundles": bundles})
 
 
 def validate(ws: Workspace, options: argparse.Namespace) -> int:
     """Judge the folds' forecasts: score, backtest, verdict, report. Nothing is trained."""
-    from vnq_colab.delivery.validate import validate
-    from vnq_colab.training.session import latest_session
-
-    session = latest_session(ws, options.run)
+    session = vnq.latest_session(ws, options.run)
     if options.show_predictions:
         require_known(options.show_predictions, session.ledger, "symbol")
-    validation = validate(session, **arguments.judging_options(options))
+    validation = vnq.validate(session, **arguments.judging_options(options))
     return _output(options, _validation_text(validation, options),
                    validation.verdict.to_dict() | {"report": str(validation.report)})
 
@@ -127,14 +112,12 @@ def validate(ws: Workspace, options: argparse.Namespace) -> int:
 def export(ws: Workspace, options: argparse.Namespace) -> int:
     """Write the final fit with its decisions. Nothing is trained."""
     from vnq_colab.delivery import graphs
-    from vnq_colab.delivery.bundle import export_bundle
     from vnq_colab.delivery.champion import standing
-    from vnq_colab.training.session import latest_session
 
-    session = latest_session(ws, options.run)
+    session = vnq.latest_session(ws, options.run)
     if is_onnx := options.onnx or options.int8:
         graphs.require(session.config.families)
-    bundle = export_bundle(session)
+    bundle = vnq.export_bundle(session)
     text, facts = f"{bundle!r}\n{standing(ws.models)[0]}", _bundle_facts(bundle)
     if is_onnx:
         now("exporting its networks to ONNX")
@@ -148,17 +131,13 @@ def export(ws: Workspace, options: argparse.Namespace) -> int:
 
 def deploy(ws: Workspace, options: argparse.Namespace) -> int:
     """Make the newest bundle the champion, if its market was accepted and it is not worse."""
-    from vnq_colab.delivery.deploy import deploy
-
-    done = deploy(ws, options.run, force=options.force)
+    done = vnq.deploy(ws, options.run, force=options.force)
     return _output(options, repr(done), vars(done))
 
 
 def rollback(ws: Workspace, options: argparse.Namespace) -> int:
     """Make the champion before the champion again, when all its files are verified."""
-    from vnq_colab.delivery.deploy import rollback
-
-    done = rollback(ws, options.to)
+    done = vnq.rollback(ws, options.to)
     return _output(options, repr(done), vars(done))
 
 
@@ -166,14 +145,11 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
     """Tomorrow's ranking and orders from the latest day."""
     from vnq_colab.data.prepared import gather, prepared_prices
     from vnq_colab.data.prices import load_index
-    from vnq_colab.data.unpack import price_files
-    from vnq_colab.delivery.bundle import load_bundle
     from vnq_colab.delivery.notify import find_urls, notify_evening
-    from vnq_colab.delivery.predict import plan_day
 
-    urls, bundle = find_urls(options.notify), load_bundle(options.models or ws.models)
+    urls, bundle = find_urls(options.notify), vnq.load_bundle(options.models or ws.models)
     missed = arguments.collect(ws, options)
-    if options.data is None and not any(map(price_files, (ws.raw, ws.weekly_updates))):
+    if options.data is None and not any(map(vnq.price_files, (ws.raw, ws.weekly_updates))):
         (prices, index), warnings = prepared_prices(ws), []  # the files lie elsewhere; what was read of them is here
         index = index if options.index is None else load_index(options.index)
     else:
@@ -181,8 +157,8 @@ def predict(ws: Workspace, options: argparse.Namespace) -> int:
         prices, index, warnings = market.prices, market.index, market.cleaning.warnings
     if options.index is None and not bundle.manifest["market_index"]:
         index = None  # found among the files, but the networks were trained without one
-    plan = plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
-                   capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
+    plan = vnq.plan_day(ws, bundle, prices, index=index, as_of=options.as_of, portfolio=options.portfolio,
+                        capital=options.capital, everyone=options.all, refuse_old=True, paper=options.paper)
     plan.outlook.warnings.extend(missed + warnings)
     _output(options, repr(plan), plan.to_dict())
     notify_evening(plan, urls, orders=options.notify_orders)
@@ -199,7 +175,6 @@ def schedule(ws: Workspace, options: argparse.Namespace) -> int:
 
 def weekly(ws: Workspace, options: argparse.Namespace) -> int:
     """The whole Sunday, from new prices to the champion's orders; given again, what is missing of it."""
-    from vnq_colab.delivery.tidying import tidy
     from vnq_colab.delivery.weekly import Choices, weekly
 
     reading = arguments.price_options(options)
@@ -210,7 +185,7 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
         hours=arguments.how_to_train(options)["hours"])
     week = weekly(ws, arguments.run_config(options), choices, reading=reading, urls=options.notify, quiet=options.json)
     try:
-        _output(options, repr(tidy(ws)))
+        _output(options, repr(vnq.tidy(ws)))
     except (VnqError, OSError) as error:  # the week is done all the same
         _output(options, f"nothing is listed for tidying: {error}")
     _output(options, repr(week), week.to_dict())
@@ -222,9 +197,7 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
 
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:
     """Show what nothing needs any more: old runs, old bundles, unused data; --delete removes it."""
-    from vnq_colab.delivery.tidying import tidy
-
-    unneeded = tidy(ws, keep=options.keep, delete=options.delete)
+    unneeded = vnq.tidy(ws, keep=options.keep, delete=options.delete)
     return _output(options, repr(unneeded), {"deleted": unneeded.deleted, "bytes": unneeded.bytes,
                                              "files": [{"path": str(path), "bytes": size, "why": why}
                                                        for path, size, why in unneeded.files]})
@@ -236,7 +209,7 @@ def doctor(ws: Workspace, options: argparse.Namespace) -> int:
 
     checks = check_up(ws, options.profile, options.sync, options.remote)
     lines = [f"{'ok ' if good else 'DO '} {name}: {text}" for name, good, text in checks]
-    _output(options, "\n".join([f"vnq_colab {__version__}, Python {sys.version.split()[0]}", *lines]),
+    _output(options, "\n".join([f"vnq_colab {vnq.__version__}, Python {sys.version.split()[0]}", *lines]),
           {name: {"ok": good, "found": text} for name, good, text in checks})
     return DONE if all(good for name, good, _ in checks if name == "sync") else BAD_INPUT
 
