@@ -129,7 +129,9 @@ def _bring_zip(site: requests.Session, link: str, target: Path, until: float) ->
             except requests.HTTPError as error:
                 return f"HTTP {error.response.status_code}"
             except requests.RequestException as error:
-                reason = " ".join(f"{error}".split())[:120]
+                reason = " ".join(f"{error}".split())[-120:]  # what it wraps stands at its end
+                if isinstance(error, requests.ConnectionError):
+                    reason = f"no connection: is this machine online? ...{reason}"
                 if isinstance(error, requests.exceptions.ChunkedEncodingError):
                     continue
                 break
