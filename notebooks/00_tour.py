@@ -88,11 +88,13 @@ vnq.table(pd.DataFrame(validation.verdict.market["gates"])[["asked", "measured",
 
 # %% [markdown]
 # ## 6 · What to do tomorrow
-# Orders in whole lots of 100, each inside tomorrow's price band, for 500 million VND on paper; below them the ranking that they come from. "edge" is the forecast lead over the mean stock in 5 days. Where the verdict is no, there are no orders.
+# Every stock by the lead that is forecast for it over the mean stock in 5 days; what the orders buy is marked. Below, the orders in whole lots of 100, each inside tomorrow's price band, for 500 million VND on paper, and the ranking that they come from. Where the verdict is no, there are no orders.
 
 # %%
+from IPython.display import display
 bundle = vnq.export_bundle(session, validation.verdict)
 plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, capital=500e6)
+display(vnq.plots.evening(plan.table, plan.orders, note=prepared.note))
 plan
 
 # %% cellView="form"

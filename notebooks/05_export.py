@@ -14,7 +14,7 @@
 #
 # Writes the final fit, which notebook 2 or 3 has trained on all days, with the decisions of notebook 4: one file for all stocks from each family, one for each symbol's own networks, and a manifest; deploys it, if it deserves that beside the models in use; then ranks the stocks for tomorrow and makes the orders. Where the market is not accepted there is a ranking only. Nothing is trained here.
 #
-# <img src="basket.png" width="360" alt="What a basket of the best stocks earned after costs beside all stocks, on a synthetic market">
+# <img src="evening.png" width="360" alt="Every stock by its forecast lead over the mean stock, with what the orders buy, on a synthetic market">
 #
 # | | |
 # |---|---|
@@ -78,9 +78,11 @@ plan
 
 # %% [markdown]
 # ## Every stock
-# The whole ranking, best first; a click on a head sorts, the field searches.
+# By the lead that is forecast for it over the mean stock in 5 days, with what the orders buy and sell; below, the whole ranking: a click on a head sorts, the field searches.
 
 # %%
+from IPython.display import display
+display(vnq.plots.evening(plan.table, plan.orders, note=prepared.note))
 vnq.table(plan.table)
 
 # %% [markdown]

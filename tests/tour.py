@@ -22,7 +22,7 @@ from tests import pairs
 HOUSE = pairs.NOTEBOOKS.parent
 PAGE = pairs.NOTEBOOKS / "00_tour.html"
 MOST_BYTES = 400_000
-SHOWN = ("coverage", "order", "basket")  # the tour's pictures in their order; learning curves are drawn for notebook 2
+SHOWN = ("coverage", "order", "basket", "evening")  # the tour's pictures in their order; learning curves are drawn for notebook 2
 CURVES = "vnq.plots.learning_curves(session, note=session.note)"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --paper: #fff; --soft: #5b6670; --pale: #f1f3f5; }
@@ -61,7 +61,7 @@ def pictures(notebook: nbformat.NotebookNode) -> list[bytes]:
     return [base64.b64decode(text) for text in found]
 
 
-def small(content: bytes, width: int = 756) -> bytes:
+def small(content: bytes, width: int = 640) -> bytes:
     """A PNG of that width and 32 colours: a figure needs no more."""
     image, file = Image.open(io.BytesIO(content)).convert("RGB"), io.BytesIO()
     image.resize((width, round(image.height * width / image.width))).quantize(32).save(file, "PNG", optimize=True)

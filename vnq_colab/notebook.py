@@ -67,9 +67,10 @@ class Table(Shown):
 
 def _texts(values: list[Any]) -> list[str]:
     """The values of a column as people read them, numbers with the same decimals, a dash for what is not known."""
-    floats = [value for value in values if isinstance(value, float) and value == value]
-    most = max(map(abs, floats), default=0.0)
-    form = ",.0f" if most >= 1000 or all(value % 1 == 0 for value in floats) else ".2f" if most >= 1 else ".3f"
+    floats = [value for value in values if isinstance(value, float) and value % 1 > 0]  # neither whole nor unknown
+    most = max(map(abs, floats), default=1000.0)
+    form = ",.0f" if most >= 1000 else ".2f" if most >= 10 else ".3f"
     return ["–" if value is None or value != value else f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else
-            f"{value:{form if value % 1 or abs(value) < 10 else ',.0f'}}" if isinstance(value, float) else
-            f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in values]
+            ("no", "yes")[value] if isinstance(value, bool) else f"{value:,}" if isinstance(value, int) else
+            f"{value:{form if value % 1 or abs(value) < 10 else ',.0f'}}" if isinstance(value, float) else str(value)
+            for value in values]
