@@ -22,7 +22,7 @@ from tests import pairs
 HOUSE = pairs.NOTEBOOKS.parent
 PAGE = pairs.NOTEBOOKS / "00_tour.html"
 MOST_BYTES = 400_000
-SHOWN = ("coverage", "order", "basket", "evening")  # the tour's pictures in their order; learning curves are drawn for notebook 2
+SHOWN = ("coverage", "order", "basket", "evening")  # in their order; learning curves are drawn beside them
 CURVES = "vnq.plots.learning_curves(session, note=session.note)"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --paper: #fff; --soft: #5b6670; --pale: #f1f3f5; }
