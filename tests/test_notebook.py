@@ -23,9 +23,9 @@ def test_page_has_a_title_marks_synthetic_folds_long_lines_and_escapes():
 
 def test_table_shows_every_row_whole_with_the_same_decimals_and_dashes_for_what_is_unknown():
     frame = pd.DataFrame({"symbol": ["A&B", "C"], "price": [12_345.0, np.nan], "share": [0.5, 0.25], "n": [1_000, 2],
-                          "good": [True, False], "day": pd.to_datetime(["2026-01-30", None]), "why": ["ab " * 90, None]})
+                          "good": [True, False], "day": pd.to_datetime(["2026-01-30", None]), "why": ["ab " * 90, ""]})
     assert cells(Table(frame)) == ["A&amp;B", "12,345", "0.500", "1,000", "yes", "2026-01-30", "ab " * 90,
-                                   "C", "–", "0.250", "2", "no", "–", "–"]
+                                   "C", "–", "0.250", "2", "no", "–", ""]
     long = Table(pd.DataFrame({"row": range(200)}))._repr_html_()
     assert long.count("<tr>") == 201 and "…" not in long and 'type="search"' in long and "onclick=" in long
 
