@@ -86,7 +86,7 @@ def test_page_begins_with_the_first_screen_and_has_what_is_asked_of_a_report(pag
     titles = re.findall("<h2>(.*?)</h2>", page[page.index("<h1>"):])
     assert titles == [
         "Why", "Does the order hold?", "What each family adds", "The basket, year by year", "Costs and capacity",
-        "All 5 stocks", "One stock", "Do the intervals hold?", "The original gates",
+        "All 5 stocks", "One stock", "Do the intervals hold?",
         "Since the last accepted run", "Leak checks", "While training", "Method, and what to read with care", "The run"]
     assert page.index(NOTE) < page.index("TRADE") < page.index("1 of 5 stocks accepted") < page.index("<h1>")
     assert set(saved(page)) == {f"{name}.csv" for name in (
@@ -142,10 +142,11 @@ def test_stocks_have_a_histogram_first_and_a_row_with_reasons_for_each(page):
 def test_one_stock_holds_its_price_rank_and_fills_beside_forecast_and_outcome(page, tmp_path):
     recent = json.loads(re.search(r'id="recent">(.*?)</script>', page, re.DOTALL)[1])
     days, stocks = recent["days"], recent["stocks"]
+    assert recent["of"] == 5
     assert list(stocks) == list(SYMBOLS) == re.findall("<option>(.*?)</option>", page)
     assert (len(days), days[0], days[-1]) == (80, "01/01/2024", "19/04/2024")
     one = stocks["BBB"]
-    assert one["rank"] == [2] * 80 and one["of"] == 5 and one["expected"] == [1] * 80 and one["fills"] == []
+    assert one["rank"] == [2] * 80 and one["expected"] == [1] * 80 and one["fills"] == []
     assert one["actual"] == [2] * 75 + [None] * 5, "not known yet"
     assert one["price"] == [None] * 79 + [9.0], "the only day of these prices"
     assert stocks["AAA"]["fills"] == [[days.index("12/03/2024"), 1], [days.index("19/03/2024"), -1]]

@@ -56,7 +56,7 @@ def board(price: float) -> str:
 # digits) or a style, without which they are texts; and where it stands in no table, but is read of one stock: on a
 # phone ("desktop") or anywhere ("detail"). Values of two columns are the ends of an interval.
 Column = Sequence[Any]
-STYLES, PLACES = ("words", "long", "tag"), ("desktop", "detail")  # sentences, which may break; long names; decisions
+STYLES, PLACES = ("words", "tag"), ("desktop", "detail")  # texts that may break; decisions
 
 
 def cells(columns: Iterable[Column]) -> list[tuple[Any, ...]]:

@@ -255,7 +255,7 @@ def random_baskets(result: BasketResult, *, note: str = "") -> Figure:
     """Alphas of random baskets of the same turnover, and where ours is among them. DataError where there is none."""
     if not np.isfinite(result.alpha):
         raise DataError("too few days for an alpha: there are no random baskets to compare with.")
-    figure, axes = figure_of(2.5, f"{len(result.random):,} random baskets of the same turnover", note)
+    figure, axes = figure_of(2.5, f"{len(result.random):,} baskets of the same turnover", note)
     axes.hist(100 * result.random, bins=40, color=GREY, zorder=2, label="random baskets")
     axes.axvline(100 * result.alpha, color=BLUE, linewidth=2, zorder=3, label="ours")
     axes.axvline(0, color=INK, linewidth=0.8)

@@ -57,7 +57,7 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
         first_screen=keep_orders(folder / "report.html", screen),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
         zero=scores[scores["family"] == "zero"], stocks=stocks,
-        coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history), n_recent=N_RECENT,
+        coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history),
         recent=_recent(forecast, rows, order.family, stocks.index, prices, tables["orders"]),
         fewest_days=FEWEST_YEARLY_DAYS, halt=LONG_HALT_SESSIONS, **_of_verdict(verdict, order.daily.index))
     write_atomic(folder / "report.html", lambda file: file.write(page.encode()))
@@ -121,11 +121,11 @@ def _recent(forecast: pd.DataFrame, rows: pd.DataFrame, family: str, symbols: It
              "actual": by_day(actual, 100 * np.expm1(actual["actual"])),
              **{name: by_day(mine, 100 * np.expm1(mine[column])) for name, column in ends.items()}}
     fills = orders.assign(day=days.get_indexer(orders["date"]), sign=np.where(orders["side"] == "buy", 1, -1))
-    fills = fills[fills["day"] >= 0].groupby("symbol")[["day", "sign"]]
-    fills = {symbol: part.to_numpy().tolist() for symbol, part in fills}
-    return {"days": [f"{day:%d/%m/%Y}" for day in days], "stocks": {
-        symbol: {"of": int(mine["rank"].max()), "fills": fills.get(symbol, []),
-                 **{name: table[symbol].to_list() for name, table in parts.items()}} for symbol in symbols}}
+    fills = {symbol: part.to_numpy().tolist()
+             for symbol, part in fills[fills["day"] >= 0].groupby("symbol")[["day", "sign"]]}
+    return {"days": [f"{day:%d/%m/%Y}" for day in days], "of": int(mine["rank"].max()), "stocks": {
+        symbol: {"fills": fills.get(symbol, []), **{name: table[symbol].to_list() for name, table in parts.items()}}
+        for symbol in symbols}}
 
 
 def _seeds(history: pd.DataFrame) -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ for (const table of document.querySelectorAll(".scroll table:not(.orders)")) {
   });
 }
 const chooser = document.getElementById("chooser"), symbols = document.getElementById("symbols");
-const {days, stocks} = JSON.parse(document.getElementById("recent").textContent), last = days.length - 1, ahead = 5;
+const {days, of, stocks} = JSON.parse(document.getElementById("recent").textContent), last = days.length - 1, ahead = 5;
 const x = i => 46 + 300 * i / (last + ahead);
 const points = (list, y) => list.map((v, i) => v === null ? null : [x(i).toFixed(1), y(v).toFixed(1)]);
 const line = (kind, list, y) => `<path class="${kind}" d="${points(list, y).map((p, i, all) =>
@@ -45,7 +45,7 @@ function draw() {
   html += line("real", one.price, y);
   for (const [i, side] of one.fills) if (one.price[i] !== null) html += `<path class="${side > 0 ? "rise" : "fall"}"
     d="M${x(i)} ${y(one.price[i]) + 2 * side}l5 ${9 * side}h-10Z"/>`;
-  y = panel(172, `Rank [1 best of ${one.of}]`, [-1, -one.of], v => -v);
+  y = panel(172, `Rank [1 best of ${of}]`, [-1, -of], v => -v);
   html += line("ours", one.rank.map(v => v && -v), y);
   y = panel(318, "5-day price change [%]", [...one.low, ...one.high, ...one.actual], Math.round, [0]);
   html += area(0.16, [...points(one.high, y), ...points(one.low, y).reverse()]) + line("real", one.actual, y) +
@@ -54,7 +54,7 @@ function draw() {
   document.getElementById("drawing").innerHTML = html;
   const row = [...symbols.tBodies[0].rows].find(row => row.cells[0].textContent === chooser.value);
   document.getElementById("about").innerHTML = [...row.cells].slice(1).map((cell, i) =>
-    `<dt>${symbols.tHead.rows[0].cells[i + 1].textContent}</dt><dd class="${cell.className}">${cell.innerHTML}</dd>`).join("");
+    `<dt>${symbols.tHead.rows[0].cells[i + 1].textContent}</dt><dd class="${cell.className}">${cell.innerHTML || "–"}</dd>`).join("");
 }
 chooser.addEventListener("change", draw);
 symbols.addEventListener("click", ({target}) => {
