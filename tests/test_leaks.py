@@ -10,6 +10,7 @@ from vnq_colab.data.features import FEATURES
 from vnq_colab.data.panel import CLOSE, OPEN, build_panel
 from vnq_colab.data.prepared import PROOF, prepare
 from vnq_colab.delivery.leaks import PICTURES, check_leaks, review
+from vnq_colab.delivery.validate import validate
 from vnq_colab.errors import SessionError
 from vnq_colab.files import write_json
 from vnq_colab.layout import Workspace
@@ -65,7 +66,7 @@ def test_clean_run_passes_every_check(clean):
 def test_other_data_is_refused(clean, prices, tmp_path):
     other = prepare(Workspace(tmp_path), prices[prices["symbol"] != "SYN006"])
     with pytest.raises(SessionError, match="was trained on data"):
-        check_leaks(clean[1], other)
+        validate(clean[1], prepared=other)
 
 
 # --- features

@@ -46,10 +46,7 @@ def on_drive(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, open for reading alone; what waits or never ends, as a pipe or a device, is refused at once.
-
-    Raises FileNotFoundError when it is not there, StorageError when it cannot be read or is something else.
-    """
+    """A regular file, open to be read. Raises FileNotFoundError; StorageError: unreadable, a pipe, a device."""
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -141,10 +141,7 @@ class CleaningLog:
     def note(self, issue: str, rows: pd.DataFrame, bad: np.ndarray, dropped: np.ndarray | None = None, *,
              repairable: np.ndarray | bool = True, treatment: str | None = None,
              describe: Callable[[int], str] | None = None) -> np.ndarray:
-        """`[rows]` bool: the bad rows to be repaired; those to be dropped are marked in `dropped`.
-
-        `treatment` overrides the plan; `describe` tells the value of row i.
-        """
+        """`[rows]` bool: the bad rows to repair; `dropped` gets the others. `describe` tells the value of row i."""
         dropped = np.zeros(len(rows), bool) if dropped is None else dropped
         bad, treatment = bad & ~dropped, treatment or self.plan[issue]
 

@@ -230,10 +230,7 @@ def _shown(forecasters: dict[str, Forecaster], config: RunConfig) -> dict[str, A
 
 
 def load_bundle(path: str | Path | Workspace) -> Bundle:
-    """The bundle in a folder, or the champion of a workspace. Every file is checked against its sha256.
-
-    Raises VnqError when a file is missing, changed, from another version, or not what the manifest says of it.
-    """
+    """The bundle in a folder, or the champion of a workspace. VnqError unless each file is what the manifest says."""
     folder = Path(getattr(path, "models", path))
     if pointer := read_pointer(folder):
         folder /= pointer["champion"]

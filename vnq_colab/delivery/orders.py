@@ -251,10 +251,7 @@ def _notes(table: pd.DataFrame, stocks: pd.DataFrame, outlook: "Outlook", market
 
 
 def check_orders(table: pd.DataFrame, stocks: pd.DataFrame, portfolio: Portfolio, basket: Basket) -> None:
-    """Raises RuntimeError where an order breaks a rule: lots, band, tick, settlement, cash, traded share.
-
-    `stocks` as of `board`, with `accepted` and `arrives`. A defect of ours, so that nothing wrong is ever written.
-    """
+    """Raises RuntimeError, for a defect of ours, where an order breaks a rule; `stocks` with `accepted`, `arrives`."""
     if table.empty:
         return
     rows = table.join(stocks[["exchange", "lot", "value", "accepted", "arrives", "at_floor"]], on="symbol")

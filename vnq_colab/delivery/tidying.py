@@ -124,10 +124,7 @@ def _kept(everyone: list[Session], keep: int) -> set[str]:
 
 
 def _walk(home: Workspace) -> Iterator[tuple[str, str, Path, list[str]]]:
-    """(kind, name, folder, what lies in it) of each folder at or below that of a run, bundle or set, from below.
-
-    The name is "" for the folder of all of them. No link is entered.
-    """
+    """(kind, name, folder, what lies in it) of folders of runs (of all: name ""), from below; no link is entered."""
     for kind in OURS:
         top = home.root / kind
         for base, folders, names in os.walk(top, topdown=False) if top.resolve() == home.root.resolve() / kind else ():

@@ -62,10 +62,7 @@ class Calibration:
         return replace(base, slope=_fit_slope(actual, p_up, day), quantile=quantile)
 
     def apply(self, scores: pd.DataFrame) -> pd.DataFrame:
-        """The Forecast of these scores: `edge, mean, scale, p_up`, calibrated, and the interval `low, high`.
-
-        `scores` are of this family and have the column `volatility` of `with_volatility`.
-        """
+        """The Forecast of this family's scores with `volatility`: calibrated `edge, mean, scale, p_up, low, high`."""
         edge, mean, scale, p_up = self._values(scores, _days(scores))
         half = (np.nan if self.quantile is None else self.quantile) * scale
         return scores.assign(edge=edge, mean=mean, scale=scale, p_up=p_up, low=mean - half, high=mean + half)

@@ -96,10 +96,7 @@ class Accounts:
 
     def fill(self, day: int, leave: np.ndarray, enter: np.ndarray, share: np.ndarray, *,
              one_for_one: bool = True) -> None:
-        """Fills the orders of the close before, as far as this day allows.
-
-        With `one_for_one` a sale that could not be made keeps its place; else purchases ask for the cash alone.
-        """
+        """Fills the last close's orders as far as this day allows; a failed sale keeps its place if `one_for_one`."""
         market = self.market
         if (market.ends == day).any():
             self._sell(np.flatnonzero(self.held & (market.ends == day)), day, "end")

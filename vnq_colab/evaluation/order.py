@@ -106,10 +106,7 @@ def buyable(panel: Panel, market: MarketData) -> np.ndarray:
 
 
 def daily_rank_correlations(rows: pd.DataFrame, *outcomes: str) -> list[pd.DataFrame]:
-    """For each outcome `[days, families]`: its Spearman correlation with the score over the stocks of each day.
-
-    NaN on a day with fewer than five stocks; 0 where a family gives all the same score.
-    """
+    """For each outcome `[days, families]`: Spearman with the score; NaN below five stocks, 0 for equal scores."""
     (family, families), (symbol, symbols) = pd.factorize(rows["family"]), pd.factorize(rows["symbol"])
     day, days = pd.factorize(rows["date"], sort=True)
     score, *actuals = np.full((1 + len(outcomes), len(families), len(symbols), len(days)), np.nan)

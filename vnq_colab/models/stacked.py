@@ -169,10 +169,7 @@ def variance(log_variance: torch.Tensor) -> torch.Tensor:
 
 
 def loss_per_model(name: str, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`[models, ..., outputs]`, `[models, ..., labels]`, weight `[models, ...]` -> `[models]`.
-
-    Each model's own mean over its labelled positions; 0 without any label.
-    """
+    """`[models, ..., outputs]`, `[models, ..., labels]`, weight `[models, ...]` -> `[models]`: own means, or 0."""
     mean, *log_variance = output.to(target.dtype).unflatten(-1, (-1, target.shape[-1])).unbind(-2)
     cost = LOSSES[name](mean, target, *map(variance, log_variance), reduction="none").mean(-1)  # [models, ...]
     return (cost * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)

@@ -250,16 +250,14 @@ def _checked_rows(path: Path, state: dict[str, Any], panel: Panel, fold: Splits)
     raise CheckpointError(f"{path}: its forecast is not of its fold. Delete it, and resume trains this job again.")
 
 
-def forecast(session: Session, *, panel: Panel | None = None,
-             scores: pd.DataFrame | None = None) -> pd.DataFrame:
+def forecast(session: Session, *, panel: Panel | None = None) -> pd.DataFrame:
     """The out-of-sample Forecast of every family and the ensemble, over the test days of all folds.
 
     `edge`, `mean`, `scale` and `p_up` are fitted on each fold's validation days; `low` and `high` [log return] bound
-    the interval that held nine of ten of their outcomes. `panel` and `scores` spare reading them again.
+    the interval that held nine of ten of their outcomes. `panel` spares reading it again.
     """
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
-    scores = fold_scores(session, panel) if scores is None else scores
-    return check_forecast(calibrated(scores, panel, session.config.task.horizon))
+    return check_forecast(calibrated(fold_scores(session, panel), panel, session.config.task.horizon))
 
 
 def final_forecasters(session: Session) -> dict[str, Forecaster]:

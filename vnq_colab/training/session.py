@@ -116,10 +116,7 @@ class Session(SessionRecord):
     # ------------------------------------------------------------------------------------------------- its file
     @classmethod
     def load(cls, ws: Workspace, run_id: str) -> "Session":
-        """The session of a run as it was written last, here or on Drive, or its copy, else as it began.
-
-        Raises SessionError when all are lost, or when one is foreign or from another version.
-        """
+        """A run's session as written last, here or on Drive, or its copy, else as it began. Raises SessionError."""
         folders = [home.checkpoint_folder(run_id) for home in ws.homes]
         whole, damages = _whole_sessions(ws, run_id, [folder / name for name in (SESSION, SESSION_COPY)
                                                       for folder in folders])
