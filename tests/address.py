@@ -30,7 +30,8 @@ def address(house: Path = HOUSE) -> str:
 
 def texts() -> list[Path]:
     """The files that repeat the address or the version: everything else asks setup.cfg."""
-    return [*sorted(HOUSE.glob("*.md")), HOUSE / "CITATION.cff", *sorted((HOUSE / "notebooks").glob("*.py"))]
+    notebooks = sorted(path for path in (HOUSE / "notebooks").iterdir() if path.suffix in (".py", ".html"))
+    return [*sorted(HOUSE.glob("*.md")), HOUSE / "CITATION.cff", *notebooks]
 
 
 def addressed(text: str, url: str, version: str = vnq_colab.__version__) -> str:
