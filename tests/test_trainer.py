@@ -138,7 +138,7 @@ def test_time_limit_pauses_and_resume_ends_with_the_same_bits(tmp_path, panel, c
     ws = Workspace(tmp_path)
     session = run_quietly(ws, panel, config, hours=1e-9)
     assert session.status == "paused" and session.why == "time is up" and session.checkpoint["job"] == "trees_fold1"
-    said = [text.get_text() for axes in plots.learning_curves(session).axes for text in axes.texts]
+    said = [" ".join(text.get_text().split()) for axes in plots.learning_curves(session).axes for text in axes.texts]
     assert any("No learning curves yet: no job of this run is done" in text and "resume" in text for text in said)
     with pytest.raises(SessionError, match="is paused: 8 of 8 jobs are not trained yet. Go on with resume first"):
         fold_scores(session, panel)

@@ -225,7 +225,7 @@ def fan(rows: pd.DataFrame, family: str = ENSEMBLE, *, note: str = "") -> Figure
                                     ("worst", "2nd", "3rd", "4th", "best"), strict=True):
         axes.plot(total.index.to_numpy(), total[place], color=colour, linewidth=1.6, label=label)
     axes.axhline(0, color=INK, linewidth=0.9)
-    over_time(axes, "Return over the day's mean,\nadded up, before costs [%]")
+    over_time(axes, "Return over the mean,\nadded up [%]")
     figure.legend(**LEGEND | {"ncols": 5, "handlelength": 0.8, "columnspacing": 0.7, "handletextpad": 0.3})
     return figure
 
