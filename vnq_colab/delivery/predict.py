@@ -249,7 +249,7 @@ def _known_of(ws: Workspace, outlook: Outlook) -> tuple[bool, pd.DataFrame]:
         outlook.warnings.append(f"the evening of {day} is over, and what was known then stays: nothing is written")
     elif day in real and (real[day]["run_id"] != outlook.bundle.manifest["run_id"]).any():
         outlook.warnings.append(f"the ranking of {day} by another run is replaced")
-    return is_over, pd.concat([pd.DataFrame({"symbol": [], "date": [], "score": []}), *real.values()])
+    return is_over, pd.concat(real.values()) if real else pd.DataFrame({"symbol": [], "date": [], "score": []})
 
 
 def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:
