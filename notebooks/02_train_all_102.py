@@ -24,6 +24,7 @@
 # | hardware | any GPU (T4 is chosen; L4 and A100 are faster: Runtime > Change runtime type), or none |
 # | expected time | about half an hour on one CPU core, for 102 symbols and 8 judged years; not measured on a GPU. While it trains, the line below the cell says what is left, from the jobs that this machine has finished |
 # | cost | the first form says how many compute units an hour this machine takes, the last cell what the notebook took |
+# | told when it ends | by mail, Telegram, Zalo or Slack, if you wish: `%pip install apprise`, and an address such as `tgram://…` as the secret `VNQ_NOTIFY` (the key on the left) |
 # | before | notebook 1 |
 #
 # Run all, as often as you like: what is done already is not done again.
@@ -110,6 +111,5 @@ print(vnq.download(ws.local.log_folder(session.run_id)) if DOWNLOAD else "tick D
 # | the GPU is not the one you wished for | what was given is printed above and is used; only the speed differs |
 # | `does not fit … going on with …` | nothing to do: the pack was halved and goes on; when not even one symbol fits, the sentence says what to change |
 # | you want to stop | the Stop button, or Runtime > Interrupt: both save first, and `03_resume` goes on |
-# | you want to be told when it ends | `%pip install apprise`, and an address such as `tgram://…` as the secret `VNQ_NOTIFY` (the key on the left) |
 # | compute units go on being used afterwards | `vnq.release_gpu()` in a new cell at the end gives the machine back, once everything is in Drive |
 # | `XGBoost is needed …` | `pip install xgboost`, which Colab has; or leave `trees` out of `FAMILIES` |

@@ -22,6 +22,7 @@
 # |---|---|
 # | hardware | as for notebook 2; another kind of machine goes on with the same state, only the last bits may differ |
 # | expected time | what was left of notebook 2; the line below the cell says how much, from the jobs that are done |
+# | told when it ends | by mail, Telegram, Zalo or Slack, if you wish: `%pip install apprise`, and an address such as `tgram://…` as the secret `VNQ_NOTIFY` (the key on the left) |
 # | before | notebook 2, stopped for whatever reason |
 #
 # By hand: on a new machine the first cell asks for access to your Drive, and you allow it. Nobody can do that for you.

@@ -48,11 +48,13 @@ session
 
 # %% [markdown]
 # ## The verdict
-# First the market, question by question; then the stocks that pass; then the order and the basket in numbers.
+# May this market be traded: the answer, and what was asked of it. All numbers: `validation` in a new cell.
 
 # %%
+import pandas as pd
 validation = vnq.validate(session, gates=GATES)
-validation
+print(validation.verdict.summary["text"])
+vnq.table(pd.DataFrame(validation.verdict.market["gates"], columns=["asked", "measured", "passed"]))
 
 # %% [markdown]
 # ## The report
@@ -84,7 +86,8 @@ vnq.plots.basket(validation.basket, note=session.note) if validation.basket else
 # How often the forecast of up or down was right, stock by stock, beside what as many coins would do. Most of it is luck; the order above is what is traded.
 
 # %%
-vnq.plots.accuracies(validation.scores, validation.family, note=session.note)
+decisions = pd.DataFrame(validation.verdict.symbols).loc["decision"].to_dict()
+vnq.plots.accuracies(validation.scores, validation.family, decisions, note=session.note)
 
 # %% [markdown]
 # ## One stock

@@ -18,7 +18,7 @@ def cells(table: Table) -> list[str]:
 def test_page_has_a_title_marks_synthetic_folds_long_lines_and_escapes():
     text = page("Run <1>\n  SYNTHETIC market: made-up prices\n    accept: " + "SYN001, " * 100)
     assert "<b>Run &lt;1&gt;</b>" in text and "border-left" in text
-    assert "<summary>accept</summary>SYN001, SYN001" in text and text.count("SYN001") == 100
+    assert "<summary>accept (101)</summary>SYN001, SYN001" in text and text.count("SYN001") == 100
 
 
 def test_table_shows_every_row_whole_with_the_same_decimals_and_dashes_for_what_is_unknown():

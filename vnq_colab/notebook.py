@@ -27,7 +27,8 @@ def page(text: str) -> str:
             parts.append(NOTE.format(inner))
         elif len(inner) > LONG and indent:
             head, _, tail = inner.partition(": ")
-            parts.append(f'<details style="padding-left: {indent}em"><summary>{head}</summary>{tail}</details>')
+            parts.append(f'<details style="padding-left: {indent}em"><summary>{head} ({tail.count(",") + 1})'
+                         f"</summary>{tail}</details>")
         else:
             inner = inner if indent or parts else f"<b>{inner}</b>"
             parts.append(f'<div style="padding-left: {indent}em">{inner}</div>')
