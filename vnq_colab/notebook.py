@@ -6,6 +6,7 @@ from typing import Any
 from vnq_colab.errors import worded
 
 LONG = 400  # characters of a line beyond which it is folded
+LONG_CELL = "; white-space: normal; min-width: 14em"
 SEARCHED = 10  # rows from which on a table has a search field
 # no colour but that of the text, so that it can be read in a light and in a dark notebook
 PAGE = '<div style="max-width: 100ch; line-height: 1.5; overflow-wrap: anywhere">{}</div>'
@@ -54,7 +55,7 @@ class Table(Shown):
     def _repr_html_(self) -> str:
         columns = [_texts(list(self.frame.iloc[:, place])) for place in range(self.frame.shape[1])]
         sides = ["right" if kind.kind in "iuf" else "left" for kind in self.frame.dtypes]
-        rows = ["".join(f'<td style="text-align: {side}">{html.escape(cell)}</td>'
+        rows = ["".join(f'<td style="text-align: {side}{LONG_CELL * (len(cell) > 40)}">{html.escape(cell)}</td>'
                         for cell, side in zip(row, sides, strict=True)) for row in zip(*columns, strict=True)]
         heads = "".join(f'<th scope="col" style="text-align: {side}"><button title="sort" style="all: unset; cursor: '
                         f'pointer">{html.escape(str(name))}</button></th>'
@@ -62,7 +63,8 @@ class Table(Shown):
         find = (f'<input type="search" placeholder="search" aria-label="search the table" oninput="{FIND}">'
                 if len(rows) >= SEARCHED else "")
         body, height = "".join(f"<tr>{row}</tr>" for row in rows), "34em" if len(rows) > 4 * SEARCHED else "none"
-        return (f'<div>{find}<div style="overflow: auto; max-height: {height}"><table style="margin: 4px 0"><thead '
+        return (f'<div>{find}<div style="overflow: auto; max-height: {height}">'
+                '<table style="margin: 4px 0; white-space: nowrap"><thead '
                 f'onclick="{SORT}"><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></div>')
 
 

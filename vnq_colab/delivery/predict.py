@@ -28,6 +28,8 @@ from vnq_colab.notebook import Table, page
 from vnq_colab.settings import HORIZON
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
+NOT_SHOWN = ["date", "edge", "score", "reference_price"]  # in a notebook
+HEADS = {"limit_low": "limit from [VND]", "limit_high": "to [VND]"}
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
 FEWEST_SHARE = 0.5  # of them; with fewer there is neither a ranking nor an order
 N_SHOWN = 20  # best of the accepted stocks, on the screen
@@ -166,8 +168,8 @@ class DayPlan:
     def _repr_html_(self) -> str:
         known, as_of, _, (title, *to_do), files = self._parts()
         notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
-        tables = ["" if rows is None or rows.empty else Table(rows.drop(columns=["date", "edge", "score"],
-                  errors="ignore"))._repr_html_() for rows in (self.orders, self.shown)]
+        tables = ["" if rows is None or rows.empty else Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(
+                  columns=HEADS))._repr_html_() for rows in (self.orders, self.shown)]
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
         return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
 
