@@ -7,7 +7,8 @@ function measure() {
   while (texts.nextNode()) {
     const {data, parentElement: parent} = texts.currentNode;
     if (!data.trim() || ["SCRIPT", "STYLE"].includes(parent.tagName) || !parent.getClientRects().length) continue;
-    const scale = parent.closest("svg") ? parent.getScreenCTM().a : 1, size = scale * parseFloat(getComputedStyle(parent).fontSize);
+    const scale = parent.closest("svg") ? parent.getScreenCTM().a : 1;
+    const size = scale * parseFloat(getComputedStyle(parent).fontSize);
     if (size < 13.99) small.add(`${data.trim().slice(0, 40)} ${size.toFixed(1)}`);
   }
   const wide = [...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth + 1);
@@ -29,8 +30,12 @@ function use() {
   box.dispatchEvent(new Event("input"));
   const found = names();
   table.tBodies[0].querySelector("tr:not([hidden]) td").click();
-  return {before, down, up, found, chosen: document.getElementById("chooser").value,
-    said: document.getElementById("about").textContent, drawn: document.querySelectorAll("#drawing path").length};
+  const chooser = document.getElementById("chooser"), drawing = document.getElementById("drawing");
+  const used = {before, down, up, found, chosen: chooser.value, said: document.getElementById("about").textContent,
+    drawn: drawing.querySelectorAll("path").length};
+  chooser.value = before[before.length - 1];
+  chooser.dispatchEvent(new Event("change"));
+  return {...used, vanished: drawing.innerHTML};
 }
 
 (async () => {

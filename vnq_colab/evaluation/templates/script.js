@@ -35,7 +35,7 @@ function draw() {
   const panel = (top, title, values, shown, marks = []) => {
     const known = values.filter(v => v !== null), most = Math.max(...known), least = Math.min(...known);
     const y = v => top + 104 * (most - v) / (most - least || 1);
-    html += `<text x="0" y="${top - 10}">${title}</text>` + [least, most, ...marks].map(v => `<path class="faint"
+    html += `<text x="0" y="${top - 10}">${title}</text>` + (known.length ? [least, most, ...marks] : []).map(v => `<path class="faint"
       d="M46 ${y(v)}H346"/><text x="42" y="${y(v) + 5}" text-anchor="end">${shown(v)}</text>`).join("");
     return y;
   };
