@@ -83,7 +83,7 @@ def test_line_names_the_things_and_stays_within_its_width(session, said):
         shown.start("stockformer_fold1_pack00")
         clock.mark("checkpoint")
         shown._skill, session.drive, _ = "validation skill 0.123", "Drive is 12 min behind", said()
-        shown.show(at(0.5))
+        shown.step(at(0.5))
         line = said()
         for part in ("%, about ", " left · train · job 3/8 stockformer_fold1_pack00 · search, 20 trees · "
                      "validation skill 0.123 · saved 0 s ago · Drive is 12 min behind · ", " GB"):
@@ -91,7 +91,7 @@ def test_line_names_the_things_and_stays_within_its_width(session, said):
         shown.start("trees_final")
         assert "skill" not in said(), "of another job"
         session.drive = "Drive is behind " + "x" * 200
-        shown.show(at(0.5))
+        shown.step(at(0.5))
         assert len(said().rstrip("\n")) == WIDTH
 
 

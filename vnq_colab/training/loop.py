@@ -60,7 +60,7 @@ class Attempt:
         except TakenOverError as error:
             self.heartbeat.stop()
             session.status, session.why = "paused", str(error)  # not written: the session is another's
-            self.display.close("stopped", str(error))
+            self.display.say(f"run {session.run_id}: stopped, {error}")
         except StorageError as error:  # the last good checkpoint stays; making room and resuming goes on from it
             self._close("paused", str(error))
         except KeyboardInterrupt:
@@ -177,7 +177,7 @@ class Attempt:
         if trained.forecaster is not None:
             state["sha256"] = trained.forecaster.digest()
             if job.fold is not None:
-                self.display.show(Progress(1.0, "forecasting its validation and test days"))
+                self.display.step(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
             needed = self.jobs.needed_in_fold(job)
@@ -236,7 +236,7 @@ class Attempt:
         session = self.session
         with contextlib.suppress(StorageError, TakenOverError):
             session.end_attempt(status, why)
-        self.display.close(status, why)
+        self.display.say(f"run {session.run_id}: {status}, {why}")
         with contextlib.suppress(StorageError):
             self.display.keep()
         self.drive.put_session(logs=True)

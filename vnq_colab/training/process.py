@@ -30,7 +30,6 @@ CPU_INFO = Path("/proc/cpuinfo")
 HYBRID_PROFILE = "i7-14700"  # its efficiency cores would keep every product of the fast ones waiting
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")  # as torch says it on a CPU
-SHOWN_SECONDS = 1  # between two looks at where training stands
 KEPT_LINES = 2000
 MOST_LOG = 2**24  # [bytes]
 
@@ -199,22 +198,16 @@ class Display:
     def start(self, job: str) -> None:
         """A job begins."""
         self._job, self._skill, self._began = job, "", time.monotonic()
-        self.show(Progress(0.0, "the first steps"))
+        self.step(Progress(0.0, "the first steps"))
 
     def step(self, progress: Progress) -> None:
-        """Shows where training stands, when it is time."""
+        """Shows how much of the run is done, how long it still takes, and what happens now."""
         if "skill" in progress.measured:
             self._skill = f"validation skill {progress.measured['skill']:.3f}"
-        if not self._quiet and self._clock.due("progress", seconds=SHOWN_SECONDS):
-            self.show(progress)
-
-    def show(self, progress: Progress) -> None:
-        """Where training stands: how much of the run is done, how long it still takes, and what happens now."""
-        total, before = len(self._session.jobs), self._session.jobs[self._job].get("seconds", 0.0)
-        done, left, is_known = self._session.work(self._fresh, self._job, progress.share,
-                                                   before + time.monotonic() - self._began)
+        spent = self._session.jobs[self._job].get("seconds", 0.0) + time.monotonic() - self._began
+        done, left, is_known = self._session.work(self._fresh, self._job, progress.share, spent)
         age = self._clock.since("checkpoint")
-        parts = [f"job {min(self._n_done + 1, total)}/{total} {self._job}", progress.words, self._skill,
+        parts = [f"job {self._n_done + 1}/{len(self._session.jobs)} {self._job}", progress.words, self._skill,
                  f"saved {spell(age)} ago" if age is not None else "", self._session.drive, memory_used()]
         now(" · ".join(part for part in parts if part), done / (done + left) if done else 0.0,
             f"about {spell(left)} left" if is_known else "")
@@ -229,10 +222,6 @@ class Display:
     def keep(self) -> None:
         """Rewrites the log file whole."""
         write_atomic(self._log, lambda file: file.writelines(f"{line}\n".encode() for line in self._lines))
-
-    def close(self, status: str, why: str) -> None:
-        """Says how it ended."""
-        self.say(f"run {self._session.run_id}: {status}, {why}")
 
 
 def outcome(session: Session) -> str:
