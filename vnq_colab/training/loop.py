@@ -177,7 +177,7 @@ class Attempt:
         if trained.forecaster is not None:
             state["sha256"] = trained.forecaster.digest()
             if job.fold is not None:
-                self.display.step(Progress(1.0, "forecasting its validation and test days"))
+                self.display.show(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
             needed = self.jobs.needed_in_fold(job)

@@ -198,12 +198,16 @@ class Display:
     def start(self, job: str) -> None:
         """A job begins."""
         self._job, self._skill, self._began = job, "", time.monotonic()
-        self.step(Progress(0.0, "the first steps"))
+        self.show(Progress(0.0, "the first steps"))
 
     def step(self, progress: Progress) -> None:
-        """Shows how much of the run is done, how long it still takes, and what happens now."""
+        """The learner made a step."""
         if "skill" in progress.measured:
             self._skill = f"validation skill {progress.measured['skill']:.3f}"
+        self.show(progress)
+
+    def show(self, progress: Progress) -> None:
+        """Shows how much of the run is done, how long it still takes, and what happens now."""
         spent = self._session.jobs[self._job].get("seconds", 0.0) + time.monotonic() - self._began
         done, left, is_known = self._session.work(self._fresh, self._job, progress.share, spent)
         age = self._clock.since("checkpoint")
