@@ -28,7 +28,6 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     from vnq_colab.delivery.leaks import is_proven
 
     config, _ = arguments.run_config(options), arguments.how_to_train(options)  # wrong settings are said before
-    now("", step="run, 1 of 5")
     prepared = vnq.prepare(ws, options.data, **arguments.price_options(options))
     _output(options, repr(prepared))
     arguments.require_judged(prepared, config, options)
@@ -37,22 +36,18 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
         _output(options, repr(reviewed))
         if not reviewed.proof.passed:
             return DEFECT
-    now("", step="run, 2 of 5")
     session = vnq.train(ws, prepared.panel, config, **arguments.how_to_train(options))
     if session.status != "finished":
         return _finish_training(session, options)
-    now("", step="run, 3 of 5")
     validation = vnq.validate(session, prepared=prepared)
     _output(options, _validation_text(validation, options))
     if settings := arguments.judging_options(options, ("gates", "slippage", "haircut")):  # a report of its own
         _output(options, repr(vnq.validate(session, prepared=prepared, **settings)))
-    now("", step="run, 4 of 5")
     bundle = vnq.export_bundle(session, validation.verdict, panel=prepared.panel)
     text, bundles = standing(ws.models)
     if bundles["champion"] != bundle.folder.name:  # orders come from the champion alone, by deploy or predict
         _output(options, f"{bundle!r}\n{text}", _bundle_facts(bundle))
         return _exit_code(session)
-    now("", step="run, 5 of 5")
     plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
     return _exit_code(session)

@@ -42,17 +42,13 @@ def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
                 _show("", mine)
 
 
-def now(text: str, share: float | None = None, left: str = "", *, step: str | None = None) -> None:
-    """Says what happens now in the innermost stage, how much of it is done [fraction], and how long it still takes.
-
-    `step` is a name for the stage from now on.
-    """
+def now(text: str, share: float | None = None, left: str = "") -> None:
+    """Says what happens now in the innermost stage, how much of it is done [fraction], and how long it still takes."""
     if _open:
         last = _open[-1]
         began = last.began if last.text == text else time.monotonic()
-        vars(last).update(text=text, share=share, left=left, name=step or last.name, began=began)
-        if text:
-            _draw()
+        vars(last).update(text=text, share=share, left=left, began=began)
+        _draw()
 
 
 def erase() -> None:
@@ -80,8 +76,8 @@ def _draw(is_tick: bool = False) -> None:
             return
         _said, took = time.monotonic(), time.monotonic() - last.began
         share = "" if last.share is None else f"{last.share:.0%}, {last.left}".rstrip(", ")
-        text = " · ".join([part for one in _open for part in (one.name, one.text) if part]
-                          + [spell(took)] * (took > PAUSE))
+        parts = dict.fromkeys(part for one in _open for part in (one.name, one.text) if part)  # none twice
+        text = " · ".join([*parts, *[spell(took)] * (took > PAUSE)])
         if is_page:  # readable on a phone, and in both themes
             done = "" if last.share is None else f'value="{last.share:.3f}"'
             _show(f'<progress style="width: 100%; max-width: 30em" {done}></progress><br><b>{share}</b> '

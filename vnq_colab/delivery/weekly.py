@@ -23,7 +23,7 @@ from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, we
 from vnq_colab.errors import CheckpointError, DataError, DeliveryError, SessionError, StorageError, VnqError, tell
 from vnq_colab.files import locked
 from vnq_colab.layout import Workspace
-from vnq_colab.progress import now
+from vnq_colab.progress import stage
 from vnq_colab.settings import Settings
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import resume, train
@@ -105,7 +105,6 @@ class _Work:
             began, step = time.monotonic(), {"state": "running", "begun": utc_now(), "ended": None, "seconds": 0.0,
                                              "text": "", "gave": {}}
             week.put(name, step)
-            now("", step=f"{name}, {list(STEPS).index(name) + 1} of {len(STEPS)}")
             try:
                 needed = LEAST_TRAINING if name == "train" else self.usual[name]
                 if name not in ALWAYS and self._left_for(name) < needed:
@@ -113,7 +112,8 @@ class _Work:
                     why = (f"{end} is over" if is_over else
                            f"it takes about {spell(needed)}, and what follows too must be done by {end}")
                     raise _Later(f"not begun: {why}; the champion stays")
-                step["text"], step["gave"] = getattr(self, name)()
+                with stage(f"{name}, {list(STEPS).index(name) + 1} of {len(STEPS)}", quiet=self.quiet):
+                    step["text"], step["gave"] = getattr(self, name)()
                 step["state"], step["text"] = "done", step["text"] + "; begun twice, its process had ended" * was_cut
             except (VnqError, OSError, _Later) as error:
                 step["state"], step["text"] = "paused" if isinstance(error, _Later) else "failed", f"{error}"
