@@ -116,10 +116,8 @@ def worded(text: str) -> str:
     if not in_notebook():
         return text
     text = re.sub(r"python -m vnq_colab (\w+)", lambda call: f"notebook {BOOKS.get(call[1], 1)}", text)
-    text = re.sub(r"--([a-z-]+)( \(in Python: [^)]*\))?", lambda flag: f"{FIELDS[flag[1]]}" if flag[1] in FIELDS else
-                  flag[0], text)
-    text = re.sub(r"--[a-z-]+[^-()]*\(in Python: ([^)]*)\)", r"\1", text)
-    return re.sub(r"--([a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}=`", text)
+    return re.sub(r"--([a-z-]+)(?:[^-()]*\(in Python: ([^)]*)\))?", lambda flag: FIELDS.get(flag[1]) or flag[2] or
+                  f"`{flag[1].replace('-', '_')}=`", text)
 
 
 def tell(text: str) -> None:
