@@ -23,8 +23,9 @@ def test_page_has_a_title_marks_synthetic_and_escapes():
 
 def test_table_shows_every_row_whole_as_people_read_it_with_dashes_for_what_is_unknown():
     frame = pd.DataFrame({
-        "symbol": ["A&B", "C"], "price": [12_345.0, np.nan], "share": [0.5, 0.25], "n": pd.array([1_000, None], "Int64"),
-        "good": [True, False], "day": pd.to_datetime(["2026-01-30", None]), "why": ["ab " * 90, ""]})
+        "symbol": ["A&B", "C"], "price": [12_345.0, np.nan], "share": [0.5, 0.25],
+        "n": pd.array([1_000, None], "Int64"), "good": [True, False],
+        "day": pd.to_datetime(["2026-01-30", None]), "why": ["ab " * 90, ""]})
     assert cells(Table(frame)) == ["A&amp;B", "12,345", "0.500", "1,000", "yes", "2026-01-30", "ab " * 90,
                                    "C", "–", "0.250", "–", "no", "–", ""]
     long = Table(pd.DataFrame({"row": range(200)}))._repr_html_()
