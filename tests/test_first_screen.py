@@ -94,7 +94,7 @@ def test_account_is_that_of_the_orders():
 
 
 def test_first_screen_without_orders_says_how_to_make_them():
-    assert "No orders yet. They are made by: python -m vnq_colab predict" in text_of(screen())
+    assert "No orders yet. They are made by notebook 5, or by: python -m vnq_colab predict" in text_of(screen())
     assert "BASKET 10 NAV 1.00 bn cash 3% AFTER COSTS" in text_of(screen(orders=orders_of())), "nothing to do"
 
 
