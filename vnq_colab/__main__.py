@@ -68,7 +68,8 @@ def _parser() -> arguments.Parser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=arguments.Parser)
     for command, names in FLAGS.items():
         sub = subparsers.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        sub.add_flags(f"--root --json {names}")
+        for name in f"--root --json {names}".split():  # what follows a colon tells two of one name apart
+            sub.add_argument(name.partition(":")[0], **arguments.FLAGS[name])
         sub.set_defaults(command=command)
     return parser
 

@@ -152,11 +152,6 @@ JUDGING = "--gates --from --to --capital --slippage --haircut --show-predictions
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence."""
 
-    def add_flags(self, names: str) -> None:
-        """Adds flags of the table above, named in one text; what follows a colon tells two of one name apart."""
-        for name in names.split():
-            self.add_argument(name.partition(":")[0], **FLAGS[name])
-
     def error(self, message: str) -> NoReturn:
         wrong = message.partition("invalid choice: ")[2].split("'")[1:2]
         choices = message.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")

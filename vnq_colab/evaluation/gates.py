@@ -95,8 +95,12 @@ def judge(order: Order, basket: BasketResult | None, symbols: pd.DataFrame, *, g
     chosen = "" if len(order.symbols) >= n_universe else (
         f"Only {len(order.symbols)} of the {n_universe} stocks of these data are measured: a choice made after a first "
         "report looks better than it is, so judge all of them.")
-    required = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials,
-                            **_basket_numbers(basket, n_trials))
+    numbers = dict.fromkeys(("alpha", "alpha_p", "beaten", "probability"), np.nan)
+    if basket is not None and np.isfinite(basket.alpha):  # else there is none, or its days are too few
+        excess = (basket.returns["basket"] - basket.returns["equal_weighted"]).dropna()
+        numbers = {"alpha": basket.alpha, "alpha_p": basket.alpha_p, "beaten": basket.beaten,
+                   "probability": float(deflated_sharpe(excess, n_trials))}
+    required = market_gates(order.daily[order.family].dropna().to_numpy(), len(symbols), n_trials, **numbers)
     doubt = previous["text"] if previous and previous["worse"] else chosen
     plausible = plausible_gates(order.families, basket, accuracy or {})
     market = _decide_market(required, plausible, leak_checks, doubt, data_leaks)
@@ -161,15 +165,6 @@ def market_gates(daily: np.ndarray, n_symbols: int, n_trials: int = 1, *, alpha:
         _gate("deflated_sharpe", f"a deflated Sharpe ratio above {LEAST_PROBABILITY:g}", probability, gt,
               LEAST_PROBABILITY, f"The deflated Sharpe ratio of its excess returns is {probability:.3f}, {charge}"),
     ]
-
-
-def _basket_numbers(basket: BasketResult | None, n_trials: int) -> dict[str, float]:
-    """What `market_gates` asks of a basket; NaN without one, and where its days are too few for numbers a year."""
-    if basket is None or not np.isfinite(basket.alpha):
-        return dict.fromkeys(("alpha", "alpha_p", "beaten", "probability"), np.nan)
-    excess = (basket.returns["basket"] - basket.returns["equal_weighted"]).dropna()
-    return {"alpha": basket.alpha, "alpha_p": basket.alpha_p, "beaten": basket.beaten,
-            "probability": float(deflated_sharpe(excess, n_trials))}
 
 
 def plausible_gates(families: pd.DataFrame, basket: BasketResult | None, accuracy: Mapping[str, float]) -> list[Gate]:

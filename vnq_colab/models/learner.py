@@ -104,15 +104,16 @@ class StackLearner(Learner):
             self._remove_diverged([row for row in active if not finite[row]])
         if self.models and self.step_in_epoch >= max(self._steps):
             started = time.monotonic()
-            measured = self._end_epoch() | {"evaluation_seconds": time.monotonic() - started}
-        return Progress(self._share(), f"epoch {self.epoch + 1}, {len(self.models)} networks", measured)
-
-    def _share(self) -> float:
-        """How much is done, if every model of the stack is trained to its last epoch."""
-        if not self.models:
-            return 1.0
-        last = max(self.epochs_of[model] for model in self.models)
-        return min(1.0, (self.epoch + self.step_in_epoch / max(max(self._steps), 1)) / max(last, 1))
+            trained = (self._loss_sum / torch.tensor(self._steps, device=self.device).clamp(min=1)).tolist()
+            self.epoch += 1
+            means = {"train_loss": trained, "skill": self._close_epoch(trained)}
+            self._begin_epoch()
+            measured = {name: float(np.mean(values)) for name, values in means.items() if np.isfinite(values).all()}
+            measured["evaluation_seconds"] = time.monotonic() - started
+        last = max((self.epochs_of[model] for model in self.models), default=0)  # if all are trained to their last one
+        done = (self.epoch + self.step_in_epoch / max([1, *self._steps])) / max(last, 1)
+        return Progress(min(1.0, done) if self.models else 1.0, f"epoch {self.epoch + 1}, {len(self.models)} networks",
+                        measured)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -205,15 +206,6 @@ class StackLearner(Learner):
         inside = (day >= 0) & (day < self._scaled.shape[1]) & (ends >= 0).unsqueeze(-1)
         day, symbol = day.clamp(0, self._scaled.shape[1] - 1), symbol.unsqueeze(-1)
         return output, self._labels[symbol, day], (carries[symbol, day] & inside).float()
-
-    def _end_epoch(self) -> dict[str, float]:
-        """Validation, best snapshots, and which models are finished; then the next epoch's plan."""
-        trained = (self._loss_sum / torch.tensor(self._steps, device=self.device).clamp(min=1)).tolist()
-        self.epoch += 1
-        skill = self._close_epoch(trained)
-        self._begin_epoch()
-        measured = {"train_loss": trained, "skill": skill}
-        return {name: float(np.mean(values)) for name, values in measured.items() if np.isfinite(values).all()}
 
     def _close_epoch(self, trained: list[float]) -> list[float]:
         """Validation, best snapshots, and which models are finished."""

@@ -62,10 +62,6 @@ class JobList:
                 return name
         return None
 
-    def needed_in_fold(self, job: Job) -> bool:
-        """Whether another job of the same fold begins from its weights."""
-        return any(job.name in row["needs"] and row["fold"] == job.fold for row in self.rows.values())
-
     # ------------------------------------------------------------------------------------------------ finished jobs
     def adopt_finished(self) -> None:
         """What an attempt that was killed had finished, and the session does not know."""
@@ -116,10 +112,6 @@ class JobList:
         for row in self.rows.values():
             if like in row["needs"]:
                 row["needs"] = [*row["needs"], new.name]
-
-    def can_halve(self, name: str) -> bool:
-        """Whether a job is a pack of several symbols."""
-        return self.rows[name]["pack"] is not None and len(self.rows[name]["symbols"]) > 1
 
     def halve(self, name: str) -> str:
         """Leaves the first half of a pack where it is and makes the second a job of its own; both begin anew."""

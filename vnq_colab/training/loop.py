@@ -86,7 +86,8 @@ class Attempt:
                     self.display.say(f"{name}: its checkpoint leads nowhere ({type(error).__name__}): it begins anew")
                     self._distrusted = name
                     continue
-                if not is_out_of_memory(error) or not self.jobs.can_halve(name):
+                row = self.session.jobs[name]
+                if not is_out_of_memory(error) or row["pack"] is None or len(row["symbols"]) < 2:
                     raise
             else:
                 continue
@@ -180,7 +181,7 @@ class Attempt:
                 self.display.show(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
-            needed = self.jobs.needed_in_fold(job)
+            needed = any(job.name in row["needs"] and row["fold"] == job.fold for row in self.jobs.rows.values())
             if job.fold is None or needed:
                 state["weights"] = trained.forecaster.to_state()
             if needed and trained.valid_forecaster is not None:
