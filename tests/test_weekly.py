@@ -210,7 +210,7 @@ def test_status_shows_a_first_week_that_has_no_run_yet(tmp_path, capsys):
 
 def test_week_with_failed_symbols_and_without_tidying_ends_with_4(ws, stubs, monkeypatch, capsys):
     monkeypatch.setattr(weekly._Work, "train", lambda self: ("2 jobs, 1 failed", {"failed": ["SYN001"]}))
-    break_step(monkeypatch, "tidy", OSError("no such folder"), importlib.import_module("vnq_colab.delivery.tidying"))
+    break_step(monkeypatch, "tidy", OSError("no such folder"), importlib.import_module("vnq_colab"))
     assert main(["weekly", "--no-collect", "--as-of", SUNDAYS[1], "--root", str(ws.root)]) == 4
     assert "nothing is listed for tidying: no such folder" in capsys.readouterr().out
 
