@@ -102,7 +102,7 @@ print(vnq.download(ws.local.log_folder(session.run_id)) if DOWNLOAD else "tick D
 # | you see | what to do |
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
-# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `nothing is prepared yet` | run notebook 1 first |
 # | the machine went away, or the cell was stopped | run notebook 3; at most the minutes since the last checkpoint are lost |

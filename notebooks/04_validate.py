@@ -108,7 +108,7 @@ print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for
 # | you see | what to do |
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
-# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | no fields to choose in | without ipywidgets the best stock is shown; `vnq.browse(validation, "FPT", family="trees")` begins with another |

@@ -20,7 +20,7 @@
 # |---|---|
 # | hardware | a desktop CPU; the profile `i7-14700` is chosen where that processor is found |
 # | expected time | minutes with recipe `default`; longer with `original-cpu` (50 epochs, batch 4); while it trains, the line below the cell says what is left, from the jobs that are done |
-# | before | `pip install -r requirements-local.txt`, and price files in `data/raw/`; without any you get a SYNTHETIC market |
+# | before | `pip install -r requirements-run.txt`, and price files in `data/raw/`; without any you get a SYNTHETIC market |
 #
 # Run all, as often as you like: what is done already is not done again.
 
@@ -115,7 +115,7 @@ print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for
 # | you see | what to do |
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
-# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-local.txt` in the project's folder |
+# | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `the data has no symbol …` | name symbols of your own files in `SYMBOLS` |
 # | the folder is not where you want it | set the variable `VNQ_HOME` to another folder before you start Jupyter |

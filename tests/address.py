@@ -18,7 +18,8 @@ HOUSE = Path(__file__).parent.parent
 REPAIR = "python -m tests.pairs"
 NOT_IN_A_WHEEL = re.compile(r"^(?!vnq_colab(-[\d.]+\.dist-info)?/)|\.(pyc|csv|parquet|pt|ipynb|env|pem|key)$")
 IN_AN_ARCHIVE = ("LICENSE", "README.md", "README.vi.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "setup.cfg",
-                 "requirements-local.txt", "notebooks/01_prepare.ipynb", "tests/conftest.py", "tests/tiny.py")
+                 "requirements-local.txt", "requirements-run.txt", "notebooks/01_prepare.ipynb", "tests/conftest.py",
+                 "tests/tiny.py")
 
 
 def address(house: Path = HOUSE) -> str:

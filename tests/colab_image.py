@@ -33,8 +33,7 @@ def wanted() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(HOUSE / "setup.cfg", encoding="utf-8")
     lines = setup["options"]["install_requires"].split("\n")
-    for file in ("requirements-local.txt", "requirements-tests.txt"):
-        lines += (HOUSE / file).read_text(encoding="utf-8").splitlines()
+    lines += (HOUSE / "requirements-local.txt").read_text(encoding="utf-8").splitlines()
     asked = {"pyparsing": "pyparsing<3.3"}  # a newer one warns of matplotlib 3.10, and a warning is an error here
     for line in (line.partition("#")[0].strip() for line in lines):
         if line and not line.startswith("-"):

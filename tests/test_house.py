@@ -205,13 +205,15 @@ def test_requirements_of_the_package_are_met_by_the_colab_image():
         assert COLAB_IMAGE[name] in requirement.specifier, f"the Colab image has {name} {COLAB_IMAGE[name]}"
 
 
-def test_requirements_local_is_what_runs_and_requirements_tests_what_tests_beside_it():
-    local, tests = requirements("requirements-local.txt"), requirements("requirements-tests.txt")
-    assert str(local["torch"].specifier) == "==2.13.0" and {"jupyterlab", "ipykernel"} <= set(local)
-    assert {"pytest", "hypothesis", "nbclient", "jupytext", "ruff", "arch", "ta-lib", "statsmodels"} <= set(tests)
-    assert not set(local) & set(tests)
-    assert "-e ." in (HOUSE / "requirements-local.txt").read_text(encoding="utf-8").splitlines()
-    assert "-r requirements-local.txt" in (HOUSE / "requirements-tests.txt").read_text(encoding="utf-8").splitlines()
+def test_requirements_local_has_everything_and_requirements_run_is_the_part_without_the_tests():
+    local, run = requirements("requirements-local.txt"), requirements("requirements-run.txt")
+    tools = {"pytest", "hypothesis", "nbclient", "nbconvert", "jupytext", "ruff", "arch", "ta-lib", "statsmodels"}
+    assert str(local["torch"].specifier) == "==2.13.0" and tools <= set(local) and not tools & set(run)
+    assert {name: str(local.get(name)) for name in run} == {name: str(asked) for name, asked in run.items()}
+    for file in ("requirements-local.txt", "requirements-run.txt"):
+        assert "-e ." in (HOUSE / file).read_text(encoding="utf-8").splitlines()
+    extra = [Requirement(line) for line in SETUP["options.extras_require"]["local"].split("\n") if line.strip()]
+    assert {str(asked) for asked in extra} <= {str(asked) for asked in run.values()}
 
 
 def test_colab_environment_has_the_versions_of_the_image():
@@ -298,7 +300,7 @@ def test_readme_has_two_commands_of_one_line_each_marked_for_the_ci():
     commands = dict(zip((mark[0] for mark in marks), (lines[0] for _, lines in blocks), strict=True))
     assert "python -m vnq_colab run" in commands["run"]
     assert "python -m pytest" in commands["tests"]
-    for name, file in (("run", "requirements-local.txt"), ("tests", "requirements-tests.txt")):
+    for name, file in (("run", "requirements-run.txt"), ("tests", "requirements-local.txt")):
         assert "venv" in commands[name] and file in commands[name], "complete on a fresh machine"
 
 
