@@ -111,3 +111,12 @@ print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for
 # | on this computer | choose `upload` under [Whose prices](#scrollTo=00_tour-03), Run all: the browser asks for the files |
 # | in Google Drive | put them into `VN-Quant-Training/data/raw/` there, choose `my Google Drive`; the results stay in that folder |
 # | shared by somebody | choose `share link` and paste the link of a file or a folder |
+#
+# Then go on with notebook 1: it shows in full what was read and cleaned, 2 trains three families over up to eight years, 4 judges, 5 makes the orders of each evening.
+#
+# | you see | what to do |
+# |---|---|
+# | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder), put `vnq_colab-….whl` into the Files panel on the left, Run all |
+# | a sentence that begins with `DataError` | it names the file, the day and what was found there, and what helps |
+# | with your own prices it takes long | the tour judges two years with small models; more stocks and years take minutes instead of seconds |
+# | DO NOT TRADE, or no orders | an honest answer: in these prices the order did not pay with enough certainty |
