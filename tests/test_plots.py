@@ -314,7 +314,8 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_has_units_a_note_and_shows_itself_in_a_notebook(panel, name):
+def test_every_figure_has_units_a_note_and_shows_itself_in_a_notebook(panel, name, monkeypatch):
+    monkeypatch.setattr(data_plots, "DPI", 60)
     figure = FIGURES[name](panel, SYNTHETIC_NOTE)
     assert isinstance(figure, Figure) and figure.get_suptitle().replace("\n", " ").endswith(SYNTHETIC_NOTE)
     assert "[" in "".join(axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes)

@@ -139,7 +139,7 @@ def feature_distributions(panel: Panel, *, note: str = "") -> Figure:
     for row in np.flatnonzero(at_bound >= 0.001):
         axes.annotate(f"{at_bound[row]:.1%}", (1, row), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
     axes.set(yticks=place, yticklabels=panel.feature_names, ylim=(len(reach) - 0.4, -0.6), xlim=(-1.02, 1.02),
-             xlabel="Value / bound; right: at it [days]")
+             xlabel="Value / bound [ratio];\nright: days at a bound [%]")
     axes.tick_params(axis="y", length=0, labelsize=SMALL)
     handles = [Line2D([], [], color=BLUE, linewidth=1.1), Line2D([], [], color=BLUE, linewidth=4.5),
                Line2D([], [], color=ORANGE, marker="|", linestyle="", markersize=7), Patch(color=PALE)]
@@ -154,11 +154,11 @@ def feature_correlations(panel: Panel, *, note: str = "") -> Figure:
         found = np.corrcoef(values, rowvar=False, dtype="float64")
     rest = np.tril(np.nan_to_num(found), -1)
     row, column = np.unravel_index(np.abs(rest).argmax(), rest.shape)
-    title = f"Strongest correlation of two features: {rest[row, column]:.2f}\n{names[column]} and {names[row]}"
+    title = f"Strongest correlation: {rest[row, column]:.2f}\n{names[column]} and {names[row]}"
     figure, axes = figure_of(2.1 + 0.16 * len(names), title, note)
     image = axes.imshow(found, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.5))
-    axes.set(yticks=range(len(names)), yticklabels=names, xticks=[], xlabel="The same, in this order")
+    axes.set(yticks=range(len(names)), yticklabels=names, xticks=[], xlabel="The same features,\nin the same order")
     axes.tick_params(axis="y", length=0, labelsize=SMALL)
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.01, label="Correlation [-1 to 1]")
     bar.ax.tick_params(labelsize=SIZE)
