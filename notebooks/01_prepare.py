@@ -48,7 +48,7 @@ COLLECT = False  #@param {type: "boolean"}
 INDEX = ""  #@param {type: "string", placeholder: "a file of the market index; empty: a VNINDEX among the files, else the mean of all stocks"}
 AS_OF = ""  #@param {type: "date"}
 machine = vnq.describe_machine()
-print(*([vnq.collect_prices(ws)] if COLLECT else []), PRICES or "No file is named: all of these, or else a SYNTHETIC market", *vnq.price_files(ws.raw), *vnq.price_files(ws.weekly_updates), sep="\n")
+print(*([vnq.collect_prices(ws)] if COLLECT else []), PRICES or "No file is named: all of these are read; where there is none, a made-up market", *vnq.price_files(ws.raw), *vnq.price_files(ws.weekly_updates), sep="\n")
 
 # %% [markdown]
 # ## What was read
