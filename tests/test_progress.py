@@ -1,8 +1,10 @@
 """What a person is told: never too much, never wider than a line, and how long it will still take."""
 
 import math
+import sys
 import time
 from dataclasses import asdict, replace
+from unittest import mock
 
 import pytest
 
@@ -55,6 +57,7 @@ def test_time_left_is_that_of_the_family_for_its_size(session):
     assert is_known and done == 95 and left == pytest.approx(5 + rest)
     session.jobs["stockformer_fold1_pack00"] |= {"state": "done", "seconds": 10.0}
     assert session.work()[:2] == (100, pytest.approx(rest))
+    assert f"3 of 8 jobs done, about {rest:.0f} s left: stockformer" in repr(session)
     session.jobs["trees_fold1"]["seconds"] = 900.0  # on another machine, before a resume
     slow = session.work(["global_fold1"], "trees_final", 0.5, 7.5)[1]
     assert slow == pytest.approx(rest - 15 + 7.5), "of trees_final itself, not of the machine before"
@@ -129,6 +132,22 @@ def test_terminal_has_one_line_with_a_bar_that_a_sentence_replaces(monkeypatch, 
         assert capsys.readouterr().err == second.ljust(len(first)) + "\r"
         errors.tell("2/8 done")
         assert capsys.readouterr().err == " " * len(second) + "\r2/8 done\n"
+
+
+def test_notebook_has_a_bar_that_is_replaced_and_leaves_nothing(monkeypatch, said):
+    shown = []
+    shell = mock.Mock(kernel=1)
+    shell.display_pub.publish = lambda data, **how: shown.append((data["text/html"], how))
+    monkeypatch.setitem(sys.modules, "IPython", mock.Mock(get_ipython=lambda: shell))
+    with stage("train"):
+        monkeypatch.setattr(progress, "TICK", 0)
+        now("job 1/8 <trees>", 0.25, "about 3 min left")
+        now("job 2/8")
+    texts, how = zip(*shown, strict=True)
+    assert 'value="0.250"' in texts[0] and "<b>25%, about 3 min left</b> train · job 1/8 &lt;trees&gt;" in texts[0]
+    assert "value" not in texts[1] and texts[2] == "" and said() == ""
+    assert [one["update"] for one in how] == [False, True, True]
+    assert len({one["transient"]["display_id"] for one in how}) == 1
 
 
 def test_output_that_nobody_reads_does_not_stop_training(tmp_path, panel, config, monkeypatch):

@@ -80,21 +80,18 @@ def _draw(is_tick: bool = False) -> None:
         text = " · ".join([*parts, *[spell(took)] * (took > PAUSE)])
         if is_page:  # readable on a phone, and in both themes
             done = "" if last.share is None else f'value="{last.share:.3f}"'
-            _show(f'<progress style="width: 100%; max-width: 30em" {done}></progress><br><b>{share}</b> '
-                  f"{html.escape(text)}", _open[0])
+            _show(f'<progress aria-label="done" style="width: 100%; max-width: 30em" {done}></progress><br>'
+                  f"<b>{share}</b> {html.escape(text)}", _open[0])
             return
-        text = " · ".join([share] * bool(share) + [text])
-        if not is_live:
-            print(text[:WIDTH], file=sys.stderr, flush=True)
-            return
-        bar = "" if last.share is None else f"[{'#' * round(BAR * last.share):-<{BAR}}] "
-        text = f"{bar}{text}"[:shutil.get_terminal_size().columns - 1]
-        print(text.ljust(len(_line)), end="\r", file=sys.stderr, flush=True)
-        _line = text
+        bar = f"[{'#' * round(BAR * last.share):-<{BAR}}] " if is_live and share else ""
+        text = (bar + " · ".join([share] * bool(share) + [text]))[:shutil.get_terminal_size().columns - 1
+                                                                  if is_live else WIDTH]
+        print(text.ljust(len(_line)), end="\r" if is_live else "\n", file=sys.stderr, flush=True)
+        _line = text * is_live
 
 
 def _show(text: str, outermost: SimpleNamespace) -> None:
     """On a notebook's page, in place of what was shown of a stage before."""
     is_new, outermost.page = not outermost.page, outermost.page or f"vnq_colab_{time.time_ns()}"
     sys.modules["IPython"].get_ipython().display_pub.publish(
-        {"text/html": text}, transient={"display_id": outermost.page}, update=not is_new)
+        {"text/html": text, "text/plain": ""}, transient={"display_id": outermost.page}, update=not is_new)

@@ -1,7 +1,6 @@
 """What session.json holds, as types, and what a person looks at of it: counts, tables, learning curves, its lines."""
 
 import contextlib
-import datetime as dt
 import io
 import math
 import platform
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # of session.json
 HEARTBEAT_SECONDS = 30.0  # between two signs of life; a machine that is silent for two of them is lost
 CLOCK_STEP = 5.0  # [s] by which a corrected clock may move the moment at which a process is said to have started
-GROWTH = 1.5  # of a job's seconds with its days; chosen: of 4 runs' times left, most within a third of what was left
+GROWTH = 1.5  # of a job's seconds with its years; chosen: of 4 runs' times left, most within a third of what was left
 HISTORY_TYPES = {"job": str, "symbol": str, "member": int, "epoch": int, "train_loss": float, "skill": float}
 MOST_HISTORY = 2**26  # [bytes]
 
@@ -39,6 +38,7 @@ def _is_moment(text: str) -> bool:
 # what becomes part of a path: a run, a job, a data set
 NAME = Annotated[str, Rule("must be a name of letters, digits, _ and -", re.compile(r"[A-Za-z0-9_-]{1,80}").fullmatch)]
 MOMENT = Annotated[str, Rule("must be a moment such as 2026-11-21T02:10:00Z", _is_moment)]
+DAY = Annotated[str, Rule("must be a day such as 2026-11-21", re.compile(r"\d{4}-\d\d-\d\d").fullmatch)]
 PLACE = between(0, 9_999)
 PART = Annotated[list[int], Rule("must be a part and of how many", lambda part: len(part) == 2 and
                                  1 <= part[0] <= part[1])]
@@ -46,7 +46,7 @@ BEAT = Annotated[float, Rule("must lie in (0, 600] seconds", lambda seconds: 0 <
 STATE = Literal["pending", "training", "done", "failed"]
 
 
-DayRange = record("DayRange", first=str, last=str)
+DayRange = record("DayRange", first=DAY, last=DAY)
 Fold = record("Fold", train=DayRange, valid=DayRange, test=DayRange, purge_days=PLACE)
 Seconds = record("Seconds", **dict.fromkeys(SECONDS_SPENT, float))
 LedgerRow = record("LedgerRow", state=STATE, reason=str, best_epochs=NotRequired[list[int]],
@@ -127,23 +127,23 @@ class SessionRecord(Shown):
         A job takes as long for its size as those of its family, `fresh` ones before older ones, and `job`, of which
         `share` is done after `spent` seconds; where its family has none yet, as the mean of the others.
         """
-        begin, (number, of) = dt.date.fromisoformat(self.folds[0]["train"]["first"]), self.part or (1, 1)
-        days = [(dt.date.fromisoformat(fold["test"]["first"]) - begin).days ** GROWTH for fold in self.folds]
+        begin, (number, of) = int(self.folds[0]["train"]["first"][:4]) if self.folds else 0, self.part or (1, 1)
+        years = [max(int(fold["test"]["first"][:4]) - begin, 1) ** GROWTH for fold in self.folds] or [1]
         known, older, left, done = {}, {}, {}, 0.0  # the first three by family
         for name, row in self.jobs.items():
             if row["fold"] is not None and row["fold"] % of + 1 != number:
                 continue
-            size = len(row["symbols"]) * (days[-1] / 2 if row["fold"] is None else days[row["fold"]])
+            size = len(row["symbols"]) * (years[-1] / 2 if row["fold"] is None else years[row["fold"]])
             part = 1.0 if row["state"] in ("done", "failed") else share * (name == job)
             took, family = spent if name == job else part * row.get("seconds", 0.0), row["family"]
             done, left[family] = done + took, left.get(family, 0.0) + size * (1 - part)
-            if took and part:
+            if took and part * size:
                 kept = known if name in {*fresh, job} else older
                 kept[family] = [a + b for a, b in zip(kept.get(family, (0, 0)), (took, part * size), strict=True)]
         rates = {family: took / size for family, (took, size) in (older | known).items()}
         left, mean = {family: size for family, size in left.items() if size}, sum(rates.values()) / (len(rates) or 1)
         seconds = sum(size * rates.get(family, mean) for family, size in left.items())
-        return done, seconds if rates else math.inf, rates.keys() >= left.keys()
+        return done, seconds if rates else math.inf, rates.keys() >= left.keys() and seconds < math.inf
 
     def finish_ledger(self) -> None:
         """Says of every symbol that it is done, or failed, once no job is left."""
@@ -202,10 +202,12 @@ class SessionRecord(Shown):
     def __repr__(self) -> str:
         done = len(self.jobs) - len(self.unfinished_jobs())
         why = self.why or ("its process ended without a word; resume goes on" if self.state == "interrupted" else "")
+        _, left, is_known = self.work()
+        rest = f", about {spell(left)} left" if is_known and self.status != "finished" else ""
         lines = [f"run {self.run_id}: {self.state}" + (f" ({why})" if why else ""), self.note,
-                 f"{done} of {len(self.jobs)} jobs done: {', '.join(self.config.families)} over {len(self.folds)} "
-                 f"folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} failed; data "
-                 f"{self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
+                 f"{done} of {len(self.jobs)} jobs done{rest}: {', '.join(self.config.families)} over "
+                 f"{len(self.folds)} folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} "
+                 f"failed; data {self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
         for what, reasons in (("skipped", self.skipped), ("failed", self.failed())):
             lines += [f"{what}: {name_a_few(f'{symbol} ({why})' for symbol, why in reasons.items())}"] * bool(reasons)
         if spent := [f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5]:
