@@ -17,6 +17,7 @@ import vnq_colab
 HOUSE = Path(__file__).parent.parent
 REPAIR = "python -m tests.pairs"
 NOT_IN_A_WHEEL = re.compile(r"^(?!vnq_colab(-[\d.]+\.dist-info)?/)|\.(pyc|csv|parquet|pt|ipynb|env|pem|key)$")
+NOT_IN_AN_ARCHIVE = re.compile(r"(^|/)VN-Quant-|\.(pyc|parquet|pt|env|pem|key)$")
 IN_AN_ARCHIVE = ("LICENSE", "README.md", "README.vi.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "setup.cfg",
                  "requirements-local.txt", "requirements-run.txt", "notebooks/01_prepare.ipynb", "tests/conftest.py",
                  "tests/tiny.py")
@@ -60,6 +61,7 @@ def wrong_in(folder: Path) -> list[str]:
            if path.suffix in (".py", ".html", ".js", ".css")}
     return ([f"{wheel.name} holds {name}" for name in packed if NOT_IN_A_WHEEL.search(name)]
             + [f"{wheel.name} lacks {name}" for name in sorted(own - {*packed})]
+            + [f"{archive.name} holds {name}" for name in kept if NOT_IN_AN_ARCHIVE.search(name)]
             + [f"{archive.name} lacks {name}" for name in sorted({*IN_AN_ARCHIVE, *own} - kept)])
 
 
