@@ -296,8 +296,8 @@ def test_describe_machine_counts_only_the_cores_that_this_process_may_use(monkey
 
 
 def test_table_is_colabs_own_on_colab_and_html_elsewhere(fake, monkeypatch):
-    rows = pd.DataFrame({"gate": ["days"], "passed": [True]})
-    assert colab.table(rows).equals(rows)
+    rows = pd.DataFrame({"gate": ["days"], "at": [pd.Timestamp("2026-01-30")], "measured": [0.123456]})
+    assert colab.table(rows).equals(rows.assign(measured=0.1235))
     monkeypatch.setattr(colab, "_in_notebook", lambda: False)
     assert "<td" in colab.table(rows)._repr_html_()
 

@@ -146,7 +146,8 @@ def table(frame: pd.DataFrame) -> Any:
         return Table(frame)
     from google.colab import data_table
 
-    return data_table.DataTable(frame.round(4), include_index=False, num_rows_per_page=25)
+    rounded = frame.round(dict.fromkeys(frame.select_dtypes("float"), 4))  # a day cannot be rounded
+    return data_table.DataTable(rounded, include_index=False, num_rows_per_page=25)
 
 
 def upload_prices(ws: Workspace) -> str:
