@@ -76,15 +76,15 @@ def test_cost_is_fee_tax_and_slippage_of_what_is_sold_and_bought():
     assert "turnover 5%, cost 400,000 (0.04% of NAV)" in text_of(screen(orders=orders_of(SELL, BUY)))
     dear = verdict_of(settings={"slippage": 0.012})
     assert "cost 1.4 m (0.14% of NAV)" in text_of(screen(dear, orders=orders_of(SELL, BUY)))
-    assert "cost 400,000 AFTER" in text_of(screen(orders=orders_of(SELL, BUY, k=7)))
 
 
 def test_market_that_is_not_accepted_says_why_and_shows_a_ranking_only():
     waits = [("wait", f"S{rank:02}", 0, 20_000.0, np.nan, np.nan, rank, "the market is not accepted")
              for rank in range(15, 0, -1)]
-    text = text_of(screen(verdict_of("reject", ()), orders=orders_of(*waits)))
+    ranking = pd.DataFrame({"rank": [1, 2], "symbol": ["S01", "S02"], "edge [%]": [0.8, -0.4]})
+    text = text_of(screen(verdict_of("reject", ()), orders=orders_of(*waits), ranking=ranking))
     assert "DO NOT TRADE First. Second." in text and "Third." not in text and "0 of 3 stocks accepted." in text
-    assert "RANKING ONLY, NO ORDERS" in text and "1 S01 2 S02" in text and "10 S10" in text and "S11" not in text
+    assert "RANKING ONLY, NO ORDERS" in text and "1 S01 +0.80 2 S02 -0.40" in text and "WAIT" not in text
     assert "SELL" not in text and "turnover" not in text
 
 
@@ -110,6 +110,14 @@ def test_the_note_stands_above_the_decision():
     html = screen(note="SYNTHETIC market", now=FRIDAY)
     assert html.index("SYNTHETIC market") < html.index("TRADE") and 'class="note"' in html
     assert "<b>Fri 03/07</b>" in html, "a made-up market has no hour"
+
+
+def test_all_stocks_of_the_evening_stand_behind_a_click_with_bars_as_long_as_their_forecasts():
+    ranking = pd.DataFrame({"rank": [1, 2, pd.NA], "symbol": ["HAH", EVIL, "STB"], "edge [%]": [0.8, -0.4, np.nan]})
+    html = screen(ranking=ranking.astype({"rank": "Int64"}))
+    assert "All 2 stocks of the evening" in html and "1 HAH +0.80 2" in text_of(html) and "<script>" not in html
+    assert re.findall(r"width: ([\d.]+)%; background: var\(--(\w+)\)", html) == [("45.0", "blue"), ("22.5", "orange")]
+    assert "of the evening" not in screen()
 
 
 def test_bars_of_the_years_lie_on_their_values():

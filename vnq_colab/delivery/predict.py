@@ -231,7 +231,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
                                       portfolio_text(held).encode() if is_new else content))
         if fills is not None:
             files.append(write_table(ws.orders / f"{fills.date:%Y-%m-%d}_filled.csv", fills.table))
-        if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, as_of)):
+        if not outlook.is_seen and (report := _show_on_report(ws, outlook, to_do, table, as_of)):
             files.append(report)
     if is_new:  # last: once it is there, it is not made again
         write_atomic(ws.portfolio, portfolio_text(held).encode())
@@ -254,7 +254,8 @@ def _known_of(ws: Workspace, outlook: Outlook) -> tuple[bool, pd.DataFrame]:
     return is_over, pd.concat(real.values()) if real else pd.DataFrame({"symbol": [], "date": [], "score": []})
 
 
-def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, as_of: str | None) -> Path | None:
+def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None, table: pd.DataFrame,
+                    as_of: str | None) -> Path | None:
     """Puts the orders onto the report of the bundle's run; None where it has none, or was judged again since."""
     manifest, day = outlook.bundle.manifest, outlook.day
     folder, verdict = ws.report_folder(manifest["run_id"]), manifest["verdict"]
@@ -266,7 +267,7 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
             raise DeliveryError("the run was judged again after this bundle was exported, otherwise: export it again "
                                 "before you trade")
         replace_first_screen(folder / "report.html", first_screen(
-            verdict | {"symbols": manifest["symbols"]}, orders=orders, prices_to=day, now=now,
+            verdict | {"symbols": manifest["symbols"]}, orders=orders, ranking=table, prices_to=day, now=now,
             note=SYNTHETIC_NOTE if manifest["synthetic"] else "",
             warnings=[] if orders is None else orders.attrs["notes"]))
     except (VnqError, FileNotFoundError) as error:

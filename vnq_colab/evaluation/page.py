@@ -28,7 +28,6 @@ FORECAST, FORECAST_HASH = "forecast.parquet", "forecast_sha256"  # beside verdic
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
 VERDICT_ID = re.compile(r'data-verdict="(\w+)"')  # of all that a first screen says beside the orders
 MOST_BYTES = 10**8  # of a report
-N_RANKED = 10  # best of a ranking without orders
 DASH = "–"  # what is not known
 
 
@@ -104,17 +103,18 @@ ENVIRONMENT.globals["zip"] = zip
 # --- the first screen: may I trade on this, what do I sell, buy, keep
 
 
-def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None, prices_to: pd.Timestamp,
-                 now: pd.Timestamp, note: str = "", warnings: Sequence[str] = ()) -> str:
+def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None, ranking: pd.DataFrame | None = None,
+                 prices_to: pd.Timestamp, now: pd.Timestamp, note: str = "", warnings: Sequence[str] = ()) -> str:
     """HTML between two comments, which `replace_first_screen` finds.
 
-    `verdict` as of `Verdict.to_dict()`; `orders` as of `delivery.orders`, None before there are any; `prices_to` is the
-    last day of the prices, `now` when this is read; `note` as in `report.write_report`; `warnings` are sentences.
+    `verdict` as of `Verdict.to_dict()`; `orders`, `ranking` as of `DayPlan`, None before there are any; `prices_to` is
+    the last day of the prices, `now` when this is read; `note` as in `report.write_report`; `warnings` are sentences.
     """
     summary, prices_to, now = verdict["summary"], pd.Timestamp(prices_to), pd.Timestamp(now)
     accepted = sorted(name for name, row in verdict["symbols"].items() if row["decision"] == "accept")
     bars = _bars([row for row in summary["by_year"] if row["open"] is not None])
     families = {row["family"]: row for row in summary["families"]}
+    ranking = pd.DataFrame(columns=["rank", "symbol", "edge [%]"]) if ranking is None else ranking.dropna(subset="rank")
     shown = [verdict["market"], *(summary[name] for name in ("power", "basket", "families", "by_year")), accepted,
              summary.get("data_leaks", [])]
     return render(
@@ -124,6 +124,7 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
         n_sessions=count_sessions(prices_to, now), most_sessions=MOST_SESSIONS,
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
         judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
+        ranking=ranking[["rank", "symbol", "edge [%]"]].to_numpy().tolist(), most=ranking["edge [%]"].abs().max() or 1,
         accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
 
 
@@ -169,7 +170,6 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
     account = {"k": (summary["basket"] or {}).get("k", ""), "nav": None, "cash": None, "day": None} | orders.attrs
     return {**account, "day": account["day"] and pd.Timestamp(account["day"]),
             **{action: list(part.itertuples()) for action, part in by_action.items()},
-            "best": list(by_action["wait"].dropna(subset="rank").head(N_RANKED).itertuples()),
             "sold": sold, "bought": bought, "warnings": [*unsure, *warnings],
             "cost": (sold + bought) * (VN_RULES.fee + summary["settings"]["slippage"]) + sold * VN_RULES.sale_tax}
 
