@@ -161,6 +161,10 @@ def test_orders_stay_on_a_report_that_is_made_anew_while_its_verdict_is_the_same
     assert keep_orders(path, screen()) == screen(), "the first report"
     path.write_text(f"<p>before</p>\n{with_orders}\n", encoding="utf-8")
     assert keep_orders(path, screen()) == with_orders
+    for decision, orders in (("reject", orders_of(WAIT)), ("accept", orders_of())):  # a ranking alone; nothing to do
+        path.write_text(shown := screen(verdict_of(decision), orders=orders), encoding="utf-8")
+        assert keep_orders(path, screen(verdict_of(decision))) == shown
+    path.write_text(with_orders, encoding="utf-8")
     for other in (verdict_of("reject"), verdict_of(accepted=("HAH",)), verdict_of(power={"0.04": 0.5})):
         assert keep_orders(path, screen(other)) == screen(other)
     later = screen(now=pd.Timestamp("2026-08-06"))
