@@ -89,8 +89,8 @@ class FakeColab:
 STARTUP = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {repository!r})
-from tests.fake_colab import FakeColab
+sys.path.insert(0, {here!r})
+from fake_colab import FakeColab  # not of `tests`: IPython 7 has a package of that name on its path
 fake_colab = FakeColab(Path({folder!r}))
 sys.modules.update(fake_colab.modules())
 shell = get_ipython()
@@ -105,5 +105,5 @@ def write_startup(ipython_folder: Path, folder: Path) -> None:
     """Makes every kernel with this IPython folder ($IPYTHONDIR) look like Colab, with its Drive below `folder`."""
     startup = ipython_folder / "profile_default" / "startup"
     startup.mkdir(parents=True, exist_ok=True)
-    text = STARTUP.format(repository=str(Path(__file__).parent.parent), folder=str(folder))
+    text = STARTUP.format(here=str(Path(__file__).parent), folder=str(folder))
     (startup / "00_colab.py").write_text(text, encoding="utf-8")

@@ -66,6 +66,8 @@ def test_missing_file_names_the_nearest(tmp_path):
     write(tmp_path, GOOD)
     with pytest.raises(DataError, match=r"no such file or folder. Did you mean 'prices.csv'"):
         load_prices(tmp_path / "price.csv")
+    with pytest.raises(DataError, match=r"no such file or folder. Did you mean / where \\ stands .* C:/prices.csv"):
+        load_prices("D:\new.csv")
 
 
 def test_price_files_are_those_that_are_read(tmp_path):

@@ -45,6 +45,8 @@ def files_of(path: Path) -> list[tuple[Path, str]]:
     """(file, name below the path) of a file or of all in a folder. Raises DataError when there is no such path."""
     if not os.path.exists(path):
         near = did_you_mean(path.name, os.listdir(path.parent)) if os.path.isdir(path.parent) else ""
+        if not str(path).isprintable():  # "D:\new": Python reads a line end
+            near = " Did you mean / where \\ stands in your path? In Python write C:/prices.csv."
         raise DataError(f"{path}: there is no such file or folder.{near if 'mean' in near else ''}")
     if not path.is_dir():
         return [(path, printable(path.name))]
