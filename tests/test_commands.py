@@ -91,7 +91,7 @@ def test_every_part_can_be_run_alone_and_again(root, capsys):
     assert len(list((root / "ws" / "checkpoints").iterdir())) == 1, "nothing was trained twice"
     report = next((root / "ws" / "reports").glob("*/report.html")).read_text(encoding="utf-8")
     assert len(list((root / "ws" / "models").glob("*/manifest.json"))) == 1, "the same bundle, not another"
-    assert 'class="orders' in report and "No orders yet" not in report, "validate leaves what predict put there"
+    assert 'id="evening"' in report and "No orders yet" not in report, "validate leaves what predict put there"
 
 
 def test_predict_prints_and_writes_tomorrows_table(root, capsys):
