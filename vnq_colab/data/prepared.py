@@ -155,13 +155,17 @@ def prepare(ws: Workspace, data: Source, *, index: Source = None, as_of: str | N
     market = gather(ws, data, index=index, as_of=as_of, on_bad_rows=on_bad_rows, treatments=treatments, unit=unit)
     now(f"computing {len(FEATURES)} features of {market.prices['symbol'].nunique()} stocks")
     folder = ws.prepared / data_id(market.prices, market.index)
-    stored = _stored(ws, folder)
-    panel = build_panel(market.prices, market.index) if stored is None else stored.panel
+    panel = None
+    with contextlib.suppress(OSError, VnqError, ValueError):  # it is not there, not whole, or of other code
+        if np.allclose(_facts(folder, "prepared.json")["feature_means"], _feature_means(), rtol=1e-4, atol=1e-6):
+            panel = load_prepared(ws, folder.name).panel
+    is_new = panel is None
+    panel = build_panel(market.prices, market.index) if is_new else panel
     now("searching for leaks in the data")
     leaks = find_leaks(panel, market.prices, market.index, market.rows)
     market = replace(market, cleaning=replace(market.cleaning, leaks=leaks))
     prepared = Prepared(**vars(market), folder=folder, panel=panel, folds=folds_if_any(panel.days))
-    if stored is None:
+    if is_new:
         now("writing the prepared set")
         _write(prepared)
     write_sealed(folder / "cleaning.json", asdict(market.cleaning))  # of this time's files, whoever wrote the set
@@ -253,15 +257,6 @@ def _whole(folder: Path) -> Iterator[Path]:
         yield folder
     except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{folder}: the prepared set is not whole ({error}). Prepare the same prices again.") from error
-
-
-def _stored(ws: Workspace, folder: Path) -> Prepared | None:
-    """The set in a folder; None where it is not whole, is damaged, or was computed by other code."""
-    with contextlib.suppress(OSError, VnqError, ValueError):
-        means = _facts(folder, "prepared.json")["feature_means"]
-        if np.allclose(means, _feature_means(), rtol=1e-4, atol=1e-6):
-            return load_prepared(ws, folder.name)
-    return None
 
 
 def _feature_means() -> list[float]:

@@ -50,8 +50,8 @@ def make_orders(outlook: "Outlook", portfolio: Portfolio, capital: float | None 
     check_orders(table, stocks, portfolio, basket)
     table.attrs = {"day": f"{next_sessions(outlook.day, 1)[0]:%Y-%m-%d}", "nav": nav, "cash": portfolio.cash,
                    "k": basket.k, "market": market,
-                   "notes": [f"portfolio: {portfolio.source}", *_sizes(stocks, basket, worth, judged["capital"]),
-                             *_notes(table, stocks, outlook, market)],
+                   "notes": [f"portfolio: {portfolio.source}",
+                             *_notes(table, stocks, outlook, market, basket, worth, judged["capital"])],
                    "traded_share": basket.traded_share}
     return table
 
@@ -226,20 +226,17 @@ def orders_text(orders: pd.DataFrame) -> str:
     return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
 
 
-def _sizes(stocks: pd.DataFrame, basket: Basket, worth: float, judged: float) -> list[str]:
-    """What a person must know where the account is larger than the one that was judged, or its orders are cut."""
+def _notes(table: pd.DataFrame, stocks: pd.DataFrame, outlook: "Outlook", market: str, basket: Basket, worth: float,
+           judged: float) -> list[str]:
+    """What a person must know of these prices and bands, and of an account larger than that which was judged."""
     cut = stocks.loc[stocks["cut"] > 0, "cut"]
-    notes = [f"the basket was judged with {judged / 1e9:,.3g} bn VND, this is {worth / 1e9:,.3g} bn: a larger one "
-             "earns less, see Costs and capacity in the report"] * (worth > 2 * judged)
-    return notes + [f"{len(cut)} purchase{'s are' if len(cut) > 1 else ' is'} cut to {_no_room(basket)}: "
-                    f"{cut.sum() / 1e9:,.3g} bn VND less are bought"] * (len(cut) > 0)
-
-
-def _notes(table: pd.DataFrame, stocks: pd.DataFrame, outlook: "Outlook", market: str) -> list[str]:
-    """What a person must know of these prices and bands."""
     traded, held = table.loc[table["action"].isin(["buy", "sell"]), "symbol"], stocks.index[stocks["held"] > 0]
     unknown = [symbol for symbol in held if symbol not in outlook.bundle.decisions]
     return [note for note, holds in (
+        (f"the basket was judged with {judged / 1e9:,.3g} bn VND, this is {worth / 1e9:,.3g} bn: a larger one earns "
+         "less, see Costs and capacity in the report", worth > 2 * judged),
+        (f"{len(cut)} purchase{'s are' if len(cut) > 1 else ' is'} cut to {_no_room(basket)}: {cut.sum() / 1e9:,.3g} "
+         "bn VND less are bought", len(cut) > 0),
         ("reference prices are the adjusted closes: those of the last day are raw, unless a dividend or a right is cut "
          "off tomorrow", "raw_close" not in outlook.prices.columns),
         (f"you hold {', '.join(unknown)}, not judged by this bundle: kept, and yours to decide", bool(unknown)),

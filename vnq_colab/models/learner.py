@@ -213,7 +213,13 @@ class StackLearner(Learner):
         finished = []
         for row, model in enumerate(self.models):
             self.history.append((*model, self.epoch, trained[row], skill[row]))
-            self._keep_if_good(row, skill[row])
+            # among its best k weights are these kept; the latest, without validation
+            score = float(self.epoch) if math.isnan(skill[row]) or self.keeps_last else skill[row]
+            worst, is_best = int(self._scores[row].argmin()), score > self._scores[row].max()
+            if score > self._scores[row, worst]:
+                self.best[row, worst], self._scores[row, worst] = self.weights[row], score
+            if is_best:
+                self.best_skill[row], self.best_epoch[row] = skill[row], self.epoch
             if (self.epoch >= self.epochs_of[model] or self.epoch - self.best_epoch[row] >= self.settings.patience
                     or not self._steps[row]):  # it has nothing to learn from
                 finished.append(row)
@@ -222,15 +228,6 @@ class StackLearner(Learner):
             self._done[self.models[row]] = (kept.mean(0).cpu(), int(self.best_epoch[row]), float(self.best_skill[row]))
         self._keep_rows([row for row in range(len(self.models)) if row not in finished])
         return skill
-
-    def _keep_if_good(self, row: int, skill: float) -> None:
-        """Keeps this epoch's weights of a model when they are among its best k; without validation the latest are."""
-        score = float(self.epoch) if math.isnan(skill) or self.keeps_last else skill
-        worst, is_best = int(self._scores[row].argmin()), score > self._scores[row].max()
-        if score > self._scores[row, worst]:
-            self.best[row, worst], self._scores[row, worst] = self.weights[row], score
-        if is_best:
-            self.best_skill[row], self.best_epoch[row] = skill, self.epoch
 
     def _remove_diverged(self, rows: list[int]) -> None:
         """Takes out every member of the symbols of these models, also those that had finished."""
