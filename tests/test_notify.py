@@ -101,7 +101,7 @@ def test_addresses_come_from_an_argument_else_from_the_environment(monkeypatch):
     ("paused", "stopped by the person", {}, "paused"), ("finished", "3 jobs done", {"FPT": "x"}, "finished, 1 failed")])
 def test_end_of_a_run_is_told_by_its_word(inbox, status, why, failed, title):
     notify_session(SimpleNamespace(run_id="R1", status=status, why=why, drive="", note="SYNTHETIC",
-                                   failed=lambda: failed, failed_jobs=dict), [inbox.url])
+                                   failed=lambda: failed), [inbox.url])
     assert inbox.told == [(f"vnq_colab: {title}", f"R1: {why}\nSYNTHETIC")]
 
 

@@ -227,7 +227,7 @@ def _finish_training(session: "Session", options: argparse.Namespace) -> int:
 def _exit_code(session: "Session") -> int:
     if session.status != "finished":
         return PAUSED
-    if failed := session.failed() or session.failed_jobs():
+    if failed := session.failed():
         tell(f"{len(failed)} failed: {name_a_few(f'{name} ({why})' for name, why in failed.items())}")
         return SOME_FAILED
     return DONE

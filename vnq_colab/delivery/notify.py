@@ -56,7 +56,7 @@ def notify_session(session: Any, urls: Any = None) -> None:
     """As `on_finish` of `train` and `resume`: how the run ended, to `urls`, else to those of $VNQ_NOTIFY."""
     if urls := find_urls() if urls is None else urls:
         is_error = session.status == "running" or re.match(r"stopped by \w+: ", session.why)  # not: by the person
-        n_failed = len(session.failed() or session.failed_jobs())
+        n_failed = len(session.failed())
         title = f"vnq_colab: {'failed' if is_error else session.status}{f', {n_failed} failed' if n_failed else ''}"
         notify(urls, title, "\n".join(filter(None, [f"{session.run_id}: {session.why}", session.drive, session.note])))
 

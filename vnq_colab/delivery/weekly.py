@@ -170,7 +170,7 @@ class _Work:
             session = resume(ws, session.run_id, hours=hours, take_over=True, quiet=self.quiet)
         if session.status != "finished":
             raise _Later(f"run {session.run_id} is paused: {session.why}")
-        self._session, failed = session, session.failed() or session.failed_jobs()
+        self._session, failed = session, session.failed()
         return (f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}",
                 {"run_id": session.run_id, "failed": [*failed]})
 

@@ -65,7 +65,10 @@ class MarketData:
         basis, reference = _basis(close, raw, names)
         raw_open = on_tick(opened * (raw / close), names)
         quotes = np.where(np.isfinite(raw), (raw_open, raw), (opened, close))  # [2, days, symbols]
-        band = rules.band(names, days.to_numpy()[:, None], first_day=_is_wide(exchange, volume > 0))
+        before, day = _filled(exchange, 1), np.arange(len(days))[:, None]
+        is_wide = day - _filled(np.where(volume > 0, day, np.nan), 1) > LONG_HALT_SESSIONS
+        is_wide |= np.isfinite(before) & (exchange != before)  # the first day on an exchange, and after a long halt
+        band = rules.band(names, days.to_numpy()[:, None], first_day=is_wide)
         ceiling, floor = _limits(_filled(close, 1), reference, band, names)
         inside = quotes[0] < ceiling - 0.01, *(quotes > floor + 0.01)
         can = (np.isnan(ceiling) | np.stack(inside)) & (volume > 0)  # a first row has no band
@@ -134,13 +137,6 @@ def _basis(close: np.ndarray, raw: np.ndarray, names: np.ndarray) -> tuple[np.nd
     reference = np.where(is_same, raw_before, on_tick(_filled(close, 1) * today, names))
     basis = np.where(np.isfinite(raw), _filled(np.where(is_same, np.nan, today)), 1.0)
     return np.nan_to_num(_filled(np.where(np.isfinite(close), basis, np.nan)), nan=1.0), reference
-
-
-def _is_wide(exchange: np.ndarray, trades: np.ndarray) -> np.ndarray:
-    """`[days, symbols]` bool: the first day on an exchange, and the first after a long halt, have the wider band."""
-    before, day = _filled(exchange, 1), np.arange(len(exchange))[:, None]
-    is_wide = day - _filled(np.where(trades, day, np.nan), 1) > LONG_HALT_SESSIONS
-    return is_wide | (np.isfinite(before) & (exchange != before))
 
 
 def _limits(adjusted: np.ndarray, reference: np.ndarray, band: np.ndarray, names: np.ndarray) -> list[np.ndarray]:

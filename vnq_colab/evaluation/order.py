@@ -182,13 +182,6 @@ def rank_correlation(score: np.ndarray, outcome: np.ndarray) -> np.ndarray:
     return correlation(*ranks_of_both(score, outcome))
 
 
-def residual_ranks(ranks: np.ndarray, factors: list[np.ndarray]) -> np.ndarray:
-    """Residuals of a regression of the ranks on those of the factors, each day anew; NaN where a rank is."""
-    x = np.nan_to_num(np.stack([factor.T for factor in factors], axis=2))  # [days, symbols, factors]
-    fitted = x @ (np.linalg.pinv(x, rcond=TINY) @ np.nan_to_num(ranks.T)[:, :, None])
-    return ranks - fitted[:, :, 0].T
-
-
 def quantiles_of(ranks: np.ndarray, n: int) -> np.ndarray:
     """The quantile that a rank falls into, 1 lowest to `n`, as of `pandas.qcut`."""
     return np.clip(np.ceil(n * (ranks + 1) / 2 - TINY), 1, n)
@@ -230,7 +223,9 @@ def _groups(score: np.ndarray, outcomes: dict[int, np.ndarray], ranks: np.ndarra
     daily += [("horizon", str(horizon), rank_correlation(score, outcome), max(LAGS, 2 * horizon))
               for horizon, outcome in outcomes.items()]
     for name, factors in [*((name, [part]) for name, part in past.items()), ("all four", list(past.values()))]:
-        residuals = residual_ranks(ranks, factors)
+        x = np.nan_to_num(np.stack([factor.T for factor in factors], axis=2))  # [days, symbols, factors]
+        fitted = x @ (np.linalg.pinv(x, rcond=TINY) @ np.nan_to_num(ranks.T)[:, :, None])
+        residuals = ranks - fitted[:, :, 0].T
         daily.append(("without", name, correlation(residuals, outcome_ranks, FEWEST_STOCKS + len(factors)), LAGS))
     lines = [(group, name, *hac_mean(values, lags)) for group, name, values, lags in daily]
     table = pd.DataFrame(lines, columns=["group", "name", "n_days", "value", "error"])

@@ -163,12 +163,10 @@ class SessionRecord(Shown):
         return {state: states.count(state) for state in ("pending", "training", "done", "failed")}
 
     def failed(self) -> dict[str, str]:
-        """The symbols that failed, with reasons."""
-        return {symbol: row["reason"] for symbol, row in self.ledger.items() if row["state"] == "failed"}
-
-    def failed_jobs(self) -> dict[str, str]:
-        """The jobs that failed as a whole, with reasons."""
-        return {name: row["reason"] for name, row in self.jobs.items() if row["state"] == "failed" and row["reason"]}
+        """The symbols that failed, with reasons; where none did, the jobs that failed as a whole."""
+        symbols, jobs = ({name: row["reason"] for name, row in rows.items() if row["state"] == "failed"}
+                         for rows in (self.ledger, self.jobs))
+        return symbols or {name: reason for name, reason in jobs.items() if reason}
 
     def jobs_table(self) -> "pd.DataFrame":
         """The list of jobs, one row each: job, family, fold, symbols, state, seconds."""
