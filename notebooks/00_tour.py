@@ -84,7 +84,7 @@ vnq.plots.basket(validation.basket, note=session.note) if validation.basket else
 # %%
 import pandas as pd
 print(validation.verdict.summary["text"])
-vnq.table(pd.DataFrame(validation.verdict.market["gates"], columns=["asked", "measured", "passed"]))
+vnq.table(pd.DataFrame(validation.verdict.market["gates"], columns=["asked", "passed", "measured"]))
 
 # %% [markdown]
 # ## 6 · What to do tomorrow

@@ -54,7 +54,7 @@ session
 import pandas as pd
 validation = vnq.validate(session, gates=GATES)
 print(validation.verdict.summary["text"])
-vnq.table(pd.DataFrame(validation.verdict.market["gates"], columns=["asked", "measured", "passed"]))
+vnq.table(pd.DataFrame(validation.verdict.market["gates"], columns=["asked", "passed", "measured"]))
 
 # %% [markdown]
 # ## The report
