@@ -104,6 +104,7 @@ review
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
+# | `unicodeescape`, or a path that is not found on Windows | write the path with `/`: `C:/Users/me/gia.csv` |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `DataError: HPG 2021-03-15: high … < low …` | correct that row in your file, or run `vnq.prepare(ws, PRICES or None, on_bad_rows="treat")` to repair such rows, `"drop"` to leave them out |
 # | `DataError: … VND or thousand VND …` | say it: `vnq.prepare(ws, PRICES or None, unit={"FILE.csv": "kVND"})` |

@@ -105,6 +105,7 @@ print(vnq.download(bundle.folder) if DOWNLOAD else "tick DOWNLOAD for a zip of t
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
+# | `unicodeescape`, or a path that is not found on Windows | write the path with `/`: `C:/Users/me/gia.csv` |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `jobs are not trained yet` | run notebook 3 until it says that the run is finished |
 # | `… is not deployed` | the sentence says why, and the models in use stay; `vnq.deploy(ws, session.run_id, force=True)` deploys them all the same, and writes that down |

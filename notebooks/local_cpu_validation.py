@@ -116,6 +116,7 @@ print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for
 # |---|---|
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder) and put `vnq_colab-….whl` into the folder `VN-Quant-Training` of your Drive |
 # | `No module named 'google'` | this is not Colab: install the library first, with `pip install -r requirements-run.txt` in the project's folder |
+# | `unicodeescape`, or a path that is not found on Windows | write the path with `/`: `C:/Users/me/gia.csv` |
 # | `Google Drive did not open (…)` | the sentence after it says what helps; usually: run the first cell again and allow the access |
 # | `the data has no symbol …` | name symbols of your own files in `SYMBOLS` |
 # | the folder is not where you want it | set the variable `VNQ_HOME` to another folder before you start Jupyter |
