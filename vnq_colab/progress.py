@@ -68,7 +68,7 @@ def _tick(over: threading.Event) -> None:
 def _draw(is_tick: bool = False) -> None:
     """Writes the line where it is due."""
     global _said, _line
-    with _drawing, contextlib.suppress(OSError, ValueError, IndexError):  # a stage may end meanwhile
+    with _drawing, contextlib.suppress(Exception):  # it must stop nothing: a stage may end meanwhile, nobody may read
         last, is_page = _open[-1], in_notebook()
         is_live = is_page or sys.stderr.isatty()
         pause = TICK if is_live else SILENCE if is_tick or last.share is not None else PAUSE
