@@ -98,7 +98,7 @@ _DEFAULT = {"model": {"look_back": 5, "min_context": 1, "n_layers": 1, "n_heads"
                       "embedding": "silu", "final_norm": False}, "train": {"batch_windows": 32}}
 RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
-    "tour": _DEFAULT | {"run": {"families": ("global", "trees"), "folds": 2, "n_members": 1}, "global_": {"epochs": 2},
+    "tour": _DEFAULT | {"run": {"families": ("global", "trees"), "folds": 3, "n_members": 1}, "global_": {"epochs": 2},
                         "trees": {"rounds": 150, "least_rounds": 100, "leaves": 31}},  # of notebook 0: a minute
     "original": _ORIGINAL | {"train": {"supervise": "last_day"}},
     "original-cpu": _ORIGINAL | {
