@@ -3,27 +3,30 @@
 import contextlib
 import contextvars
 import html
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+from tqdm import tqdm
+
 from vnq_colab.clock import spell
 from vnq_colab.errors import in_notebook
 
 TICK, PAUSE, SILENCE = 1.0, 3.0, 6.0  # [s] between two lines that are replaced; that stay; after which it is said again
-WIDTH, BAR = 160, 24  # characters of a line that stays, at most, and of a terminal's bar
+WIDTH = 160  # characters of a line that stays, at most
 
 _open: list[SimpleNamespace] = []  # what this process does now, the outermost first
 _drawing = threading.RLock()
-_said, _line = time.monotonic(), ""  # when something was written last, and what of it can be replaced
+_said = time.monotonic()  # when something was written last
+_bar: tqdm | None = None  # of a terminal
 
 
 @contextlib.contextmanager
 def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
     """Work that takes its time: until it ends, what `now` says is shown, unless it, or a stage around it, is quiet."""
+    global _bar
     mine = SimpleNamespace(name=name, quiet=quiet, text="", share=None, left="", began=time.monotonic(), page="")
     _open.append(mine)
     if is_outermost := len(_open) == 1:  # in the context of the cell, to which a notebook gives what is shown
@@ -37,7 +40,8 @@ def stage(name: str, *, quiet: bool = False) -> Iterator[None]:
         if is_outermost:
             over.set()
             ticker.join()
-            erase()
+            with contextlib.suppress(OSError, ValueError):
+                _bar = _bar and _bar.close()
             if mine.page:
                 _show("", mine)
 
@@ -53,11 +57,11 @@ def now(text: str, share: float | None = None, left: str = "") -> None:
 
 def erase() -> None:
     """Clears a terminal's line for what is printed next."""
-    global _said, _line
+    global _said
     with _drawing, contextlib.suppress(OSError, ValueError):  # nobody may be reading any longer
-        if _line:
-            print(" " * len(_line), end="\r", file=sys.stderr, flush=True)
-        _said, _line = time.monotonic(), ""
+        _said = time.monotonic()
+        if _bar is not None:
+            _bar.clear()
 
 
 def _tick(over: threading.Event) -> None:
@@ -67,7 +71,7 @@ def _tick(over: threading.Event) -> None:
 
 def _draw(is_tick: bool = False) -> None:
     """Writes the line where it is due."""
-    global _said, _line
+    global _said, _bar
     with _drawing, contextlib.suppress(Exception):  # it must stop nothing: a stage may end meanwhile, nobody may read
         last, is_page = _open[-1], in_notebook()
         is_live = is_page or sys.stderr.isatty()
@@ -83,11 +87,13 @@ def _draw(is_tick: bool = False) -> None:
             _show(f'<progress aria-label="done" style="width: 100%; max-width: 30em" {done}></progress><br>'
                   f"<b>{share}</b> {html.escape(text)}", _open[0])
             return
-        bar = f"[{'#' * round(BAR * last.share):-<{BAR}}] " if is_live and share else ""
-        text = (bar + " · ".join([share] * bool(share) + [text]))[:shutil.get_terminal_size().columns - 1
-                                                                  if is_live else WIDTH]
-        print(text.ljust(len(_line)), end="\r" if is_live else "\n", file=sys.stderr, flush=True)
-        _line = text * is_live
+        text = " · ".join([share] * bool(share) + [text])
+        if not is_live:
+            print(text[:WIDTH], file=sys.stderr, flush=True)
+            return
+        _bar = _bar or tqdm(total=1, desc=text, bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
+        _bar.bar_format, _bar.n = "|{bar:24}| {desc}" if share else "{desc}", last.share or 0.0
+        _bar.set_description_str(text)
 
 
 def _show(text: str, outermost: SimpleNamespace) -> None:
