@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import html
+import shutil
 import sys
 import threading
 import time
@@ -91,8 +92,9 @@ def _draw(is_tick: bool = False) -> None:
         if not is_live:
             print(text[:WIDTH], file=sys.stderr, flush=True)
             return
-        _bar = _bar or tqdm(total=1, desc=text, bar_format="{desc}", leave=False, file=sys.stderr, dynamic_ncols=True)
-        _bar.bar_format, _bar.n = "|{bar:24}| {desc}" if share else "{desc}", last.share or 0.0
+        width = shutil.get_terminal_size().columns - 1  # a terminal that does not know it has 80; tqdm would be silent
+        _bar = _bar or tqdm(total=1, desc=text, bar_format="{desc}", leave=False, file=sys.stderr, ncols=width, nrows=9)
+        _bar.bar_format, _bar.n, _bar.ncols = "|{bar:24}| {desc}" if share else "{desc}", last.share or 0.0, width
         _bar.set_description_str(text)
 
 
