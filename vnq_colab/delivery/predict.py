@@ -269,7 +269,7 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
         replace_first_screen(folder / "report.html", first_screen(
             verdict | {"symbols": manifest["symbols"]}, orders=orders, ranking=table, prices_to=day, now=now,
             note=SYNTHETIC_NOTE if manifest["synthetic"] else "",
-            warnings=[] if orders is None else orders.attrs["notes"]))
+            warnings=[] if orders is None else orders.attrs["notes"][1:]))  # but the portfolio
     except (VnqError, FileNotFoundError) as error:
         outlook.warnings.append(f"the report stays as it is: {error}")
         return None
