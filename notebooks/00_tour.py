@@ -119,4 +119,4 @@ print(vnq.download(validation.report.parent) if DOWNLOAD else "tick DOWNLOAD for
 # | `No module named 'vnq_colab'` | the library is not published at that address: make a wheel on your own machine (`pip wheel --no-deps .` in the project's folder), put `vnq_colab-….whl` into the Files panel on the left, Run all |
 # | a sentence that begins with `DataError` | it names the file, the day and what was found there, and what helps |
 # | with your own prices it takes longer | the tour judges up to three years with small models; with 185 stocks over 14 years, two of them took five minutes on a busy CPU core |
-# | DO NOT TRADE, or no orders | an honest answer: in these prices the order did not pay with enough certainty |
+# | DO NOT TRADE, or no orders | an honest answer: in these prices the order did not pay with enough certainty, or there are too few of them to say; a verdict needs at least 20 stocks and about four and a half years |

@@ -9,6 +9,7 @@ import pytest
 from vnq_colab import progress
 
 progress.PAUSE = progress.SILENCE = 1e9  # what happens now is said by a clock: tests of other sentences do without
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for each of the processes that run side by side
 os.environ.pop("VNQ_HOME", None)  # a person's own workspace and profile have no part in the tests
 os.environ.pop("VNQ_PROFILE", None)
 os.environ.pop("VNQ_NOTIFY", None)

@@ -11,7 +11,7 @@ import pytest
 from tests.fake_colab import FakeColab, MessageError
 from vnq_colab import colab
 from vnq_colab.config import PROFILES, RunConfig
-from vnq_colab.errors import ConfigError, StorageError
+from vnq_colab.errors import ConfigError, DataError, StorageError
 from vnq_colab.layout import WORKSPACE_NAME
 
 GPUS = {  # name: (compute capability, memory [GiB], profile, dtype, compute units an hour)
@@ -307,6 +307,12 @@ def test_uploaded_prices_lie_in_raw_and_cannot_leave_it(fake, tmp_path):
     workspace = colab.open_workspace(tmp_path / "tour")
     assert colab.upload_prices(workspace).startswith("2 price files are in")
     assert {path.name for path in workspace.raw.iterdir()} == {"prices.csv", "outside.csv"}
+
+
+def test_tour_without_the_files_that_were_asked_for_stops(fake, tmp_path):
+    fake.uploads = {}
+    with pytest.raises(DataError, match="no price files are here. Put yours there"):
+        colab.upload_prices(colab.open_workspace(tmp_path))
 
 
 def test_download_zips_a_folder_and_the_browser_gets_it(fake, monkeypatch, tmp_path):

@@ -205,6 +205,12 @@ def test_shares_on_their_way_wait_with_their_day_and_keep_their_place():
     assert by_symbol.loc["AAA", "action"] == "buy" and "no place" in by_symbol.loc["AAB", "reason"]
 
 
+def test_best_stock_whose_lot_is_dearer_than_a_place_waits_and_says_so():
+    table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO), paper_portfolio(3e6))
+    first = table[table["rank"] == 1].iloc[0]
+    assert first["action"] == "wait" and "a lot is 2.0 m, a place 1.5 m" in first["reason"]
+
+
 def test_young_purchase_is_kept_whatever_its_rank():
     arrives = {"AAJ": next_sessions(MONDAY, 1)[0]}  # bought on the 26th: the second of three days
     table = make_orders(outlook_of(market_of(LETTERS), scores=FALLING, basket=TWO),

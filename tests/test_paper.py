@@ -139,6 +139,12 @@ def test_orders_without_a_record_are_not_followed_and_a_damaged_one_is_refused(t
     assert follow(ws, next_day(prices)) is None and not is_booked(record)
 
 
+def test_orders_of_another_market_are_not_followed(tmp_path):
+    ws, prices = evening(tmp_path)
+    later = next_day(prices)
+    assert follow(ws, later) is not None and follow(ws, later.assign(symbol="X" + later["symbol"].astype(str))) is None
+
+
 def test_cash_and_shares_add_up_on_random_opens_and_volumes(tmp_path):
     random, counts = np.random.default_rng(3), np.zeros(2)
     for number in range(12):

@@ -212,7 +212,8 @@ def test_week_with_failed_symbols_and_without_tidying_ends_with_4(ws, stubs, mon
     monkeypatch.setattr(weekly._Work, "train", lambda self: ("2 jobs, 1 failed", {"failed": ["SYN001"]}))
     break_step(monkeypatch, "tidy", OSError("no such folder"), importlib.import_module("vnq_colab"))
     assert main(["weekly", "--no-collect", "--as-of", SUNDAYS[1], "--root", str(ws.root)]) == 4
-    assert "nothing is listed for tidying: no such folder" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "nothing is listed for tidying: no such folder" in out and err.endswith("1 failed: SYN001\n")
 
 
 # ----------------------------------------------------------------------------------------------------------- deadlines

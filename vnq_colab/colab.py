@@ -21,7 +21,7 @@ from vnq_colab.config import PROFILES, Machine, require_known
 from vnq_colab.data.unpack import price_files
 from vnq_colab.delivery.notify import VARIABLE, notify_session
 from vnq_colab.delivery.remote import sync_test
-from vnq_colab.errors import ConfigError, StorageError, VnqError, tell
+from vnq_colab.errors import ConfigError, DataError, StorageError, VnqError, tell
 from vnq_colab.files import require_space, spell_bytes, write_atomic
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 from vnq_colab.notebook import Table
@@ -158,7 +158,9 @@ def upload_prices(ws: Workspace) -> str:
         ws.raw.mkdir(parents=True, exist_ok=True)
         for name, content in files.upload().items():
             write_atomic(ws.raw / Path(name).name, content)
-    return f"{len(price_files(ws.raw))} price files are in {ws.raw}; more can be put there"
+    if not (found := price_files(ws.raw)):
+        raise DataError(f"{ws.raw}: no price files are here. Put yours there, and run this cell again.")
+    return f"{len(found)} price files are in {ws.raw}; more can be put there"
 
 
 def download(folder: Path) -> str:

@@ -46,7 +46,8 @@ def run(ws: Workspace, options: argparse.Namespace) -> int:
     bundle = vnq.export_bundle(session, validation.verdict, panel=prepared.panel)
     text, bundles = standing(ws.models)
     if bundles["champion"] != bundle.folder.name:  # orders come from the champion alone, by deploy or predict
-        _output(options, f"{bundle!r}\n{text}", _bundle_facts(bundle))
+        orders = "No orders: they come from the champion alone. Next: python -m vnq_colab deploy, then predict"
+        _output(options, f"{bundle!r}\n{text}\n{orders}", _bundle_facts(bundle))
         return _exit_code(session)
     plan = vnq.plan_day(ws, bundle, prepared.prices, index=prepared.index, as_of=options.as_of, capital=options.capital)
     _output(options, repr(plan), _bundle_facts(bundle) | plan.to_dict())
@@ -186,8 +187,10 @@ def weekly(ws: Workspace, options: argparse.Namespace) -> int:
     _output(options, repr(week), week.to_dict())
     if week.state != "done":
         tell(f"{week.state}: {week.text}")
-    done = SOME_FAILED if week.gave("failed") else DONE
-    return {"done": done, "paused": PAUSED}.get(week.state, BAD_INPUT)
+    elif failed := week.gave("failed"):
+        print(f"{len(failed)} failed: {name_a_few(failed)}", file=sys.stderr)
+        return SOME_FAILED
+    return {"done": DONE, "paused": PAUSED}.get(week.state, BAD_INPUT)
 
 
 def tidy(ws: Workspace, options: argparse.Namespace) -> int:

@@ -89,6 +89,8 @@ def yearly_folds(days: pd.DatetimeIndex, folds: int | None = None, *, purge_days
     Before a fold's test days lie its validation days, a fifth of what is there and at most a year, and before those its
     training days, at least 400. Raises DataError when there is no fold.
     """
+    if folds is not None and folds < 1:
+        raise DataError(f"folds = {folds}: at least one year is judged.")
     starts = [int(place) for place in np.flatnonzero(np.diff(days.year, prepend=0))]
     if len(starts) > 1 and len(days) - starts[-1] < LEAST_TEST_DAYS:
         starts.pop()

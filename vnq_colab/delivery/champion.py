@@ -83,8 +83,9 @@ def standing(models: Path) -> tuple[str, Pointer | None]:
     if pointer is None:
         return "champion: none; the first export makes it", None
     text = f"champion: {pointer['champion']}, {since(pointer)}. {pointer['why']}"
+    undone = ", from which it was rolled back" * (pointer["by"] == "rollback")
     return text + "".join(f"\n{role}: {pointer[role]}{way}" for role, way in (
-        ("challenger", ", which deploy compares with it"), ("previous", "")) if pointer[role]), pointer
+        ("challenger", ", which deploy compares with it"), ("previous", undone)) if pointer[role]), pointer
 
 
 def since(pointer: Pointer) -> str:

@@ -172,7 +172,7 @@ def _buy(stocks: pd.DataFrame, basket: Basket, cash: float, worth: float) -> Non
         lots = {"no place until something is sold": np.inf if number < n_free else 0,
                 f"a lot is {a_lot / 1e6:,.1f} m, a place {place / 1e6:,.1f} m": place / a_lot,
                 _no_room(basket): row.most / row.lot, "not enough cash at the ceiling": share / at_ceiling}
-        least = min(lots, key=lots.__getitem__)
+        least = min(lots, key=lambda why: np.floor(lots[why] + 1e-9))
         n_lots = int(lots[least] + 1e-9)
         wanted = int(min(value for why, value in lots.items() if why != _no_room(basket)) + 1e-9)
         if n_lots < wanted:

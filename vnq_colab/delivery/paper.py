@@ -106,6 +106,8 @@ def follow(ws: Workspace, prices: pd.DataFrame, *, book: bool = False) -> Fills 
     except CheckpointError as error:
         raise CheckpointError(f"{error} Without a copy of it, delete it, and enter by hand what was filled.") from error
     table = pd.read_csv(io.StringIO(made["orders"]))
+    if not table["symbol"].isin(prices["symbol"]).any():  # of another market
+        return None
     held = pd.read_csv(io.StringIO(made["held"]), index_col="symbol", dtype=str, keep_default_na=False)
     held["shares"] = held["shares"].astype("int64")
     place = int(days.searchsorted(date, side="right"))

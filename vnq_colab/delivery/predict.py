@@ -166,10 +166,12 @@ class DayPlan:
                 "drift": self.drift and vars(self.drift)}
 
     def _repr_html_(self) -> str:
-        known, as_of, _, (title, *to_do), files = self._parts()
+        known, as_of, shown, (title, *to_do), files = self._parts()
         notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
         tables = ["" if rows is None or rows.empty else Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(
                   columns=HEADS))._repr_html_() for rows in (self.orders, self.shown)]
+        tables = ["" if self.orders is None or (self.orders["action"] == "wait").all() else tables[0],
+                  page(shown[0]) if self.shown.empty else tables[1]]
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
         return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
 
@@ -181,7 +183,8 @@ class DayPlan:
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
         shown = [self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
                  "no symbol is accepted; --all shows every forecast"]
-        shown += [f"{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"]
+        shown += [f"{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"] * (
+            0 < len(self.shown) < len(self.table))
         orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
         return [[repr(self.outlook.bundle), *(f"warning: {text}" for text in self.outlook.warnings),
                  *(repr(part) for part in (self.fills, self.drift) if part is not None)],

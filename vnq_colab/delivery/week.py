@@ -194,7 +194,9 @@ class Week:
     def text(self) -> str:
         """Why it is not done, in a sentence; else which bundle is the champion."""
         found = [step["text"] for step in self.steps.values() if step["state"] in ("failed", "paused")]
-        return found[0] if found else f"champion {self.gave('champion')}"
+        champion, bundle = self.gave("champion"), self.gave("bundle")
+        waits = f"; {bundle} is not deployed, see below" if bundle not in (None, champion) else ""
+        return found[0] if found else f"champion {champion}{waits}"
 
     def gave(self, name: str) -> Any:
         """What a step gave under this name; None: none did."""

@@ -20,7 +20,16 @@ from vnq_colab.delivery.notify import find_urls, notify, notify_evening
 from vnq_colab.delivery.predict import plan_day
 from vnq_colab.delivery.validate import validate
 from vnq_colab.delivery.week import STEPS, Week, moment_after, usual_seconds, week_of, weeks
-from vnq_colab.errors import CheckpointError, DataError, DeliveryError, SessionError, StorageError, VnqError, tell
+from vnq_colab.errors import (
+    CheckpointError,
+    DataError,
+    DeliveryError,
+    SessionError,
+    StorageError,
+    VnqError,
+    name_a_few,
+    tell,
+)
 from vnq_colab.files import locked
 from vnq_colab.layout import Workspace
 from vnq_colab.progress import stage
@@ -171,7 +180,7 @@ class _Work:
         if session.status != "finished":
             raise _Later(f"run {session.run_id} is paused: {session.why}")
         self._session, failed = session, session.failed()
-        return (f"run {session.run_id}: {len(session.jobs)} jobs, {len(failed)} failed{self.note}",
+        return (f"run {session.run_id}: {len(session.jobs)} jobs, failed: {name_a_few(failed) or 'none'}{self.note}",
                 {"run_id": session.run_id, "failed": [*failed]})
 
     def _from_elsewhere(self, seconds: float, hours: float | None) -> Session | None:

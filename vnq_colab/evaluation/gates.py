@@ -73,7 +73,7 @@ class Verdict:
                  f"  market: {self.market['decision']}", *(f"    {reason}" for reason in self.market["reasons"])]
         for decision in ("accept", "review"):
             names = [symbol for symbol, row in self.symbols.items() if row["decision"] == decision]
-            lines += [f"  {decision}: {', '.join(names)}"] if names else []
+            lines += [f"  {decision}: {name_a_few(names, 20)}"] if names else []
         return "\n".join(lines)
 
 

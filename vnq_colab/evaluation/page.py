@@ -206,9 +206,9 @@ def judged_forecast(folder: Path, **options: Any) -> pd.DataFrame:
         if Verdict.load(folder / "verdict.json").summary.get(FORECAST_HASH) == sha256_of(path):
             return pd.read_parquet(path, **options)
     except FileNotFoundError:
-        raise DataError(f"{path} or its verdict.json is not there. Make it with: python -m vnq_colab validate"
-                        ) from None
+        raise DataError(f"{path} or its verdict.json is not there. Make it with: python -m vnq_colab validate "
+                        f"--run {folder.name}") from None
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not a forecast of this library ({error}).") from error
     raise DataError(f"{path}: not what was judged: damaged, edited or older. Make it anew with: python -m vnq_colab "
-                    "validate")
+                    f"validate --run {folder.name}")

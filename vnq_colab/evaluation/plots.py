@@ -242,7 +242,7 @@ def evening(ranking: pd.DataFrame, orders: pd.DataFrame | None = None, *, n_name
     figure, axes = figure_of(1.1 + 0.19 * height.sum(), f"{rows['date'].max():%d/%m/%Y}: {len(rows)} stocks", note)
     value, names = rows["edge [%]"].to_numpy("float64"), rows["symbol"].to_numpy()
     axes.barh(place, value, height=0.8 * height, color=np.where(value < 0, ORANGE, BLUE))
-    does = {} if orders is None else orders.set_index("symbol")["action"].to_dict()
+    does = {} if orders is None else orders.set_index("symbol")["action"].replace("wait", "").to_dict()
     axes.set(yticks=place[height == 1], ylim=(height.sum(), 0), xlabel="5-day forecast over the mean [%]",
              yticklabels=[f"{does.get(name, '')} {name}".strip() for name in names[height == 1]])
     axes.axvline(0, color=INK, linewidth=0.9)

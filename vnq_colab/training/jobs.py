@@ -258,7 +258,8 @@ def final_forecasters(session: Session) -> dict[str, Forecaster]:
     for name, row in session.jobs.items():
         if row["fold"] is None and row["state"] == "done" and row["family"] in session.config.families:
             parts.setdefault(row["family"], {})[store.done_path(name)] = load_job(session, store, name)["weights"]
-    if not parts:
-        raise SessionError(f"run {session.run_id} has no final fit: every symbol failed.")
+    if lost := sorted({*session.config.ensemble_families} - parts.keys()):
+        raise SessionError(f"run {session.run_id} has no final fit of {', '.join(lost)}: every symbol failed, status "
+                           "says why. Train with other settings, or without it (--families).")
     return {family: assembled(family, states, session.config.task, session.config.model)
             for family, states in parts.items()}
