@@ -79,20 +79,19 @@ def resume(ws: Workspace, options: argparse.Namespace) -> int:
 
 
 def status(ws: Workspace, options: argparse.Namespace) -> int:
-    """What runs, how far, how old the last checkpoint is."""
+    """What runs, how far, how old the last checkpoint is; champion, challenger, and the newest week."""
     from vnq_colab.delivery.champion import standing
     from vnq_colab.delivery.week import newest_week
     from vnq_colab.training.session import sessions
 
-    text, bundles = standing(ws.models)
-    week = newest_week(ws)
-    text = f"{text}\n{week}" if week else text
+    (text, bundles), week = standing(ws.models), newest_week(ws)
+    text, facts = f"{text}\n{week}" if week else text, {"bundles": bundles, "week": week}
     if options.run is None and not sessions(ws):
         none = f"{ws.root}: there is no run yet. Start one with: python -m vnq_colab run"
-        return _output(options, f"{none}\n{text}" if bundles or week else none, {"status": "none", "bundles": bundles})
+        return _output(options, f"{none}\n{text}" if bundles or week else none, {"status": "none"} | facts)
     session = vnq.status(ws, options.run)
     return _output(options, f"{session!r}\n{text}", session.to_dict() | {
-        "state": session.state, "counts": session.counts(), "bundles": bundles})
+        "state": session.state, "counts": session.counts()} | facts)
 
 
 def validate(ws: Workspace, options: argparse.Namespace) -> int:

@@ -218,7 +218,7 @@ def newest_week(ws: Workspace) -> str:
     try:
         return next((repr(Week.load(ws, path.stem)).partition("\n")[0] for path in _records(ws)), "")
     except (VnqError, OSError) as error:
-        return f"{error}"
+        return f"{error} The next weekly begins it anew."
 
 
 def _records(ws: Workspace) -> list[Path]:
