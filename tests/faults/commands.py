@@ -61,9 +61,9 @@ def steps(parent: Parent, trial: Trial, *, quick: bool = False) -> Iterator[tupl
     for seed in (1,) if quick else (1, 2):
         well(parent.run(trial.job("train", every=EVERY, quiet=True, seed=seed)))
     yield "export of another run", ["export"]
-    first = min(path.parent.name for path in trial.home.glob("models/*/manifest.json"))
     if not quick:
-        yield "deploy", ["deploy", "--run", first, "--force"]
+        last = max(path.parent.name for path in trial.home.glob("models/*/manifest.json"))
+        yield "deploy", ["deploy", "--run", last, "--force"]
         yield "rollback", ["rollback"]
     yield "tidy", ["tidy", "--keep", "1", "--delete"]
 
