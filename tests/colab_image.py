@@ -64,7 +64,8 @@ def main() -> int:
     for name, words in {"suite": [], "notebooks": NOTEBOOKS, "notebooks again": NOTEBOOKS}.items():
         if name.startswith(options.only or ""):
             print(f"--- {name}", flush=True)
-            codes[name] = subprocess.run([python, "-m", "pytest", *words], cwd=HOUSE).returncode
+            codes[name] = subprocess.run([python, "-m", "pytest", "-n", "2", "--dist", "loadfile", *words],
+                                         cwd=HOUSE).returncode
     results = ", ".join(f"{name} {'failed' if code else 'passed'}" for name, code in codes.items())
     print(f"Python {sys.version.split()[0]} (the image: {COLAB_PYTHON}), {len(wanted())} packages: {results}.")
     return max(codes.values())
