@@ -168,10 +168,10 @@ class DayPlan:
     def _repr_html_(self) -> str:
         known, as_of, shown, (title, *to_do), files = self._parts()
         notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
-        tables = ["" if rows is None or rows.empty else Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(
-                  columns=HEADS))._repr_html_() for rows in (self.orders, self.shown)]
-        tables = ["" if self.orders is None or (self.orders["action"] == "wait").all() else tables[0],
-                  page(shown[0]) if self.shown.empty else tables[1]]
+        has_orders = self.orders is not None and (self.orders["action"] != "wait").any()
+        tables = [Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(columns=HEADS))._repr_html_() if there else
+                  instead for rows, there, instead in ((self.orders, has_orders, ""),
+                                                       (self.shown, len(self.shown), page(shown[0])))]
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
         return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
 
