@@ -191,6 +191,12 @@ class Forecaster(abc.ABC):
         absent on a day gives no row. With `mean, scale, p_up` where the family has its own.
         """
 
+    def explain(self, panel: Panel, origins: np.ndarray, *, quick: bool = False) -> pd.DataFrame | None:
+        """What each feature adds to a score: the rows of `predict`, with `symbol, date`, a float32 column for each
+        feature, and `bias`, which sum to the score. None: the family has no exact answer. `quick` may be approximate.
+        """
+        return None
+
     @abc.abstractmethod
     def select(self, symbols: tuple[str, ...]) -> "Forecaster":
         """The same for some of its symbols."""
