@@ -6,6 +6,7 @@ says what a value may be: `Literal` lists the choices, `Annotated[int, POSITIVE]
 
 import dataclasses
 import functools
+import math
 import sys
 import types
 import typing
@@ -194,6 +195,41 @@ class MachineConfig(Settings):
     threads: COUNT | None = None  # None: one per core
     pack_models: COUNT = 24  # networks trained together, at most
     checkpoint_budget_gb: POSITIVE = 2.0  # state of a pack in flight, at most
+
+
+# ---------------------------------------------------------------------------------------------------- to be searched
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers from `low` to `high`, both included; `log`: drawn evenly by their logarithm."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        numbers, kind = (self.low, self.high), int if type(self) is Whole else float
+        fits = all(type(number) in (int, kind) and math.isfinite(number) for number in numbers)
+        require(fits and self.low <= self.high and not (self.log and self.low <= 0), "a range", numbers,
+                f"must go from a lower {kind.__name__} to a higher one, and begin above 0 where it is drawn by its log")
+
+
+class Real(Whole):
+    """Real numbers, as `Whole`."""
+
+
+@dataclass(frozen=True, init=False)
+class OneOf:
+    """One of some values: texts, numbers, True, False or None."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any):
+        plain = all(value is None or isinstance(value, (bool, int, float, str)) for value in values)
+        require(len(values) > 0 and plain, "a choice", values, "must name texts, numbers, True, False or None")
+        object.__setattr__(self, "values", values)
+
+
+Space = dict[str, Whole | Real | OneOf]  # what a family's settings may be, by the full name of each: "trees.leaves"
 
 
 # --------------------------------------------------------------------------------------------------- from plain values

@@ -60,6 +60,7 @@ class TrainingData:
     train: np.ndarray  # [days] bool
     valid: np.ndarray  # [days] bool, none in a final fit
     task: Task
+    is_trial: bool = False  # of a search: of a fold only what has not seen its validation days is learnt
 
     @property
     def is_final(self) -> bool:
@@ -116,8 +117,8 @@ class StagedLearner(Learner):
     """Two stages of a fold: a learner that has not seen its validation days, then one that forecasts its test days.
 
     The first one's forecasts of the validation days are out of sample: they calibrate, and say how long to train. The
-    second learns from all days before the test. A final fit has one stage. `make(data, result of the stage before)`
-    makes each.
+    second learns from all days before the test. A final fit has one stage, and so has a trial of a search: the first.
+    `make(data, result of the stage before)` makes each.
     """
 
     def __init__(self, job: Job, data: TrainingData, make: "Callable[[TrainingData, Trained | None], Learner]",
@@ -129,7 +130,7 @@ class StagedLearner(Learner):
 
     @property
     def _is_last(self) -> bool:
-        return self.data.is_final or self.held_out is not None
+        return self.data.is_final or self.data.is_trial or self.held_out is not None
 
     @property
     def finished(self) -> bool:
@@ -139,9 +140,10 @@ class StagedLearner(Learner):
         was_last = self._is_last
         progress = self.stage.step()
         self._go_on()
-        share = progress.share if self.data.is_final else 0.5 * (progress.share + was_last)
+        has_one = self.data.is_final or self.data.is_trial
+        share = progress.share if has_one else 0.5 * (progress.share + was_last)
         return replace(progress, share=1.0 if self.finished else share,
-                       words=f"{'fit' if was_last else 'held out'}, {progress.words}")
+                       words=f"{'fit' if was_last and not self.data.is_trial else 'held out'}, {progress.words}")
 
     def _go_on(self) -> None:
         """From the first stage to the second, once that is finished."""

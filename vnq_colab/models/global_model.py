@@ -17,9 +17,13 @@ from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.stacked import Stockformer, warmup_cosine
 from vnq_colab.models.states import load_files
-from vnq_colab.settings import MachineConfig, Task
+from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME, FORECASTER = "global", NetworkForecaster
+SPACE = {"global.learning_rate": Real(3e-4, 1e-2, log=True), "global.weight_decay": Real(1e-4, 1e-1, log=True),
+         "global.epochs": Whole(2, 10), "global.windows_per_step": Whole(50, 800, log=True),
+         "global.inputs": OneOf("features", "ranks", "both"), "model.look_back": OneOf(1, 3, 5, 10, 20),
+         "model.width": OneOf(64, 128, 256), "model.dropout": Real(0, 0.3)}  # what `search` tries
 LEAST_RATE = 0.02  # [fraction] of the learning rate, at the end
 
 

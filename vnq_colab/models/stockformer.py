@@ -22,9 +22,12 @@ from vnq_colab.models.forecaster import Inputs, NetworkForecaster
 from vnq_colab.models.learner import NO_PLAN, Model, Plan, StackLearner
 from vnq_colab.models.stacked import MOST_ATTENTION_ROWS, Stockformer, loss_per_model, n_outputs, warmup_cosine
 from vnq_colab.models.states import load_files
-from vnq_colab.settings import MachineConfig, Task
+from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME, FORECASTER = "stockformer", NetworkForecaster
+SPACE = {"stockformer.learning_rate_share": Real(0.003, 0.3, log=True), "stockformer.epochs": Whole(1, 6),
+         "train.weight_decay": Real(1e-6, 1e-2, log=True), "train.batch_windows": OneOf(8, 16, 32, 64),
+         "model.dropout": Real(0, 0.3)}  # what `search` tries
 FEWEST_DAYS = 100  # labelled training days below which a symbol's own network is not worth its name
 MEMORY_SHARE = 0.8  # of a device's memory that a pack may fill; chosen: the rest is for validation and fragments
 STATE_COPIES = 3  # of the weights in a checkpoint: weights, two moments; and each best snapshot

@@ -24,9 +24,13 @@ from vnq_colab.data.splits import Splits
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import base
 from vnq_colab.models.states import load_files
-from vnq_colab.settings import MachineConfig, Task
+from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME = "trees"
+SPACE = {"trees.leaves": Whole(15, 255, log=True), "trees.learning_rate": Real(0.01, 0.1, log=True),
+         "trees.min_child_weight": Real(30, 3000, log=True), "trees.subsample": Real(0.2, 1),
+         "trees.colsample": Real(0.1, 1), "trees.penalty": Real(0.1, 100, log=True),
+         "trees.bins": OneOf(32, 64, 128, 256)}  # what `search` tries
 
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[base.Job]:
