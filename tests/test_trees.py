@@ -16,7 +16,7 @@ from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DeliveryError
 from vnq_colab.models import trees
 from vnq_colab.models.base import Job, TrainingData
-from vnq_colab.models.trees import check_block
+from vnq_colab.models.blocks import check_block
 from vnq_colab.settings import MachineConfig, Task, TreesConfig
 
 SETTINGS = TreesConfig(rounds=40, block_rounds=10, least_rounds=20, patience=1, leaves=7, min_child_weight=20.0)
@@ -131,7 +131,7 @@ MANGLE = """
 import random, struct, sys
 import numpy as np
 from vnq_colab.errors import DeliveryError
-from vnq_colab.models.trees import check_block, engine, margin_of
+from vnq_colab.models.blocks import check_block, engine, margin_of
 raw, chance, refused = open(sys.argv[1], "rb").read(), random.Random(5), 0
 values = np.random.default_rng(5).normal(size=(50, int(sys.argv[2]))).astype("float32")
 for number in range(int(sys.argv[3])):

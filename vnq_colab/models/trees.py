@@ -5,11 +5,9 @@ that was killed between two blocks comes out with the same bits as one that was 
 """
 
 import hashlib
-import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,9 @@ from vnq_colab.data.forecast import make_scores, rank_correlation
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import ConfigError, DeliveryError
+from vnq_colab.errors import DeliveryError
 from vnq_colab.models import base
+from vnq_colab.models.blocks import as_tensor, check_block, engine, margin_of
 from vnq_colab.models.states import load_files
 from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
@@ -52,17 +51,6 @@ def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
 def load(folder: Path) -> base.Forecaster:
     """The forecaster that was saved in a folder."""
     return load_files(NAME, folder, f"{NAME}.pt")
-
-
-def engine() -> ModuleType:
-    """XGBoost. Raises ConfigError with the command that installs it."""
-    try:
-        import xgboost
-    except ImportError:
-        raise ConfigError("XGBoost is needed for the family trees. Install it with: pip install xgboost-cpu (on a "
-                          "machine with a GPU: pip install xgboost), or train without it: --families "
-                          "stockformer,global.") from None
-    return xgboost
 
 
 class TreesLearner(base.Learner):
@@ -201,97 +189,6 @@ class TreesForecaster(base.Forecaster):
 
     def digest(self) -> str:
         return hashlib.sha256(b"".join(self.blocks)).hexdigest()
-
-
-def margin_of(raw: bytes, values: np.ndarray, threads: int = 0) -> np.ndarray:
-    """`[rows, features] -> [rows]` float32: what one block of trees adds to a score."""
-    booster = engine().Booster({"nthread": threads} if threads else {}, model_file=bytearray(raw))
-    return booster.inplace_predict(values, predict_type="margin")
-
-
-def as_tensor(raw: bytes) -> torch.Tensor:
-    """Bytes as a tensor, which a file of tensors and plain values can hold."""
-    return torch.from_numpy(np.frombuffer(raw, dtype="uint8").copy())
-
-
-# What XGBoost reads of its own binary JSON is read here before: a mangled block would end the whole process.
-# Source: https://ubjson.org; XGBoost writes counted arrays, and lengths of eight bytes.
-NUMBERS = {b"U": "u1", b"i": "i1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
-NO_PARENT = 2**31 - 1  # of the root
-REALS = ("base_weights", "loss_changes", "split_conditions", "sum_hessian")  # of a tree, one of each node
-WHOLES = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
-
-
-def check_block(raw: bytes, n_features: int) -> None:
-    """Raises DeliveryError unless a block is whole: finite numbers, each node below its parent, no categories."""
-    try:
-        learner = _value(file := io.BytesIO(raw))["learner"]
-        booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
-        model = booster["model"]
-        count, counts = len(model["trees"]), map(model["gbtree_model_param"].get, ("num_parallel_tree", "num_trees"))
-        is_ours = [booster["name"], learner["objective"]["name"], parameters["num_feature"], parameters["num_class"],
-                   parameters["num_target"], parameters["base_score"].strip("[]"), learner["feature_names"],
-                   learner["feature_types"], *counts, model["tree_info"], model["iteration_indptr"], file.read()] == [
-                       "gbtree", "reg:squarederror", str(n_features), "0", "1", "0E0", [], [], "1", str(count),
-                       [0] * count, list(range(count + 1)), b""]
-        if any(map(len, model.get("cats", {}).values())) or not is_ours:
-            raise ValueError("not boosted trees of these features")
-        for tree in model["trees"]:
-            _check_tree(tree, n_features)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise DeliveryError(f"its trees are damaged, or of an XGBoost that this library does not know ({error}). "
-                            "Install the version that made them, or train again.") from error
-
-
-def _check_tree(tree: dict[str, Any], n_features: int) -> None:
-    """Raises ValueError unless every walk down a tree stays in it, and ends."""
-    wholes, reals = (np.array([tree[name] for name in names]) for names in (WHOLES, REALS))
-    left, right, parents, feature, kind, default = wholes  # [nodes] each
-    n, node = len(left), np.arange(len(left))
-    sizes = [tree["tree_param"][name] for name in ("num_nodes", "num_feature", "size_leaf_vector", "num_deleted")]
-    is_fit = wholes.dtype.kind in "iu" and reals.shape == (len(REALS), n)
-    if not n or not is_fit or sizes != [str(n), str(n_features), "1", "0"] or any(
-            len(part) for name, part in tree.items() if name.startswith("categories")):
-        raise ValueError("a tree has parts of two lengths, or other features")
-    is_whole = (left == -1) | (np.minimum(left, right) > node) & (np.maximum(left, right) < n)
-    is_whole &= (feature >= 0) & (feature < n_features) & (kind == 0) & (default >= 0) & (default < 2)
-    is_whole &= np.where(node == 0, parents == NO_PARENT, (parents >= 0) & (parents < node))
-    if not is_whole.all() or not np.isfinite(reals).all():
-        raise ValueError("a node leads nowhere, or is not finite")
-
-
-def _value(file: io.BytesIO) -> Any:
-    """What comes next in a block. Raises ValueError, or KeyError, for what XGBoost does not write."""
-    def take(size: int) -> bytes:
-        if len(part := file.read(size)) != size:
-            raise ValueError("it is cut short")
-        return part
-
-    def length(mark: bytes) -> int:
-        if mark != b"L":
-            raise ValueError("a length of another kind")
-        return int.from_bytes(take(8), "big", signed=True)
-
-    def numbers(kind: bytes, count: int) -> np.ndarray:
-        return np.frombuffer(take(count * np.dtype(NUMBERS[kind]).itemsize), NUMBERS[kind])
-
-    kind = take(1)
-    if kind == b"S":
-        return take(length(take(1))).decode("ascii")
-    if kind == b"{":
-        pairs: dict[str, Any] = {}
-        while (mark := take(1)) != b"}":
-            if (name := take(length(mark)).decode("ascii")) in pairs:
-                raise ValueError("a name stands twice")
-            pairs[name] = _value(file)
-        return pairs
-    if kind != b"[":
-        return numbers(kind, 1)[0].item()
-    of = take(1) if (mark := take(1)) == b"$" else b""
-    if (take(1) if of else mark) != b"#":
-        raise ValueError("an array without a length")
-    count = length(take(1))
-    return numbers(of, count) if of else [_value(file) for _ in range(count)]
 
 
 FORECASTER = TreesForecaster
