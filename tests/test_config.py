@@ -4,7 +4,7 @@ import pytest
 
 from vnq_colab.config import PROFILES, RECIPES, RunConfig
 from vnq_colab.errors import ConfigError
-from vnq_colab.settings import MachineConfig, NetworkConfig, Task, TrainConfig
+from vnq_colab.settings import MachineConfig, NetworkConfig, Task, TrainConfig, TreesConfig
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -83,6 +83,15 @@ def test_setting_is_read_as_on_the_command_line():
 def test_unknown_profile_or_recipe_names_the_nearest(make):
     with pytest.raises(ConfigError, match="Did you mean"):
         make()
+
+
+def test_settings_added_later_change_no_earlier_config_id():
+    """Else every run before them would be refused as one whose config was changed."""
+    assert RunConfig().config_id == "d87793005acb"  # of 0.2.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TreesConfig, "LATER", (*TreesConfig.LATER, "leaves"))
+        one, other = RunConfig(), RunConfig(trees=TreesConfig(leaves=31))
+        assert one.config_id != "d87793005acb" and one.config_id != other.config_id
 
 
 def test_config_id_ignores_the_machine_and_the_checkpoint_interval():

@@ -201,7 +201,12 @@ class RunConfig(Settings):
     @property
     def config_id(self) -> str:
         """Hash of all that decides the result: not the machine, not how often a checkpoint is written."""
-        return hashlib.sha256(json.dumps(self._deciding(), sort_keys=True).encode()).hexdigest()[:12]
+        value = self._deciding()
+        for group in (getattr(self, field.name) for field in dataclasses.fields(self)):
+            for name in getattr(group, "LATER", ()):
+                if getattr(group, name) == getattr(type(group)(), name):
+                    del value[group.GROUP.rstrip(".")][name]
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
     def _deciding(self) -> dict[str, Any]:
         value = self.to_dict()

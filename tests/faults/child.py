@@ -120,7 +120,7 @@ def _install(job: dict[str, Any], tell: Any) -> FakeDrive | None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(job["memory"] * 1e9),) * 2)
     drive_copy.FIRST_WAIT, drive_copy.LONGEST_WAIT = 0.02, 0.3
-    loop.DRIVE_PATIENCE = job.get("patience", 10)
+    loop.DRIVE_PATIENCE = job.get("patience", 90)  # longer than two beats, as in life: a torn heartbeat is waited for
     trainer.WATCH_SECONDS, tidying.EMPTIED = 0.05, 20_000
     sessions_module.HEARTBEAT_SECONDS = job.get("heartbeat_seconds", sessions_module.HEARTBEAT_SECONDS)
     if node := job.get("node"):

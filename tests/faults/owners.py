@@ -90,15 +90,15 @@ def comes_back(parent: Parent, reference: Reference, tally: Tally) -> None:
         shutil.rmtree(second.home.parent)
         second.home.parent.symlink_to(first.home.parent)
         paused = parent.run(second.job("resume", root=str(first.home), node="other", every=EVERY, take_over=True,
-                                       step_seconds=0.05, at=["global_final", 2, [signal.SIGINT]]))
+                                       step_seconds=0.05, at=["global_final", 2, [signal.SIGINT]], **FAST))
         expect(tally, what, (paused["result"] or {}).get("status") == "paused", paused["result"])
         tally.add(f"tried: {what}")
-        again = parent.run(first.job("resume", every=EVERY))
-        twice = again if finished(again) else parent.run(first.job("resume", every=EVERY))
+        again = parent.run(first.job("resume", every=EVERY, **FAST))  # where the kill tore the heartbeat: in two beats
+        twice = again if finished(again) else parent.run(first.job("resume", every=EVERY, **FAST))
         expect(tally, what, finished(twice), [again["result"], twice["result"]])
         tally.add(f"good: {what}", int(finished(twice)))
         if finished(twice) and (found := reference.differences(first, twice["result"])):
-            tally.fail(what, found)
+            tally.fail(what, [*found, twice["result"]["drive"]])
 
 
 def _wait_for(happened: Any, seconds: float = 30.0) -> None:
