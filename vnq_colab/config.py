@@ -202,7 +202,7 @@ class RunConfig(Settings):
     def config_id(self) -> str:
         """Hash of all that decides the result: not the machine, not how often a checkpoint is written."""
         value = self._deciding()
-        for group in (getattr(self, field.name) for field in dataclasses.fields(self)):
+        for group in vars(self).values():
             for name in getattr(group, "LATER", ()):
                 if getattr(group, name) == getattr(type(group)(), name):
                     del value[group.GROUP.rstrip(".")][name]

@@ -60,7 +60,7 @@ class Settings:
     """Base of the frozen dataclasses below: every field is checked against its type when one is made."""
 
     GROUP = ""  # before the name of a field, where one is spoken of
-    LATER: typing.ClassVar[tuple[str, ...]] = ()  # fields that 0.2.0 had not: at their default no config differs by them
+    LATER: typing.ClassVar[tuple[str, ...]] = ()  # fields that 0.2.0 had not: at their default they count for nothing
 
     def __post_init__(self) -> None:
         hints = _hints(type(self))
