@@ -12,7 +12,8 @@ progress.PAUSE = progress.SILENCE = 1e9  # what happens now is said by a clock: 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for each of the processes that run side by side
 os.environ.pop("VNQ_HOME", None)  # a person's own workspace and profile have no part in the tests
 os.environ.pop("VNQ_PROFILE", None)
-os.environ.pop("VNQ_NOTIFY", None)
+for secret in ("VNQ_NOTIFY", "VNQ_SUGGEST_URL", "VNQ_SUGGEST_KEY", "VNQ_SUGGEST_MODEL"):
+    os.environ.pop(secret, None)
 os.environ["VNQ_LOCAL"] = tempfile.mkdtemp(prefix="vnq_local_")  # the local side of every Drive in the tests
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

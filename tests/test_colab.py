@@ -176,6 +176,12 @@ def test_open_workspace_reads_addresses_from_colabs_secrets_once_and_says_when_i
     fake.secrets["VNQ_NOTIFY"] = "another"
     colab.open_workspace(mount_at=fake.mount_at)
     assert os.environ["VNQ_NOTIFY"] == "json://user:SECRET@host"
+    for name in ("VNQ_SUGGEST_URL", "VNQ_SUGGEST_KEY", "VNQ_SUGGEST_MODEL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+        fake.secrets[name] = f"of {name}"
+    colab.open_workspace(mount_at=fake.mount_at)
+    assert os.environ["VNQ_SUGGEST_KEY"] == "of VNQ_SUGGEST_KEY" and os.environ["VNQ_SUGGEST_URL"].startswith("of")
 
 
 # --- giving the machine back

@@ -25,6 +25,7 @@ from vnq_colab.errors import ConfigError, DataError, StorageError, VnqError, tel
 from vnq_colab.files import require_space, spell_bytes, write_atomic
 from vnq_colab.layout import WORKSPACE_NAME, Workspace, find_root
 from vnq_colab.notebook import Table
+from vnq_colab.training.suggest import VARIABLES
 
 HOSTNAME_FILE = Path("/var/colab/hostname")  # Colab's machines have it; Kaggle, which copies its variables, has not
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -64,15 +65,15 @@ def open_workspace(root: str | Path | None = None, *, mount_at: str | Path = "/c
     `root`, or else $VNQ_HOME, wins everywhere, and then Drive is mounted only if that folder lies in it. Raises
     StorageError, one sentence for each way in which Drive can fail.
     """
-    if _in_notebook() and VARIABLE not in os.environ:
+    for secret in sorted({VARIABLE, *VARIABLES} - os.environ.keys()) if _in_notebook() else ():
         try:
             from google.colab import userdata
 
-            os.environ[VARIABLE] = userdata.get(VARIABLE)  # here, at the start: only a browser can answer
-        except Exception as error:  # google.colab's own; without such a secret there is nobody to tell
+            os.environ[secret] = userdata.get(secret)  # here, at the start: only a browser can answer
+        except Exception as error:  # google.colab's own; without such a secret there is nobody to tell, or to ask
             if "NotFound" not in type(error).__name__:
-                tell(f"careful: Colab's secret {VARIABLE} cannot be read ({type(error).__name__}): nobody is told how "
-                     "it ends. Give this notebook access to it, by the key on the left, and run this cell again.")
+                tell(f"careful: Colab's secret {secret} cannot be read ({type(error).__name__}) and is not used. Give "
+                     "this notebook access to it, by the key on the left, and run this cell again.")
     if root or os.environ.get("VNQ_HOME") or not is_colab():
         workspace = Workspace(Path(root) if root else find_root())
         if is_colab() and Path(mount_at) in workspace.root.parents:
