@@ -52,8 +52,8 @@ class Tidying:
 
     def __repr__(self) -> str:
         rows = pd.DataFrame([(path.parent, why, path.name, size) for path, size, why in self.files])
-        what = (f"{self.root}: nothing to tidy." if rows.empty else f"{spell_bytes(self.bytes)} deleted. Drive keeps "
-                "deleted files in its trash for 30 days; large ones are empty there." if self.deleted else
+        what = (f"{self.root}: nothing to tidy." if rows.empty else f"{spell_bytes(self.bytes)} deleted. On Drive "
+                "they stay in the trash for 30 days; large ones are empty there." if self.deleted else
                 f"{spell_bytes(self.bytes)} can go; tidy(ws, delete=True), or tidy --delete, removes it.")
         return "\n".join([what] + [
             f"  {spell_bytes(part[3].sum()):>9}  {folder}: {why}\n             {name_a_few(part[2], 8)}"
