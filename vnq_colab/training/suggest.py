@@ -44,8 +44,8 @@ Suggest = Callable[[Question], Any]  # gives back a list of candidates, {"candid
 
 def json_schema(space: Space) -> dict[str, Any]:
     """The JSON schema of one candidate: an object with each of the settings, within its range, and nothing else."""
-    rules = {name: {"type": sorted({TYPES[type(value)] for value in part.values}), "enum": list(part.values)}
-             if isinstance(part, OneOf) else {
+    rules = {name: {"type": kinds if (kinds := sorted({TYPES[type(one)] for one in part.values}))[1:] else kinds[0],
+                    "enum": list(part.values)} if isinstance(part, OneOf) else {
                  "type": TYPES[float if isinstance(part, Real) else int], "minimum": part.low, "maximum": part.high,
                  "description": f"{'log' if part.log else 'linear'} scale"} for name, part in space.items()}
     return {"type": "object", "properties": rules, "required": list(rules), "additionalProperties": False}
