@@ -14,7 +14,7 @@ from vnq_colab.data.panel import build_panel
 from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DeliveryError
-from vnq_colab.models import trees
+from vnq_colab.models import tree_rows, trees
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.blocks import check_block
 from vnq_colab.settings import MachineConfig, Task, TreesConfig
@@ -46,54 +46,85 @@ def straight(data):
     return train_out(learner_of(data))
 
 
-def test_run_that_is_killed_after_any_block_comes_out_with_the_same_bytes(data, straight):
-    """In the search, between the two stages, and in the fit; each time in a new process, which the state starts."""
+def blocks_of(learner):
+    return learner.search.blocks, learner.fit.blocks
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_run_that_is_killed_after_any_block_comes_out_with_the_same_bytes(data, straight, cores, monkeypatch):
+    """In the search and in the fit, which on two cores grow at once; each time a state starts a new learner."""
+    monkeypatch.setattr(trees, "allowed_cores", lambda: cores)
     killed, places = learner_of(data), []
     while not killed.finished:
         killed.step()
-        places.append((killed.held_out is None, len(killed.stage.blocks)))
+        places.append([len(blocks) for blocks in blocks_of(killed)])
         state, killed = killed.state_dict(), learner_of(data)
         killed.load_state_dict(state)
-    assert killed.stage.blocks == straight.stage.blocks
+    assert blocks_of(killed) == blocks_of(straight) and places[0] == [1, cores - 1]
     mine, theirs = killed.result(), straight.result()
     assert mine.valid_forecaster.digest() == theirs.valid_forecaster.digest() and mine.curves == theirs.curves
-    assert (False, 0) in places and {searches for searches, _ in places} == {True, False}
+
+
+def test_threads_of_a_booster_change_no_bit(data, straight, monkeypatch):
+    """So that a run goes on with the same trees on a machine of other cores."""
+    monkeypatch.setattr(trees, "allowed_cores", lambda: 1)
+    config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=4))
+    other = train_out(trees.learner(straight.job, data, config, {}))
+    assert blocks_of(other) == blocks_of(straight) and other.fit.threads == 4
 
 
 def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
     """Score by score the sum of the blocks, and each block with other rows and features."""
     rows = data.panel.present & ~(data.train | data.valid)
     values = data.panel.values[rows]
-    margins = [trees.margin_of(raw, values) for raw in straight.stage.blocks]
+    margins = [trees.margin_of(raw, values) for raw in straight.fit.blocks]
     assert len({margin.tobytes() for margin in margins}) == len(margins)
     found = straight.result().forecaster.predict(data.panel, ~(data.train | data.valid))
     np.testing.assert_array_equal(found["score"], np.sum(margins, axis=0, dtype="float32"))
+
+
+def test_margins_of_the_rows_are_the_sums_of_their_blocks(data, straight):
+    """In the order of days, whatever the size of a slab, as far as the order of a sum may change the last bits."""
+    values = data.panel.values.swapaxes(0, 1)[straight.search.rows.T]
+    sums = sum(trees.margin_of(raw, values) for raw in straight.search.blocks)
+    np.testing.assert_allclose(straight.search.margins, sums, atol=1e-6)
+
+
+def test_slabs_of_a_few_days_give_the_same_matrix(data, straight, monkeypatch):
+    monkeypatch.setattr(tree_rows, "SLAB_ROWS", 500)
+    assert blocks_of(train_out(learner_of(data))) == blocks_of(straight)
 
 
 def test_search_stops_without_progress_and_fits_as_many_trees_on_all_days_before_the_test(data, monkeypatch):
     """Skills by block, of which the first is not asked: best is the third, and one worse than it is enough."""
     learner, skills = learner_of(data), iter([0.9, 0.1, 0.3, 0.2])
     monkeypatch.setattr(trees, "rank_correlation", lambda *_: next(skills))
-    while learner.held_out is None:
-        rows = len(learner.stage._x)
-        learner.step()
-    assert learner.stage.rounds == 30 and [row[4] for row in learner.held_out.curves] == [0.9, 0.1, 0.3, 0.2]
+    train_out(learner)
     before = np.arange(len(data.valid)) <= np.flatnonzero(data.valid)[-1]
-    assert len(learner.stage._x) == (data.labels.known & before).sum() > rows == (data.labels.known & data.train).sum()
-    result = train_out(learner).result()
-    assert len(learner.stage.blocks) == 3 and result.budget == {"rounds": 30}
+    np.testing.assert_array_equal(learner.fit.rows, data.labels.known & before)
+    np.testing.assert_array_equal(learner.search.rows, data.labels.known & data.train)
+    result = learner.result()
+    assert [len(blocks) for blocks in blocks_of(learner)] == [4, 3] and result.budget == {"rounds": 30}
+    assert len(result.forecaster.blocks) == len(result.valid_forecaster.blocks) == 3
     assert [(row[2], row[4]) for row in result.curves] == [(10, 0.9), (20, 0.1), (30, 0.3), (40, 0.2)]
     assert result.valid_forecaster.digest() != result.forecaster.digest()
+
+
+def test_trial_grows_the_search_alone(data, straight):
+    trial = train_out(learner_of(replace(data, is_trial=True)))
+    assert trial.fit is None and trial.search.blocks == straight.search.blocks
+    assert trial.result().forecaster.digest() == straight.result().valid_forecaster.digest()
 
 
 def test_final_fit_takes_the_median_of_the_folds_rounds(data):
     whole = replace(data, train=data.train | True, valid=data.valid & False)
     config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=1))
     folds = {f"trees_fold{place + 1}": {"budget": {"rounds": rounds}} for place, rounds in enumerate((10, 40, 20))}
-    learner = trees.learner(Job("trees", None, symbols=data.panel.symbols), whole, config, folds)
-    assert learner.stage.rounds == 20 and len(learner.stage._x) == data.labels.known.sum()
-    result = train_out(learner).result()
-    assert len(learner.stage.blocks) == 2 and result.valid_forecaster is None and not result.curves
+    learner = train_out(trees.learner(Job("trees", None, symbols=data.panel.symbols), whole, config, folds))
+    np.testing.assert_array_equal(learner.fit.rows, data.labels.known)
+    result = learner.result()
+    assert learner.search is None and len(learner.fit.blocks) == 2
+    assert result.budget == {"rounds": 20} and result.valid_forecaster is None and not result.curves
 
 
 def test_trees_find_a_planted_order_and_other_seeds_give_others(data, straight):
@@ -107,7 +138,7 @@ def test_trees_find_a_planted_order_and_other_seeds_give_others(data, straight):
 def test_labels_are_within_day_ranks_whatever_the_scores(data, straight):
     """The order of the labels is all that counts: stretched ones give the same trees, bit for bit."""
     stretched = replace(data, labels=replace(data.labels, values=np.sinh(2 * data.labels.values)))
-    assert train_out(learner_of(stretched)).stage.blocks == straight.stage.blocks
+    assert blocks_of(train_out(learner_of(stretched))) == blocks_of(straight)
 
 
 def test_missing_xgboost_is_an_error_with_the_install_line(data, straight, monkeypatch):

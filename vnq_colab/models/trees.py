@@ -6,13 +6,14 @@ that was killed between two blocks comes out with the same bits as one that was 
 
 import hashlib
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.forecast import make_scores, rank_correlation
@@ -23,6 +24,7 @@ from vnq_colab.errors import DeliveryError
 from vnq_colab.models import base
 from vnq_colab.models.blocks import as_tensor, check_block, engine, margin_of
 from vnq_colab.models.states import load_files
+from vnq_colab.models.tree_rows import Growth
 from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME = "trees"
@@ -38,14 +40,10 @@ def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machi
 
 
 def learner(job: base.Job, data: base.TrainingData, config: RunConfig,
-            inputs: dict[str, dict[str, Any]]) -> base.StagedLearner:
+            inputs: dict[str, dict[str, Any]]) -> base.Learner:
     """As many rounds as are best on the validation days; in a final fit the median of the folds' rounds."""
-    def make(days: base.TrainingData, held_out: base.Trained | None) -> TreesLearner:
-        budgets = base.fold_budgets(inputs, NAME) if held_out is None else [held_out.budget]
-        rounds = max(1, round(float(np.median([budget["rounds"] for budget in budgets])))) if days.is_final else None
-        return TreesLearner(job, days, config, rounds)
-
-    return base.StagedLearner(job, data, make)
+    budgets = [budget["rounds"] for budget in base.fold_budgets(inputs, NAME)]
+    return TreesLearner(job, data, config, max(1, round(float(np.median(budgets)))) if data.is_final else None)
 
 
 def load(folder: Path) -> base.Forecaster:
@@ -54,94 +52,130 @@ def load(folder: Path) -> base.Forecaster:
 
 
 class TreesLearner(base.Learner):
-    """Blocks of trees, `rounds` in all; None: until the rank correlation of the validation days rises no more."""
+    """Blocks of trees, `rounds` in all; None: until the rank correlation of the validation days rises no more.
 
-    def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None):
+    Of a fold two grow: `search` on its training days, `fit` on all days before the test, as far as the best of the
+    search is known; on two cores at once. A final fit has `fit` alone, a trial `search` alone.
+    """
+
+    def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None = None):
         self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
+        engine()
         values = data.labels.values.mean(axis=2)  # [symbols, days]
         if data.task.target == "rank":  # in -1/2 to 1/2: on normal scores trees are no better, and slower
             values = np.nan_to_num(within_day_ranks(np.where(data.labels.known, values, np.nan))) / 2
-        rows, self._judged = data.labels.known & data.train, data.labels.known & data.valid
-        self._truth = np.where(self._judged, values, np.nan)
-        self._x, self._valid_x = data.panel.values[rows], data.panel.values[self._judged]
-        self._matrix = engine().QuantileDMatrix(self._x, label=values[rows], max_bin=self.settings.bins,
-                                                nthread=self._threads)
-        self.blocks: list[bytes] = []
-        self.skills: list[float] = []  # on the validation days, after each block
-        self._add_margins()
-
-    def _add_margins(self) -> None:
-        """The sums of all blocks, in the order in which they were trained."""
-        self._margin, self._valid_margin = (np.zeros(len(x), dtype="float32") for x in (self._x, self._valid_x))
-        for raw in self.blocks:
-            self._add_margin(raw)
-
-    def _add_margin(self, raw: bytes) -> None:
-        check_block(raw, self._x.shape[1])
-        self._margin += margin_of(raw, self._x, self._threads)
-        if self.rounds is None:
-            self._valid_margin += margin_of(raw, self._valid_x, self._threads)
-
-    @property
-    def _threads(self) -> int:
-        return self.config.machine.threads or torch.get_num_threads()
+        before_test = np.arange(len(data.valid)) <= np.flatnonzero(data.train | data.valid)[-1]
+        self._has_two = not (data.is_final or data.is_trial)
+        threads = config.machine.threads or allowed_cores()
+        self._at_once = self._has_two and config.machine.device == "cpu" and allowed_cores() > 1
+        grows = [Growth(data.panel, data.labels.known & days, values, self.settings,
+                        max(1, threads // 2) if self._at_once else threads)
+                 for days in (before_test if data.is_final else data.train, before_test)]
+        self.search, self.fit = None if data.is_final else grows[0], None if data.is_trial else grows[1]
+        days = np.flatnonzero(data.valid)
+        self._judged = data.labels.known[:, days]  # [symbols, validation days]
+        self._truth = np.where(self._judged, values[:, days], np.nan)
+        self._valid_x = data.panel.values[:, days][self._judged]
+        self._valid_margin = np.zeros(len(self._valid_x), "float32")
+        self.skills: list[float] = []  # on the validation days, after each block of the search
 
     @property
     def finished(self) -> bool:
-        if self.rounds is None:
-            return self._n_best() is not None
-        return len(self.blocks) * self.settings.block_rounds >= self.rounds
+        best = self._n_best()
+        return best is not None and (self.fit is None or len(self.fit.blocks) >= best)
 
     def step(self) -> base.Progress:
-        """One block of rounds; while their number is searched also the rank correlation of the validation days."""
-        self._matrix.set_base_margin(self._margin)
-        booster = engine().train(self._parameters(), self._matrix, self.settings.block_rounds, verbose_eval=False)
-        self.blocks.append(bytes(booster.save_raw("ubj")))
-        self._add_margin(self.blocks[-1])
-        measured, n_trees = {}, len(self.blocks) * self.settings.block_rounds
-        if self.rounds is None:
-            scores = np.full(self._truth.shape, np.nan)
-            scores[self._judged] = self._valid_margin
-            self.skills.append(rank_correlation(scores, self._truth))
-            measured = {"skill": self.skills[-1]}
-        share = 1.0 if self.finished else min(n_trees / (self.rounds or self.settings.rounds), 1.0)
-        return base.Progress(share, f"{n_trees} trees", measured)
+        """One block of rounds, or one of each stage; of the search also the validation days' rank correlation."""
+        best, grows = self._n_best(), {}
+        if best is None:
+            grows["search"] = self.search
+        if best is not None or (self._at_once and len(self.fit.blocks) < self._leading()):
+            grows["fit"] = self.fit
+        tasks = [(growth, self._parameters(stage, len(growth.blocks))) for stage, growth in grows.items()]
+        with ThreadPoolExecutor(len(tasks), "trees") as threads:
+            for done in [threads.submit(growth.grow, parameters) for growth, parameters in tasks]:
+                done.result()
+        if "search" in grows:
+            self.skills.append(self._judged_with(self.search.blocks[-1]))
+        n_trees = max(len(growth.blocks) for growth in grows.values()) * self.settings.block_rounds
+        done = sum(len(growth.blocks) for growth in (self.search, self.fit) if growth)
+        return base.Progress(1.0 if self.finished else min(done / self._n_expected(), 1.0),
+                             f"{'held out' if 'search' in grows else 'fit'}, {n_trees} trees",
+                             {"skill": self.skills[-1]} if "search" in grows else {})
+
+    def _judged_with(self, raw: bytes) -> float:
+        """The rank correlation of the validation days, with one more block of the search."""
+        self._valid_margin += margin_of(raw, self._valid_x, self.search.threads)
+        scores = np.full(self._truth.shape, np.nan)
+        scores[self._judged] = self._valid_margin
+        return rank_correlation(scores, self._truth)
+
+    @property
+    def _least(self) -> int:
+        return max(1, -(-self.settings.least_rounds // self.settings.block_rounds))
+
+    def _leading(self) -> int:
+        """How many blocks are best so far, or will be asked for at least."""
+        skills = self.skills[self._least - 1:]
+        return self._least + (int(np.nanargmax(np.nan_to_num(skills, nan=-math.inf))) if skills else 0)
 
     def _n_best(self) -> int | None:
         """How many blocks are best, once the search is over; None while it goes on."""
-        least = max(1, -(-self.settings.least_rounds // self.settings.block_rounds))
-        if len(self.skills) < least:
-            return None
-        best = least + int(np.nanargmax(np.nan_to_num(self.skills[least - 1:], nan=-math.inf)))
-        is_over = (len(self.skills) - best >= self.settings.patience
-                   or len(self.skills) * self.settings.block_rounds >= self.settings.rounds)
+        if self.search is None:
+            return -(-self.rounds // self.settings.block_rounds)
+        n, best = len(self.skills), self._leading()
+        is_over = n >= self._least and (n - best >= self.settings.patience
+                                        or n * self.settings.block_rounds >= self.settings.rounds)
         return best if is_over else None
 
-    def _parameters(self) -> dict[str, Any]:
-        settings, stage = self.settings, "fit" if self.rounds else "search"
-        seed = base.stable_seed(stage, self.config.seed, self.job.name, len(self.blocks))
+    def _n_expected(self) -> int:
+        """Blocks in all, at most while the search goes on."""
+        most, best = -(-self.settings.rounds // self.settings.block_rounds), self._n_best()
+        if self.search is None:
+            return best
+        n_fit = 0 if self.fit is None else most if best is None else best
+        return (most if best is None else len(self.skills)) + n_fit
+
+    def _parameters(self, stage: str, number: int) -> dict[str, Any]:
+        settings = self.settings
         return {
             "objective": "reg:squarederror", "base_score": 0.0, "tree_method": "hist", "grow_policy": "lossguide",
             "max_depth": 0, "max_leaves": settings.leaves, "eta": settings.learning_rate,
             "min_child_weight": settings.min_child_weight, "subsample": settings.subsample,
             "colsample_bynode": settings.colsample, "lambda": settings.penalty, "max_bin": settings.bins,
-            "nthread": self._threads, "seed": seed % 2**31, "device": self.config.machine.device, "verbosity": 0,
+            "seed": base.stable_seed(stage, self.config.seed, self.job.name, number) % 2**31,
+            "device": self.config.machine.device, "verbosity": 0,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skills": list(self.skills), "blocks": [as_tensor(raw) for raw in self.blocks]}
+        return {"skills": list(self.skills)} | {
+            stage: [as_tensor(raw) for raw in growth.blocks] for stage, growth in self._stages()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.skills, self.blocks = list(state["skills"]), [raw.numpy().tobytes() for raw in state["blocks"]]
-        self._add_margins()
+        for stage, growth in self._stages():
+            growth.load([raw.numpy().tobytes() for raw in state[stage]])
+        self.skills = list(state["skills"])
+        self._valid_margin = np.zeros_like(self._valid_margin)
+        for raw in self.search.blocks if self.search else ():
+            self._valid_margin += margin_of(raw, self._valid_x, self.search.threads)
+
+    def _stages(self) -> list[tuple[str, Growth]]:
+        return [(stage, growth) for stage, growth in (("search", self.search), ("fit", self.fit)) if growth]
 
     def result(self) -> base.Trained:
-        blocks = self.blocks[:self._n_best()] if self.rounds is None else self.blocks
-        forecaster = TreesForecaster(tuple(self.data.panel.feature_names), self.job.symbols, tuple(blocks),
-                                     engine().__version__)
+        best, symbols = self._n_best(), self.job.symbols
+        search, fit = (growth and TreesForecaster(tuple(self.data.panel.feature_names), symbols,
+                                                  tuple(growth.blocks[:best]), engine().__version__)
+                       for growth in (self.search, self.fit))
         curves = [(base.EVERYONE, 0, (number + 1) * self.settings.block_rounds, math.nan, skill)
                   for number, skill in enumerate(self.skills)]
-        return base.Trained(forecaster, {}, curves, {"rounds": self.rounds or len(blocks) * self.settings.block_rounds})
+        return base.Trained(fit or search, {}, curves, {"rounds": self.rounds or best * self.settings.block_rounds},
+                            valid_forecaster=search if fit else None)
+
+
+def allowed_cores() -> int:
+    """The logical CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, repr=False, eq=False)
