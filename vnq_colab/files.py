@@ -62,7 +62,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     """The content of a regular file. Raises as `open_regular`, and StorageError for more than `most` bytes."""
     with open_regular(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
-            raise StorageError(f"{path}: {size:,} bytes, where at most {most:,} are expected: damaged, or another file.")
+            raise StorageError(f"{path}: {size:,} bytes, where at most {most:,} are expected: it is damaged.")
         return file.read(size)
 
 
