@@ -21,7 +21,7 @@ def validation():
     """Five stocks, the first accepted, forecast by two families."""
     forecast, rows = (pd.concat([table, table.assign(family="trees", mean=np.log(1.03))]) for table in rows_of())
     return types.SimpleNamespace(forecast=forecast.drop(columns="actual"), rows=rows, order=order_of(),
-                                 verdict=verdict_of(), family="stockformer",
+                                 verdict=verdict_of(), family="stockformer", explained=None,
                                  basket=types.SimpleNamespace(trades=trades_of()))
 
 

@@ -14,6 +14,7 @@ from vnq_colab.delivery.portfolio import CAPITAL, Portfolio
 from vnq_colab.errors import ConfigError
 from vnq_colab.evaluation.basket import Basket, decide
 from vnq_colab.evaluation.market_data import MarketData
+from vnq_colab.evaluation.reasons import BY, SENTENCE
 
 if TYPE_CHECKING:
     from vnq_colab.delivery.predict import Outlook
@@ -61,7 +62,7 @@ def _stocks(outlook: "Outlook", portfolio: Portfolio, basket: Basket) -> pd.Data
     decisions, latest = outlook.bundle.decisions, outlook.latest().set_index("symbol")
     held = {symbol: shares for symbol, shares in portfolio.shares.items() if shares}
     names = sorted({*decisions, *held} & {*outlook.prices["symbol"].unique()})
-    stocks = board(outlook.prices, names).join(latest[["score", "edge", "rank"]])
+    stocks = board(outlook.prices, names).join(latest[["score", "edge", "rank"]]).join(outlook.why)
     stocks["was"], stocks["n_ranked"] = outlook.latest(1).set_index("symbol")["rank"], len(latest)
     stocks["accepted"] = [decisions.get(symbol) == "accept" for symbol in names]
     stocks["held"] = [held.get(symbol, 0) for symbol in names]
@@ -206,7 +207,8 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     def reason(row: Any) -> str:
         rank = [] if np.isnan(row.rank) else [f"rank {row.rank:.0f} of {row.n_ranked}" + (
             "" if np.isnan(row.was) else f", was {row.was:.0f}")]
-        return "; ".join([*rank, *row.why])
+        told = "" if pd.isna(row.lifts) else BY + SENTENCE.format(row.explained_by, row.lifts, row.lowers)
+        return "; ".join([*rank, *row.why]) + told
 
     table = stocks.assign(date=day, reason=[reason(row) for row in stocks.itertuples()]).reset_index()
     table = table[table["action"] != ""].astype({"rank": "Int64"} | dict.fromkeys(COLUMNS[3:7], "int64"))
@@ -222,7 +224,7 @@ def orders_text(orders: pd.DataFrame) -> str:
         lines = [f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
                  f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}"]
         lines += [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}"
-                  f"  {row.reason}" for row in orders.itertuples()]
+                  f"  {row.reason}".replace(BY, "\n| ") for row in orders.itertuples()]
     return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
 
 

@@ -1,7 +1,9 @@
 """The ranking and the orders of a day: forecast from the last prices, written to the workspace, and shown."""
 
 import datetime as dt
+import functools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,15 @@ from vnq_colab.delivery.portfolio import HEADER, MOST_BYTES, Portfolio, paper_po
 from vnq_colab.errors import ConfigError, DataError, DeliveryError, VnqError, name_a_few
 from vnq_colab.evaluation.drift import EVENINGS, Drift, watch
 from vnq_colab.evaluation.gates import Verdict
-from vnq_colab.evaluation.page import first_screen, judged_forecast, replace_first_screen
+from vnq_colab.evaluation.page import agreement, first_screen, replace_first_screen
+from vnq_colab.evaluation.reasons import BY, WHY, reasons
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.layout import Workspace
 from vnq_colab.notebook import Table, page
 from vnq_colab.settings import HORIZON
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
-NOT_SHOWN = ["date", "edge", "score", "reference_price"]  # in a notebook
+NOT_SHOWN = ["date", "edge", "score", "reference_price", "explained_by"]  # in a notebook
 HEADS = {"limit_low": "limit from [VND]", "limit_high": "to [VND]"}
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
 FEWEST_SHARE = 0.5  # of them; with fewer there is neither a ranking nor an order
@@ -56,6 +59,15 @@ class Outlook:
     def is_seen(self) -> bool:
         """Whether the models were trained on days after this one."""
         return f"{self.day:%Y-%m-%d}" < self.bundle.manifest["trained_to"]
+
+    @functools.cached_property
+    def why(self) -> pd.DataFrame:
+        """The `reasons` of the last day, by the first family that can explain itself; no rows where none can."""
+        for one in self.bundle.forecasters.values():
+            there = one.select(tuple(symbol for symbol in one.symbols if symbol in self.panel.symbols))
+            if (found := there.explain(self.panel, self.panel.days == self.day)) is not None and len(found):
+                return reasons(found, self.panel, one.family)
+        return pd.DataFrame(columns=WHY)
 
     def latest(self, days_before: int = 0) -> pd.DataFrame:
         """The forecast from the last day, or from one before, with `rank` (1 is the best)."""
@@ -110,7 +122,7 @@ def ranking(outlook: Outlook) -> pd.DataFrame:
 
     Columns: rank among all of them (1 is the best), symbol, date, decision, score, p_up, edge over the mean stock in 5
     days [%], expected 5-day return [%] of a family that forecasts one beside the edge, its spread [%], and the ends of
-    its 90 % interval [%].
+    its 90 % interval [%], and what lifts and what lowers it, by which family.
     """
     latest, decisions = outlook.latest().sort_values("rank"), outlook.bundle.decisions
     absent = [symbol for symbol in decisions if symbol not in set(latest["symbol"])]
@@ -121,7 +133,7 @@ def ranking(outlook: Outlook) -> pd.DataFrame:
         "rank": latest["rank"], "symbol": latest["symbol"], "date": outlook.day,
         "decision": latest["symbol"].map(decisions), "score": latest["score"], "p_up": latest["p_up"],
         "edge [%]": percent["edge"], **own_mean, "spread [%]": 100 * latest["scale"],
-        "low [%]": percent["low"], "high [%]": percent["high"]})
+        "low [%]": percent["low"], "high [%]": percent["high"]}).join(outlook.why, on="symbol")
 
 
 def orders(bundle: Bundle, prices: pd.DataFrame, portfolio: str | Path | None = None, capital: float | None = None, *,
@@ -169,9 +181,10 @@ class DayPlan:
         known, as_of, shown, (title, *to_do), files = self._parts()
         notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
         has_orders = self.orders is not None and (self.orders["action"] != "wait").any()
-        tables = [Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(columns=HEADS))._repr_html_() if there else
-                  instead for rows, there, instead in ((self.orders, has_orders, ""),
-                                                       (self.shown, len(self.shown), page(shown[0])))]
+        tables = [Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(columns=HEADS).replace(
+                  {"reason": {re.escape(BY) + ".*": ""}}, regex=True))._repr_html_() if there else instead
+                  for rows, there, instead in ((self.orders, has_orders, ""),
+                                               (self.shown, len(self.shown), page(shown[0])))]
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
         return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
 
@@ -181,8 +194,8 @@ class DayPlan:
     def _parts(self) -> list[list[str]]:
         """The lines on what was known, of which day the ranking is, the ranking, what to do, and the files."""
         stable = "" if self.agreement is None else f" (rank correlation {self.agreement:.2f} with the judged models)"
-        shown = [self.shown.to_string(index=False, float_format="{:.3f}".format) if len(self.shown) else
-                 "no symbol is accepted; --all shows every forecast"]
+        shown = [self.shown.drop(columns=[*WHY]).to_string(index=False, float_format="{:.3f}".format)
+                 if len(self.shown) else "no symbol is accepted; --all shows every forecast"]
         shown += [f"{len(self.shown)} of {len(self.table)} stocks, all with --all and in predictions/"] * (
             0 < len(self.shown) < len(self.table))
         orders = f"NO ORDERS: {self.outlook.no_orders[0].upper()}" if self.orders is None else orders_text(self.orders)
@@ -241,7 +254,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
         files.append(ws.portfolio)
     shown = table if everyone else table[table["decision"] == "accept"].head(N_SHOWN)
     drift = None if outlook.is_seen else watch(bundle.manifest["monitor"], outlook.panel, own_scores)
-    return DayPlan(outlook, table, shown, to_do, _agreement(ws, outlook, table), files, fills, drift)
+    return DayPlan(outlook, table, shown, to_do, agreement(ws, bundle.manifest, table), files, fills, drift)
 
 
 def _known_of(ws: Workspace, outlook: Outlook) -> tuple[bool, pd.DataFrame]:
@@ -277,20 +290,6 @@ def _show_on_report(ws: Workspace, outlook: Outlook, orders: pd.DataFrame | None
         outlook.warnings.append(f"the report stays as it is: {error}")
         return None
     return folder / "report.html"
-
-
-def _agreement(ws: Workspace, outlook: Outlook, table: pd.DataFrame) -> float | None:
-    """How stable the final fit is: its order of a day beside that of the models that were judged, where known."""
-    folder = ws.report_folder(outlook.bundle.manifest["run_id"])
-    if f"{outlook.day:%Y-%m-%d}" > outlook.bundle.manifest["trained_to"]:  # those models were judged up to there
-        return None
-    chosen = [("family", "==", outlook.bundle.judged_family), ("date", "==", outlook.day)]
-    try:
-        judged = judged_forecast(folder, columns=["symbol", "score"], filters=chosen).set_index("symbol")["score"]
-    except VnqError:  # it is shown only where it is known
-        return None
-    both = table.set_index("symbol")[["score"]].assign(judged=judged).dropna()
-    return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

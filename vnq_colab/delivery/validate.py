@@ -28,12 +28,13 @@ from vnq_colab.evaluation.market_data import MarketData
 from vnq_colab.evaluation.metrics import as_texts, past_forecasts, score_rows, summary, with_outcomes
 from vnq_colab.evaluation.order import Order, buyable, measure_order
 from vnq_colab.evaluation.power import found_share, original_shares
+from vnq_colab.evaluation.reasons import SENTENCE, Explanation
 from vnq_colab.evaluation.report import write_report
 from vnq_colab.models.baselines import opponents
 from vnq_colab.notebook import Shown
 from vnq_colab.progress import now
 from vnq_colab.settings import BELOW_ONE, POSITIVE, convert
-from vnq_colab.training.jobs import fold_scores, open_store, session_folds
+from vnq_colab.training.jobs import explanation, fold_scores, open_store, session_folds
 from vnq_colab.training.session import Session
 
 N_SHOWN = 10  # forecasts in the table of `browse`
@@ -50,6 +51,7 @@ class Validation(Shown):
     basket: BasketResult | None  # None: too few symbols
     verdict: Verdict
     report: Path
+    explained: Explanation | None = None  # None: no family of the ensemble can
 
     @property
     def family(self) -> str:
@@ -104,10 +106,12 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     now("judging")
     verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules)
     now("writing the report")
+    explained = explanation(session, judged["date"].max())
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, market),
                           verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
-                          result=accounts, history=session.history, prices=prices, note=session.note)
-    return Validation(forecast, rows, scores, order, basket, verdict, report)
+                          result=accounts, history=session.history, prices=prices, note=session.note,
+                          explained=explained)
+    return Validation(forecast, rows, scores, order, basket, verdict, report, explained)
 
 
 def _forecasts(session: Session, panel: Panel, folds: list[Splits],
@@ -229,6 +233,8 @@ def _about(validation: Validation, symbol: str, family: str) -> str:
     """The decision, its reasons, and the last forecasts one by one, as HTML."""
     row = validation.verdict.symbols[symbol]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in row["reasons"])
+    if validation.explained and symbol in validation.explained.stocks.index:
+        reasons += f"<li>On the last day: {escape(SENTENCE.format(*validation.explained.stocks.loc[symbol]))}</li>"
     last = past_forecasts(validation.forecast, validation.rows, family, symbol, n_days=N_SHOWN)
     return (f"<b>{escape(symbol)}: {escape(row['decision'])}</b><ul>{reasons}</ul>"
             f"{as_texts(last).to_html(index=False, border=0)}")

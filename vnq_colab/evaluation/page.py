@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vnq_colab.data.market import VN_RULES, count_sessions
 from vnq_colab.data.prepared import MOST_SESSIONS
-from vnq_colab.errors import DataError, StorageError
+from vnq_colab.errors import DataError, StorageError, VnqError
 from vnq_colab.evaluation.basket_result import FEWEST_YEARLY_DAYS
 from vnq_colab.evaluation.gates import Verdict
+from vnq_colab.evaluation.reasons import BY, WHY, plain_name
 from vnq_colab.files import read_bytes, sha256_of, write_atomic
+from vnq_colab.layout import Workspace
 
 FORECAST, FORECAST_HASH = "forecast.parquet", "forecast_sha256"  # beside verdict.json, and in its summary
 BEGIN, END = "<!-- first screen -->", "<!-- end of the first screen -->"
@@ -97,7 +99,7 @@ ENVIRONMENT.filters |= {"number": number, "money": money, "board": board, "cells
                         "csv": csv, "date": format,
                         "style": lambda column: " ".join(word for word in column[2:] if word in (*STYLES, *PLACES)),
                         "base64": lambda data: base64.b64encode(data).decode("ascii")}
-ENVIRONMENT.globals["zip"] = zip
+ENVIRONMENT.globals |= {"zip": zip, "plain_name": plain_name}
 
 
 # --- the first screen: may I trade on this, what do I sell, buy, keep
@@ -124,7 +126,8 @@ def first_screen(verdict: dict[str, Any], *, orders: pd.DataFrame | None = None,
         n_sessions=count_sessions(prices_to, now), most_sessions=MOST_SESSIONS,
         basket=summary["basket"], totals=_totals(summary["basket"]), fewest_days=FEWEST_YEARLY_DAYS, bars=bars,
         judged=families.get(bars["family"]), orders=_orders(orders, summary, warnings),
-        ranking=ranking[["rank", "symbol", "edge [%]"]].to_numpy().tolist(), most=ranking["edge [%]"].abs().max() or 1,
+        ranking=ranking.reindex(columns=["rank", "symbol", "edge [%]", *WHY]).to_numpy().tolist(),
+        most=ranking["edge [%]"].abs().max() or 1,
         accepted=accepted, others=sorted(set(verdict["symbols"]) - set(accepted)))
 
 
@@ -158,7 +161,7 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
     """The orders of the next session by action, with what they cost; None where there are none yet."""
     if orders is None:
         return None
-    reason = orders["reason"].astype(str)  # rank 3 of 102, was 5; why
+    reason = orders["reason"].astype(str).str.split(BY, regex=False).str[0]  # rank 3 of 102, was 5; why
     orders = orders.assign(was=reason.str.extract(r"\bwas (\d+)")[0],
                            why=reason.str.replace("^rank [^;]*; ", "", regex=True),
                            value=orders["shares"] * orders["reference_price"])
@@ -166,7 +169,7 @@ def _orders(orders: pd.DataFrame | None, summary: dict[str, Any], warnings: Sequ
     by_action["wait"] = by_action["wait"].sort_values("rank", kind="stable")
     sold, bought = (by_action[side]["value"].sum() for side in ("sell", "buy"))
     unsure = [f"{row.symbol} {part.strip()}" for side in ("sell", "buy") for row in by_action[side].itertuples()
-              for part in row.reason.split(";") if "may not fill" in part]
+              for part in row.reason.split(BY)[0].split(";") if "may not fill" in part]
     account = {"k": (summary["basket"] or {}).get("k", ""), "nav": None, "cash": None, "day": None} | orders.attrs
     return {**account, "day": account["day"] and pd.Timestamp(account["day"]),
             **{action: list(part.itertuples()) for action, part in by_action.items()},
@@ -212,3 +215,16 @@ def judged_forecast(folder: Path, **options: Any) -> pd.DataFrame:
         raise DataError(f"{path}: not a forecast of this library ({error}).") from error
     raise DataError(f"{path}: not what was judged: damaged, edited or older. Make it anew with: python -m vnq_colab "
                     f"validate --run {folder.name}")
+
+
+def agreement(ws: Workspace, facts: Mapping[str, Any], table: pd.DataFrame) -> float | None:
+    """How stable a final fit is: its order of a day beside that of the models judged in a report, where it is known."""
+    if f"{(day := table['date'].max()):%Y-%m-%d}" > facts["trained_to"]:  # those models were judged up to there
+        return None
+    chosen = [("family", "==", facts["judged_family"]), ("date", "==", day)]
+    try:
+        found = judged_forecast(ws.report_folder(facts["run_id"]), columns=["symbol", "score"], filters=chosen)
+    except VnqError:  # it is shown only where it is known
+        return None
+    both = table.set_index("symbol")[["score"]].assign(judged=found.set_index("symbol")["score"]).dropna()
+    return float(both.rank().corr().iloc[0, 1]) if len(both) > 2 else None

@@ -35,11 +35,12 @@ from vnq_colab.evaluation.data_plots import (
 )
 from vnq_colab.evaluation.metrics import past_forecasts
 from vnq_colab.evaluation.order import Order
+from vnq_colab.evaluation.reasons import importance
 from vnq_colab.settings import HORIZON
 
 __all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "evening", "fan", "feature_correlations",
-           "feature_distributions", "learning_curves", "months", "order", "png", "random_baskets", "symbol",
-           "symbol_accuracy", "years"]
+           "feature_distributions", "importance", "learning_curves", "months", "order", "png", "random_baskets",
+           "symbol", "symbol_accuracy", "years"]
 
 DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 

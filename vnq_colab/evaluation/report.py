@@ -19,7 +19,8 @@ from vnq_colab.evaluation.calibration import COVERAGE
 from vnq_colab.evaluation.gates import DECISIONS, Verdict
 from vnq_colab.evaluation.metrics import coverage_by_period, summary
 from vnq_colab.evaluation.order import Order
-from vnq_colab.evaluation.page import FORECAST, FORECAST_HASH, first_screen, keep_orders, render
+from vnq_colab.evaluation.page import DASH, FORECAST, FORECAST_HASH, first_screen, keep_orders, render
+from vnq_colab.evaluation.reasons import WHY, Explanation
 from vnq_colab.files import sha256_of, write_atomic
 
 OWN_FILES = ("symbol_accuracy", "learning_curves", "basket")  # pictures beside the report
@@ -29,7 +30,7 @@ N_RECENT = 120  # days of each stock that can be looked at
 def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Verdict, order: Order,
                  basket: BasketResult | None, forecast: pd.DataFrame, rows: pd.DataFrame, scores: pd.DataFrame,
                  result: Backtest, history: pd.DataFrame, prices: pd.DataFrame, note: str = "",
-                 now: pd.Timestamp | None = None) -> Path:
+                 now: pd.Timestamp | None = None, explained: Explanation | None = None) -> Path:
     """Writes report.html with verdict.json, the tables as parquet and pictures as PNG; gives back its path.
 
     `facts` are labels and texts; `note` is what nobody may miss, such as "Synthetic market: these are not real prices";
@@ -51,12 +52,15 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     prices_to = prices["date"].max()
     now = now or (prices_to if note else pd.Timestamp.now())
     stocks = _stocks(order, scores, result, verdict)
+    if explained:
+        stocks = stocks.join(explained.stocks).fillna(dict.fromkeys(WHY, DASH))
+        pictures["importance"] = plots.png(plots.importance(explained.weights, explained.family, note=note))
     screen = first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note)
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,
         first_screen=keep_orders(folder / "report.html", screen),
         pooled=summary(scores).set_index("family").reindex(order.families["family"]),
-        zero=scores[scores["family"] == "zero"], stocks=stocks,
+        zero=scores[scores["family"] == "zero"], stocks=stocks, explained=explained,
         coverage=coverage_by_period(rows, order.family), promised=COVERAGE, seeds=_seeds(history),
         recent=_recent(forecast, rows, order.family, stocks.index, prices, tables["orders"]),
         fewest_days=FEWEST_YEARLY_DAYS, halt=LONG_HALT_SESSIONS, **_of_verdict(verdict, order.daily.index))

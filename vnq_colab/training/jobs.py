@@ -16,6 +16,7 @@ from vnq_colab.data.prepared import load_panel
 from vnq_colab.data.splits import Splits, check_folds
 from vnq_colab.errors import CheckpointError, DataError, SessionError
 from vnq_colab.evaluation.calibration import calibrated
+from vnq_colab.evaluation.reasons import WHY, Explanation, points_of, reasons
 from vnq_colab.models.base import Forecaster, Job, Trained, TrainingData
 from vnq_colab.models.states import assembled
 from vnq_colab.settings import build
@@ -26,6 +27,7 @@ RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symb
 ENDED = ("done", "failed")
 PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
 COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
+EVERY = 10  # [test days] from one that a feature's weight is measured on to the next
 
 
 class JobList:
@@ -186,6 +188,16 @@ def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> di
     return {name: torch.from_numpy(values) for name, values in columns.items()}
 
 
+def explain_fold(forecaster: Forecaster, panel: Panel, splits: Splits) -> dict[str, Any] | None:
+    """The `reasons` of the last test day, and each feature's weight on every tenth; None: the family cannot tell."""
+    test = np.flatnonzero(splits.test.mask(panel.days))
+    last, often = (forecaster.explain(panel, np.isin(np.arange(len(panel.days)), days), quick=quick)
+                   for days, quick in ((test[-1:], False), (test[::-EVERY], True)))
+    return None if last is None or last.empty else {
+        "day": f"{panel.days[test[-1]]:%Y-%m-%d}", "weights": points_of(often).abs().mean().to_dict(),
+        "stocks": reasons(last, panel, forecaster.family).reset_index().to_dict("records")}
+
+
 def open_store(session: Session) -> CheckpointStore:
     """Where the finished jobs of a session lie. Raises SessionError while one is missing."""
     store = CheckpointStore.of(session)
@@ -250,6 +262,20 @@ def forecast(session: Session, *, panel: Panel | None = None) -> pd.DataFrame:
     """
     panel = load_panel(session.ws, session.data_id) if panel is None else panel
     return check_forecast(calibrated(fold_scores(session, panel), panel, session.config.task.horizon))
+
+
+def explanation(session: Session, day: pd.Timestamp) -> Explanation | None:
+    """What the folds say of a day; None: no family of the ensemble can tell, or an earlier version trained it."""
+    store = open_store(session)
+    for family in session.config.ensemble_families:
+        folds = [one for name, row in session.jobs.items() if (row["family"], row["state"]) == (family, "done")
+                 and (one := load_job(session, store, name).get("explanation"))]
+        if folds:
+            stocks = [row for one in folds if one["day"] == f"{day:%Y-%m-%d}" for row in one["stocks"]]
+            weights = pd.DataFrame([one["weights"] for one in folds]).fillna(0.0).agg(["mean", "min", "max"]).T
+            return Explanation(family, pd.DataFrame(stocks, columns=["symbol", *WHY]).set_index("symbol"),
+                               weights.sort_values("mean", ascending=False))
+    return None
 
 
 def final_forecasters(session: Session) -> dict[str, Forecaster]:

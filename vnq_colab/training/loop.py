@@ -18,7 +18,7 @@ from vnq_colab.models.base import Job, Learner, Progress, Trained, TrainingData,
 from vnq_colab.settings import MachineConfig
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.drive_copy import DriveCopy, Heartbeat
-from vnq_colab.training.jobs import JobList, facts_of, forecast_of_fold, job_of, load_job, session_folds
+from vnq_colab.training.jobs import JobList, explain_fold, facts_of, forecast_of_fold, job_of, load_job, session_folds
 from vnq_colab.training.process import Display, free_memory, is_out_of_memory, outcome, set_up_machine, stop_requests
 from vnq_colab.training.session import Session
 
@@ -181,6 +181,7 @@ class Attempt:
                 self.display.show(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
+                    state["explanation"] = explain_fold(trained.forecaster, data.panel, self.folds[job.fold])
             needed = any(job.name in row["needs"] and row["fold"] == job.fold for row in self.jobs.rows.values())
             if job.fold is None or needed:
                 state["weights"] = trained.forecaster.to_state()
