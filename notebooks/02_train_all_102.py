@@ -50,7 +50,7 @@ print(f"vnq_colab {vnq.__version__}: {(ws := vnq.open_workspace())!r}")
 #@title What to train
 FAMILIES = ""  #@param {type: "string", placeholder: "for example global,trees; empty: stockformer, global and trees"}
 FOLDS = 0  #@param {type: "integer", placeholder: "3: judge the last three years; 0: as many as the data has, at most 8"}
-RECIPE = "default"  #@param ["default", "original", "original-cpu"]
+RECIPE = "default"  #@param ["default", "original", "original-cpu"] {allow-input: true}
 SYMBOLS = ""  #@param {type: "string", placeholder: "judged, for example FPT,VCB,HPG; empty: all of the 102 that the data has. Every stock is learnt from"}
 machine = vnq.describe_machine()
 machine
@@ -62,6 +62,19 @@ machine
 # %%
 prepared = vnq.load_prepared(ws)
 prepared
+
+# %% [markdown]
+# ## Other settings, if you wish
+# With `TRIALS` above 0 so many settings of one family are tried, on validation days of the first four judged years, and the best are trained below. A trial takes as long as half of those years. Off unless you ask: what is searched is charged in the verdict.
+
+# %% cellView="form"
+#@title Search for better settings (needs `%pip install optuna`)
+TRIALS = 0  #@param {type: "integer", placeholder: "30: settings that are tried; 0: none"}
+SEARCHED = "trees"  #@param ["trees", "global", "stockformer"]
+start = vnq.RunConfig.for_machine(machine, recipe=RECIPE)
+found = TRIALS and vnq.search(ws, prepared.panel, start, family=SEARCHED, n_trials=TRIALS, hours=machine.hours_left)
+RECIPE = (found and found.recipe) or RECIPE
+found or "TRIALS is 0: nothing is searched"
 
 # %% [markdown]
 # ## Training

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from vnq_colab.config import PROFILES, RECIPES, RunConfig
+from vnq_colab.config import PROFILES, RunConfig
 from vnq_colab.errors import ConfigError
+from vnq_colab.recipes import RECIPES
 from vnq_colab.settings import MachineConfig, NetworkConfig, Task, TrainConfig, TreesConfig
 
 

@@ -18,6 +18,7 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.recipes import FoundBy
 from vnq_colab.training.jobs import forecast
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import train
@@ -32,7 +33,7 @@ YEAR = "2024-01-01", "2024-12-31"
 def run(tmp_path, config):
     """run(seed, day=1, ending="", **changes) -> a session of that config, begun on that day of January 2025."""
     def make(seed, day=1, ending="", ws=None, **changes):
-        chosen = replace(config, seed=seed)
+        chosen = changes.pop("config", replace(config, seed=seed))
         run_id = f"202501{day:02d}T000000_{chosen.config_id[:6]}{ending}"
         return Session(ws or Workspace(tmp_path), run_id, chosen,
                        **({"data_id": "x", "folds": [], "jobs": {}, "ledger": {}} | changes))
@@ -51,6 +52,21 @@ def test_file_of_a_run_holds_each_evaluation_once_and_proves_itself(run):
     assert [(one["first"], one["last"]) for one in file["evaluations"]] == [YEAR, ("2024-07-01", "2024-12-31")]
     assert file["config_id"] == session.config.config_id and '"seal"' in file_of(session).read_text(encoding="utf-8")
     assert f"reports/<run_id>/{EVALUATIONS}" in FILES
+
+
+def test_configuration_that_a_search_found_counts_for_all_its_trials(run, config):
+    """Once for each search, whatever was judged of it; and the sentence says which of the days the search has seen."""
+    def found(seed, trials, day=1):
+        return run(seed, day, config=replace(config, seed=seed, found_by=FoundBy(
+            search="trees_1", trials=trials, seen_to="2024-06-28")))
+
+    assert n_trials(found(0, 30), *YEAR)[0] == 30
+    for session in (found(0, 30), run(1), found(2, 12, day=3)):
+        record_evaluation(session, *YEAR)
+    assert n_trials(found(0, 30), *YEAR)[0] == n_trials(found(3, 30), *YEAR)[0] == n_trials(run(1), *YEAR)[0] == 31
+    _, text = n_trials(found(0, 30), *YEAR)
+    assert "trials of trees_1" in text and "up to 2024-06-28, which are 50% of these test days" in text
+    assert "trees_1" in n_trials(run(1), *YEAR)[1] and "The recipe" not in n_trials(run(1), *YEAR)[1]
 
 
 def test_each_other_configuration_is_a_trial_and_the_own_one_counts_in_any_case(run):

@@ -25,8 +25,8 @@ SETUP = configparser.ConfigParser()
 SETUP.read(HOUSE / "setup.cfg", encoding="utf-8")
 
 FLOORS = {"errors": 0, "clock": 0, "files": 0, "layout": 0, "notebook": 0, "settings": 0, "config": 0,
-          "progress": 0, "data": 1, "models": 2, "evaluation": 2, "training": 3, "delivery": 4, "arguments": 5,
-          "colab": 5, "commands": 5, "__main__": 6}
+          "progress": 0, "recipes": 0, "data": 1, "models": 2, "evaluation": 2, "training": 3, "delivery": 4,
+          "arguments": 5, "colab": 5, "commands": 5, "__main__": 6}
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 50
 
 

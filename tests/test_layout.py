@@ -23,7 +23,8 @@ def test_map_says_of_each_what_it_is_who_writes_it_who_may_delete_it_and_how_lar
     for row in ROWS:
         assert len(row) == 5 and all(row), row
     commands = {word for row in ROWS for word in re.findall(r"`(\w+)`", row[2])}
-    assert commands == {"prepare", "train", "resume", "validate", "export", "deploy", "rollback", "predict", "weekly"}
+    assert commands == {"prepare", "train", "resume", "validate", "export", "deploy", "rollback", "predict", "weekly",
+                        "search"}
 
 
 def test_map_puts_every_file_into_a_folder_that_it_names():
@@ -39,7 +40,7 @@ def test_workspace_places_are_those_of_the_layout(tmp_path):
     ws = Workspace(tmp_path)
     places = {
         "data/raw": ws.raw,
-        "data/weekly_updates": ws.weekly_updates, "weeks": ws.weeks,
+        "data/weekly_updates": ws.weekly_updates, "weeks": ws.weeks, "searches/<search>": ws.searches / "<search>",
         "data/prepared/<data_id>": ws.prepared / "<data_id>",
         "configs": ws.configs,
         "checkpoints/<run_id>": ws.checkpoint_folder("<run_id>"),

@@ -34,6 +34,7 @@ _NAMES = {  # by module
     "evaluation.basket": "Basket",
     "evaluation.plots": "plots",
     "training.jobs": "forecast",
+    "training.search": "search",
     "training.session": "latest_session status",
     "training.trainer": "resume train",
 }

@@ -20,6 +20,8 @@ FLAGS = {
     commands.run: f"{arguments.PRICES} {arguments.TRAINING} {arguments.JUDGING}",
     commands.prepare: arguments.PRICES,
     commands.train: f"{arguments.TRAINING} --part --take-over",
+    commands.search: "--family --trials --folds:search --over --suggest --constraints --profile --hours --symbols "
+                     "--recipe --epochs --members --checkpoint-minutes --seed --set",
     commands.resume: "--run --hours --take-over --notify",
     commands.status: "--run",
     commands.validate: f"--run {arguments.JUDGING}",

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import vnq_colab as vnq
-from vnq_colab.config import PROFILES, RECIPES, RunConfig, require_known
+from vnq_colab.config import PROFILES, RunConfig, require_known
 from vnq_colab.errors import ConfigError, VnqError, did_you_mean, printable
 from vnq_colab.layout import Workspace
+from vnq_colab.recipes import RECIPES
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
+    from vnq_colab.settings import Space
 
 BAD_INPUT = 2
 EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
@@ -71,7 +73,8 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
                                                      "(default: as many as the data has, at most 8)"},
     "--symbols": {"metavar": "A,B", "help": "which symbols are judged (default: the 102 of VN102 that the data has); "
                                             "every stock of the data is learnt from"},
-    "--recipe": {"choices": tuple(RECIPES), "default": "default", "help": "how to train"},
+    "--recipe": {"default": "default", "metavar": "NAME", "help":
+                 f"how to train: {', '.join(RECIPES)}, or the recipe.json of a search (default: default)"},
     "--epochs": {"type": int, "metavar": "N", "help": "at most so many epochs of the networks"},
     "--members": {"type": int, "metavar": "N", "help": "networks in an ensemble (default: 3)"},
     "--checkpoint-minutes": {"type": float, "metavar": "M", "help": "minutes between checkpoints (default: 20)"},
@@ -79,6 +82,16 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help":
               "any other setting, e.g. train.learning_rate=3e-4 (all networks), trees.leaves=31, global.epochs=4, "
               "task.target=return; may be repeated"},
+    # a search
+    "--family": {"default": "trees", "metavar": "NAME", "help": "whose settings are searched (default: trees)"},
+    "--trials": {"type": int, "default": 30, "metavar": "N", "help": "settings that are tried in all (default: 30)"},
+    "--folds:search": {"type": int, "default": 4, "metavar": "N", "help":
+                       "years on whose validation days each is measured, from the first on (default: 4)"},
+    "--over": {"metavar": "A,B", "help": "which of the family's settings, such as trees.leaves,trees.learning_rate "
+                                         "(default: all that it declares)"},
+    "--suggest": {"metavar": "NAME", "help": "who is asked for every second trial: openai, for any server that speaks "
+                                             "as OpenAI's; it sees settings and values alone"},
+    "--constraints": {"default": "", "metavar": "TEXT", "help": "what a suggestion must keep to, in words"},
     "--part": {"metavar": "1/2", "help": "train every second fold here, and 2/2 on another machine with the same "
                                          "folder; whoever finishes last trains the final fit"},
     "--take-over": {"action": "store_true", "help": "go on with a run that another process or machine may still be "
@@ -198,13 +211,29 @@ def run_config(options: argparse.Namespace) -> RunConfig:
 
 
 def how_to_train(options: argparse.Namespace) -> dict[str, Any]:
-    """Hours are those of --hours, else what Colab leaves this machine; elsewhere there is no limit."""
-    from vnq_colab.colab import is_colab
+    """How long, who is told at the end, and whether what happens is printed."""
     from vnq_colab.delivery.notify import find_urls, notify_session
 
-    hours = vnq.describe_machine().hours_left if options.hours is None and is_colab() else options.hours
     on_finish = functools.partial(notify_session, urls=find_urls(options.notify))
-    return {"hours": hours, "on_finish": on_finish, "quiet": options.json}
+    return {"hours": hours_left(options), "on_finish": on_finish, "quiet": options.json}
+
+
+def hours_left(options: argparse.Namespace) -> float | None:
+    """Those of --hours, else what Colab leaves this machine; elsewhere None: there is no limit."""
+    from vnq_colab.colab import is_colab
+
+    return vnq.describe_machine().hours_left if options.hours is None and is_colab() else options.hours
+
+
+def searched(options: argparse.Namespace) -> "Space | None":
+    """The settings of --over with the ranges that the family declares; None: all of them."""
+    from vnq_colab.models.base import family_module
+
+    names = [name.strip() for name in (options.over or "").split(",") if name.strip()]
+    space = family_module(options.family).SPACE
+    for name in names:
+        require_known(name, space, f"range in the family {options.family} of the setting")
+    return {name: space[name] for name in names} or None
 
 
 def words_of(options: argparse.Namespace) -> tuple[str, ...]:

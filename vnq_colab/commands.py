@@ -72,6 +72,20 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
                                       **arguments.how_to_train(options)), options)
 
 
+def search(ws: Workspace, options: argparse.Namespace) -> int:
+    """Try settings of a family on the validation days of the prepared data; the same search again goes on."""
+    budget = {"folds": options.folds, "n_trials": options.trials, "hours": arguments.hours_left(options)}
+    options.folds = options.families = None  # those of the config
+    config = arguments.run_config(options)
+    found = vnq.search(ws, vnq.load_prepared(ws).panel, config, family=options.family, suggest=options.suggest,
+                       space=arguments.searched(options), constraints=options.constraints, quiet=options.json, **budget)
+    _output(options, repr(found), vars(found) | {"trials": json.loads(found.trials.to_json(orient="records"))})
+    if found.status == "finished":
+        return DONE
+    tell(f"Paused: {found.why}. The same command goes on.")
+    return PAUSED
+
+
 def resume(ws: Workspace, options: argparse.Namespace) -> int:
     """Go on with the latest unfinished run."""
     session = vnq.resume(ws, options.run, take_over=options.take_over, **arguments.how_to_train(options))

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from vnq_colab import __version__
 from vnq_colab.clock import spell
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.notebook import Shown
+from vnq_colab.recipes import RECIPES, FoundBy, read_recipe
 from vnq_colab.settings import (
     COUNT,
     SEED,
@@ -91,22 +93,6 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
 SMOKE_SYMBOLS = 8
 SYNTHETIC_NOTE = "SYNTHETIC market: made-up prices, not real ones"  # every output on such data begins with it
 
-# The recipe is how to train. `original` is what the project's source texts ask for, `original-cpu` their CPU form.
-_ORIGINAL = {"run": {"families": ("stockformer",)}, "task": {"target": "return"}, "stockformer": {"start": "own"}}
-# chosen: 2026-11-28 in benchmarks/EXPERIMENTS.md, on validation days: a short look-back, nonlinear from the start
-_DEFAULT = {"model": {"look_back": 5, "min_context": 1, "n_layers": 1, "n_heads": 4, "feed_forward": 128,
-                      "embedding": "silu", "final_norm": False}, "train": {"batch_windows": 32}}
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": _DEFAULT,
-    "tour": _DEFAULT | {"run": {"families": ("global", "trees"), "folds": 3, "n_members": 1}, "global_": {"epochs": 2},
-                        "trees": {"rounds": 150, "least_rounds": 100, "leaves": 31}},  # of notebook 0: a minute
-    "original": _ORIGINAL | {"train": {"supervise": "last_day"}},
-    "original-cpu": _ORIGINAL | {
-        "model": {"look_back": 30},
-        "train": {"supervise": "last_day", "epochs": 50, "batch_windows": 4, "accumulate": 8},
-        "run": {"families": ("stockformer",), "symbols": ("FPT", "VCB", "HPG")},
-    },
-}
 FAMILY_NAMES = ("stockformer", "global", "trees")  # the default ones, in the order in which reports name them
 MOST_FOLDS = 8  # years that are judged unless `folds` says otherwise
 
@@ -117,6 +103,7 @@ class RunConfig(Settings):
 
     families: tuple[str, ...] = FAMILY_NAMES
     recipe: str = "default"
+    found_by: FoundBy = field(default_factory=FoundBy)  # of a recipe that is the file of a search
     seed: SEED = 0
     folds: COUNT | None = None  # years that are judged, each by models trained before it; None: at most eight
     n_members: COUNT = 3  # networks in the ensemble of a symbol, and seeds of the global network
@@ -152,8 +139,16 @@ class RunConfig(Settings):
     def for_machine(cls, machine: Machine | str, *, recipe: str = "default", **changes: Any) -> Self:
         """The config for a described machine, or for a profile by its name; `changes` replace single fields.
 
-        A profile shortens the default recipe on slow machines; another recipe is taken as it is written.
+        A profile shortens the default recipe on slow machines; another recipe is taken as it is written. `recipe` may
+        be the file of a search, "recipe.json": its settings, on the recipe that it searched from.
         """
+        if str(recipe).endswith(".json"):
+            base, settings, origin, version = read_recipe(recipe)
+            try:
+                config = cls.for_machine(machine, recipe=base).with_settings(settings)
+            except ConfigError as error:
+                raise ConfigError(f"{recipe}: found by version {version}, this is {__version__}: {error}") from None
+            return dataclasses.replace(config, **{"found_by": origin} | changes)
         profile = machine if isinstance(machine, str) else machine.profile
         require_known(profile, PROFILES, "profile")
         require_known(recipe, RECIPES, "recipe")
@@ -166,25 +161,32 @@ class RunConfig(Settings):
 
     def with_setting(self, path: str, text: str) -> Self:
         """A copy with one field changed, named and written as on the command line: "train.learning_rate", "3e-4"."""
-        if path in ("recipe", "machine.profile"):
-            raise ConfigError(f"{path} changes many settings at once: choose it with --{path.rpartition('.')[2]}.")
-        value = self.to_dict()
-        group, _, name = path.rpartition(".")
-        place = value.get(group) if group else value
-        if not isinstance(place, dict) or name not in place:
-            raise ConfigError(f"there is no setting {path!r}.{did_you_mean(path, _flat(value))}")
-        if isinstance(place[name], dict):
-            fields = ", ".join(f"{path}.{field}" for field in place[name])
-            raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")
+        if path in ("recipe", "machine.profile") or path.startswith("found_by"):
+            flag = "profile" if path == "machine.profile" else "recipe"
+            raise ConfigError(f"{path} changes many settings at once: choose it with --{flag}.")
         try:
-            place[name] = json.loads(text)
+            value = json.loads(text)
         except (ValueError, RecursionError):  # a text as it is, or nothing that Python can read
-            place[name] = text
-        if path in ("symbols", "families") and place[name] is not None:
-            place[name] = [item.strip() for item in text.split(",") if item.strip()]
-        if path == "symbols" and place[name] is not None:
-            place[name] = [item.upper() for item in place[name]]
-        return self.from_dict(value)
+            value = text
+        if path in ("symbols", "families") and value is not None:
+            value = [item.strip() for item in text.split(",") if item.strip()]
+        if path == "symbols" and value is not None:
+            value = [item.upper() for item in value]
+        return self.with_settings({path: value})
+
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        """A copy with plain values in place of some, by their full names ("trees.leaves"), checked together."""
+        whole = self.to_dict()
+        for path, value in settings.items():
+            group, _, name = path.rpartition(".")
+            place = whole.get(group) if group else whole
+            if not isinstance(place, dict) or name not in place:
+                raise ConfigError(f"there is no setting {path!r}.{did_you_mean(path, self.flat())}")
+            if isinstance(place[name], dict):
+                fields = ", ".join(f"{path}.{field}" for field in place[name])
+                raise ConfigError(f"{path!r} is a group of settings: name one of {fields}.")
+            place[name] = value
+        return self.from_dict(whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` gives an equal config back."""
@@ -198,6 +200,10 @@ class RunConfig(Settings):
             value = {"global_" if name == "global" else name: part for name, part in value.items()}
         return build(cls, value)
 
+    def flat(self) -> dict[str, Any]:
+        """All settings by their full names, such as "trees.leaves"."""
+        return _flat(self.to_dict())
+
     @property
     def config_id(self) -> str:
         """Hash of all that decides the result: not the machine, not how often a checkpoint is written."""
@@ -210,7 +216,7 @@ class RunConfig(Settings):
 
     def _deciding(self) -> dict[str, Any]:
         value = self.to_dict()
-        del value["machine"], value["train"]["checkpoint_minutes"], value["recipe"]
+        del value["machine"], value["train"]["checkpoint_minutes"], value["recipe"], value["found_by"]
         return value
 
     @property

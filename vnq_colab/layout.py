@@ -34,6 +34,7 @@ class Workspace:
     orders = _place("orders")
     portfolio = _place("portfolio.csv")
     weeks = _place("weeks")
+    searches = _place("searches")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.abspath(Path(self.root).expanduser())))  # whatever cd comes later

@@ -32,7 +32,7 @@ def between(least: int, most: int) -> Any:
     return Annotated[int, Rule(f"must lie between {least:,} and {most:,}", lambda value: least <= value <= most)]
 
 
-def record(name: str, **fields: Any) -> Any:
+def record(name: str, /, **fields: Any) -> Any:
     """A TypedDict: all that a JSON object holds."""
     return TypedDict(name, fields)
 

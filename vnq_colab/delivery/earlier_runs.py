@@ -6,7 +6,7 @@ Other folders are not known.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ WORSE_T = -2.0  # t of the difference in rank correlation, below which a new run
 Day = Annotated[str, Rule("must be a day", to_day)]
 Evaluations = record(  # evaluations.json
     "Evaluations", run_id=str, config_id=str, synthetic=bool, profile=str,
+    search=NotRequired[str], trials=NotRequired[int],  # that its recipe comes from, and how many that made
     format=Annotated[int, Rule("is of a newer version", lambda number: number <= FORMAT)],
     evaluations=Annotated[list[record("Evaluation", first=Day, last=Day, when=str)], Rule("must not be empty", bool)])
 
@@ -59,6 +60,7 @@ def record_evaluation(session: Session, first: pd.Timestamp, last: pd.Timestamp)
         write_sealed(path, {
             "format": FORMAT, "run_id": session.run_id, "config_id": session.config.config_id,
             "synthetic": session.synthetic, "profile": session.config.machine.profile,
+            "search": session.config.found_by.search, "trials": session.config.found_by.trials,
             "evaluations": [*known, days | {"when": utc_now()}]})
 
 
@@ -66,10 +68,13 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
     """How many configurations were evaluated on a tenth or more of the days from `first` to `last`, and a sentence.
 
     The run's own configuration counts in any case. The same `config_id` on newer data, or in parts, is one trial; runs
-    of profile `smoke` are none; made-up markets and real ones are counted apart. A file that is damaged, or gone while
-    its report is there, is named unless its configuration is counted already.
+    of profile `smoke` are none; made-up markets and real ones are counted apart. A configuration that a search found
+    counts for all trials of that search. A file that is damaged, or gone while its report is there, is named unless its
+    configuration is counted already.
     """
     wanted, covered, unread = pd.bdate_range(first, last), {session.config.config_id: True}, []
+    found = session.config.found_by
+    searches = {(session.config.config_id, found.search): found.trials}
     for folder in sorted(session.ws.report_folder("").glob("*/")):
         try:
             value = read_sealed(folder / EVALUATIONS, Evaluations) if RUN_ID.fullmatch(folder.name) else None
@@ -85,11 +90,20 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
                 for one in value["evaluations"]:
                     days = (wanted >= to_day(one["first"])) & (wanted <= to_day(one["last"]))
                     covered[value["config_id"]] = covered.get(value["config_id"], False) | days
+                searches[value["config_id"], value.get("search", "")] = value.get("trials", 0)
     trials = [config for config, days in covered.items() if np.mean(days) >= LEAST_SHARE]
     unread = [run_id for run_id in unread if not any(f"_{config[:6]}" in run_id for config in trials)]
-    n = len(trials)
+    found_here = {pair: n for pair, n in searches.items() if pair[1] and pair[0] in trials}
+    counts = {search: max(n for pair, n in found_here.items() if pair[1] == search) for _, search in found_here}
+    n = len(trials) + sum(counts.values()) - len({config for config, _ in found_here})  # they are trials themselves
     text = (f"{n} configurations were evaluated on these test days; every p-value of the gates is charged for {n}."
             if n > 1 else "Only this configuration was evaluated on these test days; no p-value is charged.")
+    if counts:
+        text += f" Among them are the trials of {', '.join(counts)}, on validation days."
+    if found.search:
+        seen = np.mean(wanted <= to_day(found.seen_to))
+        text += (f" The recipe was chosen on validation days up to {found.seen_to}, which are {seen:.0%} of these test "
+                 "days: only the others are fresh.")
     text += " Only the evaluations in this folder are known."
     if unread:
         text += (f" Not counted, because their {EVALUATIONS} is missing or cannot be read: {name_a_few(unread)}; "

@@ -167,7 +167,8 @@ def _facts(session: Session, panel: Panel, judged: pd.DataFrame, market: MarketD
         "Fills": "on raw prices, on a tick inside the band and in whole lots" if is_raw == 1 else
                  f"on adjusted prices, without ticks and in lots of adjusted shares, an approximation: {is_raw:.0%} of "
                  "the rows bring a raw close",
-        "Recipe": f"{config.recipe}, seed {config.seed}, {config.n_members} members",
+        "Recipe": (f"of search {config.found_by.search}, from " if config.found_by.search else "")
+                  + f"{config.recipe}, seed {config.seed}, {config.n_members} members",
         "Machine": f"{session.machine.get('processor', '')}, profile {config.machine.profile}",
         "Code": f"vnq_colab {session.code_version}",
     }

@@ -73,7 +73,7 @@ class Progress:
 
     share: float  # [fraction] of the job that is done, as far as known: early stopping makes it jump
     words: str  # where it stands, e.g. "epoch 3"
-    measured: dict[str, float] = field(default_factory=dict)  # by name: losses, rank_correlation, evaluation_seconds
+    measured: dict[str, float] = field(default_factory=dict)  # losses, skill, at (tree or epoch), evaluation_seconds
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class StackLearner(Learner):
             means = {"train_loss": trained, "skill": self._close_epoch(trained)}
             self._begin_epoch()
             measured = {name: float(np.mean(values)) for name, values in means.items() if np.isfinite(values).all()}
-            measured["evaluation_seconds"] = time.monotonic() - started
+            measured |= {"at": self.epoch, "evaluation_seconds": time.monotonic() - started}
         last = max((self.epochs_of[model] for model in self.models), default=0)  # if all are trained to their last one
         done = (self.epoch + self.step_in_epoch / max([1, *self._steps])) / max(last, 1)
         return Progress(min(1.0, done) if self.models else 1.0, f"epoch {self.epoch + 1}, {len(self.models)} networks",

@@ -78,7 +78,8 @@ def learner(job: Job, data: TrainingData, config: RunConfig, inputs: dict[str, d
 
     def make(days: TrainingData, before: Trained | None) -> LocalStack:
         held_out = shared is not None and not days.is_final
-        start = shared and restored(shared["held_out" if held_out else "weights"], global_model.NAME)
+        weights = shared and ((shared.get("held_out") if held_out else None) or shared["weights"])  # of a trial one
+        start = shared and restored(weights, global_model.NAME)
         return LocalStack(job, days, config, start, [before.budget] if before is not None else budgets)
 
     return StagedLearner(job, data, make, config.machine.device)

@@ -101,7 +101,7 @@ class TreesLearner(base.Learner):
         done = sum(len(growth.blocks) for growth in (self.search, self.fit) if growth)
         return base.Progress(1.0 if self.finished else min(done / self._n_expected(), 1.0),
                              f"{'held out' if 'search' in grows else 'fit'}, {n_trees} trees",
-                             {"skill": self.skills[-1]} if "search" in grows else {})
+                             {"skill": self.skills[-1], "at": n_trees} if "search" in grows else {})
 
     def _judged_with(self, raw: bytes) -> float:
         """The rank correlation of the validation days, with one more block of the search."""

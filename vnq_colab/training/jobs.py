@@ -177,9 +177,13 @@ def _packs(rows: dict[str, dict[str, Any]]) -> dict[tuple[str, int | None], dict
 
 # ------------------------------------------------------------------------------------------------- what they forecast
 def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> dict[str, torch.Tensor]:
-    """The rows of a fold's validation and test days: places of symbol and day in the panel, part, and numbers."""
+    """The rows of a fold's validation and test days: places of symbol and day in the panel, part, and numbers.
+
+    Of a trial those of the validation days alone.
+    """
     panel, test = data.panel, splits.test.mask(data.panel.days)
     parts = [(trained.valid_forecaster or trained.forecaster, data.valid), (trained.forecaster, test)]
+    parts = parts[:1] if data.is_trial else parts
     table = pd.concat([forecaster.predict(panel, days) for forecaster, days in parts], ignore_index=True)
     day = panel.days.get_indexer(table["date"])
     columns = {name: table[name].to_numpy("float32", copy=True) for name in COLUMNS if name in table}

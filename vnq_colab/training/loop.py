@@ -108,7 +108,7 @@ class Attempt:
         if (inputs := self._inputs(job)) is None:
             return ""  # what it needs is trained again first
         data = self._data(job)
-        learner = family_module(job.family).learner(job, data, self.config, inputs)
+        learner = self._learner(job, data, inputs)
         self._went_on_from = ""
         if name != self._distrusted:
             self._go_on_from_checkpoint(learner, name)
@@ -124,7 +124,7 @@ class Attempt:
                 progress = learner.step()
             self._longest_step = max(self._longest_step, time.monotonic() - started)
             self.clock.move("training", "evaluation", progress.measured.get("evaluation_seconds", 0.0))
-            self.display.step(progress)
+            self._stepped(name, progress)
             self._check_background()
             is_late = self._is_time_up()
             every = 60 * self.config.train.checkpoint_minutes  # from one that is whole to the next
@@ -161,6 +161,12 @@ class Attempt:
             return TrainingData(self.panel, self._labels, everything, ~everything, task)
         splits = self.folds[job.fold]
         return TrainingData(self.panel, self._labels, splits.train.mask(days), splits.valid.mask(days), task)
+
+    def _learner(self, job: Job, data: TrainingData, inputs: dict[str, dict[str, Any]]) -> Learner:
+        return family_module(job.family).learner(job, data, self.config, inputs)
+
+    def _stepped(self, name: str, progress: Progress) -> None:
+        self.display.step(progress)
 
     def _go_on_from_checkpoint(self, learner: Learner, name: str) -> None:
         state, damages = self.store.load_latest(facts_of(self.session, name))

@@ -62,10 +62,10 @@ def train(ws: Workspace, panel: Panel, config: RunConfig, *, hours: float | None
             tell(f"{config.folds} folds were asked for, and {len(panel.days):,} trading days make {len(folds)}: "
                  f"{folds[0].test.first} to {folds[-1].test.last} are judged")
         keep_panel(ws, panel)
-        session = _start(ws, config, panel, folds, symbols, skipped, chosen)
+        session = start_run(ws, config, panel, folds, symbols, skipped, chosen)
     if not session.attempts and (taken := reuse(session, panel)) and not quiet:
         tell(f"{len(taken)} of {len(session.jobs)} jobs are those of an earlier run, on days that have not changed")
-    return _run(session, panel, config.machine, hours, on_finish, quiet, take_over)
+    return go_on(session, panel, config.machine, hours, on_finish, quiet, take_over)
 
 
 def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None, on_finish: OnFinish | None = None,
@@ -75,7 +75,7 @@ def resume(ws: Workspace, run: str | None = None, *, hours: float | None = None,
     With nothing to do it returns the latest run. Raises SessionError when there is none, or its owner is alive.
     """
     session = status(ws, run)
-    return _run(session, load_panel(ws, session.data_id), fitting_machine(session), hours, on_finish, quiet, take_over)
+    return go_on(session, load_panel(ws, session.data_id), fitting_machine(session), hours, on_finish, quiet, take_over)
 
 
 def judged_symbols(panel: Panel, config: RunConfig) -> tuple[list[str], dict[str, str]]:
@@ -110,11 +110,15 @@ def parse_part(text: str) -> list[int]:
     return [int(number), int(of)]
 
 
-def _start(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], symbols: list[str],
-           skipped: dict[str, str], part: list[int] | None) -> Session:
-    """Writes a new session, after looking whether the disk has room for what the run will write."""
+def start_run(ws: Workspace, config: RunConfig, panel: Panel, folds: list[Splits], symbols: list[str],
+              skipped: dict[str, str], part: list[int] | None = None, *, is_trial: bool = False) -> Session:
+    """Writes a new session, after looking whether the disk has room for what the run will write.
+
+    A trial of a search has the jobs of its folds alone.
+    """
     run_id = new_run_id(ws, config) + (f"-part{part[0]}of{part[1]}" if part else "")
     jobs = plan_jobs(panel, folds, replace(config, symbols=tuple(symbols)))
+    jobs = [job for job in jobs if job.fold is not None] if is_trial else jobs
     size = model_bytes(config, panel)
     models = [len(job.symbols) * config.n_members for job in jobs if job.pack is not None] or [config.n_members]
     copies = 2 * (STATE_COPIES + config.train.keep_top_k)  # in both slots
@@ -176,8 +180,8 @@ def _same_days(old: Panel, new: Panel) -> int:
     return int(np.argmax(differ)) if differ.any() else n
 
 
-def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
-         quiet: bool, take_over: bool = False) -> Session:
+def go_on(session: Session, panel: Panel, machine: MachineConfig, hours: float | None, on_finish: OnFinish | None,
+          quiet: bool, take_over: bool = False, attempt: Callable[..., Attempt] = Attempt) -> Session:
     """One attempt at what a session has left; a job whose file is gone or damaged is trained again."""
     store = CheckpointStore.of(session)
     for name, row in session.jobs.items():
@@ -195,7 +199,7 @@ def _run(session: Session, panel: Panel, machine: MachineConfig, hours: float | 
     if session.attempts and not quiet:
         tell(f"{session.run_id}: {case}. {loss_and_rest(session).capitalize()}.")
     try:
-        Attempt(session, panel, machine, hours, quiet).run()
+        attempt(session, panel, machine, hours, quiet).run()
     finally:
         if on_finish is not None:
             on_finish(session)
