@@ -12,7 +12,6 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.faults.searches import CONFIG, SPACE, prices, sequence
-from vnq_colab import arguments
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import OPEN, build_panel
 from vnq_colab.data.splits import yearly_folds
@@ -224,8 +223,8 @@ def test_recipe_is_what_a_run_can_name_and_says_where_it_comes_from(done, tmp_pa
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    ({"format": 2}, "a recipe of format 2, and this version reads 1. Search again"),
-    ({"settings": {"trees.leafs": 3}, "code_version": "9.9"}, "found by version 9.9, this is .* Did you mean 'trees"),
+    ({"format": 2}, "its format is 2, this version's 1. Search again"),
+    ({"settings": {"trees.leafs": 3}}, "no setting 'trees.leafs'. Did you mean 'trees"),
     ({"settings": {"trees.leaves": -3}}, "trees.leaves = -3: must lie between"),
     ({"base": "recipe.json"}, "not a recipe of a search: base = 'recipe.json': must be"),
     ({"trials": "many"}, "not a recipe of a search: trials = 'many'"),
@@ -249,6 +248,7 @@ def test_recipe_that_cannot_be_used_is_refused_in_a_sentence(done, tmp_path, cha
     ({"space": {"trees.subsample": Real(0.5, 2)}}, r"trees.subsample = 2.0: must lie in \(0, 1\]"),
     ({"space": {"trees.bins": OneOf(64, "many")}}, "trees.bins = 'many': expected int"),
     ({"n_trials": 0}, "n_trials = 0: must be above 0"), ({"hours": 0.0}, "hours = 0.0: must be above 0"),
+    ({"space": ["trees.leafs"]}, "no range, .* of the setting 'trees.leafs'. Did you mean 'trees.leaves'"),
     ({"folds": 0}, "folds = 0: must be above 0"), ({"family": "tres"}, "no family 'tres'. Did you mean 'trees'"),
     ({"suggest": "nobody"}, "no provider of suggestions 'nobody'"), ({"suggest": "openai"}, "set VNQ_SUGGEST_KEY")])
 def test_bad_input_is_a_sentence_before_anything_is_trained(tmp_path, panel, asked, sentence, monkeypatch):
@@ -273,11 +273,7 @@ def test_ranges_refuse_what_is_none():
             make()
 
 
-def test_over_names_settings_that_the_family_declares():
-    parser = arguments.Parser()
-    for name in ("--family", "--over"):
-        parser.add_argument(name, **arguments.FLAGS[name])
-    assert list(arguments.searched(parser.parse_args(["--over", "trees.leaves"]))) == ["trees.leaves"]
-    assert arguments.searched(parser.parse_args([])) is None
-    with pytest.raises(ConfigError, match="Did you mean 'trees.leaves'"):
-        arguments.searched(parser.parse_args(["--over", "trees.leafs"]))
+def test_recipe_of_another_version_is_said(done, tmp_path, capsys):
+    write_sealed(tmp_path / "recipe.json", read_sealed(done[1].recipe) | {"code_version": "9.9"})
+    assert RunConfig.for_machine("cpu", recipe=str(tmp_path / "recipe.json")).found_by.trials == N
+    assert "found by version 9.9; this is" in capsys.readouterr().err

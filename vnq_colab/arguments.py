@@ -17,7 +17,6 @@ from vnq_colab.recipes import RECIPES
 
 if TYPE_CHECKING:
     from vnq_colab.data.prepared import Prepared
-    from vnq_colab.settings import Space
 
 BAD_INPUT = 2
 EXAMPLES = {"--set": "--set train.learning_rate=3e-4", "--treat": "--treat unadjusted_action=keep",
@@ -223,17 +222,6 @@ def hours_left(options: argparse.Namespace) -> float | None:
     from vnq_colab.colab import is_colab
 
     return vnq.describe_machine().hours_left if options.hours is None and is_colab() else options.hours
-
-
-def searched(options: argparse.Namespace) -> "Space | None":
-    """The settings of --over with the ranges that the family declares; None: all of them."""
-    from vnq_colab.models.base import family_module
-
-    names = [name.strip() for name in (options.over or "").split(",") if name.strip()]
-    space = family_module(options.family).SPACE
-    for name in names:
-        require_known(name, space, f"range in the family {options.family} of the setting")
-    return {name: space[name] for name in names} or None
 
 
 def words_of(options: argparse.Namespace) -> tuple[str, ...]:

@@ -74,11 +74,11 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
 
 def search(ws: Workspace, options: argparse.Namespace) -> int:
     """Try settings of a family on the validation days of the prepared data; the same search again goes on."""
-    budget = {"folds": options.folds, "n_trials": options.trials, "hours": arguments.hours_left(options)}
+    folds, over = options.folds, [name.strip() for name in (options.over or "").split(",") if name.strip()]
     options.folds = options.families = None  # those of the config
-    config = arguments.run_config(options)
-    found = vnq.search(ws, vnq.load_prepared(ws).panel, config, family=options.family, suggest=options.suggest,
-                       space=arguments.searched(options), constraints=options.constraints, quiet=options.json, **budget)
+    found = vnq.search(ws, vnq.load_prepared(ws).panel, arguments.run_config(options), family=options.family,
+                       space=over or None, n_trials=options.trials, hours=arguments.hours_left(options), folds=folds,
+                       suggest=options.suggest, constraints=options.constraints, quiet=options.json)
     _output(options, repr(found), vars(found) | {"trials": json.loads(found.trials.to_json(orient="records"))})
     if found.status == "finished":
         return DONE

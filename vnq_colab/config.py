@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from vnq_colab import __version__
 from vnq_colab.clock import spell
 from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.notebook import Shown
@@ -143,11 +142,8 @@ class RunConfig(Settings):
         be the file of a search, "recipe.json": its settings, on the recipe that it searched from.
         """
         if str(recipe).endswith(".json"):
-            base, settings, origin, version = read_recipe(recipe)
-            try:
-                config = cls.for_machine(machine, recipe=base).with_settings(settings)
-            except ConfigError as error:
-                raise ConfigError(f"{recipe}: found by version {version}, this is {__version__}: {error}") from None
+            base, settings, origin = read_recipe(recipe)
+            config = cls.for_machine(machine, recipe=base).with_settings(settings)
             return dataclasses.replace(config, **{"found_by": origin} | changes)
         profile = machine if isinstance(machine, str) else machine.profile
         require_known(profile, PROFILES, "profile")

@@ -41,24 +41,20 @@ class FoundBy(Settings):
     seen_to: str = ""  # the last validation day that a trial was measured on
 
 
-def read_recipe(path: str | Path) -> tuple[str, dict[str, Any], FoundBy, str]:
-    """What a search wrote: the recipe that it began from, settings by their full names, origin and version.
+def read_recipe(path: str | Path) -> tuple[str, dict[str, Any], FoundBy]:
+    """What a search wrote: the recipe that it began from, settings by their full names, and where they come from.
 
     Raises ConfigError where it is not there, damaged, or of another format.
     """
     try:
-        value = read_sealed(Path(path))
-        if value.get("format") == RECIPE_FORMAT:
-            value = build(Recipe, value)
-            if value["code_version"] != __version__:
-                tell(f"{path}: found by version {value['code_version']}, this is {__version__}, which may train "
-                     "otherwise. Search again where it matters.")
-            origin = FoundBy(**{name: value[name] for name in ("search", "trials", "seen_to")})
-            return value["base"], value["settings"], origin, value["code_version"]
+        if (value := read_sealed(Path(path))).get("format") != RECIPE_FORMAT:
+            raise ConfigError(f"its format is {value.get('format')!r}, this version's {RECIPE_FORMAT}. Search again.")
+        value = build(Recipe, value)
     except FileNotFoundError:
         raise ConfigError(f"there is no recipe {str(path)!r}. Name one of {', '.join(RECIPES)}, or the recipe.json of "
                           "a search.") from None
     except (CheckpointError, ConfigError) as error:
-        raise ConfigError(f"not a recipe of a search: {error}") from None
-    raise ConfigError(f"{path}: a recipe of format {value.get('format')!r}, and this version reads {RECIPE_FORMAT}. "
-                      "Search again.")
+        raise ConfigError(f"{path}: not a recipe of a search: {error}") from None
+    if value["code_version"] != __version__:
+        tell(f"{path}: found by version {value['code_version']}; this is {__version__}, which may train otherwise.")
+    return value["base"], value["settings"], FoundBy(**{name: value[name] for name in ("search", "trials", "seen_to")})

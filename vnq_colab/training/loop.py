@@ -187,7 +187,8 @@ class Attempt:
                 self.display.show(Progress(1.0, "forecasting its validation and test days"))
                 with self.clock.spend("evaluation"):
                     state["forecast"] = forecast_of_fold(trained, data, self.folds[job.fold])
-                    state["explanation"] = explain_fold(trained.forecaster, data.panel, self.folds[job.fold])
+                    if not data.is_trial:
+                        state["explanation"] = explain_fold(trained.forecaster, data.panel, self.folds[job.fold])
             needed = any(job.name in row["needs"] and row["fold"] == job.fold for row in self.jobs.rows.values())
             if job.fold is None or needed:
                 state["weights"] = trained.forecaster.to_state()

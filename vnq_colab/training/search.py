@@ -20,7 +20,7 @@ import pandas as pd
 
 from vnq_colab import __version__
 from vnq_colab.clock import spell
-from vnq_colab.config import SYNTHETIC_NOTE, RunConfig
+from vnq_colab.config import SYNTHETIC_NOTE, RunConfig, require_known
 from vnq_colab.data.forecast import check_market, rank_correlation
 from vnq_colab.data.market import VN_RULES
 from vnq_colab.data.panel import CLOSE, OPEN, Panel
@@ -38,7 +38,7 @@ from vnq_colab.recipes import RECIPE_FORMAT
 from vnq_colab.settings import Space, require
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import load_job
-from vnq_colab.training.journal import Journal, ranges_of
+from vnq_colab.training.journal import GROUPS, Journal, ranges_of
 from vnq_colab.training.loop import Attempt
 from vnq_colab.training.session import Session, sessions
 from vnq_colab.training.suggest import Question, Suggest, candidates, history_of, json_schema, provider
@@ -117,15 +117,16 @@ class Trial(Attempt):
             raise Pruned(f"below the median of other trials ({name}, {progress.words})")
 
 
-def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "trees", space: Space | None = None,
-           n_trials: int = 30, hours: float | None = None, folds: int = 4, suggest: Suggest | str | None = None,
-           constraints: str = "", quiet: bool = False) -> Search:
+def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "trees",
+           space: Space | list[str] | None = None, n_trials: int = 30, hours: float | None = None, folds: int = 4,
+           suggest: Suggest | str | None = None, constraints: str = "", quiet: bool = False) -> Search:
     """Tries settings of a family, `n_trials` in all, the config's own first; the same search again goes on.
 
-    `space` are the ranges, by the setting's full name (None: the family's own). Of the config's folds the first `folds`
-    are taken, so that the test days after their validation days stay unseen. `hours` from now is the latest time to
-    stop. `suggest`, a callable or a provider's name, is asked for every second trial, with `constraints` in words: what
-    leaves the machine is said in training/suggest.py. Raises ConfigError for an empty budget or space, or no Optuna.
+    `space` are the ranges, by the setting's full name, or some names of the family's own SPACE (None: all of it). The
+    first `folds` of the config's folds are taken, so that the test days after their validation days stay unseen.
+    `hours` from now is the latest time to stop. `suggest`, a callable or a provider's name, is asked for every second
+    trial, with `constraints` in words: training/suggest.py says what leaves the machine. Raises ConfigError for an
+    empty budget or space, or without Optuna.
     """
     for name, value in (("n_trials", n_trials), ("hours", hours), ("folds", folds)):
         require(value is None or value > 0, name, value, "must be above 0, or there is nothing to search with")
@@ -133,7 +134,12 @@ def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "tre
     ask = provider(suggest) if isinstance(suggest, str) else suggest
     config = replace(config, families=(family,), task=check_market(panel, config.task),
                      symbols=tuple(judged_symbols(panel, config)[0]))
-    searching = Searching(ws, panel, config, family_module(family).SPACE if space is None else space, folds, quiet)
+    if not isinstance(space, dict):
+        declared = family_module(family).SPACE
+        for name in space or ():
+            require_known(name, declared, f"range, declared by the family {family}, of the setting")
+        space = declared if space is None else {name: declared[name] for name in space}
+    searching = Searching(ws, panel, config, space, folds, quiet)
     searching.suggest, searching.constraints = ask, constraints
     with locked(searching.home.local.root / LOCK, seconds=0):
         return searching.run(n_trials, hours)
@@ -183,16 +189,16 @@ class Searching:
         asked, state, value, values = self.journal.ask(self.config.seed, settings), "complete", None, []
         try:
             config = self.config.with_settings(asked.params)
-            session = next((one for one in sessions(self.home) if one.config.config_id == config.config_id), None)
-            session = session or start_run(self.home, config, self.panel, self.folds, [*config.symbols], {},
-                                           is_trial=True)
+            begun = [one for one in sessions(self.home, config.config_id[:6]) if not config.differences(one.config)]
+            session = begun[0] if begun else start_run(self.home, config, self.panel, self.folds, [*config.symbols], {},
+                                                       is_trial=True)
         except ConfigError as error:  # settings that exclude one another
             self.journal.add(asked, "fail", None, [], **facts | {"reason": str(error)})
             return ""
         complete = [one.user_attrs["curves"] for one in self.journal.trials if one.state.name == "COMPLETE"]
         curves = [{job: dict(map(tuple, curve)) for job, curve in one.items() if curve} for one in complete]
         try:
-            with stage(f"trial {number + 1}"):
+            with stage(f"trial {number + 1}", quiet=self.say is not tell):
                 session = go_on(session, self.panel, config.machine, hours, None, True, attempt=partial(
                     Trial, asked=asked, curves=curves, fold_of=self._fold))
             if session.status != "finished":
@@ -237,6 +243,8 @@ class Searching:
             for sentence in unused:
                 self.say(sentence)
             self.journal.study.set_user_attr(key, batch)
+            if any("no answer" in sentence for sentence in unused):
+                self.suggest = None  # who was late once costs no more time
         batch = self.journal.study.user_attrs.get(key, [])
         return batch[place // 2] if place % 2 == 0 and place // 2 < len(batch) else None
 
@@ -253,7 +261,7 @@ class Searching:
             return replace(found, recipe=None)
         plain = RunConfig.for_machine(self.config.machine.profile, recipe=self.config.recipe).flat()
         own = {name: value for name, value in self.config.flat().items()  # what was changed before the search
-               if value != plain[name] and name.partition(".")[0] in ("model", "train", self.family)}
+               if value != plain[name] and name.partition(".")[0] in GROUPS}
         write_sealed(found.recipe, {
             "format": RECIPE_FORMAT, "code_version": __version__, "base": self.config.recipe, "family": self.family,
             "name": f"best of {len(table)} trials of {self.id}", "search": self.id, "trials": len(table),
