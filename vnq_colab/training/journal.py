@@ -20,7 +20,7 @@ from vnq_colab.settings import OneOf, Real, Space, Whole, convert, require
 
 MOST_JOURNAL = 2**26  # [bytes]
 GROUPS = ("model", "train", "trees", "global", "stockformer")  # of the settings that say how a family learns
-WORSE_P = 0.2  # of Wilcoxon's test over folds, below which a trial is given up: three of three are worse
+WORSE_P = 0.2  # of Wilcoxon's test, below which a trial is given up: three folds of three worse than the best's
 CURVES = dict[str, list[list[float]]]  # by job: (tree or epoch, skill) at each measurement
 
 

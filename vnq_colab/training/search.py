@@ -46,7 +46,7 @@ from vnq_colab.training.trainer import go_on, judged_symbols, start_run
 
 JOURNAL, RECIPE, LOCK = "journal.log", "recipe.json", "search.lock"  # in the folder of a search
 FACTS = ("trial", "state", "value", "folds", "seconds", "reason", "source")  # of a trial, before its settings
-FEWEST = 5  # complete trials with whose curves one is compared
+FEWEST, LOW = 5, 0.25  # complete trials that one is compared with; quantile of theirs; chosen: EXPERIMENTS, 11-29
 BATCH = 5  # trials for which suggestions are asked at once; every second one of them takes one
 OBJECTIVE = ("maximise the mean over yearly folds of the daily rank correlation between the forecast and the return of "
              "the next five days, on validation days, less its standard error over the folds")
@@ -108,13 +108,13 @@ class Trial(Attempt):
         return super()._learner(job, data, inputs)
 
     def _stepped(self, name: str, progress: Progress) -> None:
-        """Raises Pruned where skill is below the median of complete trials there, a third of their way on."""
+        """Raises Pruned where skill is in the lowest quarter of complete trials there, once they were half done."""
         super()._stepped(name, progress)
         skill, at = (progress.measured.get(what, math.nan) for what in ("skill", "at"))
         others = [one[name] for one in self._curves if at in one.get(name, {})]
-        if progress.share < 1 and len(others) >= FEWEST and 3 * at >= min(map(max, others)) and (
-                skill < np.median([one[at] for one in others])):
-            raise Pruned(f"below the median of other trials ({name}, {progress.words})")
+        if progress.share < 1 and len(others) >= FEWEST and 2 * at >= min(map(max, others)) and (
+                skill < np.quantile([one[at] for one in others], LOW)):
+            raise Pruned(f"below three quarters of the other trials ({name}, {progress.words})")
 
 
 def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "trees",
