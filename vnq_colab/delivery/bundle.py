@@ -246,7 +246,7 @@ def load_bundle(path: str | Path | Workspace) -> Bundle:
         "feature_names": {tuple(manifest["feature_names"])},
         "symbols": {symbol: row["families"] for symbol, row in manifest["symbols"].items() if row["families"]},
         "files": {name: {key: fact[key] for key in ("family", "symbols")} for name, fact in manifest["files"].items()},
-        "config": manifest["config"] if manifest["code_version"] == __version__ else config.to_dict()}
+        "config": config.to_dict() if manifest["config"].keys() >= config.to_dict().keys() - {"found_by"} else {}}
     wrong = [name for name, value in _shown(forecasters, config).items() if said[name] != value]
     if wrong or not forecasters.keys() >= {*config.ensemble_families} or any(
             one.family != name for name, one in manifest["calibration"].items()):

@@ -207,7 +207,7 @@ def _table(stocks: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     def reason(row: Any) -> str:
         rank = [] if np.isnan(row.rank) else [f"rank {row.rank:.0f} of {row.n_ranked}" + (
             "" if np.isnan(row.was) else f", was {row.was:.0f}")]
-        told = "" if pd.isna(row.lifts) else BY + SENTENCE.format(row.explained_by, row.lifts, row.lowers)
+        told = "" if pd.isna(row.lifts) else BY + SENTENCE.format(row.lifts, row.lowers, row.explained_by)
         return "; ".join([*rank, *row.why]) + told
 
     table = stocks.assign(date=day, reason=[reason(row) for row in stocks.itertuples()]).reset_index()

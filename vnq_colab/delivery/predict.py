@@ -31,12 +31,11 @@ from vnq_colab.notebook import Table, page
 from vnq_colab.settings import HORIZON
 
 LEAST_DAYS = max(feature.warm_up_days for feature in FEATURES.values())
-NOT_SHOWN = ["date", "edge", "score", "reference_price", "explained_by"]  # in a notebook
+NOT_SHOWN = ["date", "edge", "score", "reference_price"]  # in a notebook
 HEADS = {"limit_low": "limit from [VND]", "limit_high": "to [VND]"}
 LEAST_SHARE = 0.8  # of the stocks that the market's features were trained with; below, they mean something else
 FEWEST_SHARE = 0.5  # of them; with fewer there is neither a ranking nor an order
 N_SHOWN = 20  # best of the accepted stocks, on the screen
-ORIGIN = ("run_id", "trained_to")  # of a forecast, in its file
 NEW = "new"  # instead of a portfolio's file: make one
 
 
@@ -183,10 +182,11 @@ class DayPlan:
         has_orders = self.orders is not None and (self.orders["action"] != "wait").any()
         tables = [Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(columns=HEADS).replace(
                   {"reason": {re.escape(BY) + ".*": ""}}, regex=True))._repr_html_() if there else instead
-                  for rows, there, instead in ((self.orders, has_orders, ""),
-                                               (self.shown, len(self.shown), page(shown[0])))]
+                  for rows, there, instead in ((self.orders, has_orders, ""), (self.shown.drop(columns=[*WHY]), len(
+                      self.shown), page(shown[0])), (self.shown[["symbol", *WHY]], len(self.shown), ""))]
+        tables[2] = f"<details><summary>What lifts and what lowers each of them</summary>{tables[2]}</details>"
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
-        return "".join([page(to_do), tables[0], page(as_of[0]), tables[1], page("\n".join(known + files))])
+        return "".join([page(to_do), tables[0], page(as_of[0]), *tables[1:], page("\n".join(known + files))])
 
     def __repr__(self) -> str:
         return "\n".join(line for part in self._parts() for line in part)
@@ -240,7 +240,7 @@ def plan_day(ws: Workspace, bundle: Bundle, prices: pd.DataFrame, *, index: pd.D
     is_new = portfolio == NEW and to_do is not None and not is_over
     if not is_over:
         files = [write_table(ws.predictions / f"{day}.csv", table.assign(
-            **{name: bundle.manifest[name] for name in ORIGIN}))]
+            **{name: bundle.manifest[name] for name in ("run_id", "trained_to")}))]
         if to_do is not None:
             content = read_bytes(own, MOST_BYTES) if is_own else None
             files.append(write_orders(ws.orders / f"{day}.csv", to_do, held,

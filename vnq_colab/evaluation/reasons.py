@@ -16,8 +16,8 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.evaluation.data_plots import BLUE, INK, PALE, SMALL, figure_of
 
 N_NAMED, N_DRAWN = 3, 15  # features on each side of a stock; of the picture
-WHY = ("explained_by", "lifts", "lowers")  # columns of texts
-BY, SENTENCE = " | ", "{}: lifted by {}, lowered by {}"  # of WHY, after what an order gives as its reason
+WHY = ("lifts", "lowers", "explained_by")  # columns of texts
+BY, SENTENCE = " | ", "{2}: lifted by {0}, lowered by {1}"  # of WHY, after what an order gives as its reason
 PLAIN = {"mean_distance": "close over {}-day mean", "high_distance": "close over {}-day high", "gap": "opening gap",
          "low_distance": "close over {}-day low", "body": "close over open", "return_rank": "rank of {}-day return",
          "volume_surprise": "volume over 20-day mean", "range_surprise": "range over 20-day mean",
@@ -63,7 +63,7 @@ def reasons(contributions: pd.DataFrame, panel: Panel, family: str) -> pd.DataFr
 
     rank = contributions.drop(columns=["symbol", "date"]).sum(axis=1).rank(ascending=False, method="first")
     by = [f"{family} alone (rank {own:.0f})" for own in rank]
-    return pd.DataFrame(dict(zip(WHY, (by, most(1), most(-1)), strict=True)), pd.Index(symbols, name="symbol"))
+    return pd.DataFrame(dict(zip(WHY, (most(1), most(-1), by), strict=True)), pd.Index(symbols, name="symbol"))
 
 
 def importance(table: pd.DataFrame, family: str = "trees", *, note: str = "") -> Figure:

@@ -5,7 +5,7 @@ for (const box of document.querySelectorAll("input[data-table]")) box.addEventLi
 for (const table of document.querySelectorAll(".scroll table:not(.orders)")) {
   const rows = [...table.tBodies[0].rows], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, i) => {
-    const text = row => row.cells[i].textContent.trim(), value = row => parseFloat(text(row).replace(/,/g, ""));
+    const text = row => row.cells[i].textContent.trim().split("\n")[0], value = row => parseFloat(text(row).replace(/,/g, ""));
     const isNumber = rows.every(row => /^(–|[-+]?[\d.,]+%?( to .*)?)$/.test(text(row)));
     const ways = isNumber ? ["descending", "ascending"] : ["ascending", "descending"];
     const button = document.createElement("button");
