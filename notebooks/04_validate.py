@@ -75,6 +75,14 @@ HTML(f'<div><iframe srcdoc="{page}" width="100%" height="860" style="border: 0">
 vnq.plots.order(validation.order, note=session.note)
 
 # %% [markdown]
+# ## What weighs most
+# How far each feature moves a stock's score by the trees, up or down, from that of the day's mean stock; the lines span the folds. What lifts and what lowers a stock is told below, with the stock.
+
+# %%
+explained = validation.explained
+vnq.plots.importance(explained.weights, explained.family, note=session.note) if explained else "No family of this run can explain itself."
+
+# %% [markdown]
 # ## The basket
 # What the best stocks earned after fee, tax and slippage, beside all stocks with equal weights and the index; below, how far each was under its highest value.
 

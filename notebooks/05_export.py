@@ -83,7 +83,14 @@ plan
 # %%
 from IPython.display import display
 display(vnq.plots.evening(plan.table, plan.orders, note=prepared.note))
-vnq.table(plan.table)
+vnq.table(plan.table.drop(columns=["lifts", "lowers", "explained_by"]))
+
+# %% [markdown]
+# ## Why it stands there
+# The three features that lift a stock most, and the three that lower it, by the trees alone: points of their score from the mean stock of the day, and the rank that they give it. Low, high: in the lowest or highest third of all stocks.
+
+# %%
+vnq.table(plan.table[["rank", "symbol", "lifts", "lowers", "explained_by"]])
 
 # %% [markdown]
 # ## What nothing needs any more

@@ -184,9 +184,10 @@ class DayPlan:
                   {"reason": {re.escape(BY) + ".*": ""}}, regex=True))._repr_html_() if there else instead
                   for rows, there, instead in ((self.orders, has_orders, ""), (self.shown.drop(columns=[*WHY]), len(
                       self.shown), page(shown[0])), (self.shown[["symbol", *WHY]], len(self.shown), ""))]
-        tables[2] = f"<details><summary>What lifts and what lowers each of them</summary>{tables[2]}</details>"
+        why = f"<details><summary>What lifts and what lowers each of them</summary>{tables[2]}</details>"
         to_do = "\n".join([title, SYNTHETIC_NOTE * self.outlook.bundle.manifest["synthetic"], *notes])
-        return "".join([page(to_do), tables[0], page(as_of[0]), *tables[1:], page("\n".join(known + files))])
+        parts = [tables[0], page(as_of[0]), tables[1], why * bool(len(self.outlook.why))]
+        return "".join([page(to_do), *parts, page("\n".join(known + files))])
 
     def __repr__(self) -> str:
         return "\n".join(line for part in self._parts() for line in part)
