@@ -14,10 +14,12 @@ from vnq_colab.data.panel import build_panel
 from vnq_colab.data.splits import yearly_folds
 from vnq_colab.data.synthetic import synthetic_prices
 from vnq_colab.errors import ConfigError, DeliveryError
+from vnq_colab.layout import Workspace
 from vnq_colab.models import tree_rows, trees
 from vnq_colab.models.base import Job, TrainingData
 from vnq_colab.models.blocks import check_block
 from vnq_colab.settings import MachineConfig, Task, TreesConfig
+from vnq_colab.training.trainer import train
 
 SETTINGS = TreesConfig(rounds=40, block_rounds=10, least_rounds=20, patience=1, leaves=7, min_child_weight=20.0)
 
@@ -47,7 +49,7 @@ def straight(data):
 
 
 def blocks_of(learner):
-    return learner.search.blocks, learner.fit.blocks
+    return [growth.blocks for growth in learner.stages.values()]
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -70,14 +72,14 @@ def test_threads_of_a_booster_change_no_bit(data, straight, monkeypatch):
     monkeypatch.setattr(trees, "allowed_cores", lambda: 1)
     config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=4))
     other = train_out(trees.learner(straight.job, data, config, {}))
-    assert blocks_of(other) == blocks_of(straight) and other.fit.threads == 4
+    assert blocks_of(other) == blocks_of(straight) and other.stages["fit"].threads == 4
 
 
 def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
     """Score by score the sum of the blocks, and each block with other rows and features."""
     rows = data.panel.present & ~(data.train | data.valid)
     values = data.panel.values[rows]
-    margins = [trees.margin_of(raw, values) for raw in straight.fit.blocks]
+    margins = [trees.margin_of(raw, values) for raw in straight.stages["fit"].blocks]
     assert len({margin.tobytes() for margin in margins}) == len(margins)
     found = straight.result().forecaster.predict(data.panel, ~(data.train | data.valid))
     np.testing.assert_array_equal(found["score"], np.sum(margins, axis=0, dtype="float32"))
@@ -85,13 +87,14 @@ def test_block_is_a_booster_on_the_margin_of_those_before(data, straight):
 
 def test_margins_of_the_rows_are_the_sums_of_their_blocks(data, straight):
     """In the order of days, whatever the size of a slab, as far as the order of a sum may change the last bits."""
-    values = data.panel.values.swapaxes(0, 1)[straight.search.rows.T]
-    sums = sum(trees.margin_of(raw, values) for raw in straight.search.blocks)
-    np.testing.assert_allclose(straight.search.margins, sums, atol=1e-6)
+    search = straight.stages["search"]
+    values = data.panel.values.swapaxes(0, 1)[search.rows.T]
+    sums = sum(trees.margin_of(raw, values) for raw in search.blocks)
+    np.testing.assert_allclose(search._matrix.get_base_margin(), sums, atol=1e-6)
 
 
 def test_slabs_of_a_few_days_give_the_same_matrix(data, straight, monkeypatch):
-    monkeypatch.setattr(tree_rows, "SLAB_ROWS", 500)
+    monkeypatch.setattr(tree_rows, "SLAB_DAYS", 30)
     assert blocks_of(train_out(learner_of(data))) == blocks_of(straight)
 
 
@@ -101,10 +104,10 @@ def test_search_stops_without_progress_and_fits_as_many_trees_on_all_days_before
     monkeypatch.setattr(trees, "rank_correlation", lambda *_: next(skills))
     train_out(learner)
     before = np.arange(len(data.valid)) <= np.flatnonzero(data.valid)[-1]
-    np.testing.assert_array_equal(learner.fit.rows, data.labels.known & before)
-    np.testing.assert_array_equal(learner.search.rows, data.labels.known & data.train)
+    np.testing.assert_array_equal(learner.stages["fit"].rows, data.labels.known & before)
+    np.testing.assert_array_equal(learner.stages["search"].rows, data.labels.known & data.train)
     result = learner.result()
-    assert [len(blocks) for blocks in blocks_of(learner)] == [4, 3] and result.budget == {"rounds": 30}
+    assert [len(blocks) for blocks in blocks_of(learner)] == [4, 3] and result.budget == {"rounds": 30, "effects": []}
     assert len(result.forecaster.blocks) == len(result.valid_forecaster.blocks) == 3
     assert [(row[2], row[4]) for row in result.curves] == [(10, 0.9), (20, 0.1), (30, 0.3), (40, 0.2)]
     assert result.valid_forecaster.digest() != result.forecaster.digest()
@@ -112,7 +115,7 @@ def test_search_stops_without_progress_and_fits_as_many_trees_on_all_days_before
 
 def test_trial_grows_the_search_alone(data, straight):
     trial = train_out(learner_of(replace(data, is_trial=True)))
-    assert trial.fit is None and trial.search.blocks == straight.search.blocks
+    assert blocks_of(trial) == blocks_of(straight)[:1]
     assert trial.result().forecaster.digest() == straight.result().valid_forecaster.digest()
 
 
@@ -121,10 +124,10 @@ def test_final_fit_takes_the_median_of_the_folds_rounds(data):
     config = RunConfig(trees=SETTINGS, machine=MachineConfig(threads=1))
     folds = {f"trees_fold{place + 1}": {"budget": {"rounds": rounds}} for place, rounds in enumerate((10, 40, 20))}
     learner = train_out(trees.learner(Job("trees", None, symbols=data.panel.symbols), whole, config, folds))
-    np.testing.assert_array_equal(learner.fit.rows, data.labels.known)
+    np.testing.assert_array_equal(learner.stages["fit"].rows, data.labels.known)
     result = learner.result()
-    assert learner.search is None and len(learner.fit.blocks) == 2
-    assert result.budget == {"rounds": 20} and result.valid_forecaster is None and not result.curves
+    assert [len(blocks) for blocks in blocks_of(learner)] == [2]
+    assert result.budget["rounds"] == 20 and result.valid_forecaster is None and not result.curves
 
 
 def test_trees_find_a_planted_order_and_other_seeds_give_others(data, straight):
@@ -139,6 +142,84 @@ def test_labels_are_within_day_ranks_whatever_the_scores(data, straight):
     """The order of the labels is all that counts: stretched ones give the same trees, bit for bit."""
     stretched = replace(data, labels=replace(data.labels, values=np.sinh(2 * data.labels.values)))
     assert blocks_of(train_out(learner_of(stretched))) == blocks_of(straight)
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"objective": "pairwise", "min_child_weight": 1.0}, "pairwise within each day"),
+    ({"objective": "lambdarank", "min_child_weight": 0.1}, "lambdarank within each day"),
+    ({"sampling": "gradient_based", "subsample": 0.3}, "rows sampled by gradient"),
+    ({"matrix": "plain"}, "plain matrix, 8 bytes a number more"),
+    ({"memory_pool": True}, "no memory pool, there is no GPU"),
+    ({"top_features": 7}, "7 features"),
+    ({"monotone": ("-return_1", "volume_correlation_20")}, "monotone in -return_1, volume_correlation_20"),
+])
+def test_every_option_finds_the_order_says_what_it_did_and_resumes_exactly(data, straight, options, words):
+    whole = train_out(learner_of(data, **options))
+    result = whole.result()
+    assert result.budget["effects"] == [words] and max(whole.skills) > 0.1, whole.skills
+    assert (blocks_of(whole) == blocks_of(straight)) == ("memory_pool" in options)
+    killed = learner_of(data, **options)
+    killed.step()
+    state, killed = killed.state_dict(), learner_of(data, **options)
+    killed.load_state_dict(state)
+    assert blocks_of(train_out(killed)) == blocks_of(whole)
+    again = trees.TreesForecaster.from_state(result.forecaster.to_state())
+    mine, theirs = (forecaster.predict(data.panel, data.valid) for forecaster in (again, result.forecaster))
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_chosen_features_are_the_best_of_training_days_and_a_panel_must_have_them(data):
+    """Others may differ; of the stages each chooses its own."""
+    forecaster = train_out(learner_of(data, top_features=5)).result().forecaster
+    places = [data.panel.feature_names.index(name) for name in forecaster.names]
+    assert len(places) == 5 and places == sorted(places) and forecaster.feature_names == data.panel.feature_names
+    few = replace(data.panel, values=data.panel.values[:, :, places[::-1]], feature_names=forecaster.names[::-1])
+    expected = forecaster.predict(data.panel, data.valid)
+    np.testing.assert_array_equal(forecaster.predict(few, data.valid), expected)
+    with pytest.raises(DeliveryError, match=f"trained on .*{forecaster.names[0]}.*, which this code does not compute"):
+        fewer = replace(few, values=few.values[:, :, :4], feature_names=few.feature_names[:4])
+        forecaster.predict(fewer, data.valid)
+    state = forecaster.to_state()
+    with pytest.raises(DeliveryError, match="features that it does not name"):
+        trees.TreesForecaster.from_state(state | {"feature_names": state["feature_names"][:3]})
+
+
+@pytest.mark.parametrize("sign, text", [(1, "volume_surprise"), (-1, "-volume_surprise")])
+def test_monotone_score_moves_one_way_with_its_feature_alone(data, sign, text):
+    forecaster = train_out(learner_of(data, monotone=(text,))).result().forecaster
+    values = data.panel.values.copy()
+    values[:, :, data.panel.feature_names.index("volume_surprise")] += sign
+    before, after = (forecaster.predict(replace(data.panel, values=each), data.valid)["score"]
+                     for each in (data.panel.values, values))
+    assert (after >= before).all() and (after > before).any() == (sign > 0)  # more volume lifts a score, here
+    with pytest.raises(ConfigError, match=r"trees.monotone: there is no feature 'return_6'\. Did you mean 'return_"):
+        learner_of(data, monotone=("-return_6",))
+
+
+def test_what_an_option_did_is_in_the_session_and_in_the_line_of_its_job(tmp_path, panel, small):
+    config = replace(small, trees=replace(small.trees, top_features=9), folds=1)
+    session = train(ws := Workspace(tmp_path), panel, config, quiet=True)
+    assert {tuple(row["effects"]) for row in session.to_dict()["jobs"].values()} == {("9 features",)}
+    log = (ws.log_folder(session.run_id) / "progress.txt").read_text(encoding="utf-8")
+    assert all(f"{job} done in" in log for job in session.jobs) and log.count(": 9 features") == len(session.jobs)
+
+
+def test_sampling_that_this_xgboost_refuses_is_an_error_with_its_reason(data, monkeypatch):
+    xgboost = tree_rows.engine()
+
+    def refuse(*_):
+        raise xgboost.core.XGBoostError("[01:02:03] /src/sampler.h:7: Check failed: is_gpu: not on this device.\nStack")
+
+    monkeypatch.setattr(xgboost.Booster, "update", refuse)
+    with pytest.raises(ConfigError, match=r"gradient_based: XGBoost .* refuses it on cpu \(.*not on this device"):
+        learner_of(data, sampling="gradient_based")
+
+
+def test_memory_pool_needs_a_gpu_and_a_build_with_rmm(monkeypatch):
+    config = RunConfig(machine=MachineConfig(device="cuda"))
+    for has_rmm, words in ((True, ""), (False, "was built without RMM")):
+        monkeypatch.setattr(tree_rows.engine(), "build_info", lambda has_rmm=has_rmm: {"USE_RMM": has_rmm})
+        assert words in tree_rows.no_pool(config) and bool(words) == bool(tree_rows.no_pool(config))
 
 
 def test_missing_xgboost_is_an_error_with_the_install_line(data, straight, monkeypatch):

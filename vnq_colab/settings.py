@@ -183,6 +183,13 @@ class TreesConfig(Settings):
     colsample: SHARE = 0.3  # of the features, for each split
     penalty: NOT_NEGATIVE = 10.0  # L2, on the values of leaves
     bins: BINS = 64  # of a feature's histogram
+    objective: Literal["regression", "pairwise", "lambdarank"] = "regression"  # on within-day ranks; or on their pairs
+    monotone: tuple[str, ...] = ()  # features that may only lift a score, or, with a minus before it, only lower it
+    top_features: COUNT | None = None  # the best of a quick pass of 50 trees on the training days; None: all
+    sampling: Literal["uniform", "gradient_based"] = "uniform"  # of the rows; or rather those with large errors
+    matrix: Literal["quantile", "plain"] = "quantile"  # a byte a number, or eight bytes more, to compare with
+    memory_pool: bool = False  # on a GPU, by RMM
+    LATER = ("objective", "monotone", "top_features", "sampling", "matrix", "memory_pool")
 
 
 @dataclass(frozen=True, kw_only=True)

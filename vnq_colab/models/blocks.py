@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from vnq_colab.data.panel import Panel
 from vnq_colab.errors import ConfigError, DeliveryError
 
 # Source: https://ubjson.org; XGBoost writes counted arrays, and lengths of eight bytes.
 NUMBERS = {b"U": "u1", b"i": "i1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
+OBJECTIVES = ("reg:squarederror", "rank:pairwise", "rank:ndcg")
 NO_PARENT = 2**31 - 1  # of the root
 REALS = ("base_weights", "loss_changes", "split_conditions", "sum_hessian")  # of a tree, one of each node
 WHOLES = ("left_children", "right_children", "parents", "split_indices", "split_type", "default_left")
@@ -36,6 +38,11 @@ def margin_of(raw: bytes, values: np.ndarray, threads: int = 0) -> np.ndarray:
     return booster.inplace_predict(values, predict_type="margin")
 
 
+def columns_of(panel: Panel, names: tuple[str, ...]) -> "slice | list[int]":
+    """Where these features stand in a panel; all of them without a copy."""
+    return slice(None) if names == panel.feature_names else [panel.feature_names.index(name) for name in names]
+
+
 def as_tensor(raw: bytes) -> torch.Tensor:
     """Bytes as a tensor, which a file of tensors and plain values can hold."""
     return torch.from_numpy(np.frombuffer(raw, dtype="uint8").copy())
@@ -48,11 +55,11 @@ def check_block(raw: bytes, n_features: int) -> None:
         booster, parameters = learner["gradient_booster"], learner["learner_model_param"]
         model = booster["model"]
         count, counts = len(model["trees"]), map(model["gbtree_model_param"].get, ("num_parallel_tree", "num_trees"))
-        is_ours = [booster["name"], learner["objective"]["name"], parameters["num_feature"], parameters["num_class"],
-                   parameters["num_target"], parameters["base_score"].strip("[]"), learner["feature_names"],
-                   learner["feature_types"], *counts, model["tree_info"], model["iteration_indptr"], file.read()] == [
-                       "gbtree", "reg:squarederror", str(n_features), "0", "1", "0E0", [], [], "1", str(count),
-                       [0] * count, list(range(count + 1)), b""]
+        is_ours = [booster["name"], parameters["num_feature"], parameters["num_class"], parameters["num_target"],
+                   parameters["base_score"].strip("[]"), learner["feature_names"], learner["feature_types"], *counts,
+                   model["tree_info"], model["iteration_indptr"], file.read()] == [
+                       "gbtree", str(n_features), "0", "1", "0E0", [], [], "1", str(count), [0] * count,
+                       list(range(count + 1)), b""] and learner["objective"]["name"] in OBJECTIVES
         if any(map(len, model.get("cats", {}).values())) or not is_ours:
             raise ValueError("not boosted trees of these features")
         for tree in model["trees"]:

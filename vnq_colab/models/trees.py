@@ -22,9 +22,9 @@ from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
 from vnq_colab.errors import DeliveryError
 from vnq_colab.models import base
-from vnq_colab.models.blocks import as_tensor, check_block, engine, margin_of
+from vnq_colab.models.blocks import as_tensor, check_block, columns_of, engine, margin_of
 from vnq_colab.models.states import load_files
-from vnq_colab.models.tree_rows import Growth
+from vnq_colab.models.tree_rows import Growth, check_options, effects
 from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME = "trees"
@@ -54,123 +54,101 @@ def load(folder: Path) -> base.Forecaster:
 class TreesLearner(base.Learner):
     """Blocks of trees, `rounds` in all; None: until the rank correlation of the validation days rises no more.
 
-    Of a fold two grow: `search` on its training days, `fit` on all days before the test, as far as the best of the
-    search is known; on two cores at once. A final fit has `fit` alone, a trial `search` alone.
+    Of a fold two stages grow: `search` on its training days, `fit` on all days before the test, as far as the search
+    has come; on two cores at once. A final fit has `fit` alone, a trial `search` alone.
     """
 
     def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None = None):
         self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
-        engine()
+        check_options(config, data.panel.feature_names)
         values = data.labels.values.mean(axis=2)  # [symbols, days]
-        if data.task.target == "rank":  # in -1/2 to 1/2: on normal scores trees are no better, and slower
+        if data.task.target == "rank" or self.settings.objective != "regression":
+            # in -1/2 to 1/2: on normal scores trees are no better, and slower
             values = np.nan_to_num(within_day_ranks(np.where(data.labels.known, values, np.nan))) / 2
-        before_test = np.arange(len(data.valid)) <= np.flatnonzero(data.train | data.valid)[-1]
-        self._has_two = not (data.is_final or data.is_trial)
+        last = np.flatnonzero(data.train | data.valid)[-1]
+        days = {} if data.is_final else {"search": data.train}
+        days |= {} if data.is_trial else {"fit": np.arange(len(data.train)) <= last}
         threads = config.machine.threads or allowed_cores()
-        self._at_once = self._has_two and config.machine.device == "cpu" and allowed_cores() > 1
-        grows = [Growth(data.panel, data.labels.known & days, values, self.settings,
-                        max(1, threads // 2) if self._at_once else threads)
-                 for days in (before_test if data.is_final else data.train, before_test)]
-        self.search, self.fit = None if data.is_final else grows[0], None if data.is_trial else grows[1]
-        days = np.flatnonzero(data.valid)
-        self._judged = data.labels.known[:, days]  # [symbols, validation days]
-        self._truth = np.where(self._judged, values[:, days], np.nan)
-        self._valid_x = data.panel.values[:, days][self._judged]
-        self._valid_margin = np.zeros(len(self._valid_x), "float32")
+        self._at_once = len(days) > 1 and config.machine.device == "cpu" and allowed_cores() > 1
+        self.stages = {stage: Growth(data.panel, data.labels.known & part, values, config,
+                                     max(1, threads // 2) if self._at_once else threads)
+                       for stage, part in days.items()}
+        self._judged = data.labels.known[:, data.valid]  # [symbols, validation days]
+        self._truth = np.where(self._judged, values[:, data.valid], np.nan)
+        self._valid_margin = np.zeros(self._judged.sum(), "float32")
         self.skills: list[float] = []  # on the validation days, after each block of the search
 
     @property
     def finished(self) -> bool:
-        best = self._n_best()
-        return best is not None and (self.fit is None or len(self.fit.blocks) >= best)
+        return not self._lacking()
 
     def step(self) -> base.Progress:
         """One block of rounds, or one of each stage; of the search also the validation days' rank correlation."""
-        best, grows = self._n_best(), {}
-        if best is None:
-            grows["search"] = self.search
-        if best is not None or (self._at_once and len(self.fit.blocks) < self._leading()):
-            grows["fit"] = self.fit
-        tasks = [(growth, self._parameters(stage, len(growth.blocks))) for stage, growth in grows.items()]
-        with ThreadPoolExecutor(len(tasks), "trees") as threads:
-            for done in [threads.submit(growth.grow, parameters) for growth, parameters in tasks]:
-                done.result()
-        if "search" in grows:
-            self.skills.append(self._judged_with(self.search.blocks[-1]))
-        n_trees = max(len(growth.blocks) for growth in grows.values()) * self.settings.block_rounds
-        done = sum(len(growth.blocks) for growth in (self.search, self.fit) if growth)
-        return base.Progress(1.0 if self.finished else min(done / self._n_expected(), 1.0),
-                             f"{'held out' if 'search' in grows else 'fit'}, {n_trees} trees",
-                             {"skill": self.skills[-1], "at": n_trees} if "search" in grows else {})
+        lacking = self._lacking()
+        with ThreadPoolExecutor(len(lacking), "trees") as threads:
+            list(threads.map(self._grow, lacking))
+        if "search" in lacking:
+            self._add_margin(self.stages["search"].blocks[-1])
+            scores = np.full(self._truth.shape, np.nan)
+            scores[self._judged] = self._valid_margin
+            self.skills.append(rank_correlation(scores, self._truth))
+        best, is_over = self._best()
+        blocks = [len(growth.blocks) for growth in self.stages.values()]
+        most = best if is_over else -(-self.settings.rounds // self.settings.block_rounds)
+        left = sum(max(0, most - n) for n in blocks)
+        words = f"{'held out' if 'search' in lacking else 'fit'}, {max(blocks) * self.settings.block_rounds} trees"
+        measured = {"skill": self.skills[-1], "at": len(self.skills) * self.settings.block_rounds}
+        return base.Progress(sum(blocks) / (sum(blocks) + left), words, measured if "search" in lacking else {})
 
-    def _judged_with(self, raw: bytes) -> float:
-        """The rank correlation of the validation days, with one more block of the search."""
-        self._valid_margin += margin_of(raw, self._valid_x, self.search.threads)
-        scores = np.full(self._truth.shape, np.nan)
-        scores[self._judged] = self._valid_margin
-        return rank_correlation(scores, self._truth)
+    def _grow(self, stage: str) -> None:
+        growth = self.stages[stage]
+        growth.grow(base.stable_seed(stage, self.config.seed, self.job.name, len(growth.blocks)) % 2**31)
 
-    @property
-    def _least(self) -> int:
-        return max(1, -(-self.settings.least_rounds // self.settings.block_rounds))
+    def _add_margin(self, raw: bytes) -> None:
+        search, values = self.stages["search"], self.data.panel.values[:, self.data.valid][self._judged]
+        self._valid_margin += margin_of(raw, values[:, columns_of(self.data.panel, search.names)], search.threads)
 
-    def _leading(self) -> int:
-        """How many blocks are best so far, or will be asked for at least."""
-        skills = self.skills[self._least - 1:]
-        return self._least + (int(np.nanargmax(np.nan_to_num(skills, nan=-math.inf))) if skills else 0)
+    def _lacking(self) -> list[str]:
+        """The stages that lack a block: the search until it is over; beside it, or after it, the fit."""
+        best, is_over = self._best()
+        lacking = [] if is_over else ["search"]
+        if "fit" in self.stages and (is_over or self._at_once) and len(self.stages["fit"].blocks) < best:
+            lacking.append("fit")
+        return lacking
 
-    def _n_best(self) -> int | None:
-        """How many blocks are best, once the search is over; None while it goes on."""
-        if self.search is None:
-            return -(-self.rounds // self.settings.block_rounds)
-        n, best = len(self.skills), self._leading()
-        is_over = n >= self._least and (n - best >= self.settings.patience
-                                        or n * self.settings.block_rounds >= self.settings.rounds)
-        return best if is_over else None
-
-    def _n_expected(self) -> int:
-        """Blocks in all, at most while the search goes on."""
-        most, best = -(-self.settings.rounds // self.settings.block_rounds), self._n_best()
-        if self.search is None:
-            return best
-        n_fit = 0 if self.fit is None else most if best is None else best
-        return (most if best is None else len(self.skills)) + n_fit
-
-    def _parameters(self, stage: str, number: int) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "objective": "reg:squarederror", "base_score": 0.0, "tree_method": "hist", "grow_policy": "lossguide",
-            "max_depth": 0, "max_leaves": settings.leaves, "eta": settings.learning_rate,
-            "min_child_weight": settings.min_child_weight, "subsample": settings.subsample,
-            "colsample_bynode": settings.colsample, "lambda": settings.penalty, "max_bin": settings.bins,
-            "seed": base.stable_seed(stage, self.config.seed, self.job.name, number) % 2**31,
-            "device": self.config.machine.device, "verbosity": 0,
-        }
+    def _best(self) -> tuple[int, bool]:
+        """How many blocks are best so far, at least those of `least_rounds`, and whether that is the last word."""
+        n, settings = len(self.skills), self.settings
+        if self.rounds is not None:
+            return -(-self.rounds // settings.block_rounds), True
+        best = least = max(1, -(-settings.least_rounds // settings.block_rounds))
+        if n >= least:
+            best += int(np.argmax(np.nan_to_num(self.skills[least - 1:], nan=-math.inf)))
+        return best, n >= least and (n - best >= settings.patience or n * settings.block_rounds >= settings.rounds)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skills": list(self.skills)} | {
-            stage: [as_tensor(raw) for raw in growth.blocks] for stage, growth in self._stages()}
+        return {"skills": list(self.skills), "stages": {
+            stage: {"names": list(growth.names), "blocks": [as_tensor(raw) for raw in growth.blocks]}
+            for stage, growth in self.stages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for stage, growth in self._stages():
-            growth.load([raw.numpy().tobytes() for raw in state[stage]])
-        self.skills = list(state["skills"])
-        self._valid_margin = np.zeros_like(self._valid_margin)
-        for raw in self.search.blocks if self.search else ():
-            self._valid_margin += margin_of(raw, self._valid_x, self.search.threads)
-
-    def _stages(self) -> list[tuple[str, Growth]]:
-        return [(stage, growth) for stage, growth in (("search", self.search), ("fit", self.fit)) if growth]
+        for stage, growth in self.stages.items():
+            growth.load([raw.numpy().tobytes() for raw in state["stages"][stage]["blocks"]],
+                        tuple(state["stages"][stage]["names"]))
+        self.skills, self._valid_margin = list(state["skills"]), np.zeros_like(self._valid_margin)
+        for raw in self.stages["search"].blocks if "search" in self.stages else ():
+            self._add_margin(raw)
 
     def result(self) -> base.Trained:
-        best, symbols = self._n_best(), self.job.symbols
-        search, fit = (growth and TreesForecaster(tuple(self.data.panel.feature_names), symbols,
-                                                  tuple(growth.blocks[:best]), engine().__version__)
-                       for growth in (self.search, self.fit))
+        best, _ = self._best()
+        *held_out, last = (TreesForecaster(self.data.panel.feature_names, self.job.symbols, growth.names,
+                                           tuple(growth.blocks[:best]), engine().__version__)
+                           for growth in self.stages.values())
         curves = [(base.EVERYONE, 0, (number + 1) * self.settings.block_rounds, math.nan, skill)
                   for number, skill in enumerate(self.skills)]
-        return base.Trained(fit or search, {}, curves, {"rounds": self.rounds or best * self.settings.block_rounds},
-                            valid_forecaster=search if fit else None)
+        budget = {"rounds": self.rounds or best * self.settings.block_rounds,
+                  "effects": effects(self.config, last.names)}
+        return base.Trained(last, {}, curves, budget, valid_forecaster=held_out[0] if held_out else None)
 
 
 def allowed_cores() -> int:
@@ -182,8 +160,9 @@ def allowed_cores() -> int:
 class TreesForecaster(base.Forecaster):
     """Blocks of trees in XGBoost's own binary JSON; a score is the sum of what they say."""
 
-    feature_names: tuple[str, ...]
+    feature_names: tuple[str, ...]  # of the panel that they were trained on
     symbols: tuple[str, ...]
+    names: tuple[str, ...]  # of the features that they see; a panel may lack others
     blocks: tuple[bytes, ...]
     version: str  # of the XGBoost that trained them
 
@@ -192,13 +171,18 @@ class TreesForecaster(base.Forecaster):
     def select(self, symbols: tuple[str, ...]) -> "TreesForecaster":
         return replace(self, symbols=tuple(symbols))
 
+    def check_features(self, panel: Panel) -> None:
+        """Raises DeliveryError unless the panel has the features that the trees see; all, in order, if they see all."""
+        if self.names == self.feature_names or not set(self.names) <= set(panel.feature_names):
+            super().check_features(panel)
+
     def predict(self, panel: Panel, origins: np.ndarray) -> pd.DataFrame:
         self.check_features(panel)
         rows = panel.rows(self.symbols)
         present = panel.present[rows][:, origins]
         scores = np.zeros(present.shape)
         if present.any():
-            values = panel.values[rows][:, origins][present]
+            values = panel.values[rows][:, origins][present][:, columns_of(panel, self.names)]
             try:
                 scores[present] = sum(margin_of(raw, values) for raw in self.blocks)
             except engine().core.XGBoostError as error:
@@ -209,26 +193,27 @@ class TreesForecaster(base.Forecaster):
 
     def explain(self, panel: Panel, origins: np.ndarray, *, quick: bool = False) -> pd.DataFrame:
         """Exact Shapley values, from Lundberg et al. 2020, Nature Machine Intelligence 2; `quick`: Saabas 2014."""
-        table, names = self.predict(panel, origins)[["symbol", "date"]], [*self.feature_names, "bias"]
-        matrix = engine().DMatrix(panel.values[[*map(panel.symbols.index, table["symbol"])],
-                                               panel.days.get_indexer(table["date"])])
+        table, names = self.predict(panel, origins)[["symbol", "date"]], [*self.names, "bias"]
+        matrix = engine().DMatrix(panel.values[[*map(panel.symbols.index, table["symbol"])], panel.days.get_indexer(
+            table["date"])][:, columns_of(panel, self.names)])
         parts = sum(engine().Booster(model_file=bytearray(raw)).predict(
             matrix, pred_contribs=True, approx_contribs=quick) for raw in self.blocks)
         return table.join(pd.DataFrame(np.reshape(parts, (-1, len(names))), columns=names))
 
     def to_state(self) -> dict[str, Any]:
         return {"format": base.FORMAT, "feature_names": list(self.feature_names), "symbols": list(self.symbols),
-                "xgboost": self.version, "blocks": [as_tensor(raw) for raw in self.blocks]}
+                "names": list(self.names), "xgboost": self.version, "blocks": [as_tensor(raw) for raw in self.blocks]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: str = "cpu") -> "TreesForecaster":
         """The forecaster that `to_state` wrote down. Raises DeliveryError for a mangled block of trees."""
-        names, blocks = tuple(state["feature_names"]), tuple(raw.numpy().tobytes() for raw in state["blocks"])
-        if not blocks:
-            raise DeliveryError("the model has no trees. Export again.")
+        known, blocks = tuple(state["feature_names"]), tuple(raw.numpy().tobytes() for raw in state["blocks"])
+        names = tuple(state.get("names", known))  # not in files of 0.2.0
+        if not blocks or not set(names) <= set(known):
+            raise DeliveryError("the model has no trees, or of features that it does not name. Export again.")
         for raw in blocks:
             check_block(raw, len(names))
-        return cls(names, tuple(state["symbols"]), blocks, str(state["xgboost"]))
+        return cls(known, tuple(state["symbols"]), names, blocks, str(state["xgboost"]))
 
     def digest(self) -> str:
         return hashlib.sha256(b"".join(self.blocks)).hexdigest()

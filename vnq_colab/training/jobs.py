@@ -87,7 +87,7 @@ class JobList:
         """What the session says of a finished job; plans the second try of what diverged."""
         row, ledger, failed = self.rows[name], self.session.ledger, state["failed"]
         row |= {"state": "done" if state["sha256"] else "failed", "sha256": state["sha256"], "file": state["digest"],
-                "reason": ""}
+                "reason": ""} | ({"effects": list(effects)} if (effects := state["budget"].get("effects")) else {})
         for symbol, values in state["rows"].items():
             ledger[symbol] |= {key: None if isinstance(value, float) and not np.isfinite(value) else value
                                for key, value in values.items()}

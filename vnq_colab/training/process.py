@@ -220,7 +220,8 @@ class Display:
         """The line of a job that is done."""
         self._fresh.append(job)
         row = self._session.jobs[job]
-        more = (f", {self._skill}" if self._skill else "") + (f": {row['reason']}" if row["reason"] else "")
+        said = "; ".join([row["reason"], *row.get("effects", ())]).strip("; ")
+        more = (f", {self._skill}" if self._skill else "") + (f": {said}" if said else "")
         self.say(f"{self._n_done}/{len(self._session.jobs)} {job} {row['state']} in {spell(row['seconds'])}{more}")
 
     def keep(self) -> None:

@@ -53,7 +53,8 @@ LedgerRow = record("LedgerRow", state=STATE, reason=str, best_epochs=NotRequired
                    skill=NotRequired[float | None])
 JobRow = record("JobRow", family=NAME, fold=PLACE | None, pack=PLACE | None, symbols=list[str], needs=list[NAME],
                 learning_rate_share=SHARE, state=STATE, reason=str, seconds=NotRequired[NOT_NEGATIVE],
-                sha256=NotRequired[str], file=NotRequired[str])  # of its forecaster, "" where all failed; of its file
+                sha256=NotRequired[str], file=NotRequired[str],  # of its forecaster, "" where all failed; of its file
+                effects=NotRequired[list[str]])  # of options that somebody chose
 Machine = record("Machine", **dict.fromkeys(("node", "system", "processor", "python", "torch", "device", "dtype",
                                              "code_version"), NotRequired[str]), cores=NotRequired[int | None],
                  threads=NotRequired[int], pid=NotRequired[between(1, 2**31 - 1)], pid_started=NotRequired[float])
