@@ -62,7 +62,7 @@ def test_contributions_are_shapley_values_by_a_second_implementation():
     booster = xgboost.train({"max_depth": 3, "base_score": 0.0}, matrix, 2)
     days, names = pd.bdate_range("2024-01-01", periods=2), ("return_5", "gap", "body")
     panel = Panel(x[:6].reshape(3, 2, 3), np.ones((3, 2, 5)), np.ones((3, 2), bool), tuple("ABC"), days, names, "made")
-    found = TreesForecaster(names, tuple("ABC"), (bytes(booster.save_raw("ubj")),) * 2, "").explain(
+    found = TreesForecaster(names, tuple("ABC"), names, (bytes(booster.save_raw("ubj")),) * 2, "").explain(
         panel, np.array([True, True]))
     nodes = booster.trees_to_dataframe().set_index("ID")
 

@@ -97,8 +97,8 @@ class TreesLearner(base.Learner):
         most = best if is_over else -(-self.settings.rounds // self.settings.block_rounds)
         left = sum(max(0, most - n) for n in blocks)
         words = f"{'held out' if 'search' in lacking else 'fit'}, {max(blocks) * self.settings.block_rounds} trees"
-        measured = {"skill": self.skills[-1], "at": len(self.skills) * self.settings.block_rounds}
-        return base.Progress(sum(blocks) / (sum(blocks) + left), words, measured if "search" in lacking else {})
+        return base.Progress(sum(blocks) / (sum(blocks) + left), words, {
+            "skill": self.skills[-1], "at": blocks[0] * self.settings.block_rounds} if "search" in lacking else {})
 
     def _grow(self, stage: str) -> None:
         growth = self.stages[stage]
