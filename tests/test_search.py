@@ -244,7 +244,7 @@ def test_recipe_that_cannot_be_used_is_refused_in_a_sentence(done, tmp_path, cha
 @pytest.mark.parametrize(("asked", "sentence"), [
     ({"space": {"trees.leafs": Whole(3, 7)}}, "no setting 'trees.leafs' to search. Did you mean 'trees.leaves'"),
     ({"space": {"machine.threads": Whole(1, 7)}}, "no setting 'machine.threads' to search"),
-    ({"space": {}}, "space = {}: must name a setting"), ({"space": {"trees.leaves": 3}}, "must be OneOf, or Whole"),
+    ({"space": {}}, "space = {}: must name a setting"), ({"space": {"trees.leaves": 3}}, "must be Whole, Real or"),
     ({"space": {"trees.subsample": Real(0.5, 2)}}, r"trees.subsample = 2.0: must lie in \(0, 1\]"),
     ({"space": {"trees.bins": OneOf(64, "many")}}, "trees.bins = 'many': expected int"),
     ({"n_trials": 0}, "n_trials = 0: must be above 0"), ({"hours": 0.0}, "hours = 0.0: must be above 0"),
@@ -266,11 +266,27 @@ def test_missing_package_is_named_with_the_line_that_installs_it(tmp_path, panel
         run(Workspace(tmp_path), panel)
 
 
-def test_ranges_refuse_what_is_none():
-    for make in (lambda: Whole(3, 1), lambda: Whole(1.5, 2), lambda: Real(0, 1, log=True), lambda: Whole(True, 3),
-                 lambda: Real(0, float("nan")), OneOf, lambda: OneOf([1])):
-        with pytest.raises(ConfigError, match=r"a range = .*must go from|a choice = .*must name"):
-            make()
+@pytest.mark.parametrize(("one", "sentence"), [
+    (Whole(31, 3), "is empty"), (Whole(3.5, 7), "trees.leaves = 3.5: expected int"), (Real(3, 7), "expected int"),
+    (Whole(0, 7, log=True), r"must be Whole, Real or OneOf.*63 can be added"), (OneOf([1]), "63 can be added"),
+    (Whole("3", 7), "63 can be added"), (Whole(True, 70), "trees.leaves = True: expected int")])
+def test_range_that_is_none_is_refused(one, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        journal.ranges_of({"trees.leaves": one}, RunConfig())
+
+
+def test_trial_that_is_worse_on_three_folds_is_given_up(tmp_path):
+    """Not after two: with four folds that is what Wilcoxon's test can tell."""
+    ranges = journal.ranges_of(SPACE, CONFIG)
+    kept = journal.Journal([tmp_path / "journal.log"], "x", ranges)
+    first = kept.ask(0, {"trees.leaves": 7, "trees.learning_rate": 0.03})
+    kept.add(first, "complete", 0.3, [0.3, 0.2, 0.3, 0.4], curves={}, seconds=1.0)
+    for worse, given_up in (((0.2, 0.1, 0.2), [False, False, True]), ((0.2, 0.3, 0.2), [False] * 3)):
+        asked, told = kept.ask(0, None), []
+        for fold, value in enumerate(worse):
+            asked.report(value, fold)
+            told.append(asked.should_prune())
+        assert told == given_up
 
 
 def test_recipe_of_another_version_is_said(done, tmp_path, capsys):

@@ -6,7 +6,6 @@ says what a value may be: `Literal` lists the choices, `Annotated[int, POSITIVE]
 
 import dataclasses
 import functools
-import math
 import sys
 import types
 import typing
@@ -214,12 +213,6 @@ class Whole:
     high: int
     log: bool = False
 
-    def __post_init__(self) -> None:
-        numbers, kind = (self.low, self.high), int if type(self) is Whole else float
-        fits = all(type(number) in (int, kind) and math.isfinite(number) for number in numbers)
-        require(fits and self.low <= self.high and not (self.log and self.low <= 0), "a range", numbers,
-                f"must go from a lower {kind.__name__} to a higher one, and begin above 0 where it is drawn by its log")
-
 
 class Real(Whole):
     """Real numbers, as `Whole`."""
@@ -232,8 +225,6 @@ class OneOf:
     values: tuple[Any, ...]
 
     def __init__(self, *values: Any):
-        plain = all(value is None or isinstance(value, (bool, int, float, str)) for value in values)
-        require(len(values) > 0 and plain, "a choice", values, "must name texts, numbers, True, False or None")
         object.__setattr__(self, "values", values)
 
 

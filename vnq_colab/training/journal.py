@@ -16,7 +16,7 @@ from vnq_colab.config import RunConfig
 from vnq_colab.errors import CheckpointError, ConfigError, StorageError, did_you_mean, shorten, tell
 from vnq_colab.files import read_bytes, write_atomic
 from vnq_colab.models.base import stable_seed
-from vnq_colab.settings import OneOf, Real, Space, Whole, convert, require
+from vnq_colab.settings import OneOf, Real, Space, convert, require
 
 MOST_JOURNAL = 2**26  # [bytes]
 GROUPS = ("model", "train", "trees", "global", "stockformer")  # of the settings that say how a family learns
@@ -52,17 +52,19 @@ def ranges_of(space: Space, config: RunConfig) -> dict[str, Any]:
     for name, one in space.items():
         if name not in own:
             raise ConfigError(f"there is no setting {name!r} to search.{did_you_mean(str(name), own)}")
-        if isinstance(one, OneOf):
-            ends = tuple(dict.fromkeys((*one.values, own[name])))
-            ranges[name] = optuna.CategoricalDistribution(ends)
-        else:
-            require(isinstance(one, Whole) and isinstance(own[name], (int, float)), name, one,
-                    f"must be OneOf, or Whole or Real of a number, and its own value is {own[name]}")
-            wide = type(one)(min(one.low, own[name]), max(one.high, own[name]), one.log)
-            ends, kind = (wide.low, wide.high), "Float" if isinstance(one, Real) else "Int"
-            ranges[name] = getattr(optuna, f"{kind}Distribution")(*ends, log=one.log)
-        for value in ends:
-            config.with_settings({name: value})
+        try:
+            values, default = one.values if isinstance(one, OneOf) else (one.low, one.high), own[name]
+            if isinstance(one, OneOf):
+                ranges[name] = optuna.CategoricalDistribution(tuple(dict.fromkeys((*values, default))))
+            else:
+                require(one.low <= one.high, name, one, "is empty")
+                kind = optuna.FloatDistribution if isinstance(one, Real) else optuna.IntDistribution
+                ranges[name] = kind(min(one.low, default), max(one.high, default), one.log)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigError(f"{name} = {shorten(one)}: must be Whole, Real or OneOf, to which the config's own "
+                              f"{shorten(own[name])} can be added ({error}).") from None
+        for value in values:
+            config.with_settings({name: float(value) if isinstance(one, Real) else value})
     return ranges
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -103,7 +104,10 @@ class Trial(Attempt):
     def _learner(self, job: Job, data: TrainingData, inputs: dict[str, dict[str, Any]]) -> Learner:
         for fold in range(len(self._asked.storage.get_trial(self._asked._trial_id).intermediate_values), job.fold):
             self._asked.report(self._fold_of(self.session, fold)[0], fold)
-            if self._asked.should_prune():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the test itself, that ties are many
+                is_worse = self._asked.should_prune()
+            if is_worse:
                 raise Pruned(f"worse than the best trial on the first {fold + 1} folds")
         return super()._learner(job, data, inputs)
 
