@@ -247,7 +247,7 @@ class Searching:
             for sentence in unused:
                 self.say(sentence)
             self.journal.study.set_user_attr(key, batch)
-            if any("no answer" in sentence for sentence in unused):
+            if any("no answer within" in sentence for sentence in unused):
                 self.suggest = None  # who was late once costs no more time
         batch = self.journal.study.user_attrs.get(key, [])
         return batch[place // 2] if place % 2 == 0 and place // 2 < len(batch) else None
