@@ -18,7 +18,7 @@ import requests
 
 from vnq_colab.config import require_known
 from vnq_colab.errors import ConfigError, VnqError, shorten
-from vnq_colab.settings import OneOf, Real, Rule, Space, build, record, require
+from vnq_colab.settings import OneOf, Real, Rule, Space, build, record
 
 VARIABLES = ("VNQ_SUGGEST_URL", "VNQ_SUGGEST_KEY", "VNQ_SUGGEST_MODEL")  # in the environment, or Colab's secrets
 OPENAI, ADDRESS = "https://api.openai.com/v1", r"https://[^\s@?#]+|http://(localhost|127\.0\.0\.1)(:\d+)?/[^\s@?#]*"
@@ -90,8 +90,8 @@ def _usable(reply: Any, question: Question) -> tuple[list[dict], list[str]]:
     found, notes = [], [f"{more:,} suggestions beyond the {question.n} asked for are not used."] * (more > 0)
     for place, candidate in enumerate(first, 1):
         try:
-            require((candidate := build(kind, candidate)) not in found + [row["settings"] for row in question.history],
-                    "it", candidate, "was tried or suggested before")
+            if (candidate := build(kind, candidate)) in found + [row["settings"] for row in question.history]:
+                raise ConfigError("it was tried or suggested before.")
             found.append(candidate)
         except VnqError as error:
             notes.append(f"suggestion {place} is not used: {error}")
