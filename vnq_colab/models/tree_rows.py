@@ -13,7 +13,7 @@ from vnq_colab.errors import ConfigError, did_you_mean
 from vnq_colab.models.blocks import check_block, columns_of, engine
 
 SLAB_DAYS = 256  # handed to XGBoost at once
-EVERY = 8  # [days] one of so many is enough to place the borders of bins: EXPERIMENTS, 2026-11-29
+EVERY = 16  # [days] one of so many is enough to place the borders of bins: EXPERIMENTS, 2026-11-29
 QUICK_ROUNDS, QUICK_RATE = 50, 0.1  # of the pass that chooses features
 PAIRS = {"lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 4, "ndcg_exp_gain": False}
 OBJECTIVES = {"regression": {"objective": "reg:squarederror"}, "pairwise": {"objective": "rank:pairwise", **PAIRS},
@@ -27,12 +27,15 @@ class Growth:
         self.panel, self.rows, self.labels, self.config, self.threads = panel, rows, labels, config, threads
         self.blocks, self._matrix = list[bytes](), None  # the matrix is made with the first block, in its thread
         self.names = panel.feature_names if config.trees.top_features is None else ()  # (): not chosen yet
+        for name in (text.removeprefix("-") for text in config.trees.monotone):
+            if name not in panel.feature_names:
+                raise ConfigError(f"trees.monotone: no feature {name!r}.{did_you_mean(name, panel.feature_names)}")
 
     def grow(self, seed: int) -> None:
         """One block more: a booster of its own on the margins of those before, which it still knows afterwards."""
         with engine().config_context(use_rmm=self.config.trees.memory_pool and not no_pool(self.config)):
             self._ready()
-            booster = self._boosted(self.config.trees.block_rounds, seed=seed, **self._monotone())
+            booster = self._boosted(self.config.trees.block_rounds, seed=seed)
             self._matrix.set_base_margin(booster.predict(self._matrix, output_margin=True))
         self.blocks.append(bytes(booster.save_raw("ubj")))
 
@@ -46,22 +49,23 @@ class Growth:
             self._matrix.set_base_margin(booster.predict(self._matrix, output_margin=True))
 
     def _boosted(self, rounds: int, **parameters: Any) -> Any:
-        settings = self.config.trees
-        booster = engine().Booster(OBJECTIVES[settings.objective] | {
+        """A new booster on the matrix. Raises ConfigError for a setting that this XGBoost refuses on this device."""
+        xgboost, settings, device = engine(), self.config.trees, self.config.machine.device
+        signs = tuple((name in settings.monotone) - (f"-{name}" in settings.monotone) for name in self.names)
+        booster = xgboost.Booster(OBJECTIVES[settings.objective] | {
             "base_score": 0.0, "tree_method": "hist", "grow_policy": "lossguide", "max_depth": 0,
             "max_leaves": settings.leaves, "eta": settings.learning_rate, "min_child_weight": settings.min_child_weight,
             "subsample": settings.subsample, "sampling_method": settings.sampling, "lambda": settings.penalty,
-            "colsample_bynode": settings.colsample, "max_bin": settings.bins, "device": self.config.machine.device,
-            "nthread": self.threads, "verbosity": 0} | parameters, [self._matrix])
-        for number in range(rounds):
-            booster.update(self._matrix, number)
+            "colsample_bynode": settings.colsample, "max_bin": settings.bins, "device": device,
+            "nthread": self.threads, "verbosity": 0} | parameters | (
+                {"monotone_constraints": signs} if any(signs) else {}), [self._matrix])
+        try:
+            for number in range(rounds):
+                booster.update(self._matrix, number)
+        except xgboost.core.XGBoostError as error:
+            why = str(error).partition("Stack trace")[0].rpartition("failed:")[2].strip()
+            raise ConfigError(f"XGBoost {xgboost.__version__} refuses a setting of trees on {device}: {why}") from error
         return booster
-
-    def _monotone(self) -> dict[str, Any]:
-        """What a score may do as a feature rises: 1 only rise, -1 only fall, 0 both."""
-        asked = self.config.trees.monotone
-        signs = tuple((name in asked) - (f"-{name}" in asked) for name in self.names)
-        return {"monotone_constraints": signs} if any(signs) else {}
 
     def _ready(self) -> None:
         """Makes the matrix, and chooses the features where they are not all taken."""
@@ -82,7 +86,7 @@ class Growth:
         if self.config.trees.matrix == "plain":
             self._matrix = engine().DMatrix(**self._columns(self.rows.T, slice(None)), nthread=self.threads)
         else:
-            self._matrix = self._quantiles((self.rows & is_sample).T, None)  # an eighth of the days: borders of bins
+            self._matrix = self._quantiles((self.rows & is_sample).T, None)  # places the borders of bins
             self._matrix = self._quantiles(self.rows.T, self._matrix)
         self._matrix.set_base_margin(np.zeros(self._matrix.num_row(), "float32"))
 
@@ -111,22 +115,6 @@ class Growth:
         if self.config.trees.objective != "regression":  # labels of a group: what a stock is worth, never negative
             rows |= {"qid": np.nonzero(there)[0] + (days.start or 0), "label": rows["label"] + 0.5}
         return rows
-
-
-def check_options(config: RunConfig, names: tuple[str, ...]) -> None:
-    """Raises ConfigError for a feature that there is not, or what this XGBoost refuses on this device."""
-    xgboost, settings = engine(), config.trees
-    for name in (text.removeprefix("-") for text in settings.monotone):
-        if name not in names:
-            raise ConfigError(f"trees.monotone: there is no feature {name!r}.{did_you_mean(name, names)}")
-    few = xgboost.QuantileDMatrix(np.eye(4, dtype="float32"), label=np.arange(4))
-    try:
-        xgboost.Booster({"sampling_method": settings.sampling, "subsample": 0.5, "tree_method": "hist", "verbosity": 0,
-                         "device": config.machine.device}, [few]).update(few, 0)
-    except xgboost.core.XGBoostError as error:
-        why = str(error).partition("Stack trace")[0].rpartition("failed:")[2].strip()
-        raise ConfigError(f"trees.sampling = {settings.sampling}: XGBoost {xgboost.__version__} refuses it on "
-                          f"{config.machine.device} ({why}). Choose trees.sampling=uniform.") from error
 
 
 def no_pool(config: RunConfig) -> str:

@@ -24,7 +24,7 @@ from vnq_colab.errors import DeliveryError
 from vnq_colab.models import base
 from vnq_colab.models.blocks import as_tensor, check_block, columns_of, engine, margin_of
 from vnq_colab.models.states import load_files
-from vnq_colab.models.tree_rows import Growth, check_options, effects
+from vnq_colab.models.tree_rows import Growth, effects
 from vnq_colab.settings import MachineConfig, OneOf, Real, Task, Whole
 
 NAME = "trees"
@@ -60,7 +60,7 @@ class TreesLearner(base.Learner):
 
     def __init__(self, job: base.Job, data: base.TrainingData, config: RunConfig, rounds: int | None = None):
         self.job, self.data, self.config, self.settings, self.rounds = job, data, config, config.trees, rounds
-        check_options(config, data.panel.feature_names)
+        engine()
         values = data.labels.values.mean(axis=2)  # [symbols, days]
         if data.task.target == "rank" or self.settings.objective != "regression":
             # in -1/2 to 1/2: on normal scores trees are no better, and slower
@@ -75,7 +75,8 @@ class TreesLearner(base.Learner):
                        for stage, part in days.items()}
         self._judged = data.labels.known[:, data.valid]  # [symbols, validation days]
         self._truth = np.where(self._judged, values[:, data.valid], np.nan)
-        self._valid_margin = np.zeros(self._judged.sum(), "float32")
+        self._valid_x = data.panel.values[:, data.valid][self._judged]
+        self._valid_margin = np.zeros(len(self._valid_x), "float32")
         self.skills: list[float] = []  # on the validation days, after each block of the search
 
     @property
@@ -105,8 +106,9 @@ class TreesLearner(base.Learner):
         growth.grow(base.stable_seed(stage, self.config.seed, self.job.name, len(growth.blocks)) % 2**31)
 
     def _add_margin(self, raw: bytes) -> None:
-        search, values = self.stages["search"], self.data.panel.values[:, self.data.valid][self._judged]
-        self._valid_margin += margin_of(raw, values[:, columns_of(self.data.panel, search.names)], search.threads)
+        search = self.stages["search"]
+        seen = self._valid_x[:, columns_of(self.data.panel, search.names)]
+        self._valid_margin += margin_of(raw, seen, search.threads)
 
     def _lacking(self) -> list[str]:
         """The stages that lack a block: the search until it is over; beside it, or after it, the fit."""
