@@ -14,11 +14,15 @@ from tests.made_up import basket_of, order_of, scores_of, verdict_of
 from tests.test_first_screen import BUY, KEEP, SELL, WAIT
 from tests.test_first_screen import orders_of as first_orders
 from tests.test_report import parts_of
+from vnq_colab.data.features import FEATURES
 from vnq_colab.evaluation.page import first_screen, replace_first_screen
+from vnq_colab.evaluation.reasons import WHY, Explanation
 from vnq_colab.evaluation.report import write_report
 
 SCRIPT = Path(__file__).with_name("report_page.js")
 PACKAGES = ("puppeteer-core@25.16.0", "axe-core@4.14.1")
+WHY_TEXTS = ("14-day CCI +0.9, range over 20-day mean (low) +0.6, 20-day volume correlation (high) +0.5",
+             "rank of 5-day return (high) -0.4, nothing else", "trees alone (rank 6)")
 MANY = tuple(f"S{place:02}" for place in range(40))
 
 
@@ -56,12 +60,16 @@ def written(folder):
              for year in range(2018, 2026)]
     verdict = verdict_of(MANY, by_year=years, basket=basket.to_dict(), families=[
         {"family": "stockformer", "open": 0.105, "open_t": 14.2}])
+    why = pd.DataFrame(dict(zip(WHY, WHY_TEXTS, strict=True)), index=pd.Index(MANY, name="symbol"))
+    weights = pd.DataFrame({"mean": 0.3, "min": 0.2, "max": 0.4}, index=[*FEATURES])
     path = write_report(folder, note="", **parts_of(
         verdict=verdict, order=order_of(MANY), basket=basket, forecast=table.drop(columns="actual"), rows=table,
-        scores=scores_of(symbols=MANY), prices=prices))
+        scores=scores_of(symbols=MANY), prices=prices, explained=Explanation("trees", why, weights)))
+    ranking = why.reset_index().assign(rank=range(1, 41), **{"edge [%]": 0.5})
     orders = first_orders(*[SELL] * 3, *[BUY] * 3, WAIT, *KEEP * 8, nav=1e9, cash=3e7, k=20, day="2026-07-06")
     day = pd.Timestamp("2026-07-03")
-    replace_first_screen(path, first_screen(verdict.to_dict(), orders=orders, prices_to=day, now=day))
+    replace_first_screen(path, first_screen(verdict.to_dict(), orders=orders, ranking=ranking, prices_to=day,
+                                            now=day))
     return path
 
 
