@@ -75,12 +75,12 @@ HTML(f'<div><iframe srcdoc="{page}" width="100%" height="860" style="border: 0">
 vnq.plots.order(validation.order, note=session.note)
 
 # %% [markdown]
-# ## What weighs most
+# ## Feature importance
 # How far each feature moves a stock's score by the trees, up or down, from that of the day's mean stock; the lines span the folds. What lifts and what lowers a stock is told below, with the stock.
 
 # %%
 explained = validation.explained
-vnq.plots.importance(explained.weights, explained.family, note=session.note) if explained else "No family of this run can explain itself."
+vnq.plots.importance(explained.importance, explained.family, note=session.note) if explained else "No family of this run can explain itself."
 
 # %% [markdown]
 # ## The basket

@@ -299,6 +299,8 @@ FIGURES = {
     "order": lambda panel, note: plots.order(order_of(), note=note),
     "basket": lambda panel, note: plots.basket(basket_of(), note=note),
     "random_baskets": lambda panel, note: plots.random_baskets(basket_of(), note=note),
+    "importance": lambda panel, note: plots.importance(pd.DataFrame(
+        {"mean": 0.3, "min": 0.2, "max": 0.4}, index=[*FEATURES]), note=note),
     "months": lambda panel, note: plots.months(basket_of(), note=note),
     "years": lambda panel, note: plots.years(order_of(), note=note),
     "fan": lambda panel, note: plots.fan(rows_of()[1], "stockformer", note=note),

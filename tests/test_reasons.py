@@ -118,20 +118,21 @@ def test_folds_keep_what_the_report_shows(judged):
     assert told.family == "trees" and set(told.stocks.index) == set(session.ledger)
     folds = [load_job(session, open_store(session), f"trees_fold{number}")["explanation"] for number in (1, 2)]
     assert folds[1]["day"] == f"{last:%Y-%m-%d}" and folds[0]["day"] < folds[1]["day"]
-    weights = told.weights.loc["volume_trend"]
-    assert weights[["min", "max"]].to_list() == sorted(fold["weights"]["volume_trend"] for fold in folds)
-    assert weights["mean"] == pytest.approx(weights[["min", "max"]].mean())
-    assert told.weights["mean"].is_monotonic_decreasing
+    found = told.importance.loc["volume_trend"]
+    assert found[["min", "max"]].to_list() == sorted(fold["importance"]["volume_trend"] for fold in folds)
+    assert found["mean"] == pytest.approx(found[["min", "max"]].mean())
+    assert told.importance["mean"].is_monotonic_decreasing
     scores = validation.forecast.query("family == 'trees' and date == @last").set_index("symbol")["score"]
     best = scores.rank(ascending=False).idxmin()
     assert told.stocks.loc[best, "explained_by"] == "trees alone (rank 1)"
     page = validation.report.read_text(encoding="utf-8")
-    assert "What weighs most" in page and f'<td class="words detail">{told.stocks.loc[best, "lifts"]}</td>' in page
+    assert "Feature importance" in page and f'<td class="words detail">{told.stocks.loc[best, "lifts"]}</td>' in page
     assert f"On the last day: trees alone (rank 1): lifted by {told.stocks.loc[best, 'lifts']}" in _about(
         validation, best, "trees")
     assert explanation(session, prepared.panel.days[500]).stocks.empty
     assert load_job(session, open_store(session), "global_fold1").get("explanation") is None
-    assert plots.importance(told.weights).axes[0].get_yticklabels()[-1].get_text() == plain_name(told.weights.index[0])
+    most = plots.importance(told.importance).axes[0].get_yticklabels()[-1].get_text()
+    assert most == plain_name(told.importance.index[0])
 
 
 def test_orders_predictions_and_first_screen_say_what_lifts_and_lowers(judged, tmp_path):

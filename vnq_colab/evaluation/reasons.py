@@ -1,4 +1,4 @@
-"""Why a stock stands where it stands: what lifts and what lowers its score, and how much each feature weighs.
+"""Why a stock stands where it stands: what lifts and what lowers its score; and the importance of features.
 
 A contribution is what a feature adds to a score, in points (hundredths of the score; of trees on ranks a place among a
 hundred), less the day's mean over the stocks: what they share puts none above another.
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import Panel
-from vnq_colab.evaluation.data_plots import BLUE, INK, PALE, SMALL, figure_of
+from vnq_colab.evaluation.data_plots import BLUE, INK, PALE, figure_of
 
 N_NAMED, N_DRAWN = 3, 15  # features on each side of a stock; of the picture
 WHY = ("lifts", "lowers", "explained_by")  # columns of texts
@@ -29,7 +29,7 @@ class Explanation(NamedTuple):
 
     family: str
     stocks: pd.DataFrame  # as of `reasons`, of the last judged day; no rows where that is no fold's last test day
-    weights: pd.DataFrame  # by feature the mean, lowest and highest fold [points without sign], heaviest first
+    importance: pd.DataFrame  # by feature the mean absolute points: `mean`, `min`, `max` of the folds, largest first
 
 
 def plain_name(feature: str) -> str:
@@ -67,12 +67,12 @@ def reasons(contributions: pd.DataFrame, panel: Panel, family: str) -> pd.DataFr
 
 
 def importance(table: pd.DataFrame, family: str = "trees", *, note: str = "") -> Figure:
-    """The features that weigh most in a family, as of `Explanation.weights`, with their lowest and highest fold."""
+    """The features that matter most to a family, as of `Explanation.importance`, with their lowest and highest fold."""
     table = table.head(N_DRAWN)[::-1]
-    figure, axes = figure_of(1.3 + 0.2 * len(table), f"What weighs most: {family}", note)
+    figure, axes = figure_of(1.3 + 0.22 * len(table), f"Feature importance: {family}", note)
     axes.barh([*map(plain_name, table.index)], table["mean"], height=0.7, color=BLUE, zorder=2)
     axes.hlines(range(len(table)), table["min"], table["max"], color=INK, linewidth=1, zorder=3)
-    axes.set(xlabel="Mean weight [points]")
-    axes.tick_params(axis="y", length=0, labelsize=SMALL)
+    axes.set(xlabel="Mean absolute\ncontribution [points]")
+    axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=PALE, linewidth=0.7)
     return figure

@@ -54,7 +54,7 @@ def write_report(folder: Path, *, title: str, facts: dict[str, Any], verdict: Ve
     stocks = _stocks(order, scores, result, verdict)
     if explained:
         stocks = stocks.join(explained.stocks).fillna(dict.fromkeys(WHY, DASH))
-        pictures["importance"] = plots.png(plots.importance(explained.weights, explained.family, note=note))
+        pictures["importance"] = plots.png(plots.importance(explained.importance, explained.family, note=note))
     screen = first_screen(verdict.to_dict(), prices_to=prices_to, now=now, note=note)
     page = render(
         "report.html", title=title, facts=facts, verdict=verdict, order=order, basket=basket, pictures=pictures,

@@ -37,7 +37,7 @@ CURVES = Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss 
     isinstance(row, (list, tuple)) and len(row) == 5 for row in rows))]
 ROWS = record("Rows", **dict.fromkeys(("symbol", "day", "part", "score"), torch.Tensor),
               **dict.fromkeys(("mean", "scale"), NotRequired[torch.Tensor]))
-TOLD = record("Told", day=str, weights=dict[str, float],
+TOLD = record("Told", day=str, importance=dict[str, float],
               stocks=list[record("Stock", symbol=str, explained_by=str, lifts=str, lowers=str)])
 DONE_JOB = record("DoneJob", facts=Facts, rows=dict[str, dict[str, Any]], curves=CURVES, budget=dict[str, Any],
                   failed=dict[str, str], sha256=str, weights=dict[str, Any] | None,

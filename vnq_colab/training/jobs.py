@@ -27,7 +27,6 @@ RETRY_SHARE = 0.3  # of the learning rate, for the second try of a diverged symb
 ENDED = ("done", "failed")
 PARTS = ("valid", "test")  # of a fold's days that its jobs forecast; a row's `part` is its place here
 COLUMNS = ("score", "mean", "scale")  # of a forecast that a job's file keeps, as far as its family gives them
-EVERY = 10  # [test days] from one that a feature's weight is measured on to the next
 
 
 class JobList:
@@ -193,12 +192,12 @@ def forecast_of_fold(trained: Trained, data: TrainingData, splits: Splits) -> di
 
 
 def explain_fold(forecaster: Forecaster, panel: Panel, splits: Splits) -> dict[str, Any] | None:
-    """The `reasons` of the last test day, and each feature's weight on every tenth; None: the family cannot tell."""
+    """The `reasons` of the last test day, and importances, of every tenth one; None: the family cannot tell."""
     test = np.flatnonzero(splits.test.mask(panel.days))
     last, often = (forecaster.explain(panel, np.isin(np.arange(len(panel.days)), days), quick=quick)
-                   for days, quick in ((test[-1:], False), (test[::-EVERY], True)))
+                   for days, quick in ((test[-1:], False), (test[::-10], True)))
     return None if last is None or last.empty else {
-        "day": f"{panel.days[test[-1]]:%Y-%m-%d}", "weights": points_of(often).abs().mean().to_dict(),
+        "day": f"{panel.days[test[-1]]:%Y-%m-%d}", "importance": points_of(often).abs().mean().to_dict(),
         "stocks": reasons(last, panel, forecaster.family).reset_index().to_dict("records")}
 
 
@@ -276,9 +275,9 @@ def explanation(session: Session, day: pd.Timestamp) -> Explanation | None:
                  and (one := load_job(session, store, name).get("explanation"))]
         if folds:
             stocks = [row for one in folds if one["day"] == f"{day:%Y-%m-%d}" for row in one["stocks"]]
-            weights = pd.DataFrame([one["weights"] for one in folds]).fillna(0.0).agg(["mean", "min", "max"]).T
+            table = pd.DataFrame([one["importance"] for one in folds]).fillna(0.0).agg(["mean", "min", "max"]).T
             return Explanation(family, pd.DataFrame(stocks, columns=["symbol", *WHY]).set_index("symbol"),
-                               weights.sort_values("mean", ascending=False))
+                               table.sort_values("mean", ascending=False))
     return None
 
 
