@@ -124,13 +124,6 @@ def test_months_are_the_changes_between_their_last_days():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["2023", "2024"]
 
 
-def test_years_show_the_judged_family_with_its_intervals():
-    axes = plots.years(order_of()).axes[0]
-    assert [bar.get_height() for bar in axes.patches] == [0.05, -0.01]
-    assert axes.collections[0].get_segments()[0][:, 1] == pytest.approx([0.03, 0.07])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["23", "24"]
-
-
 def test_fan_adds_up_a_fifth_of_what_each_fifth_returned_over_the_mean():
     """Five stocks: 1 % for the best, -1 % for the worst in five days, on 75 days."""
     figure = plots.fan(rows_of()[1], "stockformer")
@@ -302,7 +295,6 @@ FIGURES = {
     "importance": lambda panel, note: plots.importance(pd.DataFrame(
         {"mean": 0.3, "min": 0.2, "max": 0.4}, index=[*FEATURES]), note=note),
     "months": lambda panel, note: plots.months(basket_of(), note=note),
-    "years": lambda panel, note: plots.years(order_of(), note=note),
     "fan": lambda panel, note: plots.fan(rows_of()[1], "stockformer", note=note),
     "evening": lambda panel, note: plots.evening(ranking_of(), note=note),
     "stock": lambda panel, note: plots.symbol(*rows_of(), "AAA", "stockformer", trades=trades_of(), note=note),

@@ -40,7 +40,7 @@ from vnq_colab.settings import HORIZON
 
 __all__ = ["Figure", "accuracies", "basket", "cleaning", "coverage", "evening", "fan", "feature_correlations",
            "feature_distributions", "importance", "learning_curves", "months", "order", "png", "random_baskets",
-           "symbol", "symbol_accuracy", "years"]
+           "symbol", "symbol_accuracy"]
 
 DECISION_COLOURS = {"accept": BLUE, "review": "#E69F00", "reject": GREY, "unjudged": "#C9CED3"}
 
@@ -197,19 +197,6 @@ def months(result: BasketResult, *, note: str = "") -> Figure:
     axes.set(xticks=range(12), xticklabels="JFMAMJJASOND", yticks=range(len(change)), yticklabels=change.index,
              xlabel="Return of the month [%]")
     axes.tick_params(length=0)
-    return figure
-
-
-def years(order: Order, *, note: str = "") -> Figure:
-    """The judged family's rank correlation of each year, with its 95 % interval."""
-    rows = order.by_year[(order.by_year["family"] == order.family) & order.by_year["open"].notna()]
-    figure, axes = figure_of(2.4, f"Rank correlation by year: {order.family}", note)
-    value, place = rows["open"].to_numpy(), np.arange(len(rows))
-    axes.bar(place, value, color=np.where(value < 0, ORANGE, BLUE), zorder=2)
-    axes.vlines(place, rows["low"], rows["high"], color=INK, linewidth=1, zorder=3)
-    axes.axhline(0, color=INK, linewidth=0.9)
-    axes.set(xticks=place, xticklabels=rows["period"].str[-2:], xlabel="Year", ylabel="Rank correlation\n[-1 to 1]")
-    axes.grid(axis="y", color=PALE, linewidth=0.7)
     return figure
 
 
