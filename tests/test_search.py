@@ -157,9 +157,12 @@ def test_journal_on_drive_is_a_whole_copy_and_suffices_on_a_new_machine(done, tm
 
 
 @pytest.mark.slow
-def test_search_killed_twenty_times_ends_with_the_same_best(tmp_path):
-    ended = subprocess.run([sys.executable, "-m", "tests.faults.searches", str(tmp_path), "20"], cwd=ROOT,
-                           env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+@pytest.mark.parametrize("place", ["disk", "MyDrive"])
+def test_search_killed_twenty_times_ends_with_the_same_best(tmp_path, place):
+    """On Drive the machine is lost with every second kill: what Drive holds must then suffice."""
+    ended = subprocess.run([sys.executable, "-m", "tests.faults.searches", str(tmp_path / place), "20"], cwd=ROOT,
+                           env=os.environ | {"OMP_NUM_THREADS": "1", "VNQ_LOCAL": str(tmp_path / "local")},
+                           capture_output=True, text=True)
     told = json.loads(ended.stdout)
     assert told["same"] and told["kills"] >= 12, (told, ended.stderr[-2000:])
 
@@ -172,7 +175,7 @@ def test_journal_that_is_not_ours_is_named(done, tmp_path, panel):
         path.write_bytes(b"".join([*lines[:-1], strange]))
         with pytest.raises(CheckpointError, match="not the journal of this search .* begins anew"):
             run(ws, panel)
-    path.write_bytes(b"".join([*lines[:4], b"\x00\x00\n", *lines[4:]]))
+    path.write_bytes(b"".join([*lines[:4], b"\x00\x00\n"]))
     assert sequence(run(ws, panel, n_trials=4)) == sequence(done[1])[:4]
 
 

@@ -4,6 +4,7 @@ A trial stands in it once it has ended, never before. The sequence of trials fol
 the ranges alone, so that a search that was killed anywhere goes on to the same trials.
 """
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -87,8 +88,8 @@ class Journal:
                 if not trial.state.is_finished() or trial.distributions != ranges or not np.isfinite(numbers).all():
                     raise ValueError(f"trial {trial.number + 1}")
         except Exception as error:  # Optuna reads what stands there, whatever it is
-            raise CheckpointError(f"{paths[0]}: not the journal of this search ({shorten(str(error))}). Delete it here "
-                                  "and on Drive, and the search begins anew.") from error
+            raise CheckpointError(f"{paths[0]}: not the journal of this search ({shorten(str(error))}). Delete it: "
+                                  "what Drive holds is gone on with, else the search begins anew.") from error
 
     @property
     def trials(self) -> list[Any]:
@@ -120,17 +121,15 @@ class Journal:
 
 
 def whole_lines(path: Path) -> bytes:
-    """What stands in a journal before its first line that is torn or damaged; nothing where there is no such file."""
+    """A journal without last lines that are torn or damaged; nothing where there is no such file."""
     try:
-        content = read_bytes(path, MOST_JOURNAL)
+        lines = read_bytes(path, MOST_JOURNAL).splitlines(keepends=True)
     except FileNotFoundError:
         return b""
-    lines = content.splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        try:
-            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
-                raise ValueError
-        except (ValueError, RecursionError):
-            tell(f"{path}: line {number + 1} of {len(lines)} is torn or damaged; from there on it is searched again")
-            return b"".join(lines[:number])
-    return content
+    while lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if lines[-1].endswith(b"\n") and isinstance(json.loads(lines[-1]), dict):
+                break
+        tell(f"{path}: its line {len(lines)} is torn or damaged; that trial is done again")
+        lines.pop()
+    return b"".join(lines)
