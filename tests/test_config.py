@@ -88,11 +88,12 @@ def test_unknown_profile_or_recipe_names_the_nearest(make):
 
 def test_settings_added_later_change_no_earlier_config_id():
     """Else every run before them would be refused as one whose config was changed."""
-    assert RunConfig().config_id == "d87793005acb"  # of 0.2.0
+    before = TreesConfig(rounds=600, least_rounds=400, patience=4, learning_rate=0.03)  # defaults until 2026-11-29
+    assert RunConfig(trees=before).config_id == "d87793005acb" and RunConfig().config_id == "bbd22a452424"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TreesConfig, "LATER", (*TreesConfig.LATER, "leaves"))
         one, other = RunConfig(), RunConfig(trees=TreesConfig(leaves=31))
-        assert one.config_id != "d87793005acb" and one.config_id != other.config_id
+        assert one.config_id != "bbd22a452424" and one.config_id != other.config_id
 
 
 def test_config_id_ignores_the_machine_and_the_checkpoint_interval():

@@ -68,7 +68,7 @@ def test_search_begins_with_the_default_and_keeps_the_best(done):
     _, found = done
     assert found.status == "finished" and list(found.trials["trial"]) == [*range(1, N + 1)]
     first = found.trials.iloc[0]
-    assert (first["source"], first["trees.leaves"], first["trees.learning_rate"]) == ("default", 7, 0.03)
+    assert (first["source"], first["trees.leaves"], first["trees.learning_rate"]) == ("default", 7, 0.04)
     assert found.best["value"] == found.trials["value"].max() and "pruned" in set(found.trials["state"])
     assert "only test days after them are fresh" in repr(found) and "SYNTHETIC" in repr(found).splitlines()[1]
 
