@@ -93,17 +93,19 @@ class Pruned(VnqError):
 class Trial(Attempt):
     """An attempt at a trial: of each fold the held-out stage; given up where it is behind others, or the best."""
 
-    def __init__(self, *arguments: Any, asked: Any, curves: list[dict[str, dict[float, float]]],
+    def __init__(self, *arguments: Any, asked: Any, others: list[tuple[list[float], dict[str, dict[float, float]]]],
                  fold_of: Callable[[Session, int], tuple[float, Any]]):
         super().__init__(*arguments)
-        self._asked, self._curves, self._fold_of = asked, curves, fold_of
+        self._asked, self._fold_of, self._values = asked, fold_of, list[float]()
+        self._others = others  # the values of the folds of complete trials, and their curves by job
 
     def _data(self, job: Job) -> TrainingData:
         return replace(super()._data(job), is_trial=True)
 
     def _learner(self, job: Job, data: TrainingData, inputs: dict[str, dict[str, Any]]) -> Learner:
-        for fold in range(len(self._asked.storage.get_trial(self._asked._trial_id).intermediate_values), job.fold):
-            self._asked.report(self._fold_of(self.session, fold)[0], fold)
+        for fold in range(len(self._values), job.fold):
+            self._values.append(self._fold_of(self.session, fold)[0])
+            self._asked.report(self._values[-1], fold)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the test itself, that ties are many
                 is_worse = self._asked.should_prune()
@@ -112,12 +114,17 @@ class Trial(Attempt):
         return super()._learner(job, data, inputs)
 
     def _stepped(self, name: str, progress: Progress) -> None:
-        """Raises Pruned where skill is in the lowest quarter of complete trials there, once they were half done."""
+        """Raises Pruned where the mean of the folds so far is in the lowest quarter of what complete trials had there.
+
+        From half of the shortest of their ways to its end: some stop early, and those that go on are the better ones.
+        """
         super()._stepped(name, progress)
         skill, at = (progress.measured.get(what, math.nan) for what in ("skill", "at"))
-        others = [one[name] for one in self._curves if at in one.get(name, {})]
-        if progress.share < 1 and len(others) >= FEWEST and 2 * at >= min(map(max, others)) and (
-                skill < np.quantile([one[at] for one in others], LOW)):
+        fold = self.session.jobs[name]["fold"]
+        there = [[*values[:fold], curves[name][at]] for values, curves in self._others if at in curves.get(name, {})]
+        if progress.share < 1 and FEWEST <= len(there) == len(self._others) and (
+                2 * at >= min(max(curves[name]) for _, curves in self._others)
+                and np.mean([*self._values, skill]) < np.quantile(np.mean(there, axis=1), LOW)):
             raise Pruned(f"below three quarters of the other trials ({name}, {progress.words})")
 
 
@@ -199,12 +206,13 @@ class Searching:
         except ConfigError as error:  # settings that exclude one another
             self.journal.add(asked, "fail", None, [], **facts | {"reason": str(error)})
             return ""
-        complete = [one.user_attrs["curves"] for one in self.journal.trials if one.state.name == "COMPLETE"]
-        curves = [{job: dict(map(tuple, curve)) for job, curve in one.items() if curve} for one in complete]
+        others = [([*one.intermediate_values.values()], {job: dict(map(tuple, curve)) for job, curve in
+                                                         one.user_attrs["curves"].items() if curve})
+                  for one in self.journal.trials if one.state.name == "COMPLETE"]
         try:
             with stage(f"trial {number + 1}", quiet=self.say is not tell):
                 session = go_on(session, self.panel, config.machine, hours, None, True, attempt=partial(
-                    Trial, asked=asked, curves=curves, fold_of=self._fold))
+                    Trial, asked=asked, others=others, fold_of=self._fold))
             if session.status != "finished":
                 return session.why or "paused"
         except Pruned as pruned:
