@@ -63,7 +63,8 @@ def test_run_writes_only_files_that_the_map_of_the_folder_names(root):
     paths = [path.relative_to(ws).as_posix() for path in ws.rglob("*") if path.is_file()]
     assert [path for path in paths if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
     seldom = ("index.parquet", "portfolio.csv", "slot_a", "slot_b", "manifest_a.json", "manifest_b.json", "basket.png",
-              ".onnx", "onnx.json", "week>.json", "weekly.lock", "_filled.csv")
+              ".onnx", "onnx.json", "week>.json", "weekly.lock", "_filled.csv",
+              "journal.log", "recipe.json", "search.lock")
     assert {path for path, pattern in zip(FILES, patterns, strict=True)
             if not any(re.fullmatch(pattern, path) for path in paths)} == {
         path for path in FILES if path.endswith(seldom)}, "no index, portfolio, week or evening before"
@@ -288,3 +289,20 @@ def test_real_prices_go_from_file_to_bundle(tmp_path, capsys):
     assert "184 symbols" in out and "SYNTHETIC" not in out + err
     assert {path.name for path in (tmp_path / "models").glob("*/*.pt")} == {
         "trees.pt", *(f"{symbol}_stockformer_simple_best.pt" for symbol in ("FPT", "HPG", "VCB"))}
+
+
+def test_search_prints_what_it_found_and_pauses_with_its_exit_code(root, capsys, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("VNQ_PROFILE", "smoke")
+    words = ["search", "--root", root / "ws", "--folds", 1, "--over", "trees.leaves,trees.bins", "--trials"]
+    code, out, _ = run(capsys, *words, 2, "--json")
+    found = json.loads(out)
+    assert code == 0 and [row["state"] for row in found["trials"]] == ["complete"] * 2
+    assert set(found["trials"][0]) >= {"value", "trees.leaves", "trees.bins"} and Path(found["recipe"]).exists()
+    code, out, err = run(capsys, *words, 3, "--hours", 1e-9)
+    assert code == 3 and "paused (time is up)" in out and "The same command goes on" in err
+    code, out, err = run(capsys, *words, 3)
+    assert code == 0 and "trial 3/3" in err and f"train with it: --recipe {found['recipe']}" in out
+    folder = root / "ws" / "searches" / found["id"]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"journal.log", "recipe.json", "search.lock", "checkpoints", "configs", "logs"}
