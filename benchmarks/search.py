@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS), help="some of random, tpe, suggested")
     parser.add_argument("--trials", type=int, default=30, help="with the default one")
     parser.add_argument("--folds", type=int, default=4, help="of the eight years, the first ones")
-    parser.add_argument("--rounds", type=int, default=600, help="trees of a job at most; two thirds of them at least")
+    parser.add_argument("--rounds", type=int, default=450, help="trees of a job at most; two thirds of them at least")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="with which default and recipes are trained for the test")
     parser.add_argument("--processes", type=int, default=2)
