@@ -15,7 +15,7 @@ from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import HEARTBEAT, SESSION, SESSION_COPY, Workspace
 from vnq_colab.training import trainer
 from vnq_colab.training.checkpoint import read_payload, write_payload
-from vnq_colab.training.jobs import final_forecasters, fold_scores, forecast, session_folds
+from vnq_colab.training.jobs import explanation, final_forecasters, fold_scores, forecast, session_folds
 from vnq_colab.training.session import Session, latest_session, sessions, status
 from vnq_colab.training.trainer import resume, train
 
@@ -179,11 +179,12 @@ def test_file_of_a_job_with_anything_in_any_place_is_refused_in_one_sentence(ws,
     whole = torch.load(read_payload(path)[1], weights_only=True)
     del session.jobs["trees_fold1"]["file"]  # as of an earlier version: it is known by its facts alone
     values = [*STRANGE, torch.zeros(3), torch.full((3,), 9_999), torch.zeros(0), torch.zeros(2, 2)]
-    for _ in range(150):
+    for _ in range(250):
         change = copy.copy(whole)
-        change["forecast"], part = dict(whole["forecast"]), change
+        inner, part = chance.choice(("forecast", "forecast", "explanation")), change
+        change[inner] = dict(whole[inner])
         if chance.random() < 0.6:
-            part = change["forecast"]
+            part = change[inner]
         key = chance.choice(list(part))
         part[key] = chance.choice(values)
         if chance.random() < 0.2:
@@ -191,6 +192,7 @@ def test_file_of_a_job_with_anything_in_any_place_is_refused_in_one_sentence(ws,
         write_payload(path, lambda file, change=change: torch.save(change, file), 0)
         try:
             fold_scores(session, panel)
+            explanation(session, panel.days[-1])
         except VnqError as error:
             assert "trees_fold1" in str(error) and len(str(error)) < 1_500
 

@@ -106,12 +106,11 @@ def validate(session: Session, *, gates: str = "honest", prepared: Prepared | No
     now("judging")
     verdict = _verdict(session, prepared, judged, scores, order, basket, accounts, gates, rules)
     now("writing the report")
-    explained = explanation(session, judged["date"].max())
+    why = explanation(session, judged["date"].max())
     report = write_report(folder, title=f"Validation of {session.run_id}", facts=_facts(session, panel, judged, market),
                           verdict=verdict, order=order, basket=basket, forecast=forecast, rows=rows, scores=scores,
-                          result=accounts, history=session.history, prices=prices, note=session.note,
-                          explained=explained)
-    return Validation(forecast, rows, scores, order, basket, verdict, report, explained)
+                          result=accounts, history=session.history, prices=prices, note=session.note, explained=why)
+    return Validation(forecast, rows, scores, order, basket, verdict, report, why)
 
 
 def _forecasts(session: Session, panel: Panel, folds: list[Splits],

@@ -1,7 +1,7 @@
 """Why a stock stands where it stands: what lifts and what lowers its score; and the importance of features.
 
-A contribution is what a feature adds to a score, in points (hundredths of the score; of trees on ranks a place among a
-hundred), less the day's mean over the stocks: what they share puts none above another.
+A contribution is what a feature adds to a score, in points (hundredths of it; of trees on ranks a place of a hundred),
+less the day's mean over the stocks: what they share puts none above another.
 """
 
 import re
@@ -46,10 +46,7 @@ def points_of(contributions: pd.DataFrame) -> pd.DataFrame:
 
 
 def reasons(contributions: pd.DataFrame, panel: Panel, family: str) -> pd.DataFrame:
-    """Of one day, by symbol: in words by whom it is explained, and the three features each that it lifts and lowers by.
-
-    With their points; low or high: in the lowest or highest third of all stocks that day.
-    """
+    """Of one day, by symbol, WHY: three features each, with points; (low): in the lowest third of that day's stocks."""
     points, symbols = points_of(contributions), contributions["symbol"]
     day, at = panel.days.get_loc(contributions["date"].iloc[0]), [*map(panel.feature_names.index, points)]
     values = np.where(panel.present[:, day, None], panel.values[:, day][:, at], np.nan)

@@ -38,11 +38,10 @@ CURVES = Annotated[list[Any], Rule("must be rows of symbol, member, epoch, loss 
 ROWS = record("Rows", **dict.fromkeys(("symbol", "day", "part", "score"), torch.Tensor),
               **dict.fromkeys(("mean", "scale"), NotRequired[torch.Tensor]))
 TOLD = record("Told", day=str, importance=dict[str, float],
-              stocks=list[record("Stock", symbol=str, explained_by=str, lifts=str, lowers=str)])
+              stocks=list[record("Stock", symbol=str, explained_by=str, lifts=str, lowers=str)]) | None
 DONE_JOB = record("DoneJob", facts=Facts, rows=dict[str, dict[str, Any]], curves=CURVES, budget=dict[str, Any],
                   failed=dict[str, str], sha256=str, weights=dict[str, Any] | None,
-                  forecast=NotRequired[ROWS], held_out=NotRequired[dict[str, Any]],
-                  explanation=NotRequired[TOLD | None])
+                  forecast=NotRequired[ROWS], held_out=NotRequired[dict[str, Any]], explanation=NotRequired[TOLD])
 
 
 class CheckpointStore:
