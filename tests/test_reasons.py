@@ -149,7 +149,7 @@ def test_orders_predictions_and_first_screen_say_what_lifts_and_lowers(judged, t
     assert plan.orders["reason"].str.split(BY, regex=False).str[1].map(TOLD.fullmatch).all()
     written = pd.read_csv(tmp_path / "predictions" / f"{day}.csv").set_index("symbol")
     assert written[[*WHY]].to_dict() == why.loc[written.index, [*WHY]].to_dict()
-    assert f"\n| {said}" in repr(plan) and max(map(len, plan._parts()[2][0].splitlines())) < 130
+    assert f"\n  {said}" in repr(plan) and max(map(len, plan._parts()[2][0].splitlines())) < 130
     html = plan._repr_html_()
     assert said not in html and html.count(f">{why.loc[row['symbol'], 'lifts']}</td>") == 1
     page = first_screen({"market": {"decision": "accept", "reasons": []}, "symbols": {}, "summary": {

@@ -224,7 +224,7 @@ def orders_text(orders: pd.DataFrame) -> str:
         lines = [f"Orders for {pd.Timestamp(facts['day']):%a %d/%m/%Y}: basket of {facts['k']}, account "
                  f"{facts['nav']:,.0f} VND, of it cash {facts['cash']:,.0f}"]
         lines += [f"{row.action.upper():4} {row.symbol:6} {row.shares:>9,}  limit {row.limit_low:,}-{row.limit_high:,}"
-                  f"  {row.reason}".replace(BY, "\n| ") for row in orders.itertuples()]
+                  f"  {row.reason}".replace(BY, "\n  ") for row in orders.itertuples()]
     return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
 
 
