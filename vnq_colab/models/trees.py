@@ -196,10 +196,15 @@ class TreesForecaster(base.Forecaster):
     def explain(self, panel: Panel, origins: np.ndarray, *, quick: bool = False) -> pd.DataFrame:
         """Exact Shapley values, from Lundberg et al. 2020, Nature Machine Intelligence 2; `quick`: Saabas 2014."""
         table, names = self.predict(panel, origins)[["symbol", "date"]], [*self.names, "bias"]
-        matrix = engine().DMatrix(panel.values[[*map(panel.symbols.index, table["symbol"])], panel.days.get_indexer(
-            table["date"])][:, columns_of(panel, self.names)])
-        parts = sum(engine().Booster(model_file=bytearray(raw)).predict(
-            matrix, pred_contribs=True, approx_contribs=quick) for raw in self.blocks)
+        values = panel.values[[*map(panel.symbols.index, table["symbol"])], panel.days.get_indexer(table["date"])]
+        values = values[:, columns_of(panel, self.names)]
+
+        def of(raw: bytes) -> np.ndarray:
+            booster = engine().Booster({"nthread": 1}, model_file=bytearray(raw))
+            return booster.predict(engine().DMatrix(values, nthread=1), pred_contribs=True, approx_contribs=quick)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # XGBoost holds no lock meanwhile
+            parts = sum(pool.map(of, self.blocks))
         return table.join(pd.DataFrame(np.reshape(parts, (-1, len(names))), columns=names))
 
     def to_state(self) -> dict[str, Any]:
