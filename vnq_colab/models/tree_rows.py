@@ -68,17 +68,17 @@ class Growth:
         return booster
 
     def _ready(self) -> None:
-        """Makes the matrix, and chooses the features where they are not all taken."""
-        if self._matrix is not None:
-            return
-        if not self.names:
+        """Makes the matrix where there is none, and chooses the features where they are not all taken."""
+        if self._matrix is None and not self.names:
             self.names = self.panel.feature_names
             self._make_matrix()
             gain = self._boosted(QUICK_ROUNDS, eta=QUICK_RATE, seed=self.config.seed).get_score(
                 importance_type="total_gain")
             best = sorted(range(len(self.names)), key=lambda place: -gain.get(f"f{place}", 0.0))
             self.names = tuple(self.names[place] for place in sorted(best[:self.config.trees.top_features]))
-        self._make_matrix()
+            self._matrix = None
+        if self._matrix is None:
+            self._make_matrix()
 
     def _make_matrix(self) -> None:
         """XGBoost's matrix of the rows in the order of days; a quantile one is filled a slab of days at a time."""

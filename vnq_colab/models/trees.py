@@ -87,7 +87,8 @@ class TreesLearner(base.Learner):
         """One block of rounds, or one of each stage; of the search also the validation days' rank correlation."""
         lacking = self._lacking()
         with ThreadPoolExecutor(len(lacking), "trees") as threads:
-            list(threads.map(self._grow, lacking))
+            list(threads.map(lambda stage: self.stages[stage].grow(base.stable_seed(
+                stage, self.config.seed, self.job.name, len(self.stages[stage].blocks)) % 2**31), lacking))
         if "search" in lacking:
             self._add_margin(self.stages["search"].blocks[-1])
             scores = np.full(self._truth.shape, np.nan)
@@ -100,10 +101,6 @@ class TreesLearner(base.Learner):
         words = f"{'held out' if 'search' in lacking else 'fit'}, {max(blocks) * self.settings.block_rounds} trees"
         return base.Progress(sum(blocks) / (sum(blocks) + left), words, {
             "skill": self.skills[-1], "at": blocks[0] * self.settings.block_rounds} if "search" in lacking else {})
-
-    def _grow(self, stage: str) -> None:
-        growth = self.stages[stage]
-        growth.grow(base.stable_seed(stage, self.config.seed, self.job.name, len(growth.blocks)) % 2**31)
 
     def _add_margin(self, raw: bytes) -> None:
         search = self.stages["search"]
