@@ -177,8 +177,8 @@ class DayPlan:
                 "drift": self.drift and vars(self.drift)}
 
     def _repr_html_(self) -> str:
-        known, as_of, shown, (title, *to_do), files = self._parts()
-        notes = [line for line in to_do if line.startswith(" ")]  # the others are the orders
+        known, as_of, shown, (title, *_), files = self._parts()
+        notes = [] if self.orders is None else [f"  {note}" for note in self.orders.attrs["notes"]]
         has_orders = self.orders is not None and (self.orders["action"] != "wait").any()
         tables = [Table(rows.drop(columns=NOT_SHOWN, errors="ignore").rename(columns=HEADS).replace(
                   {"reason": {re.escape(BY) + ".*": ""}}, regex=True))._repr_html_() if there else instead
