@@ -79,6 +79,8 @@ def searched(way: str, options: argparse.Namespace) -> Search:
         found = search(ws, prepared.panel, config, family="trees", space=space, n_trials=n, folds=options.folds,
                        suggest=recorded if way == "suggested" else None, quiet=True)
         print(f"{way}: {found!r}", flush=True)
+        if found.status == "paused":
+            raise SystemExit(f"{way} paused ({found.why}): start it again with --keep {options.keep}")
         n = len(found.trials) + (options.trials * options.folds - jobs_of(found)) // options.folds
         if not len(found.trials) < n <= 4 * options.trials:
             return found
@@ -86,7 +88,7 @@ def searched(way: str, options: argparse.Namespace) -> Search:
 
 def jobs_of(found: Search) -> int:
     """Jobs that were begun: of a trial that was given up in the middle of a fold that one, too."""
-    return int(found.trials["folds"].map(len).sum() + found.trials["reason"].str.contains("median").sum())
+    return int(found.trials["folds"].map(len).sum() + found.trials["reason"].str.startswith("below").sum())
 
 
 def settings_of(found: Search) -> dict[str, Any]:
