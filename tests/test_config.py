@@ -57,6 +57,8 @@ def test_default_network_has_the_documented_size():
     ("task.target", "return", "the global network learns ranks"),
     ("train.loss", "gaussian_nll", "which ranks have not"),
     ("trees.subsample", "0", r"must lie in \(0, 1\]"),
+    ("trees.monotone", "return_5", r"expected a list such as \["),
+    ("trees.monotone", '["return_5", "-return_5"]', "'return_5': is given with both signs"),
     ("trees.leafs", "7", "Did you mean 'trees.leaves'"),
     ("global.inputs", "prices", "'features' or 'ranks' or 'both'"),
     ("stockformer.start", "other", "'global' or 'own'"),

@@ -193,7 +193,7 @@ def test_monotone_score_moves_one_way_with_its_feature_alone(data, sign, text):
                      for each in (data.panel.values, values))
     assert (after >= before).all() and (after > before).any() == (sign > 0)  # more volume lifts a score, here
     with pytest.raises(ConfigError, match=r"trees.monotone: no feature 'return_6'\. Did you mean 'return_"):
-        learner_of(data, monotone=("-return_6",))
+        trees.plan(Task(), data.panel, [], RunConfig(trees=TreesConfig(monotone=("-return_6",))), MachineConfig())
 
 
 def test_what_an_option_did_is_in_the_session_and_in_the_line_of_its_job(tmp_path, panel, small):
@@ -202,6 +202,12 @@ def test_what_an_option_did_is_in_the_session_and_in_the_line_of_its_job(tmp_pat
     assert {tuple(row["effects"]) for row in session.to_dict()["jobs"].values()} == {("9 features",)}
     log = (ws.log_folder(session.run_id) / "progress.txt").read_text(encoding="utf-8")
     assert all(f"{job} done in" in log for job in session.jobs) and log.count(": 9 features") == len(session.jobs)
+
+
+def test_monotone_in_a_feature_that_was_not_chosen_is_said_to_have_no_effect():
+    config = RunConfig(trees=TreesConfig(top_features=1, monotone=("return_1", "-return_5")))
+    assert tree_rows.effects(config, ("return_1",)) == [
+        "1 features", "monotone in return_1", "monotone in -return_5 not in effect: not among the chosen features"]
 
 
 def test_sampling_that_this_xgboost_refuses_is_an_error_with_its_reason(data, monkeypatch):

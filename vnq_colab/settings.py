@@ -190,6 +190,11 @@ class TreesConfig(Settings):
     memory_pool: bool = False  # on a GPU, by RMM
     LATER = ("objective", "monotone", "top_features", "sampling", "matrix", "memory_pool")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        both = ", ".join(name for name in self.monotone if f"-{name}" in self.monotone)
+        require(not both, "trees.monotone", both, "is given with both signs: keep one of them")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig(Settings):
@@ -272,7 +277,7 @@ def convert(hint: Any, value: Any, name: str) -> Any:
         require(any(value == part and type(value) is type(part) for part in parts), name, value,
                 f"must be {' or '.join(map(repr, parts))}")
     elif origin in (list, tuple):
-        require(isinstance(value, (list, tuple)), name, value, "expected a list")
+        require(isinstance(value, (list, tuple)), name, value, "expected a list such as [\"a\", \"b\"]")
         value = origin(convert(parts[0], item, f"{name}[{place}]") for place, item in enumerate(value))
     elif origin is dict:
         require(isinstance(value, dict), name, value, "expected fields")

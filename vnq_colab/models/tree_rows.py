@@ -9,7 +9,7 @@ import numpy as np
 
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import Panel
-from vnq_colab.errors import ConfigError, did_you_mean
+from vnq_colab.errors import ConfigError
 from vnq_colab.models.blocks import check_block, columns_of, engine
 
 SLAB_DAYS = 256  # handed to XGBoost at once
@@ -27,9 +27,6 @@ class Growth:
         self.panel, self.rows, self.labels, self.config, self.threads = panel, rows, labels, config, threads
         self.blocks, self._matrix = list[bytes](), None  # the matrix is made with the first block, in its thread
         self.names = panel.feature_names if config.trees.top_features is None else ()  # (): not chosen yet
-        for name in (text.removeprefix("-") for text in config.trees.monotone):
-            if name not in panel.feature_names:
-                raise ConfigError(f"trees.monotone: no feature {name!r}.{did_you_mean(name, panel.feature_names)}")
 
     def grow(self, seed: int) -> None:
         """One block more: a booster of its own on the margins of those before, which it still knows afterwards."""
@@ -127,10 +124,13 @@ def no_pool(config: RunConfig) -> str:
 def effects(config: RunConfig, names: tuple[str, ...]) -> list[str]:
     """What each option did that somebody chose, in a few words; `names` are the features that the trees see."""
     settings, why_no_pool = config.trees, no_pool(config)
+    seen = [text for text in settings.monotone if text.removeprefix("-") in names]
+    unseen = [text for text in settings.monotone if text not in seen]
     said = {"plain matrix, 8 bytes a number more": settings.matrix == "plain",
             f"no memory pool, {why_no_pool}" if why_no_pool else "memory pool by RMM": settings.memory_pool,
             "rows sampled by gradient": settings.sampling != "uniform",
             f"{len(names)} features": settings.top_features is not None,
             f"{settings.objective} within each day": settings.objective != "regression",
-            f"monotone in {', '.join(settings.monotone)}": bool(settings.monotone)}
+            f"monotone in {', '.join(seen)}": bool(seen),
+            f"monotone in {', '.join(unseen)} not in effect: not among the chosen features": bool(unseen)}
     return [words for words, is_chosen in said.items() if is_chosen]

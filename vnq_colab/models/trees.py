@@ -20,7 +20,7 @@ from vnq_colab.data.forecast import make_scores, rank_correlation
 from vnq_colab.data.history import within_day_ranks
 from vnq_colab.data.panel import Panel
 from vnq_colab.data.splits import Splits
-from vnq_colab.errors import DeliveryError
+from vnq_colab.errors import ConfigError, DeliveryError, did_you_mean
 from vnq_colab.models import base
 from vnq_colab.models.blocks import as_tensor, check_block, columns_of, engine, margin_of
 from vnq_colab.models.states import load_files
@@ -35,7 +35,10 @@ SPACE = {"trees.leaves": Whole(15, 255, log=True), "trees.learning_rate": Real(0
 
 
 def plan(task: Task, panel: Panel, folds: list[Splits], config: RunConfig, machine: MachineConfig) -> list[base.Job]:
-    """One job for each fold, and the final fit."""
+    """One job for each fold, and the final fit. Raises ConfigError for a monotone feature that there is not."""
+    for name in (text.removeprefix("-") for text in config.trees.monotone):
+        if name not in panel.feature_names:
+            raise ConfigError(f"trees.monotone: no feature {name!r}.{did_you_mean(name, panel.feature_names)}")
     return base.jobs_by_fold(NAME, panel, folds, config.symbols)
 
 
