@@ -88,6 +88,15 @@ def test_unknown_profile_or_recipe_names_the_nearest(make):
         make()
 
 
+def test_recipe_that_is_no_file_of_a_search_names_the_file_once_and_its_ending(tmp_path):
+    (path := tmp_path / "R.JSON").write_text("{")
+    with pytest.raises(ConfigError, match="not a recipe of a search: not readable") as caught:
+        RunConfig.for_machine("cpu", recipe=path)
+    assert str(caught.value).count("R.JSON") == 1
+    with pytest.raises(ConfigError, match=r"must end in \.json"):
+        RunConfig.for_machine("cpu", recipe=str(tmp_path))
+
+
 def test_settings_added_later_change_no_earlier_config_id():
     """Else every run before them would be refused as one whose config was changed."""
     before = TreesConfig(rounds=600, least_rounds=400, patience=4, learning_rate=0.03)  # defaults until 2026-11-29

@@ -164,10 +164,12 @@ def test_server_that_fails_costs_a_sentence_and_never_the_key(server, reply):
 
 @pytest.mark.parametrize("name, value", [
     ("KEY", " "), ("MODEL", ""), ("URL", "http://example.org/v1"), ("URL", f"https://user:{KEY}@example.org/v1"),
-    ("URL", "ftp://127.0.0.1/"), ("URL", "http://127.0.0.1.example.org/"), ("URL", "http://localhost@example.org/")])
+    ("URL", "ftp://127.0.0.1/"), ("URL", "http://127.0.0.1.example.org/"), ("URL", "http://localhost@example.org/"),
+    ("URL", "127.0.0.1:80")])
 def test_provider_is_refused_without_a_key_and_with_an_address_that_would_tell_it(server, monkeypatch, name, value):
     monkeypatch.setenv(f"VNQ_SUGGEST_{name}", value)
-    with pytest.raises(ConfigError, match="set VNQ_SUGGEST_KEY") as caught:
+    sentence = "^VNQ_SUGGEST_URL must be https.* without a password" if name == "URL" else "set VNQ_SUGGEST_KEY"
+    with pytest.raises(ConfigError, match=sentence) as caught:
         provider("openai")
     assert KEY not in str(caught.value)
     with pytest.raises(ConfigError, match="there is no provider of suggestions 'opanai'. Did you mean 'openai'"):

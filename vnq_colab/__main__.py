@@ -53,7 +53,8 @@ def main(words: list[str] | None = None) -> int:
             notify(options.notify or find_urls(), "vnq_colab: predict failed", str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        goes_on = options.command in (commands.run, commands.train, commands.search, commands.resume)
+        print("Interrupted." + " The same command goes on." * goes_on, file=sys.stderr)
         return PAUSED
     except BrokenPipeError:  # the reader of our output went away: nothing of ours is lost
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

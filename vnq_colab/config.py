@@ -141,13 +141,13 @@ class RunConfig(Settings):
         A profile shortens the default recipe on slow machines; another recipe is taken as it is written. `recipe` may
         be the file of a search, "recipe.json": its settings, on the recipe that it searched from.
         """
-        if str(recipe).endswith(".json"):
+        if str(recipe).lower().endswith(".json"):
             base, settings, origin = read_recipe(recipe)
             config = cls.for_machine(machine, recipe=base).with_settings(settings)
             return dataclasses.replace(config, **{"found_by": origin} | changes)
         profile = machine if isinstance(machine, str) else machine.profile
         require_known(profile, PROFILES, "profile")
-        require_known(recipe, RECIPES, "recipe")
+        require_known(recipe, RECIPES, "recipe (the file of a search must end in .json)")
         device = {} if isinstance(machine, str) else {"device": machine.device, "dtype": machine.dtype}
         written, slower = RECIPES[recipe], PROFILES[profile] if recipe == "default" or profile == "smoke" else {}
         slower = slower | {"machine": PROFILES[profile]["machine"] | device | {"profile": profile}}

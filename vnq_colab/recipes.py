@@ -54,7 +54,7 @@ def read_recipe(path: str | Path) -> tuple[str, dict[str, Any], FoundBy]:
         raise ConfigError(f"there is no recipe {str(path)!r}. Name one of {', '.join(RECIPES)}, or the recipe.json of "
                           "a search.") from None
     except (CheckpointError, ConfigError) as error:
-        raise ConfigError(f"{path}: not a recipe of a search: {error}") from None
+        raise ConfigError(f"{path}: not a recipe of a search: {str(error).removeprefix(f'{Path(path)}: ')}") from None
     if value["code_version"] != __version__:
         tell(f"{path}: found by version {value['code_version']}; this is {__version__}, which may train otherwise.")
     return value["base"], value["settings"], FoundBy(**{name: value[name] for name in ("search", "trials", "seen_to")})

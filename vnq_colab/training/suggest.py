@@ -102,7 +102,10 @@ def provider(name: str) -> Suggest:
     """The server to ask, as the environment names it. Raises ConfigError for an unknown one, or without its key."""
     require_known(name, ("openai",), "provider of suggestions")
     url, key, model = (os.environ.get(variable, "").strip() for variable in VARIABLES)
-    if not (key and model and re.fullmatch(ADDRESS, url := url or OPENAI)):
+    if not re.fullmatch(ADDRESS, url := url or OPENAI):  # which is not shown: a password may stand in it
+        raise ConfigError(f"VNQ_SUGGEST_URL must be https, such as {OPENAI}, or http on this machine, such as "
+                          "http://127.0.0.1:8000/v1, without a password.")
+    if not (key and model):
         raise ConfigError("suggestions: set VNQ_SUGGEST_KEY, VNQ_SUGGEST_MODEL, and for a server other than OpenAI's "
                           f"VNQ_SUGGEST_URL, such as {OPENAI}; in Colab as secrets, then open_workspace() again.")
 
