@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.drive_map import FILES
+from vnq_colab import __version__
 from vnq_colab.config import RunConfig
 from vnq_colab.data.panel import CLOSE, OPEN
 from vnq_colab.data.prepared import prepare
@@ -18,7 +19,7 @@ from vnq_colab.delivery.validate import validate
 from vnq_colab.evaluation.gates import Verdict
 from vnq_colab.files import read_sealed, write_json, write_sealed
 from vnq_colab.layout import Workspace
-from vnq_colab.recipes import FoundBy
+from vnq_colab.recipes import RECIPE, RECIPE_FORMAT, FoundBy
 from vnq_colab.training.jobs import forecast
 from vnq_colab.training.session import Session
 from vnq_colab.training.trainer import train
@@ -67,6 +68,18 @@ def test_configuration_that_a_search_found_counts_for_all_its_trials(run, config
     _, text = n_trials(found(0, 30), *YEAR)
     assert "trials of trees_1" in text and "up to 2024-06-28, which are 50% of these test days" in text
     assert "trees_1" in n_trials(run(1), *YEAR)[1] and "The recipe" not in n_trials(run(1), *YEAR)[1]
+
+
+def test_run_with_the_settings_that_a_search_here_found_is_charged_however_it_was_named(run):
+    """Trained before the search, or before the search went on: the run's own config knows nothing of its trials."""
+    session = run(0)
+    for trials, more in ((12, 0), (30, 1)):
+        write_sealed(session.ws.searches / f"trees_{trials}" / RECIPE, {
+            "format": RECIPE_FORMAT, "code_version": __version__, "base": "default", "family": "trees", "name": "best",
+            "search": f"trees_{trials}", "trials": trials, "settings": {"trees.leaves": session.config.trees.leaves + more}, "value": 0.1,
+            "seen_to": "2024-06-28", "default": 0.1})
+    n, text = n_trials(session, *YEAR)
+    assert n == 12 and "trials of trees_12" in text and "up to 2024-06-28" in text
 
 
 def test_each_other_configuration_is_a_trial_and_the_own_one_counts_in_any_case(run):

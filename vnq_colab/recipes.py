@@ -26,7 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-RECIPE_FORMAT = 1  # of the file that a search writes
+RECIPE, RECIPE_FORMAT = "recipe.json", 1  # the file that a search writes
 Recipe = record("Recipe", **dict.fromkeys(("code_version", "name", "family", "search", "seen_to"), str), format=int,
                 base=Literal[tuple(RECIPES)], settings=dict[str, Any], trials=COUNT, value=float, default=float | None)
 

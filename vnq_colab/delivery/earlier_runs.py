@@ -4,6 +4,7 @@ A test day is fresh once: whoever tries ten configurations on the same days and 
 Other folders are not known.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -25,6 +26,7 @@ from vnq_colab.evaluation.page import judged_forecast
 from vnq_colab.evaluation.significance import hac_t, known
 from vnq_colab.files import read_sealed, write_sealed
 from vnq_colab.layout import Workspace
+from vnq_colab.recipes import RECIPE, FoundBy, read_recipe
 from vnq_colab.settings import Rule, record
 from vnq_colab.training.session import RUN_ID, Session
 
@@ -60,8 +62,19 @@ def record_evaluation(session: Session, first: pd.Timestamp, last: pd.Timestamp)
         write_sealed(path, {
             "format": FORMAT, "run_id": session.run_id, "config_id": session.config.config_id,
             "synthetic": session.synthetic, "profile": session.config.machine.profile,
-            "search": session.config.found_by.search, "trials": session.config.found_by.trials,
+            "search": found_by(session).search, "trials": found_by(session).trials,
             "evaluations": [*known, days | {"when": utc_now()}]})
+
+
+def found_by(session: Session) -> FoundBy:
+    """The search that a run's settings come from: its recipe's, or the largest here that found the same settings."""
+    flat, found = session.config.flat(), session.config.found_by
+    for path in sorted(session.ws.searches.glob(f"*/{RECIPE}")):
+        with contextlib.suppress(VnqError):
+            _, settings, other = read_recipe(path)
+            if other.trials > found.trials and all(flat.get(name) == value for name, value in settings.items()):
+                found = other
+    return found
 
 
 def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple[int, str]:
@@ -73,7 +86,7 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
     configuration is counted already.
     """
     wanted, covered, unread = pd.bdate_range(first, last), {session.config.config_id: True}, []
-    found = session.config.found_by
+    found = found_by(session)
     searches = {(session.config.config_id, found.search): found.trials}
     for folder in sorted(session.ws.report_folder("").glob("*/")):
         try:
@@ -98,7 +111,7 @@ def n_trials(session: Session, first: pd.Timestamp, last: pd.Timestamp) -> tuple
     n = len(trials) + sum(counts.values()) - len({config for config, _ in found_here})  # they are trials themselves
     text = (f"{n} configurations were evaluated on these test days; every p-value of the gates is charged for {n}."
             if n > 1 else "Only this configuration was evaluated on these test days; no p-value is charged.")
-    if counts:
+    if counts and n > 1:
         text += f" Among them are the trials of {', '.join(counts)}, on validation days."
     if found.search:
         seen = np.mean(wanted <= to_day(found.seen_to))

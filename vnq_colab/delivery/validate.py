@@ -60,7 +60,9 @@ class Validation(Shown):
 
     def __repr__(self) -> str:
         parts = (self.verdict, self.order, self.basket)
-        return "\n".join([*(repr(part) for part in parts if part is not None), f"report: {self.report}"])
+        charge = self.verdict.summary["evaluations"]
+        lines = [repr(part) for part in parts if part is not None] + [charge["text"]] * (charge["n_trials"] > 1)
+        return "\n".join([*lines, f"report: {self.report}"])
 
 
 def validate(session: Session, *, gates: str = "honest", prepared: Prepared | None = None,

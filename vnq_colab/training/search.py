@@ -35,7 +35,7 @@ from vnq_colab.layout import Workspace
 from vnq_colab.models.base import Job, Learner, Progress, TrainingData, family_module
 from vnq_colab.notebook import Shown
 from vnq_colab.progress import stage
-from vnq_colab.recipes import RECIPE_FORMAT
+from vnq_colab.recipes import RECIPE, RECIPE_FORMAT
 from vnq_colab.settings import Space, require
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import load_job
@@ -45,7 +45,7 @@ from vnq_colab.training.session import Session, sessions
 from vnq_colab.training.suggest import Question, Suggest, candidates, history_of, json_schema, provider
 from vnq_colab.training.trainer import go_on, judged_symbols, start_run
 
-JOURNAL, RECIPE, LOCK = "journal.log", "recipe.json", "search.lock"  # in the folder of a search
+JOURNAL, LOCK = "journal.log", "search.lock"  # in the folder of a search
 FACTS = ("trial", "state", "value", "folds", "seconds", "reason", "source")  # of a trial, before its settings
 FEWEST, LOW = 5, 0.25  # complete trials that one is compared with; quantile of theirs; chosen: EXPERIMENTS, 11-29
 BATCH = 5  # trials for which suggestions are asked at once; every second one of them takes one
@@ -79,10 +79,11 @@ class Search(Shown):
             first = self.trials.iloc[0]
             lines += [f"best: trial {best['trial']}, {best['value']:.4f}; the default has {first['value']:.4f} (rank "
                       "correlation of validation days, mean over folds less its standard error)",
-                      *(f"  {name} = {best[name]!s:.7} (default {first[name]!s:.7})"
+                      *("  {} = {} (default {})".format(name, *(f"{value:.4g}" if isinstance(value, float) else value
+                                                                for value in (best[name], first[name])))
                         for name in self.trials.columns[len(FACTS):]),
                       f"validation days up to {self.seen_to} were seen: only test days after them are fresh",
-                      f"train with it: --recipe {self.recipe}"]
+                      f"train with it: --recipe \"{self.recipe}\""]
         return "\n  ".join(line for line in lines if line)
 
 
@@ -186,9 +187,9 @@ class Searching:
                 table, best = found.trials, found.best
                 last = table.iloc[-1]
                 value = f"{last['value']:.4f}" if last["state"] == "complete" else f"{last['state']}, {last['reason']}"
+                left = f"; {n_trials - n - 1} left, about {spell(table['seconds'].mean())} each" * (n + 1 < n_trials)
                 self.say(f"trial {n + 1}/{n_trials}, {last['source']}: {value}, in {spell(last['seconds'])}"
-                         + ("" if best is None else f"; best {best['value']:.4f}, trial {best['trial']}")
-                         + f"; {n_trials - n - 1} left, about {spell(table['seconds'].mean())} each")
+                         + ("" if best is None else f"; best {best['value']:.4f}, trial {best['trial']}") + left)
         return self._stand(why)
 
     def _run_trial(self, number: int, hours: float | None) -> str:
@@ -274,10 +275,13 @@ class Searching:
         plain = RunConfig.for_machine(self.config.machine.profile, recipe=self.config.recipe).flat()
         own = {name: value for name, value in self.config.flat().items()  # what was changed before the search
                if value != plain[name] and name.partition(".")[0] in GROUPS}
+        before = self.config.found_by
         write_sealed(found.recipe, {
             "format": RECIPE_FORMAT, "code_version": __version__, "base": self.config.recipe, "family": self.family,
-            "name": f"best of {len(table)} trials of {self.id}", "search": self.id, "trials": len(table),
-            "settings": own | self.journal.trials[best["trial"] - 1].params, "seen_to": self.seen_to,
+            "name": f"best of {len(table)} trials of {self.id}", "search": self.id,
+            "trials": len(table) + before.trials * (before.search != self.id),  # and those that it began from
+            "settings": own | self.journal.trials[best["trial"] - 1].params,
+            "seen_to": max(self.seen_to, before.seen_to),
             "value": float(best["value"]), "default": self.journal.trials[0].value})
         return found
 

@@ -206,7 +206,8 @@ class SessionRecord(Shown):
         lines = [f"run {self.run_id}: {self.state}" + (f" ({why})" if why else ""), self.note,
                  f"{done} of {len(self.jobs)} jobs done{rest}: {', '.join(self.config.families)} over "
                  f"{len(self.folds)} folds and the final fit; {len(self.ledger)} symbols, {self.counts()['failed']} "
-                 f"failed; data {self.data_id}, recipe {self.config.recipe}, seed {self.config.seed}"]
+                 f"failed; data {self.data_id}, recipe {self.config.found_by.search or self.config.recipe}, seed "
+                 f"{self.config.seed}"]
         for what, reasons in (("skipped", self.skipped), ("failed", self.failed())):
             lines += [f"{what}: {name_a_few(f'{symbol} ({why})' for symbol, why in reasons.items())}"] * bool(reasons)
         if spent := [f"{name} {spell(seconds)}" for name, seconds in self.seconds.items() if seconds >= 0.5]:
