@@ -76,7 +76,8 @@ def test_run_with_the_settings_that_a_search_here_found_is_charged_however_it_wa
     for trials, more in ((12, 0), (30, 1)):
         write_sealed(session.ws.searches / f"trees_{trials}" / RECIPE, {
             "format": RECIPE_FORMAT, "code_version": __version__, "base": "default", "family": "trees", "name": "best",
-            "search": f"trees_{trials}", "trials": trials, "settings": {"trees.leaves": session.config.trees.leaves + more}, "value": 0.1,
+            "search": f"trees_{trials}", "trials": trials, "value": 0.1,
+            "settings": {"trees.leaves": session.config.trees.leaves + more},
             "seen_to": "2024-06-28", "default": 0.1})
     n, text = n_trials(session, *YEAR)
     assert n == 12 and "trials of trees_12" in text and "up to 2024-06-28" in text
