@@ -181,7 +181,7 @@ def test_journal_that_is_not_ours_is_named(done, tmp_path, panel):
 
 def test_search_that_goes_on_elsewhere_is_left_alone(done, panel):
     ws, found = done
-    with locked(home_of(ws, found).root / search.LOCK), pytest.raises(StorageError, match="another process has held"):
+    with locked(home_of(ws, found).root / search.LOCK), pytest.raises(StorageError, match="is already running"):
         run(ws, panel)
 
 
@@ -247,7 +247,7 @@ def test_recipe_that_cannot_be_used_is_refused_in_a_sentence(done, tmp_path, cha
 @pytest.mark.parametrize(("asked", "sentence"), [
     ({"space": {"trees.leafs": Whole(3, 7)}}, "no setting 'trees.leafs' to search. Did you mean 'trees.leaves'"),
     ({"space": {"machine.threads": Whole(1, 7)}}, "no setting 'machine.threads' to search"),
-    ({"space": {}}, "space = {}: must name a setting"), ({"space": {"trees.leaves": 3}}, "must be Whole, Real or"),
+    ({"space": {}}, "space = {}: must name a setting"), ({"space": {"trees.leaves": 3}}, "Whole, Real or OneOf"),
     ({"space": {"trees.subsample": Real(0.5, 2)}}, r"trees.subsample = 2.0: must lie in \(0, 1\]"),
     ({"space": {"trees.bins": OneOf(64, "many")}}, "trees.bins = 'many': expected int"),
     ({"n_trials": 0}, "n_trials = 0: must be above 0"), ({"hours": 0.0}, "hours = 0.0: must be above 0"),
@@ -271,7 +271,7 @@ def test_missing_package_is_named_with_the_line_that_installs_it(tmp_path, panel
 
 @pytest.mark.parametrize(("one", "sentence"), [
     (Whole(31, 3), "is empty"), (Whole(3.5, 7), "trees.leaves = 3.5: expected int"), (Real(3, 7), "expected int"),
-    (Whole(0, 7, log=True), r"must be Whole, Real or OneOf.*63 can be added"), (OneOf([1]), "63 can be added"),
+    (Whole(0, 7, log=True), "63 can be added"), (OneOf([1]), "63 can be added"), (OneOf(63), "give two"),
     (Whole("3", 7), "63 can be added"), (Whole(True, 70), "trees.leaves = True: expected int")])
 def test_range_that_is_none_is_refused(one, sentence):
     with pytest.raises(ConfigError, match=sentence):

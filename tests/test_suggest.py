@@ -15,7 +15,7 @@ import pytest
 from vnq_colab.errors import ConfigError
 from vnq_colab.models import global_model, stockformer, trees
 from vnq_colab.settings import OneOf, Real, Whole
-from vnq_colab.training.suggest import VARIABLES, Question, candidates, history_of, json_schema, provider
+from vnq_colab.training.suggest import VARIABLES, Question, candidates, history_of, json_schema, provider, whom
 
 KEY = "sk-s3cr3tKey"
 SPACE = {"trees.leaves": Whole(15, 255, log=True), "trees.penalty": Real(0.1, 100, log=True),
@@ -94,6 +94,14 @@ def test_candidates_are_accepted_as_a_second_implementation_does_and_come_back_t
 def test_reply_without_a_list_of_candidates_is_one_sentence(reply):
     found, notes = candidates(lambda question: reply, QUESTION)
     assert found == [] and len(notes) == 1 and notes[0].startswith("no suggestions: ") and len(notes[0]) < 300
+
+
+def test_generator_and_whoever_cannot_be_asked_are_said():
+    _, (note,) = candidates(lambda question: (GOOD for _ in "x"), QUESTION)
+    assert "found generator" in note
+    for suggest, constraints, sentence in ((42, "", "must be a function"), (None, "few leaves", "who is asked with")):
+        with pytest.raises(ConfigError, match=sentence):
+            whom(suggest, constraints)
 
 
 @pytest.mark.parametrize("odd", [

@@ -1,7 +1,7 @@
 """The commands in a terminal: `python -m vnq_colab COMMAND`.
 
-Exit codes: 0 done, 2 bad input (one sentence on stderr), 3 paused (resume goes on), 4 finished but some symbols failed,
-1 a defect of ours.
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 3 paused (resume goes on), 4 finished but some symbols, or
+all trials of a search, failed, 1 a defect of ours.
 """
 
 import os

@@ -74,16 +74,20 @@ def train(ws: Workspace, options: argparse.Namespace) -> int:
 
 def search(ws: Workspace, options: argparse.Namespace) -> int:
     """Try settings of a family on the validation days of the prepared data; the same search again goes on."""
-    folds, over = options.folds, [name.strip() for name in (options.over or "").split(",") if name.strip()]
+    folds, over = options.folds, None if options.over is None else [
+        name.strip() for name in options.over.split(",") if name.strip()]
     options.folds = options.families = None  # those of the config
     found = vnq.search(ws, vnq.load_prepared(ws).panel, arguments.run_config(options), family=options.family,
-                       space=over or None, n_trials=options.trials, hours=arguments.hours_left(options), folds=folds,
+                       space=over, n_trials=options.trials, hours=arguments.hours_left(options), folds=folds,
                        suggest=options.suggest, constraints=options.constraints, quiet=options.json)
     _output(options, repr(found), vars(found) | {"trials": json.loads(found.trials.to_json(orient="records"))})
-    if found.status == "finished":
-        return DONE
-    tell(f"Paused: {found.why}. The same command goes on.")
-    return PAUSED
+    if found.status != "finished":
+        tell(f"Paused: {found.why}. The same command goes on.")
+        return PAUSED
+    if found.best is None:
+        tell(f"No trial is complete, so there is no recipe. Of the last one: {found.trials['reason'].iloc[-1]}")
+        return SOME_FAILED
+    return DONE
 
 
 def resume(ws: Workspace, options: argparse.Namespace) -> int:

@@ -176,10 +176,10 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 @contextlib.contextmanager
-def locked(path: Path, seconds: float | None = None) -> Iterator[None]:
+def locked(path: Path, seconds: float | None = None, held: str = "") -> Iterator[None]:
     """One process, and one thread of it, at a time; the lock of one that was killed is free. On a local disk alone.
 
-    Raises StorageError when somebody holds it for long. A file system without locks is used without.
+    Raises StorageError, saying `held`, when somebody holds it for long. A file system without locks is used without.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,8 +188,8 @@ def locked(path: Path, seconds: float | None = None) -> Iterator[None]:
             end = time.monotonic() + (seconds := LOCK_SECONDS if seconds is None else seconds)
             while not _lock(file.fileno()):
                 if time.monotonic() > end:
-                    raise StorageError(f"{path}: another process has held it for over {seconds:g} s. Wait for it, or "
-                                       "end it.")
+                    raise StorageError(f"{path}: {held or f'another process has held it for over {seconds:g} s'}. "
+                                       "Wait for it, or end it.")
                 time.sleep(0.01)
             yield
     except OSError as error:

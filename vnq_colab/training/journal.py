@@ -61,9 +61,11 @@ def ranges_of(space: Space, config: RunConfig) -> dict[str, Any]:
                 require(one.low <= one.high, name, one, "is empty")
                 kind = optuna.FloatDistribution if isinstance(one, Real) else optuna.IntDistribution
                 ranges[name] = kind(min(one.low, default), max(one.high, default), one.log)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ConfigError(f"{name} = {shorten(one)}: must be Whole, Real or OneOf, to which the config's own "
-                              f"{shorten(own[name])} can be added ({error}).") from None
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(f"{name} = {shorten(one)}: no range (Whole, Real or OneOf; with log above 0), or none to "
+                              f"which the config's own {shorten(own[name])} can be added. Give another, or leave this "
+                              "setting out and name others with --over (in Python: space).") from None
+        require(not ranges[name].single(), name, one, "leaves one value, the config's own: give two, or leave it out")
         for value in values:
             config.with_settings({name: float(value) if isinstance(one, Real) else value})
     return ranges

@@ -42,7 +42,7 @@ from vnq_colab.training.jobs import load_job
 from vnq_colab.training.journal import GROUPS, Journal, ranges_of
 from vnq_colab.training.loop import Attempt
 from vnq_colab.training.session import Session, sessions
-from vnq_colab.training.suggest import Question, Suggest, candidates, history_of, json_schema, provider
+from vnq_colab.training.suggest import Question, Suggest, candidates, history_of, json_schema, whom
 from vnq_colab.training.trainer import go_on, judged_symbols, start_run
 
 JOURNAL, LOCK = "journal.log", "search.lock"  # in the folder of a search
@@ -143,7 +143,7 @@ def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "tre
     for name, value in (("n_trials", n_trials), ("hours", hours), ("folds", folds)):
         require(value is None or value > 0, name, value, "must be above 0, or there is nothing to search with")
     ws.check_writable()
-    ask = provider(suggest) if isinstance(suggest, str) else suggest
+    ask = whom(suggest, constraints)
     config = replace(config, families=(family,), task=check_market(panel, config.task),
                      symbols=tuple(judged_symbols(panel, config)[0]))
     if not isinstance(space, dict):
@@ -153,7 +153,7 @@ def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "tre
         space = declared if space is None else {name: declared[name] for name in space}
     searching = Searching(ws, panel, config, space, folds, quiet)
     searching.suggest, searching.constraints = ask, constraints
-    with locked(searching.home.local.root / LOCK, seconds=0):
+    with locked(searching.home.local.root / LOCK, seconds=0, held="this search is already running"):
         return searching.run(n_trials, hours)
 
 

@@ -18,7 +18,7 @@ import requests
 
 from vnq_colab.config import require_known
 from vnq_colab.errors import ConfigError, VnqError, shorten
-from vnq_colab.settings import OneOf, Real, Rule, Space, build, record
+from vnq_colab.settings import OneOf, Real, Rule, Space, build, record, require
 
 VARIABLES = ("VNQ_SUGGEST_URL", "VNQ_SUGGEST_KEY", "VNQ_SUGGEST_MODEL")  # in the environment, or Colab's secrets
 OPENAI, ADDRESS = "https://api.openai.com/v1", r"https://[^\s@?#]+|http://(localhost|127\.0\.0\.1)(:\d+)?/[^\s@?#]*"
@@ -80,6 +80,8 @@ def _usable(reply: Any, question: Question) -> tuple[list[dict], list[str]]:
     try:
         read = json.loads(reply[:MOST_BYTES]) if isinstance(reply, (str, bytes)) else reply
         listed = read["candidates"] if isinstance(read, dict) else read
+        if not isinstance(listed, (list, tuple)):
+            raise TypeError(f"found {type(listed).__name__}")
         first, more = listed[:question.n], len(listed) - question.n
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"the reply holds no list of candidates ({shorten(error)}).") from None
@@ -96,6 +98,15 @@ def _usable(reply: Any, question: Question) -> tuple[list[dict], list[str]]:
         except VnqError as error:
             notes.append(f"suggestion {place} is not used: {error}")
     return found, notes
+
+
+def whom(suggest: Suggest | str | None, constraints: str) -> Suggest | None:
+    """Who is asked, if anybody. Raises ConfigError for what cannot be, and for constraints that nobody would see."""
+    require(suggest is None or isinstance(suggest, str) or callable(suggest), "suggest", suggest,
+            "must be a function or the name of a provider")
+    require(suggest is not None or not constraints, "constraints", constraints,
+            "only suggestions keep to them: name who is asked with --suggest (in Python: suggest)")
+    return provider(suggest) if isinstance(suggest, str) else suggest
 
 
 def provider(name: str) -> Suggest:
