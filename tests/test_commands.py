@@ -302,6 +302,7 @@ def test_search_prints_what_it_found_and_pauses_with_its_exit_code(root, capsys,
     code, out, err = run(capsys, *words, 3, "--hours", 1e-9)
     assert code == 3 and "paused (time is up)" in out and "The same command goes on" in err
     code, out, err = run(capsys, *words, 3)
+    assert "n_trials = 0: must lie" in run(capsys, *words, 0, "--set", "task.target=return")[2]
     assert code == 0 and "trial 3/3" in err and f'train with it: --recipe "{found["recipe"]}"' in out
     code, out, err = run(capsys, *words, 1, "--symbols", "SYN001")
     assert code == 4 and "No trial is complete, so there is no recipe. Of the last one: no validation day" in err

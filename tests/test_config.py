@@ -97,6 +97,18 @@ def test_recipe_that_is_no_file_of_a_search_names_the_file_once_and_its_ending(t
         RunConfig.for_machine("cpu", recipe=str(tmp_path))
 
 
+@pytest.mark.parametrize("recipe", [None, 5, ["def"]])
+def test_recipe_that_is_no_text_is_refused_in_words(recipe):
+    with pytest.raises(ConfigError, match="there is no recipe .*(Known|Did you mean).*default"):
+        RunConfig.for_machine("smoke", recipe=recipe)
+
+
+def test_trees_alone_learn_returns_whatever_the_networks_would_begin_from():
+    assert RunConfig(families=("trees",), task=Task(target="return")).judged_family == "trees"
+    with pytest.raises(ConfigError, match=r"and, before this, stockformer\.start=own"):
+        RunConfig(families=("stockformer",), task=Task(target="return"))
+
+
 def test_settings_added_later_change_no_earlier_config_id():
     """Else every run before them would be refused as one whose config was changed."""
     before = TreesConfig(rounds=600, least_rounds=400, patience=4, learning_rate=0.03)  # defaults until 2026-11-29

@@ -250,9 +250,9 @@ def test_recipe_that_cannot_be_used_is_refused_in_a_sentence(done, tmp_path, cha
     ({"space": {}}, "space = {}: must name a setting"), ({"space": {"trees.leaves": 3}}, "Whole, Real or OneOf"),
     ({"space": {"trees.subsample": Real(0.5, 2)}}, r"trees.subsample = 2.0: must lie in \(0, 1\]"),
     ({"space": {"trees.bins": OneOf(64, "many")}}, "trees.bins = 'many': expected int"),
-    ({"n_trials": 0}, "n_trials = 0: must be above 0"), ({"hours": 0.0}, "hours = 0.0: must be above 0"),
+    ({"n_trials": 0}, "n_trials = 0: must lie between"), ({"hours": 0.0}, "hours = 0.0: must be positive"),
     ({"space": ["trees.leafs"]}, "no range, .* of the setting 'trees.leafs'. Did you mean 'trees.leaves'"),
-    ({"folds": 0}, "folds = 0: must be above 0"), ({"family": "tres"}, "no family 'tres'. Did you mean 'trees'"),
+    ({"folds": 0}, "folds = 0: must lie between"), ({"family": "tres"}, "no family 'tres'. Did you mean 'trees'"),
     ({"suggest": "nobody"}, "no provider of suggestions 'nobody'"), ({"suggest": "openai"}, "set VNQ_SUGGEST_KEY")])
 def test_bad_input_is_a_sentence_before_anything_is_trained(tmp_path, panel, asked, sentence, monkeypatch):
     monkeypatch.delenv("VNQ_SUGGEST_KEY", raising=False)

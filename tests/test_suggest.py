@@ -12,9 +12,12 @@ import jsonschema
 import numpy as np
 import pytest
 
+from vnq_colab.config import RunConfig
 from vnq_colab.errors import ConfigError
+from vnq_colab.layout import Workspace
 from vnq_colab.models import global_model, stockformer, trees
-from vnq_colab.settings import OneOf, Real, Whole
+from vnq_colab.settings import OneOf, Real, TreesConfig, Whole
+from vnq_colab.training.search import search
 from vnq_colab.training.suggest import VARIABLES, Question, candidates, history_of, json_schema, provider, whom
 
 KEY = "sk-s3cr3tKey"
@@ -182,6 +185,17 @@ def test_provider_is_refused_without_a_key_and_with_an_address_that_would_tell_i
     assert KEY not in str(caught.value)
     with pytest.raises(ConfigError, match="there is no provider of suggestions 'opanai'. Did you mean 'openai'"):
         provider("opanai")
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"folds": 1.5}, "folds = 1.5: expected int"), ({"folds": True}, "folds = True: expected int"),
+    ({"n_trials": 2.5}, "n_trials = 2.5: expected int"), ({"hours": "2"}, "hours = '2': expected float, or null"),
+    ({"config": RunConfig(trees=TreesConfig(monotone=("",)))}, "no feature ''"),
+    ({"space": ["trees.leaves", 3]}, r"space\[1\] = 3: expected str"),
+])
+def test_search_refuses_what_is_of_another_type_or_name(wrong, words, tmp_path, panel):
+    with pytest.raises(ConfigError, match=words):
+        search(Workspace(tmp_path), panel, **{"config": RunConfig.for_machine("smoke")} | wrong)
 
 
 def test_server_that_is_away_and_a_key_that_no_header_can_hold_are_said(server, monkeypatch):

@@ -80,7 +80,7 @@ FLAGS: dict[str, dict[str, Any]] = {  # as argparse takes them
     "--seed": {"type": int, "default": 0, "metavar": "N", "help": "of weights, data order and dropout (default: 0)"},
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help":
               "any other setting, e.g. train.learning_rate=3e-4 (all networks), trees.leaves=31, global.epochs=4, "
-              "task.target=return; may be repeated"},
+              "task.target=return, a list as 'trees.monotone=[\"return_5\"]'; may be repeated"},
     # a search
     "--family": {"default": "trees", "metavar": "NAME", "help": "whose settings are searched (default: trees)"},
     "--trials": {"type": int, "default": 30, "metavar": "N", "help": "settings that are tried in all (default: 30)"},
@@ -198,9 +198,9 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     """The config of the flags of training, on this machine."""
     config = RunConfig.for_machine(vnq.describe_machine(options.profile), recipe=options.recipe, seed=options.seed)
     named = {"epochs": "train.epochs", "members": "n_members", "checkpoint_minutes": "train.checkpoint_minutes",
-             "symbols": "symbols", "families": "families", "folds": "folds"}
+             "symbols": "symbols", "families": "families", "family": "families", "folds": "folds"}
     settings = [(f"--{flag.replace('_', '-')}", setting, str(value)) for flag, setting in named.items()
-                if (value := getattr(options, flag)) is not None]
+                if (value := getattr(options, flag, None)) is not None]
     for flag, setting, value in [*settings, *(("--set", *pair) for pair in _pairs(options.set, "--set"))]:
         try:
             config = config.with_setting(setting, value)

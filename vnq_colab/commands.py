@@ -76,7 +76,7 @@ def search(ws: Workspace, options: argparse.Namespace) -> int:
     """Try settings of a family on the validation days of the prepared data; the same search again goes on."""
     folds, over = options.folds, None if options.over is None else [
         name.strip() for name in options.over.split(",") if name.strip()]
-    options.folds = options.families = None  # those of the config
+    options.folds = None  # those of the config
     found = vnq.search(ws, vnq.load_prepared(ws).panel, arguments.run_config(options), family=options.family,
                        space=over, n_trials=options.trials, hours=arguments.hours_left(options), folds=folds,
                        suggest=options.suggest, constraints=options.constraints, quiet=options.json)

@@ -127,9 +127,10 @@ class RunConfig(Settings):
             require_known(name, FAMILY_NAMES, "family")
         require_known(self.recipe, RECIPES, "recipe")
         if self.task.target != "rank":
-            require("global" not in self.families and self.stockformer.start == "own", "task.target", self.task.target,
-                    "the global network learns ranks: leave it out with families=(\"trees\",), or take "
-                    "stockformer.start=own")
+            is_own = "stockformer" not in self.families or self.stockformer.start == "own"
+            require(is_own and "global" not in self.families, "task.target", self.task.target,
+                    "the global network learns ranks: leave it out with families=(\"trees\",), or with "
+                    "families=(\"stockformer\",) and, before this, stockformer.start=own")
         else:
             require(self.train.loss in ("huber", "mse", "mae"), "train.loss", self.train.loss,
                     "gives a spread of returns, which ranks have not: choose huber, mse or mae, or task.target=return")
@@ -238,8 +239,8 @@ class RunConfig(Settings):
 
 def require_known(name: str, known: Iterable[str], what: str) -> None:
     """Raises ConfigError, with the nearest of the known names, unless the name is one of them."""
-    if name not in known:
-        raise ConfigError(f"there is no {what} {name!r}.{did_you_mean(name, known)}")
+    if name not in [*known]:  # whatever it is: in a dict, a list could not be looked for
+        raise ConfigError(f"there is no {what} {name!r}.{did_you_mean(str(name), known)}")
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from vnq_colab.models.base import Job, Learner, Progress, TrainingData, family_m
 from vnq_colab.notebook import Shown
 from vnq_colab.progress import stage
 from vnq_colab.recipes import RECIPE, RECIPE_FORMAT
-from vnq_colab.settings import Space, require
+from vnq_colab.settings import COUNT, POSITIVE, Space, convert
 from vnq_colab.training.checkpoint import CheckpointStore
 from vnq_colab.training.jobs import load_job
 from vnq_colab.training.journal import GROUPS, Journal, ranges_of
@@ -140,15 +140,15 @@ def search(ws: Workspace, panel: Panel, config: RunConfig, *, family: str = "tre
     trial, with `constraints` in words: training/suggest.py says what leaves the machine. Raises ConfigError for an
     empty budget or space, or without Optuna.
     """
-    for name, value in (("n_trials", n_trials), ("hours", hours), ("folds", folds)):
-        require(value is None or value > 0, name, value, "must be above 0, or there is nothing to search with")
+    for name, of, value in (("n_trials", COUNT, n_trials), ("folds", COUNT, folds), ("hours", POSITIVE | None, hours)):
+        convert(of, value, name)
     ws.check_writable()
     ask = whom(suggest, constraints)
     config = replace(config, families=(family,), task=check_market(panel, config.task),
                      symbols=tuple(judged_symbols(panel, config)[0]))
     if not isinstance(space, dict):
         declared = family_module(family).SPACE
-        for name in space or ():
+        for name in convert(list[str] | None, space, "space") or ():
             require_known(name, declared, f"range, declared by the family {family}, of the setting")
         space = declared if space is None else {name: declared[name] for name in space}
     searching = Searching(ws, panel, config, space, folds, quiet)
@@ -184,8 +184,7 @@ class Searching:
             why = "time is up" if left <= 0 else self._run_trial(n, None if hours is None else left)
             if not why:
                 found = self._stand("")
-                table, best = found.trials, found.best
-                last = table.iloc[-1]
+                table, best, last = found.trials, found.best, found.trials.iloc[-1]
                 value = f"{last['value']:.4f}" if last["state"] == "complete" else f"{last['state']}, {last['reason']}"
                 left = f"; {n_trials - n - 1} left, about {spell(table['seconds'].mean())} each" * (n + 1 < n_trials)
                 self.say(f"trial {n + 1}/{n_trials}, {last['source']}: {value}, in {spell(last['seconds'])}"
@@ -205,6 +204,8 @@ class Searching:
             session = begun[0] if begun else start_run(self.home, config, self.panel, self.folds, [*config.symbols], {},
                                                        is_trial=True)
         except ConfigError as error:  # settings that exclude one another
+            if not number:
+                raise  # the config's own: no trial could be better
             self.journal.add(asked, "fail", None, [], **facts | {"reason": str(error)})
             return ""
         others = [([*one.intermediate_values.values()], {job: dict(map(tuple, curve)) for job, curve in
