@@ -76,8 +76,8 @@ def check_market(panel: Panel, task: Task) -> Task:
     n_stocks = len(panel.symbols)
     if n_stocks < FEWEST_STOCKS:
         raise DataError(f"{n_stocks} stocks have no order worth learning: at least {FEWEST_STOCKS} are needed, better "
-                        f"100. Bring more stocks, or forecast each one's own return: --set task.target=return --set "
-                        "stockformer.start=own --families stockformer.")
+                        f"100. Bring more stocks, or forecast each one's own return: --set stockformer.start=own "
+                        "--set task.target=return --families stockformer.")
     if n_stocks < COARSE_STOCKS:
         tell(f"ranks among {n_stocks} stocks are coarse; from {COARSE_STOCKS} on they say something")
     opens, closes = panel.prices[panel.present][:, [OPEN, CLOSE]].T
