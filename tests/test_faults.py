@@ -84,7 +84,7 @@ def test_run_killed_at_random_instants_ends_with_equal_bits(tmp_path, parent, re
 
 
 @pytest.mark.parametrize("job, step", slow_but(("stockformer_fold1_pack01", 12), [
-    ("trees_fold1", 9), ("global_fold1", 30), ("trees_final", 4), ("global_final", 20),
+    ("trees_fold1", 4), ("global_fold1", 30), ("trees_final", 4), ("global_final", 20),
     ("stockformer_final_pack00", 9)]))
 def test_run_killed_in_any_family_or_the_final_fit_gives_the_same_bundle(tmp_path, parent, reference, tally, job, step):
     """In the middle of the job: what was finished is not trained again, the rest comes out as if nothing had been."""
